@@ -1,0 +1,98 @@
+"""The errors that autosplit raises on purpose; the command line catches them once and prints one line.
+
+Every class is also the builtin exception that a caller would expect, so that a library user can write
+`except ValueError` without knowing this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AutosplitError",
+    "ConfigError",
+    "DataError",
+    "PayloadError",
+    "PluginError",
+    "PruningError",
+    "ReplayMismatchError",
+    "ResultError",
+    "ResumeError",
+    "SplitError",
+    "TraceError",
+    "UnknownNameError",
+]
+
+
+class AutosplitError(Exception):
+    """Root of every error of this package.
+
+    The message is one line: what was wrong, where, and what to do about it.
+
+    Attributes:
+        exit_code: Exit status of the command line when this error ends a command.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(AutosplitError, ValueError):
+    """A scenario, profile, option or file of the user does not make sense."""
+
+
+class UnknownNameError(ConfigError, LookupError):
+    """A name is in no registry.
+
+    Args:
+        kind: What was looked for, in the singular ("device", "channel").
+        name: The name that was asked for.
+        known: The names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})")
+        self.kind, self.name, self.known = kind, name, names
+
+
+class DataError(AutosplitError, OSError):
+    """A data set is absent, unreadable or too small."""
+
+
+class TraceError(AutosplitError, TypeError):
+    """torch.fx cannot trace a network; the message names the node or module."""
+
+
+class SplitError(ConfigError):
+    """A split point does not exist in this backbone."""
+
+
+class PruningError(AutosplitError, RuntimeError):
+    """Structured pruning of a network failed or was refused; the message names the layer."""
+
+
+class PayloadError(AutosplitError, ValueError):
+    """Bytes that are no payload of this deployment: truncated, altered or foreign."""
+
+
+class PluginError(AutosplitError, RuntimeError):
+    """A user's plugin could not be loaded, raised, or gave an impossible answer."""
+
+
+class ResultError(AutosplitError, ValueError):
+    """A result file is truncated, of another schema version, or its weights are missing or altered."""
+
+
+class ReplayMismatchError(AutosplitError, RuntimeError):
+    """A replayed deployment does not give what the result file recorded."""
+
+    exit_code = 4
+
+
+class ResumeError(AutosplitError, RuntimeError):
+    """A run directory cannot be continued by this scenario."""
+
+    exit_code = 5

@@ -1,0 +1,101 @@
+"""The `LatencyModel` protocol and the breakdown it returns.
+
+Life cycle: a model is built once per search by `autosplit.latency.load_latency_model`, which wraps it in
+`CheckedLatencyModel`. It is called often, with many plans and many conditions at once, from one thread,
+and must not keep state between calls: equal arguments give equal answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosplit.plan import LatencySummary, Workload
+
+if TYPE_CHECKING:
+    from autosplit.scenario import Conditions
+
+__all__ = ["Array", "LatencyBreakdown", "LatencyModel"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LatencyBreakdown:
+    """Latency of P plans under C conditions; every array has shape (P, C).
+
+    Attributes:
+        device_ms: Head on the device, median, milliseconds.
+        encode_ms: Encoder, quantiser and coder on the device, median.
+        uplink_ms: Channel access, transmission, retransmission, median.
+        edge_ms: Decoder and tail on the edge, median.
+        downlink_ms: Answer back to the device, median.
+        p50_ms: Median of the end-to-end latency.
+        p95_ms: 95th percentile of the end-to-end latency, at least `p50_ms`.
+        in_time: Probability in [0, 1] that the latency is within the conditions' budget.
+        energy_mj: Energy the device spends on one inference, millijoules.
+    """
+
+    device_ms: Array
+    encode_ms: Array
+    uplink_ms: Array
+    edge_ms: Array
+    downlink_ms: Array
+    p50_ms: Array
+    p95_ms: Array
+    in_time: Array
+    energy_mj: Array
+
+    def summary(self, plan: int, condition: int = 0) -> LatencySummary:
+        """The breakdown of one plan under one set of conditions."""
+        return LatencySummary(**{f.name: float(getattr(self, f.name)[plan, condition]) for f in fields(self)})
+
+    @classmethod
+    def deterministic(
+        cls,
+        conditions: Sequence[Conditions],
+        *,
+        device_ms: Array,
+        encode_ms: Array,
+        uplink_ms: Array,
+        edge_ms: Array,
+        downlink_ms: Array,
+        energy_mj: Array | None = None,
+    ) -> LatencyBreakdown:
+        """A breakdown without chance: p50 = p95 = the sum of the stages, in time or not.
+
+        Args:
+            conditions: The C conditions, for their budgets.
+            device_ms: Each stage, shape (P, C).
+            encode_ms: See `device_ms`.
+            uplink_ms: See `device_ms`.
+            edge_ms: See `device_ms`.
+            downlink_ms: See `device_ms`.
+            energy_mj: Shape (P, C); zero when left out.
+        """
+        total = device_ms + encode_ms + uplink_ms + edge_ms + downlink_ms
+        budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
+        return cls(device_ms, encode_ms, uplink_ms, edge_ms, downlink_ms, p50_ms=total, p95_ms=total,
+                   in_time=(total <= budget).astype(np.float64),
+                   energy_mj=np.zeros_like(total) if energy_mj is None else energy_mj)
+
+
+@runtime_checkable
+class LatencyModel(Protocol):
+    """Milliseconds and energy of plans under conditions."""
+
+    def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
+        """Latency of every plan under every set of conditions.
+
+        Args:
+            workloads: P workloads: the work of each stage and the payload bytes of a plan.
+            conditions: C conditions: device, edge, channel and budget.
+
+        Returns:
+            Arrays of shape (P, C): finite, not negative, `p50_ms <= p95_ms`, `0 <= in_time <= 1`.
+        """
+        ...

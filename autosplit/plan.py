@@ -1,0 +1,233 @@
+"""Plan, Measurement, Outcome: the three things a search speaks of.
+
+A *plan* is a candidate. A *measurement* is what is true of it whatever the link. An *outcome* joins a
+measurement with the latency under given conditions. Nothing here may blur that line: a `Measurement`
+holds no milliseconds, and a latency model never sees an accuracy.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["INPUT", "OUTPUT", "CodecSetting", "Fidelity", "LatencySummary", "Measurement", "Outcome", "Plan",
+           "StageCost", "Workload"]
+
+INPUT = "input"
+"""Split point with the whole network on the edge: the device sends the stored image."""
+
+OUTPUT = "output"
+"""Split point with the whole network on the device: nothing crosses the channel."""
+
+Fidelity = Literal["F1", "F2", "F3"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CodecSetting(_Frozen):
+    """How the tensor at the cut becomes bytes.
+
+    Attributes:
+        kind: `code` = learned codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is;
+            `png`, `jpeg` = the stored image (split point `input` only); `none` = nothing is sent (`output`).
+        width: Channels of the code (`code` only).
+        grid: Height of the code in cells (`code` only); 1 for a feature without spatial extent.
+        bits: Bits a quantised value has before entropy coding (`code` only).
+        quality: JPEG quality, 1 to 95 (`jpeg` only).
+    """
+
+    kind: Literal["code", "raw", "png", "jpeg", "none"]
+    width: int | None = Field(default=None, ge=1)
+    grid: int | None = Field(default=None, ge=1)
+    bits: int | None = Field(default=None, ge=1, le=8)
+    quality: int | None = Field(default=None, ge=1, le=95)
+
+    @model_validator(mode="after")
+    def _fields_of_kind(self) -> CodecSetting:
+        wanted = {"code": {"width", "grid", "bits"}, "jpeg": {"quality"}}.get(self.kind, set())
+        given = {n for n in ("width", "grid", "bits", "quality") if getattr(self, n) is not None}
+        if given != wanted:
+            raise ValueError(f"codec kind {self.kind!r} takes {sorted(wanted) or 'no further fields'}, "
+                             f"got {sorted(given) or 'none'}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short text for tables, such as `8ch x 4x4 x 2b` or `jpeg q75`."""
+        if self.kind == "code":
+            return f"{self.width}ch {self.grid}x{self.grid} {self.bits}b"
+        return f"jpeg q{self.quality}" if self.kind == "jpeg" else self.kind
+
+
+class Plan(_Frozen):
+    """One candidate: where to cut, how much of the head to prune, how to code the feature.
+
+    Attributes:
+        split: Module path of the split point, or `input` / `output`.
+        sparsity: Share of channels removed from every prunable group of the head, in [0, 1); or one share a
+            group, in the order of `autosplit.compression.pruning.HeadPruner.groups`.
+        codec: How the feature at the cut becomes bytes.
+    """
+
+    split: str
+    sparsity: float | tuple[float, ...] = 0.0
+    codec: CodecSetting
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plan:
+        levels = self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
+        if not all(0.0 <= s < 1.0 for s in levels):
+            raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity}")
+        allowed = {INPUT: {"png", "jpeg"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
+        if self.codec.kind not in allowed:
+            raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
+                             f"got {self.codec.kind!r}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short text for tables, such as `layer1 | 50 % pruned | 8ch 4x4 2b`."""
+        if isinstance(self.sparsity, tuple):
+            pruned = "pruned by layer"
+        else:
+            pruned = f"{self.sparsity * 100:.0f} % pruned"
+        return f"{self.split} | {pruned} | {self.codec.label}"
+
+
+class StageCost(_Frozen):
+    """Work of one stage for one inference, independent of the machine that does it.
+
+    Element counts are numbers, not bytes: the device's arithmetic decides how many bytes each takes.
+
+    Attributes:
+        conv_macs: Multiply-accumulates of dense and grouped convolutions.
+        depthwise_macs: Multiply-accumulates of depthwise convolutions.
+        linear_macs: Multiply-accumulates of fully connected layers.
+        weight_elements: Parameters read.
+        activation_elements: Activation values written by the operators.
+        operators: Operators launched (convolution, linear, normalisation, activation, pooling, add ...).
+        coded_symbols: Symbols through the entropy coder.
+        image_pixels: Pixels through an image encoder or decoder (PNG, JPEG).
+    """
+
+    conv_macs: float = Field(default=0.0, ge=0)
+    depthwise_macs: float = Field(default=0.0, ge=0)
+    linear_macs: float = Field(default=0.0, ge=0)
+    weight_elements: float = Field(default=0.0, ge=0)
+    activation_elements: float = Field(default=0.0, ge=0)
+    operators: int = Field(default=0, ge=0)
+    coded_symbols: float = Field(default=0.0, ge=0)
+    image_pixels: float = Field(default=0.0, ge=0)
+
+    @property
+    def macs(self) -> float:
+        """All multiply-accumulates."""
+        return self.conv_macs + self.depthwise_macs + self.linear_macs
+
+    def __add__(self, other: StageCost) -> StageCost:
+        return StageCost(**{name: getattr(self, name) + getattr(other, name) for name in StageCost.model_fields})
+
+
+class Workload(_Frozen):
+    """Everything a latency model may know of a plan: the work of each stage and the bytes that cross.
+
+    Attributes:
+        plan: The plan this is the work of.
+        device: The pruned head.
+        encode: Encoder, quantiser and range coder, or the image encoder, on the device.
+        edge: Decoder and tail on the edge server.
+        payload_bytes_mean: Mean payload over images; 0 when nothing crosses.
+        payload_bytes_p95: 95th percentile of the payload over images.
+        result_bytes: Bytes of the answer on the downlink; 0 when nothing crosses.
+    """
+
+    plan: Plan
+    device: StageCost = StageCost()
+    encode: StageCost = StageCost()
+    edge: StageCost = StageCost()
+    payload_bytes_mean: float = Field(default=0.0, ge=0)
+    payload_bytes_p95: float = Field(default=0.0, ge=0)
+    result_bytes: float = Field(default=0.0, ge=0)
+
+
+class Measurement(_Frozen):
+    """What is true of a plan whatever device, channel or budget.
+
+    Attributes:
+        plan: The plan that was measured.
+        accuracy: Top-1 accuracy in [0, 1] on `images` validation images.
+        workload: Work of each stage and the measured payload bytes.
+        feature_bytes: Size of the fp32 tensor at the cut (of the raw image for `input`; 0 for `output`).
+        fidelity: F1 = supernet with recalibrated batch norm, F2 = short fine-tune, F3 = full fine-tune.
+        images: Images the accuracy was measured on.
+        seconds: Wall time that the measurement took.
+    """
+
+    plan: Plan
+    accuracy: float = Field(ge=0, le=1)
+    workload: Workload
+    feature_bytes: float = Field(default=0.0, ge=0)
+    fidelity: Fidelity = "F1"
+    images: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """fp32 feature bytes over mean payload bytes; `None` when nothing crosses the channel."""
+        payload = self.workload.payload_bytes_mean
+        return self.feature_bytes / payload if payload > 0 else None
+
+
+class LatencySummary(_Frozen):
+    """Latency of one plan under one set of conditions.
+
+    Attributes:
+        device_ms: Head on the device, median.
+        encode_ms: Encoder, quantiser and coder on the device, median.
+        uplink_ms: Channel access, transmission and retransmission, median.
+        edge_ms: Decoder and tail on the edge, median.
+        downlink_ms: Answer back to the device, median.
+        p50_ms: Median of the end-to-end latency.
+        p95_ms: 95th percentile of the end-to-end latency.
+        in_time: Probability that the latency is within the budget.
+        energy_mj: Energy the device spends on one inference, in millijoules.
+    """
+
+    device_ms: float
+    encode_ms: float
+    uplink_ms: float
+    edge_ms: float
+    downlink_ms: float
+    p50_ms: float
+    p95_ms: float
+    in_time: float
+    energy_mj: float
+
+
+class Outcome(_Frozen):
+    """A measurement joined with its latency and reward under one set of conditions.
+
+    Attributes:
+        measurement: What was measured.
+        latency: What the latency model says.
+        budget_ms: The budget it was held against.
+        reward: The objective's value; higher is better.
+    """
+
+    measurement: Measurement
+    latency: LatencySummary
+    budget_ms: float
+    reward: float
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.measurement.plan
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the 95th percentile of the latency is within the budget."""
+        return self.latency.p95_ms <= self.budget_ms

@@ -1,0 +1,1 @@
+"""YAML profiles of devices and channels, and the packaged scenarios."""
