@@ -1,1 +1,28 @@
+"""Gymnasium environments over an evaluator and a latency model.
 
+Importing this package registers them and loads nothing heavy:
+
+    import gymnasium
+    import autosplit.envs
+    env = gymnasium.make("autosplit/CoInference-v0")
+
+or, without the second import, `gymnasium.make("autosplit.envs:autosplit/CoInference-v0")`.
+"""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+__all__ = ["COINFERENCE", "register_envs"]
+
+COINFERENCE = "autosplit/CoInference-v0"
+"""Gymnasium id of `autosplit.envs.coinference.CoInferenceEnv`."""
+
+
+def register_envs() -> None:
+    """Register the environments with Gymnasium; calling it again changes nothing."""
+    if COINFERENCE not in registry:
+        register(COINFERENCE, entry_point="autosplit.envs.coinference:CoInferenceEnv")
+
+
+register_envs()

@@ -1,1 +1,55 @@
+"""Latency models: milliseconds and energy of plans under conditions; built-in, installed, or the user's own file."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from autosplit.errors import PluginError
+from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
+from autosplit.latency.checked import CheckedLatencyModel
+from autosplit.plugins import Registry, one_line
+
+__all__ = ["Array", "CheckedLatencyModel", "LatencyBreakdown", "LatencyModel", "list_latency_models",
+           "load_latency_model"]
+
+_MODELS = Registry(
+    kind="latency model",
+    group="autosplit.latency_models",
+    builtin={"analytic": "autosplit.latency.analytic:AnalyticLatencyModel"},
+)
+
+
+def list_latency_models() -> list[str]:
+    """Names of the built-in latency models and of those that installed packages register, sorted."""
+    return _MODELS.names()
+
+
+def load_latency_model(name: str) -> CheckedLatencyModel:
+    """Load a latency model and wrap it so that every answer is checked.
+
+    Args:
+        name: A name of `list_latency_models()`, `package.module:Name`, or `path/to/file.py:Name`. The object is a
+            class or a factory that takes no argument, or a ready instance.
+
+    Raises:
+        UnknownNameError: Nothing has this name.
+        ConfigError: The file does not exist.
+        PluginError: Import or construction raised, or the object is no latency model.
+    """
+    return CheckedLatencyModel(_instance(_MODELS.load(name), name), name)
+
+
+def _instance(loaded: Any, name: str) -> LatencyModel:
+    model = loaded
+    if isinstance(loaded, type) or not hasattr(loaded, "latency"):
+        if not callable(loaded):
+            raise PluginError(f"latency model {name!r} is a {type(loaded).__name__}; it must be a class, a factory "
+                              "without arguments, or an object with a method latency(workloads, conditions)")
+        try:
+            model = loaded()
+        except Exception as e:
+            raise PluginError(f"latency model {name!r}: building it without arguments raised {one_line(e)}") from e
+    if not isinstance(model, LatencyModel):
+        raise PluginError(f"latency model {name!r} gave a {type(model).__name__} without a method "
+                          "latency(workloads, conditions)")
+    return model

@@ -135,7 +135,8 @@ def load_profile(kind: type[P], name: str) -> P:
         return _parse(kind, path.read_text(encoding="utf-8"), name)
     if name not in list_profiles(kind):
         raise UnknownNameError(_FOLDERS[kind][0], name, list_profiles(kind))
-    return _packaged(kind, name)
+    profile: P = _packaged(kind, name)
+    return profile
 
 
 @cache

@@ -1,0 +1,198 @@
+"""`Agent`: proposes plans, observes outcomes; and `SearchProblem`, all that an agent may know before measuring.
+
+Life cycle: an agent is built for one problem. `autosplit.agents.loop.run_search` asks it for plans, has them
+measured, and hands the outcomes back, until the measurements are spent or the agent is exhausted. An agent depends on
+the problem (its seed included) and on what it observed, and on nothing else: a search is resumed by running it again
+with the recorded measurements at hand.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from autosplit.envs.features import plan_features
+from autosplit.envs.tree import BoolArray, IntArray
+from autosplit.errors import PluginError
+from autosplit.evaluation.base import Evaluator, PlanSpace
+from autosplit.latency.base import Array, LatencyModel
+from autosplit.objective import Objective, best_outcome
+from autosplit.plan import Outcome, Plan, Workload
+from autosplit.scenario import Conditions
+
+__all__ = ["Agent", "SearchProblem"]
+
+_NEAREST = 1.25
+"""Where no plan is within the budget, those within this factor of the least late one are still worth measuring."""
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """All that is known before the first measurement.
+
+    Attributes:
+        space: The plans.
+        workloads: Work and predicted payload, one a plan, in the order of `space.plans()`.
+        latency_model: Gives the latency of a workload under conditions.
+        objective: What to maximise.
+        conditions: Where the plan is to run.
+        seed: Seed of everything random in the agent.
+    """
+
+    space: PlanSpace
+    workloads: tuple[Workload, ...]
+    latency_model: LatencyModel
+    objective: Objective
+    conditions: Conditions
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.workloads) != len(self.space) or not self.workloads:
+            raise ValueError(f"{len(self.workloads)} workloads do not describe a space of {len(self.space)} plans")
+
+    @classmethod
+    def of(
+        cls,
+        evaluator: Evaluator,
+        latency_model: LatencyModel,
+        objective: Objective,
+        conditions: Conditions,
+        seed: int = 0,
+    ) -> SearchProblem:
+        """The problem of searching an evaluator's whole space."""
+        space = evaluator.space
+        return cls(space, tuple(evaluator.workloads(space.plans())), latency_model, objective, conditions, seed)
+
+    @cached_property
+    def plans(self) -> tuple[Plan, ...]:
+        """The P plans, numbered."""
+        return tuple(self.space.plans())
+
+    @cached_property
+    def number(self) -> dict[Plan, int]:
+        """The number of each plan."""
+        return {plan: i for i, plan in enumerate(self.plans)}
+
+    @cached_property
+    def features(self) -> Array:
+        """`autosplit.envs.features.plan_features`, shape (P, F)."""
+        return plan_features(self.space, self.workloads)
+
+    @cached_property
+    def candidates(self) -> BoolArray:
+        """Plans worth a measurement, shape (P,).
+
+        Those whose predicted p95 is within the budget; where there are none, those nearly as little late as the least
+        late one, since no accuracy can make up for the rest.
+        """
+        p95_ms = self.latency_model.latency(self.workloads, [self.conditions]).p95_ms[:, 0]
+        within: BoolArray = p95_ms <= self.conditions.budget_ms
+        nearest: BoolArray = p95_ms <= p95_ms.min() * _NEAREST
+        return within if within.any() else nearest
+
+
+class Agent(ABC):
+    """Something that proposes plans. An author overrides `_propose`, and `_observe` where outcomes matter.
+
+    The public methods keep the books: a plan is proposed once, only if it belongs to the space, is not measured, and
+    is not known to be hopeless (`SearchProblem.candidates`).
+
+    Args:
+        problem: What to search.
+
+    Attributes:
+        problem: What to search.
+        on_progress: Called with a line of text now and then, when set.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self.problem = problem
+        self.on_progress: Callable[[str], None] | None = None
+        self._open = problem.candidates.copy()
+        self._outcomes: dict[int, Outcome] = {}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Everything observed, in order."""
+        return list(self._outcomes.values())
+
+    @property
+    def best(self) -> Outcome | None:
+        """The best outcome so far (see `autosplit.objective.best_outcome`)."""
+        return best_outcome(self._outcomes.values()) if self._outcomes else None
+
+    @property
+    def remaining(self) -> int:
+        """Plans that may still be proposed."""
+        return int(self._open.sum())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every plan worth a measurement has been proposed."""
+        return not self._open.any()
+
+    def propose(self, n: int) -> list[Plan]:
+        """Plans to measure next.
+
+        Args:
+            n: How many are wanted, at least 1.
+
+        Returns:
+            At most `n` and at most `remaining` distinct plans, at least one unless the agent is exhausted.
+
+        Raises:
+            ValueError: `n` is below 1.
+            PluginError: The agent's own code proposed too few, too many, or a plan that it may not propose.
+        """
+        if n < 1:
+            raise ValueError(f"an agent is asked for at least one plan, not {n}")
+        if self.exhausted:
+            return []
+        wanted = min(n, self.remaining)
+        numbers = [int(i) for i in self._propose(wanted)]
+        if not 1 <= len(numbers) <= wanted:
+            raise PluginError(f"agent {self.name!r} proposed {len(numbers)} plans, asked for {wanted}")
+        for number in numbers:
+            if not (0 <= number < len(self._open) and self._open[number]):
+                raise PluginError(f"agent {self.name!r} proposed plan {number}, which is no candidate or was proposed "
+                                  f"before")
+            self._open[number] = False
+        return [self.problem.plans[i] for i in numbers]
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Take in the outcomes of proposed plans, or of others of the space, measured elsewhere.
+
+        Raises:
+            ValueError: A plan is not of this space or was observed before.
+        """
+        for outcome in outcomes:
+            number = self.problem.number.get(outcome.plan)
+            if number is None:
+                raise ValueError(f"plan {outcome.plan.label!r} is not in the search space")
+            if number in self._outcomes:
+                raise ValueError(f"plan {outcome.plan.label!r} was observed before")
+            self._outcomes[number] = outcome
+            self._open[number] = False
+        self._observe(outcomes)
+
+    @abstractmethod
+    def _propose(self, n: int) -> Sequence[int]:
+        """Numbers of 1 to `n` open plans (`self.open_numbers()`); `n` is at least 1 and at most `remaining`."""
+
+    def _observe(self, outcomes: Sequence[Outcome]) -> None:  # noqa: B027
+        """Learn from new outcomes; they are in `self._outcomes` already."""
+
+    def open_numbers(self) -> IntArray:
+        """Numbers of the plans that may be proposed, ascending."""
+        return np.flatnonzero(self._open)
+
+    def _say(self, text: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(text)

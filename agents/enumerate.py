@@ -1,0 +1,33 @@
+"""Agents that do not learn: everything in order, and everything in random order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autosplit.agents.base import Agent, SearchProblem
+
+__all__ = ["ExhaustiveAgent", "RandomAgent"]
+
+
+class ExhaustiveAgent(Agent):
+    """Every plan that is not hopeless, by split, sparsity, codec."""
+
+    name = "exhaustive"
+
+    def _propose(self, n: int) -> Sequence[int]:
+        return self.open_numbers()[:n].tolist()
+
+
+class RandomAgent(Agent):
+    """Plans that are not hopeless, uniformly without replacement: the baseline that every method must beat."""
+
+    name = "random"
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem)
+        self._order = np.random.default_rng(problem.seed).permutation(len(problem.plans))
+
+    def _propose(self, n: int) -> Sequence[int]:
+        return self._order[self._open[self._order]][:n].tolist()

@@ -1,0 +1,114 @@
+"""PPO training of a policy in the vectorised environment, apart from every other source of randomness."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+
+from autosplit.agents.policy import policy_arguments
+from autosplit.envs.core import CoInferenceCore
+from autosplit.envs.tree import STEPS
+from autosplit.envs.vector import VectorCoInference
+from autosplit.latency.base import Array
+
+__all__ = ["PPOHyperparameters", "PolicyTrainer", "isolated"]
+
+
+@dataclass(frozen=True)
+class PPOHyperparameters:
+    """PPO on three-step episodes with the reward at the end: no discount, no bootstrapping.
+
+    Attributes:
+        episodes: Episodes of one update; all run at once.
+        minibatches: Parts that an update's steps are divided into.
+        epochs: Passes over them.
+        hidden: Hidden layers of actor and critic.
+        learning_rate: Of Adam.
+        entropy: Weight of the entropy bonus.
+        target_share: Share of the episodes under the pool's first conditions.
+    """
+
+    episodes: int = 512
+    minibatches: int = 2
+    epochs: int = 4
+    hidden: tuple[int, ...] = (128, 128)
+    learning_rate: float = 1e-3
+    entropy: float = 0.03
+    target_share: float = 0.5
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python, and put them back afterwards.
+
+    stable-baselines3 draws from them; what else runs in this process must neither disturb a training nor be
+    disturbed by it.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+class PolicyTrainer:
+    """A policy that is trained further and further while the rewards change.
+
+    Args:
+        core: Plans and the pool of conditions; the first conditions are the target.
+        settings: Hyperparameters.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(self, core: CoInferenceCore, settings: PPOHyperparameters, seed: int) -> None:
+        self.settings = settings
+        self._env = VectorCoInference(core, np.zeros(core.allowed.shape), settings.episodes,
+                                      first_share=settings.target_share)
+        with isolated(seed):
+            self._ppo = MaskablePPO(
+                "MlpPolicy", self._env, n_steps=STEPS,
+                batch_size=max(2, settings.episodes * STEPS // settings.minibatches), n_epochs=settings.epochs,
+                gamma=1.0, gae_lambda=1.0, ent_coef=settings.entropy, learning_rate=settings.learning_rate,
+                policy_kwargs=policy_arguments(settings.hidden, core), device="cpu")
+
+    @property
+    def network(self) -> MaskableActorCriticPolicy:
+        """The policy as it is now."""
+        return self._ppo.policy
+
+    def train(self, core: CoInferenceCore, rewards: Array, updates: int, seed: int) -> None:
+        """Train on.
+
+        Args:
+            core: Plans and conditions; of the same sizes as the first core.
+            rewards: Reward of every plan under every conditions, shape (P, C).
+            updates: PPO updates, `settings.episodes` episodes each.
+            seed: Seed of this training.
+        """
+        self._env.core, self._env.rewards = core, rewards
+        self._env.seed(seed)
+        with isolated(seed):
+            self._ppo.learn(updates * self.settings.episodes * STEPS)
+
+    def trained_copy(self, core: CoInferenceCore, rewards: Array, updates: int, seed: int) -> MaskableActorCriticPolicy:
+        """Like `train`, but the result is a network of its own and this policy stays what it was."""
+        before = copy.deepcopy((self.network.state_dict(), self.network.optimizer.state_dict()))
+        self.train(core, rewards, updates, seed)
+        result = copy.deepcopy(self.network)
+        self.network.load_state_dict(before[0])
+        self.network.optimizer.load_state_dict(before[1])
+        result.set_training_mode(False)
+        return result

@@ -1,0 +1,98 @@
+"""`SplitNetwork`: one plan as a network that runs, cut at the place where bytes cross."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from autosplit.compression.codecs import Decoder, Encoder, Quantiser
+from autosplit.compression.quantise import dequantise, quantise
+
+__all__ = ["SplitNetwork", "recalibrate"]
+
+
+class SplitNetwork(nn.Module):
+    """Head, codec and tail of one plan.
+
+    Args:
+        head: Image -> feature, on the device.
+        tail: Feature -> logits, on the edge; identity when the whole network runs on the device.
+        encoder: Feature -> code; `None` with `quantiser` and `decoder` when the feature crosses as it is.
+        quantiser: Code -> quantised code.
+        decoder: Code -> feature.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        tail: nn.Module,
+        encoder: Encoder | None = None,
+        quantiser: Quantiser | None = None,
+        decoder: Decoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.head, self.tail = head, tail
+        self.encoder, self.quantiser, self.decoder = encoder, quantiser, decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> logits (N, classes), quantised at the cut; differentiable."""
+        feature = self.head(images)
+        if self.encoder is not None and self.quantiser is not None and self.decoder is not None:
+            feature = self.decoder(self.quantiser(self.encoder(feature)))
+        return self.tail(feature)  # type: ignore[no-any-return]
+
+    def symbols(self, images: Tensor) -> Tensor:
+        """Device side: images -> symbols of the code, int32 (N, K, g, g)."""
+        if self.encoder is None or self.quantiser is None:
+            raise ValueError("this plan has no codec, so nothing is quantised at its cut")
+        return quantise(self.encoder(self.head(images)), self.quantiser.bits, self.quantiser.limit)
+
+    def finish(self, symbols: Tensor) -> Tensor:
+        """Edge side: symbols -> logits."""
+        if self.decoder is None or self.quantiser is None:
+            raise ValueError("this plan has no codec, so there are no symbols to decode")
+        code = dequantise(symbols, self.quantiser.bits, self.quantiser.limit)
+        return self.tail(self.decoder(code))  # type: ignore[no-any-return]
+
+
+def _batch_norms(module: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+    for m in module.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats:
+            yield m
+
+
+def recalibrate(network: nn.Module, images: Tensor, batch_size: int = 128) -> None:
+    """Estimate batch-norm statistics anew, as the average over batches of `images`.
+
+    A network with weights inherited from a supernet has statistics of other plans; without new ones its
+    accuracy says nothing (Li et al. 2020, EagleEye, arXiv 2007.02491).
+
+    Args:
+        network: Changed in place; left in evaluation mode.
+        images: Normalised images (N, C, H, W), N >= 2.
+        batch_size: Images of a batch.
+    """
+    network.eval()
+    norms = list(_batch_norms(network))
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # cumulative average over the batches
+        m.train()
+    with torch.inference_mode():
+        for batch in _full_batches(images, batch_size):
+            network(batch)
+    for m, momentum in zip(norms, momenta, strict=True):
+        m.momentum = momentum
+    network.eval()
+
+
+def _full_batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Batches of equal size, so that each weighs the same; one smaller batch when there are too few images."""
+    if len(images) < batch_size:
+        yield images
+        return
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        yield images[start : start + batch_size]

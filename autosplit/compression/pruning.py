@@ -1,0 +1,273 @@
+"""Structured pruning of a head, along torch-pruning's dependency graph.
+
+A head is pruned in groups of channels that depend on one another. The channels of the feature at the cut are
+kept, so codec and tail fit whatever the sparsity. Within a group channels are ordered by importance once, so
+that the channels kept at one sparsity contain those kept at a higher one.
+
+`HeadPruner.sub_network` gives the structure of a pruned head together with the *indices* of the parameters
+that remain. The supernet gathers its shared weights through these indices, which is the same network as the
+full head with the other channels masked to zero, at the pruned cost; a deployment copies them out for good.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from autosplit.errors import PruningError
+
+__all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
+
+
+@dataclass(frozen=True)
+class PrunableGroup:
+    """Channels that can only be removed together.
+
+    Groups come in the order of execution of their roots.
+
+    Attributes:
+        root: Path of the layer whose output channels name the group.
+        channels: Number of channels.
+        order: Channel indices of the root layer, most important first.
+    """
+
+    root: str
+    channels: int
+    order: tuple[int, ...]
+
+    def removed(self, keep: int) -> list[int]:
+        """Indices to remove so that `keep` channels remain, ascending."""
+        return sorted(self.order[keep:])
+
+
+@dataclass(frozen=True)
+class SubNetwork:
+    """A pruned head whose weights are those of the full head, seen through indices.
+
+    Attributes:
+        module: The pruned structure on the `meta` device: shapes, no weights.
+        indices: For each parameter and floating-point buffer (by name) the indices along its first and second
+            dimension that remain; `None` where all do.
+        keep: Channels kept in each group, in the order of `HeadPruner.groups`.
+    """
+
+    module: fx.GraphModule
+    indices: dict[str, tuple[Tensor | None, Tensor | None]]
+    keep: tuple[int, ...]
+
+    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pruned tensors out of the full head's, by name; differentiable."""
+        picked = {}
+        for name, indices in self.indices.items():
+            tensor = tensors[name]
+            for dim, index in enumerate(indices):
+                if index is not None:
+                    tensor = tensor.index_select(dim, index)
+            picked[name] = tensor
+        return picked
+
+    def materialise(self, tensors: dict[str, Tensor]) -> fx.GraphModule:
+        """An independent pruned head that holds copies of the full head's tensors."""
+        module: fx.GraphModule = copy.deepcopy(self.module)
+        module.to_empty(device="cpu")
+        picked = self.gather(tensors)
+        with torch.no_grad():
+            for name, tensor in module.named_parameters():
+                tensor.copy_(picked[name])
+            for name, tensor in module.named_buffers():
+                tensor.copy_(picked[name]) if name in picked else tensor.zero_()
+        return module
+
+
+class HeadPruner:
+    """The prunable groups of one head, and pruned versions of it.
+
+    Args:
+        head: A traced head, trained (the importance of channels is read off its weights).
+        shape: Shape of one input image without the batch dimension.
+
+    Raises:
+        PruningError: torch-pruning cannot analyse this network.
+    """
+
+    def __init__(self, head: fx.GraphModule, shape: tuple[int, ...]) -> None:
+        self._head, self._shape = head, shape
+        self._cache: dict[tuple[int, ...], SubNetwork] = {}
+        self.groups = tuple(self._find_groups())
+
+    def keep_counts(self, sparsity: float | tuple[float, ...]) -> tuple[int, ...]:
+        """Channels kept in each group at a sparsity; at least one a group.
+
+        Raises:
+            PruningError: A tuple whose length is not the number of groups.
+        """
+        levels = sparsity if isinstance(sparsity, tuple) else (sparsity,) * len(self.groups)
+        if len(levels) != len(self.groups):
+            raise PruningError(f"{len(levels)} sparsities for a head of {len(self.groups)} prunable groups")
+        return tuple(max(1, round(g.channels * (1.0 - s))) for g, s in zip(self.groups, levels, strict=True))
+
+    def sub_network(self, keep: tuple[int, ...]) -> SubNetwork:
+        """The head with `keep` channels left in each group; made once and remembered."""
+        if keep not in self._cache:
+            self._cache[keep] = self._prune(keep)
+        return self._cache[keep]
+
+    def masked(self, keep: tuple[int, ...]) -> fx.GraphModule:
+        """The full head with the removed channels set to zero: gives what the pruned head gives.
+
+        Used to check the pruning; exact wherever a channel of zeros stays one (convolution, batch norm,
+        activations with f(0) = 0), which excludes layer norm over pruned channels.
+        """
+        module = copy.deepcopy(self._head)
+        sub = self.sub_network(keep)
+        for name, parameter in module.named_parameters():
+            for dim, index in enumerate(sub.indices[name]):
+                if index is not None:
+                    mask = torch.zeros(parameter.shape[dim])
+                    mask[index] = 1.0
+                    parameter.data.mul_(mask.view([-1 if d == dim else 1 for d in range(parameter.dim())]))
+        return module
+
+    def _find_groups(self) -> Iterator[PrunableGroup]:
+        import torch_pruning as tp
+
+        module = copy.deepcopy(self._head)
+        graph = self._dependency_graph(module)
+        names = {m: n for n, m in module.named_modules()}
+        importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
+        try:
+            found: list[tuple[str, int, tuple[int, ...], set[str]]] = []
+            for group in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.Conv2d, nn.Linear]):
+                root = group[0].dep.target.module
+                channels = int(graph.get_out_channels(root))
+                if channels < 2 or any(_indivisible(item.dep.target.module) for item in group):
+                    continue
+                score = importance(group)
+                if score is None or len(score) != channels:
+                    continue
+                # stable, so that equal scores are ordered the same everywhere
+                order = torch.argsort(score.double(), descending=True, stable=True)
+                layers = {names[item.dep.target.module] for item in group if item.dep.target.module in names}
+                found.append((names[root], channels, tuple(int(i) for i in order), layers - _inputs_only(group, names)))
+        except Exception as e:
+            raise _refusal(e) from e
+        position = {str(n.target): i for i, n in enumerate(self._head.graph.nodes)}
+        found.sort(key=lambda f: position[f[0]])
+        kept = _producers(self._head)
+        yield from (PrunableGroup(root, channels, order) for root, channels, order, layers in found if not layers & kept)
+
+    def _feature_shape(self, module: nn.Module, device: str = "cpu") -> tuple[int, ...]:
+        was_training = module.training
+        with torch.no_grad():
+            shape = tuple(module.eval()(torch.zeros(2, *self._shape, device=device)).shape)
+        module.train(was_training)
+        return shape
+
+    def _dependency_graph(self, module: nn.Module) -> Any:
+        import torch_pruning as tp
+
+        module.eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # every mutable default is passed: torch-pruning 1.6 shares them between calls
+                return tp.DependencyGraph().build_dependency(
+                    module, example_inputs=torch.zeros(1, *self._shape), forward_fn=None, output_transform=None,
+                    unwrapped_parameters=[], customized_pruners={}, ignored_layers=[], ignored_params=[], verbose=False,
+                )
+        except Exception as e:
+            raise _refusal(e) from e
+
+    @staticmethod
+    def _remove(graph: Any, module: nn.Module, root: str, channels: list[int]) -> None:
+        import torch_pruning as tp
+
+        layer = module.get_submodule(root)
+        prune = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
+        if _depthwise(layer):
+            prune = tp.prune_depthwise_conv_out_channels
+        graph.get_pruning_group(layer, prune, idxs=channels).prune()
+
+    def _prune(self, keep: tuple[int, ...]) -> SubNetwork:
+        module = copy.deepcopy(self._head)
+        graph = self._dependency_graph(module)
+        full = {name: tensor.detach().contiguous() for name, tensor in _tensors(self._head)}
+        for name, tensor in _tensors(module):  # every element carries its own place, and pruning moves it along
+            tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
+        try:
+            for group, count in zip(self.groups, keep, strict=True):
+                if count < group.channels:
+                    self._remove(graph, module, group.root, group.removed(count))
+        except Exception as e:
+            raise _refusal(e, group.root) from e
+        indices = {name: _axes(tensor.detach().round().to(torch.int64), full[name]) for name, tensor in _tensors(module)}
+        module.train(self._head.training).to("meta", torch.float32)
+        if self._feature_shape(module, "meta") != self._feature_shape(self._head):
+            raise PruningError("pruning changed the feature at the cut; search with `space.sparsities: [0]`")
+        return SubNetwork(module, indices, keep)
+
+
+def _axes(flat: Tensor, full: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Indices along the first two dimensions, from the flat places that the remaining elements came from."""
+    found: list[Tensor | None] = [None, None]
+    for dim in range(min(2, full.dim())):
+        if flat.shape[dim] != full.shape[dim]:
+            places = flat[tuple(slice(None) if d == dim else 0 for d in range(flat.dim()))]
+            found[dim] = (places // full.stride(dim)) % full.shape[dim]
+    if flat.shape[2:] != full.shape[2:]:
+        raise PruningError(f"pruning changed more than channels of a tensor of shape {tuple(full.shape)}")
+    return found[0], found[1]
+
+
+def _producers(head: fx.GraphModule) -> set[str]:
+    """Layers whose output channels are channels of the feature at the cut."""
+    output = next(n for n in head.graph.nodes if n.op == "output")
+    found, seen, stack = set(), {output}, [*output.all_input_nodes]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        module = head.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and not _depthwise(module):
+            found.add(str(node.target))
+        else:
+            stack.extend(node.all_input_nodes)
+    return found
+
+
+def _inputs_only(group: Any, names: dict[nn.Module, str]) -> set[str]:
+    """Layers that a group touches only by their input channels."""
+    out = {item.dep.target.module for item in group if "out_channels" in getattr(item.dep.handler, "__name__", "")}
+    return {names[m] for m in {item.dep.target.module for item in group} - out if m in names}
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and floating-point buffers by name."""
+    yield from module.named_parameters()
+    yield from ((n, b) for n, b in module.named_buffers() if b.is_floating_point())
+
+
+def _depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and module.groups == module.in_channels
+
+
+def _indivisible(module: nn.Module) -> bool:
+    """Layers whose channels cannot go one by one: several groups of several channels, or normalised together."""
+    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+        return True
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and not _depthwise(module)
+
+
+def _refusal(error: Exception, layer: str = "") -> PruningError:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    where = f" at layer {layer!r}" if layer else ""
+    return PruningError(f"torch-pruning cannot prune this network{where}: {reason}; search with `space.sparsities: [0]`")

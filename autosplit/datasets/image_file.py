@@ -1,0 +1,96 @@
+"""One image file of any kind as RGB pixels of a given size."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+__all__ = ["EXTENSIONS", "failure", "fit", "read_pixels", "read_size", "to_rgb"]
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+_REDUCING_GAP = 2.0  # reduce by whole factors first, down to twice the size; the rest by antialiased bilinear
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width from the file's header, as stored (before any rotation that EXIF asks for)."""
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def read_pixels(path: Path, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode a file: upright by EXIF, first frame, RGB, resized to cover the target, centre cropped.
+
+    Args:
+        path: The file.
+        height: Height of the target, pixels.
+        width: Width of the target, pixels.
+
+    Returns:
+        uint8, shape (3, height, width).
+    """
+    with Image.open(path) as image:
+        if image.format == "JPEG":
+            cover = 2 * max(height, width)
+            image.draft(None, (cover, cover))  # decode big JPEGs at 1/2, 1/4 or 1/8, still twice the target
+        ImageOps.exif_transpose(image, in_place=True)
+        fitted = to_rgb(fit(image, height, width))
+    pixels: NDArray[np.uint8] = np.asarray(fitted).transpose(2, 0, 1)
+    return pixels
+
+
+def fit(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Resize, keeping proportions, until the image just covers the target, and crop its centre.
+
+    For a square target: the shorter side becomes the target's, the longer one is cropped on both ends.
+    """
+    if image.size == (width, height):
+        return image
+    image = image.convert(_interpolable(image.mode))
+    scale = min(image.width / width, image.height / height)
+    # Clamped, because rounding may put an edge a hair outside of the image, which Pillow refuses.
+    left, top = max(0.0, (image.width - scale * width) / 2), max(0.0, (image.height - scale * height) / 2)
+    box = (left, top, min(image.width, left + scale * width), min(image.height, top + scale * height))
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: transparency over white, 16 bits scaled to 8 (PIL's own conversion clips them).
+
+    Greys of 32 bits are taken as 16 bits; floating point as 0..1, or as 0..255 where a value exceeds 1.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode[0] in "IF":
+        return Image.fromarray(_narrow(np.asarray(image))).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def failure(error: Exception) -> str:
+    """Why a file could not be read, in a few words without its path."""
+    text = re.sub(r"(: | file | )'.*'$", "", " ".join(str(error).split()))
+    return text or type(error).__name__
+
+
+def _interpolable(mode: str) -> str:
+    """The mode to resize an image of this mode in: bits, palette indices and 16-bit words do not mix."""
+    if mode.startswith("I;"):
+        return "I"
+    return {"1": "L", "P": "RGBA", "PA": "RGBA"}.get(mode, mode)
+
+
+def _narrow(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Wide grey values as bytes."""
+    if values.dtype.kind == "f":
+        scaled = values.astype(np.float64) * (255.0 if values.max(initial=0) <= 1 else 1.0)
+        return np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
+    wide = np.clip(values.astype(np.int64), 0, 65_535)
+    return ((wide * 255 + 32_767) // 65_535).astype(np.uint8)

@@ -1,0 +1,154 @@
+"""Measurements of a whole plan space, served by lookup: exact, repeatable, and free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from autosplit.errors import ConfigError, DataError
+from autosplit.evaluation.base import PlanSpace
+from autosplit.latency.profiles import first_error
+from autosplit.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TableEvaluator"]
+
+_STAGES = ("device", "encode", "edge")
+_CODEC = tuple(CodecSetting.model_fields)
+_WORKLOAD = tuple(n for n in Workload.model_fields if n not in {"plan", *_STAGES})
+_MEASUREMENT = tuple(n for n in Measurement.model_fields if n not in {"plan", "workload"})
+
+
+class TableEvaluator:
+    """An `Evaluator` over a complete table of measurements.
+
+    The table must hold every plan of a `PlanSpace`: for each split point, every combination of the sparsities and
+    the codecs that occur with it. Split points and codecs keep the order of their first appearance.
+
+    Args:
+        measurements: One measurement a plan.
+
+    Raises:
+        ConfigError: The table is empty or incomplete, holds a plan twice, or a plan pruned by layer.
+    """
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._rows: dict[Plan, Measurement] = {}
+        for measurement in measurements:
+            if measurement.plan in self._rows:
+                raise ConfigError(f"table holds the plan {measurement.plan.label!r} twice")
+            self._rows[measurement.plan] = measurement
+        self._space = _space_of(list(self._rows))
+
+    @property
+    def space(self) -> PlanSpace:
+        """The plans of the table."""
+        return self._space
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """Every measurement, in the order of `space.plans()`."""
+        return [self._rows[plan] for plan in self._space.plans()]
+
+    def workloads(self, plans: Sequence[Plan]) -> list[Workload]:
+        """Work and payload of plans, as they were measured.
+
+        Raises:
+            ConfigError: A plan is not in the table.
+        """
+        return [self._row(plan).workload for plan in plans]
+
+    def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
+        """Look plans up, in order.
+
+        Raises:
+            ConfigError: A plan is not in the table.
+        """
+        return [self._row(plan) for plan in plans]
+
+    def _row(self, plan: Plan) -> Measurement:
+        try:
+            return self._rows[plan]
+        except KeyError:
+            raise ConfigError(f"plan {plan.label!r} is not in the table") from None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a plan, one column a figure; `from_frame` reads it back."""
+        import pandas as pd
+
+        return pd.DataFrame([_to_row(m) for m in self.measurements])
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> TableEvaluator:
+        """Read what `to_frame` gave.
+
+        Raises:
+            ConfigError: A column is missing, or a row makes no measurement.
+        """
+        return cls(_from_row(row, number) for number, row in enumerate(frame.to_dict("records"), start=1))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table as CSV; figures are written so that they read back equal."""
+        self.to_frame().to_csv(path, index=False)
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> TableEvaluator:
+        """Read what `to_csv` wrote.
+
+        Raises:
+            DataError: The file cannot be read or is no CSV.
+            ConfigError: A column is missing, or a row makes no measurement.
+        """
+        import pandas as pd
+
+        try:
+            frame = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+        except (OSError, ValueError) as e:
+            raise DataError(f"table {path}: {' '.join(str(e).split())}") from e
+        return cls.from_frame(frame)
+
+
+def _space_of(plans: Sequence[Plan]) -> PlanSpace:
+    if not plans:
+        raise ConfigError("a table needs at least one measurement")
+    sparsities: dict[str, set[float]] = {}
+    codecs: dict[str, dict[CodecSetting, None]] = {}  # a dict, because it keeps the order
+    for plan in plans:
+        if isinstance(plan.sparsity, tuple):
+            raise ConfigError(f"table holds a plan pruned by layer ({plan.label!r}); it serves uniform ones only")
+        sparsities.setdefault(plan.split, set()).add(plan.sparsity)
+        codecs.setdefault(plan.split, {})[plan.codec] = None
+    space = PlanSpace(splits=tuple(codecs), sparsities={s: tuple(sorted(v)) for s, v in sparsities.items()},
+                      codecs={s: tuple(v) for s, v in codecs.items()})
+    if len(space) != len(plans):
+        missing = next(p for p in space.plans() if p not in set(plans))
+        raise ConfigError(f"table is incomplete: {len(plans)} of {len(space)} plans, no {missing.label!r}")
+    return space
+
+
+def _to_row(m: Measurement) -> dict[str, Any]:
+    row: dict[str, Any] = {"split": m.plan.split, "sparsity": m.plan.sparsity}
+    row |= {f"codec_{name}": getattr(m.plan.codec, name) for name in _CODEC}
+    row |= {name: getattr(m, name) for name in _MEASUREMENT}
+    row |= {name: getattr(m.workload, name) for name in _WORKLOAD}
+    for stage in _STAGES:
+        row |= {f"{stage}_{name}": value for name, value in getattr(m.workload, stage).model_dump().items()}
+    return row
+
+
+def _from_row(row: dict[Any, Any], number: int) -> Measurement:
+    try:
+        codec = {n: None if row[f"codec_{n}"] != row[f"codec_{n}"] else row[f"codec_{n}"] for n in _CODEC}
+        plan = Plan(split=str(row["split"]), sparsity=float(row["sparsity"]), codec=CodecSetting(**codec))
+        stages = {s: StageCost(**{n: row[f"{s}_{n}"] for n in StageCost.model_fields}) for s in _STAGES}
+        workload = Workload(plan=plan, **stages, **{n: row[n] for n in _WORKLOAD})
+        return Measurement(plan=plan, workload=workload, **{n: row[n] for n in _MEASUREMENT})
+    except KeyError as e:
+        raise ConfigError(f"table: no column {e.args[0]!r}") from None
+    except ValidationError as e:
+        raise ConfigError(f"table, row {number}: {first_error(e)}") from e

@@ -1,0 +1,224 @@
+"""The built-in latency model: counted work over effective rates, payload bytes over a packet radio.
+
+    stage  = conv_macs / r_conv + depthwise_macs / r_depthwise + linear_macs / r_linear
+             + (weights + activations) * element_bytes / bandwidth + operators * overhead
+             + coded_symbols / r_coding + image_pixels / r_image
+    uplink = access + sum over packets and tries of (bytes + overhead) / rate + retries * retransmit
+    energy = active * (device + encode) + (idle + transmit) * airtime
+             + (idle + receive) * (access + waits before retransmission + edge + downlink)
+
+Compute and memory time are added, not overlapped (no roofline): an in-order microcontroller does not overlap them,
+elsewhere the sum is at most twice the larger, and the rates of the packaged profiles are solved from published
+latencies *with* this sum, so it reproduces those. `docs/latency.md` has the sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosplit.errors import ConfigError
+from autosplit.latency.base import Array, LatencyBreakdown
+from autosplit.latency.draws import quantile
+from autosplit.latency.link import Framing, Traffic, access_ms, payload_draws
+from autosplit.latency.profiles import ChannelProfile, DeviceProfile
+from autosplit.plan import StageCost, Workload
+
+if TYPE_CHECKING:
+    from autosplit.scenario import Conditions
+
+__all__ = ["AnalyticLatencyModel", "stage_ms"]
+
+_COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "activation_elements", "operators",
+           "coded_symbols", "image_pixels")
+_counts = attrgetter(*_COUNTS)
+_payload = attrgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
+_Index = NDArray[np.intp]
+
+_BLOCK = 256
+"""Plans that are drawn at once: a (256, DRAWS) array is half a megabyte and stays in the cache."""
+
+
+class AnalyticLatencyModel:
+    """Latency and energy from the figures of device and channel profiles.
+
+    Stages on device and edge are deterministic; chance comes from channel access (log-normal through the profile's
+    p50 and p95), payload size over images (normal through the plan's mean and p95) and packet loss (geometric
+    tries). The draws are fixed and shared by all plans and conditions (`autosplit.latency.draws`), so the model has
+    no state: equal arguments give equal answers, one by one or together.
+    """
+
+    def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
+        """See `LatencyModel.latency`.
+
+        Raises:
+            ConfigError: A rate of a profile is zero or its percentiles contradict each other.
+        """
+        work = _Work.of(workloads)
+        device_costs = _unit_costs([c.device for c in conditions])
+        edge_costs = _unit_costs([c.edge for c in conditions])
+        device = _times(work.device, device_costs)
+        encode = _times(work.encode, device_costs)
+        edge = np.where(work.sent[:, None], _times(work.edge, edge_costs), 0.0)
+        local = device + encode
+        budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
+        active = np.array([c.device.active_mw.value for c in conditions], dtype=np.float64)
+        answer = LatencyBreakdown(
+            device, encode, np.zeros_like(local), edge, np.zeros_like(local), p50_ms=local.copy(),
+            p95_ms=local.copy(), in_time=(local <= budget).astype(np.float64), energy_mj=local * active / 1000.0,
+        )
+        self._add_links(answer, work, conditions)
+        return answer
+
+    def _add_links(self, answer: LatencyBreakdown, work: _Work, conditions: Sequence[Conditions]) -> None:
+        """Fill in everything that depends on the channel, block by block of the plans that send something."""
+        groups: dict[Framing, list[int]] = {}
+        for i, c in enumerate(conditions):
+            groups.setdefault(Framing.of(c.channel), []).append(i)
+        links = [_Link.of(c.channel) for c in conditions]
+        for rows in _blocks(np.flatnonzero(work.sent)):
+            payload = payload_draws(work.payload[rows, 0], work.payload[rows, 1])
+            results, which = np.unique(work.payload[rows, 2], return_inverse=True)
+            for framing, members in groups.items():
+                up = framing.traffic("uplink", payload)
+                down = framing.traffic("downlink", np.broadcast_to(results[:, None], (len(results), payload.shape[1])))
+                for i in members:
+                    _add_link(answer, rows, i, conditions[i], links[i], up, _Reply(down, which, results > 0))
+
+
+def stage_ms(cost: StageCost, device: DeviceProfile) -> float:
+    """Time of one stage on one machine, milliseconds.
+
+    Args:
+        cost: Counted work of one inference.
+        device: The machine.
+    """
+    counts = np.array([_counts(cost)], dtype=np.float64)
+    return float(_times(counts, _unit_costs([device]))[0, 0])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """P workloads as arrays: counts of shape (P, 8) and payload mean, p95, result bytes of shape (P, 3)."""
+
+    device: Array
+    encode: Array
+    edge: Array
+    payload: Array
+
+    @classmethod
+    def of(cls, workloads: Sequence[Workload]) -> _Work:
+        def table(rows: list[tuple[float, ...]], columns: int) -> Array:
+            return np.array(rows, dtype=np.float64).reshape(len(rows), columns)
+
+        return cls(
+            table([_counts(w.device) for w in workloads], len(_COUNTS)),
+            table([_counts(w.encode) for w in workloads], len(_COUNTS)),
+            table([_counts(w.edge) for w in workloads], len(_COUNTS)),
+            table([_payload(w) for w in workloads], 3),
+        )
+
+    @property
+    def sent(self) -> NDArray[np.bool_]:
+        """Which plans send anything, shape (P,)."""
+        return self.payload[:, 0] > 0
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Access draws of one channel in both directions, milliseconds, shape (DRAWS,)."""
+
+    up_access: Array
+    down_access: Array
+
+    @classmethod
+    def of(cls, channel: ChannelProfile) -> _Link:
+        return cls(access_ms("uplink", channel), access_ms("downlink", channel))
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """The answers of a block of plans: traffic of each distinct size, which size a plan has, and if it has one."""
+
+    traffic: Traffic
+    which: _Index
+    exists: NDArray[np.bool_]
+
+
+def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: Conditions, link: _Link, up: Traffic,
+              reply: _Reply) -> None:
+    """Write uplink, downlink, percentiles and energy of the plans `rows` under one set of conditions."""
+    channel, device = conditions.channel, conditions.device
+    up_per_byte, down_per_byte = 8.0 / channel.uplink_kbps.value, 8.0 / channel.downlink_kbps.value
+    again = channel.retransmit_ms.value
+    uplink = link.up_access + up.air_bytes * up_per_byte
+    down = link.down_access + reply.traffic.air_bytes * down_per_byte
+    if channel.packet_loss.value > 0 and again > 0:
+        uplink += up.retries * again
+        down += reply.traffic.retries * again
+    down *= reply.exists[:, None]
+
+    answer.uplink_ms[rows, column], = quantile(uplink, 0.5)
+    answer.downlink_ms[rows, column] = quantile(down, 0.5)[0][reply.which]
+    fixed = answer.device_ms[rows, column] + answer.encode_ms[rows, column] + answer.edge_ms[rows, column]
+    total = uplink  # reused: blocks are large and memory traffic is the cost
+    total += fixed[:, None]
+    total += down[reply.which] if len(down) > 1 else down
+    answer.p50_ms[rows, column], answer.p95_ms[rows, column] = quantile(total, 0.5, 0.95)
+    answer.in_time[rows, column] = (total <= conditions.budget_ms).mean(axis=1)
+
+    waiting = (link.up_access.mean() + up.mean_retries * again + answer.edge_ms[rows, column]
+               + down.mean(axis=1)[reply.which])
+    idle = device.idle_mw.value
+    answer.energy_mj[rows, column] += (
+        (idle + channel.transmit_mw.value) * up.mean_air_bytes * up_per_byte
+        + (idle + channel.receive_mw.value) * waiting
+    ) / 1000.0
+
+
+def _unit_costs(devices: Sequence[DeviceProfile]) -> Array:
+    """Milliseconds of one unit of each of `_COUNTS`, shape (8, C)."""
+    costs: Array = np.array([_unit_cost(d) for d in devices], dtype=np.float64).reshape(-1, len(_COUNTS)).T
+    return costs
+
+
+def _unit_cost(device: DeviceProfile) -> tuple[float, ...]:
+    def per(name: str, units_per_ms: float) -> float:
+        rate = getattr(device, name).value
+        if rate <= 0:
+            raise ConfigError(f"device {device.name!r}: {name} must be above 0")
+        return 1.0 / (float(rate) * units_per_ms)
+
+    element = per("memory_mb_per_s", 1e3) * device.element_bytes
+    return (
+        per("conv_mmacs", 1e3),
+        per("depthwise_mmacs", 1e3),
+        per("linear_mmacs", 1e3),
+        element,
+        element,
+        device.operator_overhead_us.value / 1e3,
+        per("coding_ksymbols", 1.0),
+        per("image_kpixels", 1.0),
+    )
+
+
+def _times(counts: Array, costs: Array) -> Array:
+    """(P, 8) counts and (8, C) unit costs to (P, C) milliseconds.
+
+    Added term by term: a matrix product may round differently for other shapes, and then a plan would not get the
+    same answer alone and in company.
+    """
+    total = np.zeros((counts.shape[0], costs.shape[1]))
+    for k in range(len(_COUNTS)):
+        total += counts[:, k, None] * costs[k]
+    return total
+
+
+def _blocks(rows: _Index) -> Iterator[_Index]:
+    for start in range(0, len(rows), _BLOCK):
+        yield rows[start:start + _BLOCK]

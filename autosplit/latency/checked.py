@@ -1,0 +1,96 @@
+"""A guard around a latency model: a wrong answer becomes one line that names the model and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autosplit.errors import PluginError
+from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
+from autosplit.plan import Workload
+from autosplit.plugins import one_line
+
+if TYPE_CHECKING:
+    from autosplit.scenario import Conditions
+
+__all__ = ["CheckedLatencyModel"]
+
+_FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
+_SLACK = 1e-9
+"""Relative rounding that is forgiven where two numbers of a plugin are compared."""
+
+
+class CheckedLatencyModel:
+    """A latency model whose every answer is validated; it has the same one method.
+
+    A search trusts its latency model blindly: one NaN would win or poison every comparison. So nothing leaves here
+    unchecked, and whoever wrote the model reads which plan went wrong instead of a traceback of the search.
+
+    Args:
+        model: The model to guard.
+        name: What the user called it, for messages.
+    """
+
+    def __init__(self, model: LatencyModel, name: str) -> None:
+        self.model = model
+        self.name = name
+
+    def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
+        """See `LatencyModel.latency`.
+
+        Raises:
+            PluginError: The model raised, or its answer is of another type or shape, not finite, negative, has
+                p50 > p95, or a probability outside [0, 1].
+        """
+        try:
+            answer = self.model.latency(workloads, conditions)
+        except Exception as e:
+            culprit, error = self._culprit(workloads, conditions, e)
+            raise self._error(culprit, f"raised {one_line(error)}") from error
+        return self._validated(answer, workloads, (len(workloads), len(conditions)))
+
+    def _culprit(self, workloads: Sequence[Workload], conditions: Sequence[Conditions],
+                 error: Exception) -> tuple[Workload | None, Exception]:
+        """The first plan that fails on its own, with its error; else the first plan of the call."""
+        for workload in workloads if len(workloads) > 1 else ():
+            try:
+                self.model.latency([workload], conditions)
+            except Exception as e:
+                return workload, e
+        return (workloads[0] if workloads else None), error
+
+    def _validated(self, answer: Any, workloads: Sequence[Workload], shape: tuple[int, int]) -> LatencyBreakdown:
+        first = workloads[0] if workloads else None
+        if not isinstance(answer, LatencyBreakdown):
+            raise self._error(first, f"returned a {type(answer).__name__}; return a LatencyBreakdown")
+        arrays = {name: self._array(name, getattr(answer, name), shape, first) for name in _FIELDS}
+        for name, values in arrays.items():
+            self._refuse(~np.isfinite(values), name, values, "every value must be finite", workloads)
+            self._refuse(values < 0, name, values, "no value may be negative", workloads)
+        p50, p95 = arrays["p50_ms"], arrays["p95_ms"]
+        self._refuse(p50 > p95 * (1 + _SLACK), "p50_ms", p50, "the median may not exceed p95_ms", workloads)
+        in_time = arrays["in_time"]
+        self._refuse(in_time > 1, "in_time", in_time, "a probability lies in [0, 1]", workloads)
+        return LatencyBreakdown(**arrays)
+
+    def _array(self, name: str, value: Any, shape: tuple[int, int], first: Workload | None) -> Array:
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            raise self._error(first, f"returned {name} as {type(value).__name__}; return a numpy array of numbers")
+        if value.shape != shape:
+            raise self._error(first, f"returned {name} of shape {value.shape}; return shape {shape}: "
+                                     "a row for each plan, a column for each of the conditions")
+        return value.astype(np.float64, copy=False)
+
+    def _refuse(self, bad: np.ndarray[Any, np.dtype[np.bool_]], name: str, values: Array, rule: str,
+                workloads: Sequence[Workload]) -> None:
+        if bad.any():
+            plan, condition = (int(i) for i in np.argwhere(bad)[0])
+            raise self._error(workloads[plan], f"returned {name} = {values[plan, condition]:g} under conditions "
+                                               f"number {condition}; {rule}")
+
+    def _error(self, workload: Workload | None, what: str) -> PluginError:
+        plan = f"on plan {workload.plan.label!r} " if workload is not None else ""
+        return PluginError(f"latency model {self.name!r} {plan}{what} (correct the model, or choose another one)")

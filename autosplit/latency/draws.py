@@ -1,0 +1,119 @@
+"""The fixed draws behind every latency distribution: common random numbers, so that comparisons are smooth.
+
+A Latin hypercube (McKay, Beckman, Conover 1979): each random quantity takes the midpoints of `DRAWS` equally
+probable intervals, in its own seeded order. All plans and conditions share the draws: a plan that sends fewer bytes
+is then never slower by luck, and equal arguments give equal answers on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosplit.errors import ConfigError
+from autosplit.latency.base import Array
+
+__all__ = ["DRAWS", "Z95", "lognormal_ms", "normal", "quantile", "retries"]
+
+DRAWS = 256
+"""Draws of every distribution; probabilities have this resolution."""
+
+Z95 = NormalDist().inv_cdf(0.95)
+"""95th percentile of the standard normal distribution."""
+
+_PACKETS = 1024
+"""Packets whose retransmissions are drawn one by one; beyond it their mean is used."""
+
+
+@cache
+def _uniforms(stream: str, rows: int) -> Array:
+    """Stratified uniform numbers, shape (rows, DRAWS); each stream is independent of the others."""
+    rng = np.random.default_rng(list(stream.encode()))
+    order = np.argsort(rng.random((rows, DRAWS)), axis=1)
+    return (order + 0.5) / DRAWS
+
+
+@cache
+def normal(stream: str) -> Array:
+    """Draws of the standard normal distribution, shape (DRAWS,)."""
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse(u) for u in _uniforms(stream, 1)[0]])
+
+
+def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Array:
+    """Draws of the log-normal distribution with this median and 95th percentile, milliseconds, shape (DRAWS,).
+
+    Args:
+        stream: Name of the random quantity.
+        p50_ms: Median; 0 when there is no delay at all.
+        p95_ms: 95th percentile.
+        subject: What the figures belong to, for messages.
+
+    Raises:
+        ConfigError: No log-normal distribution has these percentiles.
+    """
+    if p95_ms < p50_ms or (p50_ms == 0 and p95_ms > 0):
+        raise ConfigError(f"{subject}: no delay has median {p50_ms:g} ms and 95th percentile {p95_ms:g} ms; "
+                          "give 0 for both, or 0 < access_ms_p50 <= access_ms_p95")
+    if p50_ms == 0:
+        return np.zeros(DRAWS)
+    sigma = math.log(p95_ms / p50_ms) / Z95
+    delay: Array = p50_ms * np.exp(sigma * normal(stream))
+    return delay
+
+
+@cache
+def _cumulative_retries(stream: str, loss: float) -> Array:
+    """Retransmissions of the first n packets, shape (_PACKETS + 1, DRAWS).
+
+    The tries of a packet are geometric: P(more than k retries) = loss ** (k + 1), mean loss / (1 - loss).
+    """
+    uniforms = _uniforms(stream, _PACKETS)
+    each = np.floor(np.log1p(-uniforms) / math.log(loss))
+    return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
+
+
+def retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
+    """Retransmissions of the first `packets` packets in each draw.
+
+    Packet i meets the same luck in every plan, so the count never falls as packets are added.
+
+    Args:
+        stream: Name of the random quantity.
+        loss: Probability in [0, 1) that one try of a packet is lost.
+        packets: Shape (N, DRAWS).
+
+    Returns:
+        Counts, shape (N, DRAWS).
+    """
+    if loss == 0:
+        return np.zeros(packets.shape)
+    table = _cumulative_retries(stream, loss)
+    counted: Array = table[np.minimum(packets, _PACKETS), np.arange(DRAWS)]
+    if packets.size and packets.max() > _PACKETS:
+        counted += np.maximum(packets - _PACKETS, 0) * (loss / (1 - loss))
+    return counted
+
+
+def quantile(draws: Array, *levels: float) -> tuple[Array, ...]:
+    """Quantiles over the last axis by Hazen's rule, which fits draws at the midpoints of their intervals.
+
+    Args:
+        draws: Shape (..., DRAWS).
+        levels: Probabilities.
+
+    Returns:
+        One array of shape (...) for each level.
+    """
+    positions = [min(max(level * DRAWS - 0.5, 0.0), DRAWS - 1.0) for level in levels]
+    wanted = sorted({k for p in positions for k in (math.floor(p), math.ceil(p))})
+    ordered = np.partition(draws, wanted, axis=-1)
+    results = []
+    for p in positions:
+        low, high = ordered[..., math.floor(p)], ordered[..., math.ceil(p)]
+        results.append(low + (high - low) * (p - math.floor(p)))  # this form keeps equal draws equal to the last bit
+    return tuple(results)

@@ -1,0 +1,202 @@
+"""The comparison of deployments, and a latency breakdown, as terminal tables and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autosplit.plan import LatencySummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["ComparisonRow", "comparison_table", "latency_table", "to_frame", "to_markdown"]
+
+_STAGES = ("device", "encode", "uplink", "edge", "downlink")
+_RELATIVE_TOLERANCE = 1e-6
+_EMPTY = "-"
+_CAPTION = """\
+accuracy: test set, and its change against the unsplit network in points
+ratio: of the fp32 feature / the PNG / the JPEG to the payload
+in time: p95 within the budget, and the share of inferences that are
+speed-up: in p95 over the best trivial deployment; * = the chosen plan"""
+
+
+class ComparisonRow(BaseModel):
+    """One way to deploy the network, as one line of the comparison.
+
+    Attributes:
+        name: What it is, such as `whole network on device`, `JPEG q75` or `autosplit`.
+        plan: Label of the plan.
+        accuracy: Top-1 accuracy on the test set, in [0, 1].
+        accuracy_loss_points: Accuracy of the unsplit backbone minus this one's, percentage points.
+        payload_bytes: Mean bytes over the channel; 0 when nothing crosses.
+        ratio_to_feature: fp32 feature bytes over payload bytes; `None` when nothing crosses.
+        ratio_to_png: Bytes of the image as PNG over payload bytes; `None` when nothing crosses.
+        ratio_to_jpeg: Bytes of the image as JPEG over payload bytes; `None` when nothing crosses.
+        device_macs: Multiply-accumulates on the device, encoder included.
+        latency: Latency and energy under the scenario's conditions.
+        feasible: Whether the 95th percentile of the latency is within the budget.
+        speed_up: p95 latency of the best trivial deployment over this one's; `None` when it has no meaning.
+        chosen: Whether this is the plan that the search chose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    plan: str
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_loss_points: float
+    payload_bytes: float = Field(ge=0)
+    ratio_to_feature: float | None = None
+    ratio_to_png: float | None = None
+    ratio_to_jpeg: float | None = None
+    device_macs: float = Field(ge=0)
+    latency: LatencySummary
+    feasible: bool
+    speed_up: float | None = None
+    chosen: bool = False
+
+
+def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
+    """The deployments side by side; readable from 80 columns up, and without colour.
+
+    Args:
+        rows: The deployments, in the order of display.
+        budget_ms: The deadline they are held against, milliseconds.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, header_style="bold",
+                  caption=_CAPTION, caption_justify="left")
+    table.add_column("deployment", ratio=1, min_width=18, overflow="fold")
+    for title in ("accuracy", "payload\nratio", "p50\nms", "p95\nms", f"in time\n{_number(budget_ms)} ms",
+                  "energy\nmJ", "speed-\nup"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if row.chosen else None)
+    return table
+
+
+def _cells(row: ComparisonRow) -> list[Text | str]:
+    from rich.text import Text
+
+    name = Text(f"{'* ' if row.chosen else ''}{row.name}")
+    name.append(f"\n{row.plan}", style="dim")
+    verdict = Text("yes" if row.feasible else "NO", style="green" if row.feasible else "red")
+    verdict.append(f"\n{_share(row.latency.in_time)}", style="dim")
+    p95 = Text(_ms(row.latency.p95_ms), style="" if row.feasible else "red")
+    payload = Text(f"{row.payload_bytes:,.0f} B" if row.payload_bytes else "0 B")
+    payload.append(f"\n{_ratios(row)}", style="dim")
+    accuracy = Text(f"{row.accuracy * 100:.1f} %")
+    accuracy.append(f"\n{_change(row)}", style="dim")
+    return [name, accuracy, payload, _ms(row.latency.p50_ms), p95, verdict, _number(row.latency.energy_mj),
+            _factor(row.speed_up)]
+
+
+def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = None) -> Table:
+    """The latency stage by stage; with a second one, both side by side and where they differ.
+
+    Args:
+        recorded: The latency in the result file.
+        replayed: The latency now, or `None` to show the recorded one alone.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    table.add_column("recorded", justify="right")
+    if replayed is not None:
+        table.add_column("replayed", justify="right")
+        table.add_column("difference", justify="right")
+    for title, field, unit in _latency_lines():
+        before = getattr(recorded, field)
+        cells = [title, f"{before * 100:.2f} %" if unit == "%" else f"{_ms(before)} {unit}"]
+        if replayed is not None:
+            now = getattr(replayed, field)
+            cells += [f"{now * 100:.2f} %" if unit == "%" else f"{_ms(now)} {unit}", _difference(before, now, unit)]
+        table.add_row(*cells, end_section=field == "downlink_ms",
+                      style="bold" if field in ("p50_ms", "p95_ms") else None)
+    return table
+
+
+def _latency_lines() -> list[tuple[str, str, str]]:
+    stages = [(f"{stage} (median)", f"{stage}_ms", "ms") for stage in _STAGES]
+    return [*stages, ("end to end, p50", "p50_ms", "ms"), ("end to end, p95", "p95_ms", "ms"),
+            ("in time", "in_time", "%"), ("device energy", "energy_mj", "mJ")]
+
+
+def _difference(before: float, now: float, unit: str) -> str:
+    if abs(now - before) <= _RELATIVE_TOLERANCE * max(abs(before), abs(now)):
+        return "="
+    change, name = ((now - before) * 100, "points") if unit == "%" else (now - before, unit)
+    return f"{change:+.3g} {name} !"
+
+
+def to_frame(rows: Sequence[ComparisonRow]) -> pd.DataFrame:
+    """The comparison as a flat table of plain numbers; units stand in the names of the columns."""
+    import pandas as pd
+
+    columns = [n for n in ComparisonRow.model_fields if n != "latency"] + list(LatencySummary.model_fields)
+    records = [{**row.model_dump(exclude={"latency"}), **row.latency.model_dump()} for row in rows]
+    frame: pd.DataFrame = pd.DataFrame.from_records(records, columns=columns)
+    return frame
+
+
+def to_markdown(rows: Sequence[ComparisonRow]) -> str:
+    """The comparison as a Markdown table, the chosen plan in bold."""
+    titles = ["deployment", "plan", "accuracy", "change", "payload", "x fp32 feature", "x PNG", "x JPEG",
+              "device MMACs", "p50 ms", "p95 ms", "in time", "energy mJ", "speed-up"]
+    lines = [titles, [":--", ":--", *["--:"] * (len(titles) - 2)], *map(_markdown_cells, rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _markdown_cells(row: ComparisonRow) -> list[str]:
+    cells = [row.name, row.plan, f"{row.accuracy * 100:.1f} %", _change(row), f"{row.payload_bytes:,.0f} B",
+             *map(_factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
+             _number(row.device_macs / 1e6), _ms(row.latency.p50_ms), _ms(row.latency.p95_ms),
+             f"{'yes' if row.feasible else 'no'} ({_share(row.latency.in_time)})",
+             _number(row.latency.energy_mj), _factor(row.speed_up)]
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return [f"**{cell}**" for cell in escaped] if row.chosen else escaped
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _factor(value: float | None) -> str:
+    if value is None:
+        return _EMPTY
+    return f"{value:,.0f}x" if value >= 10 else f"{value:.1f}x" if value >= 0.95 else f"{value:.2f}x"
+
+
+def _ratios(row: ComparisonRow) -> str:
+    ratios = (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)
+    return _EMPTY if ratios == (None, None, None) else "/".join(map(_short_ratio, ratios))
+
+
+def _short_ratio(value: float | None) -> str:
+    if value is None:
+        return _EMPTY
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "<.1"
+
+
+def _change(row: ComparisonRow) -> str:
+    return f"{round(-row.accuracy_loss_points, 1) + 0.0:+.1f}"  # + 0.0: no "-0.0"
+
+
+def _share(probability: float) -> str:
+    percent = probability * 100
+    return f"{percent:.0f} %" if percent in (0, 100) or 1 <= percent <= 99 else (
+        "<1 %" if percent < 1 else ">99 %")

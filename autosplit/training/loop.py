@@ -1,0 +1,135 @@
+"""The one training loop: backbone, supernet and fine-tuning differ in the loss alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autosplit.datasets.augment import augment_batch
+from autosplit.datasets.base import ImageDataset, Split
+
+__all__ = ["accuracy", "autocast", "distillation_loss", "logits_of", "train"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data.
+
+    Attributes:
+        images: Normalised float images (N, C, H, W).
+        labels: int64 (N,).
+        indices: Place of each image in the training part, int64 (N,).
+        augmented: Whether the images differ from those stored.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    augmented: bool
+
+
+def autocast() -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 for training where the processor computes in it, which halves the time; else nothing."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.autocast("cpu", dtype=torch.bfloat16) if supported() else contextlib.nullcontext()
+
+
+def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """One epoch of the training part in random order; the last batch may be smaller, but never below two."""
+    order = torch.randperm(len(data.train), generator=generator)
+    for indices in order.split(batch_size):
+        if len(indices) < 2:
+            continue
+        images = data.train.images[indices]
+        if data.augment:
+            images = augment_batch(images, generator)
+        yield Batch(data.normalise(images), data.train.labels[indices], indices, data.augment)
+
+
+def train(
+    data: ImageDataset,
+    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+    loss: Callable[[Batch], Tensor],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    weight_decay: float = 5e-4,
+    on_step: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Minimise a loss by SGD with Nesterov momentum under a one-cycle schedule (Smith 2018, arXiv 1803.09820).
+
+    Args:
+        data: The training part is used, augmented where the data set says so.
+        groups: Parameters with their peak learning rate.
+        loss: Loss of a batch; sets the mode of the networks it uses.
+        epochs: Passes over the training part.
+        batch_size: Images of a step.
+        seed: Order and augmentation.
+        weight_decay: L2 penalty.
+        on_step: Called after each step.
+        on_epoch: Called with the number of epochs done.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.SGD(
+        [{"params": list(p), "lr": lr} for p, lr in groups], momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+    parameters = [p for group, _ in groups for p in group]
+    steps = max(2, epochs * steps_per_epoch(data, batch_size))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [lr for _, lr in groups], total_steps=steps + 1, pct_start=0.25)
+    for epoch in range(epochs):
+        for batch in batches(data, batch_size, generator):
+            with autocast():
+                value = loss(batch)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimiser.step()
+            schedule.step()
+            on_step()
+        on_epoch(epoch + 1)
+
+
+def steps_per_epoch(data: ImageDataset, batch_size: int) -> int:
+    """Steps of one epoch of `train`."""
+    full, rest = divmod(len(data.train), batch_size)
+    return full + (rest >= 2)
+
+
+def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, temperature: float = 4.0, hard: float = 0.1) -> Tensor:
+    """Distance to the teacher's softened answer, and a little cross-entropy (Hinton et al. 2015, arXiv 1503.02531).
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+        teacher: Logits of the untouched backbone, (N, classes).
+        temperature: Softening of both.
+        hard: Weight of the cross-entropy; the distillation has the rest.
+    """
+    logits = logits.float()
+    soft = F.kl_div(
+        F.log_softmax(logits / temperature, 1), F.log_softmax(teacher / temperature, 1), log_target=True, reduction="batchmean"
+    )
+    return (1 - hard) * temperature**2 * soft + hard * F.cross_entropy(logits, labels)
+
+
+def logits_of(network: Callable[[Tensor], Tensor], data: ImageDataset, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits of uint8 images (N, C, H, W), in batches, without gradients."""
+    with torch.inference_mode():
+        return torch.cat([network(data.normalise(part)) for part in images.split(batch_size)]).clone()
+
+
+def accuracy(network: nn.Module, data: ImageDataset, part: Split) -> float:
+    """Top-1 accuracy in [0, 1] of a network in evaluation mode."""
+    was_training = network.training
+    network.eval()
+    hits = (logits_of(network, data, part.images).argmax(1) == part.labels).sum()
+    network.train(was_training)
+    return int(hits) / len(part)

@@ -1,0 +1,176 @@
+"""`autosplit/CoInference-v0`: choose a split point, then a sparsity, then a codec."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from autosplit.envs.conditions import ConditionsSampler
+from autosplit.envs.core import CoInferenceCore
+from autosplit.envs.features import FloatArray
+from autosplit.envs.tree import STEPS, BoolArray, IntArray
+from autosplit.evaluation.base import Evaluator
+from autosplit.latency.base import LatencyModel
+from autosplit.objective import Objective, load_objective, score
+from autosplit.plan import Outcome
+from autosplit.scenario import Scenario, load_scenario
+
+__all__ = ["CoInferenceEnv"]
+
+
+class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
+    """One plan an episode, in three decisions.
+
+    **Action space.** `Discrete(A)`, A = the most choices any decision has. Step 1: the split point, in the order of
+    execution. Step 2: one of the sparsities that the split point allows, ascending. Step 3: one of its codecs.
+    Latency is known before accuracy, so `action_masks()` (and `info["action_mask"]`) leave only actions that lead to
+    a plan within the budget; where no plan is, all that exist. An action outside the mask counts as the nearest one
+    inside it.
+
+    **Observation space.** `Box(0, 1)`, float32: one-hot of the step, features of the choices so far
+    (`autosplit.envs.features.PLAN_FEATURES` and the one-hot of the split point; 0 while open), and the conditions on
+    logarithmic scales (`CONDITION_BOUNDS`).
+
+    **Reward.** 0 until the last step, then the objective's value of the plan, which is measured there and then.
+
+    **Episode.** Ends after three steps, never truncated. `info["outcome"]` of the last step is the `Outcome`;
+    `info["conditions"]` of the reset are the conditions.
+
+    **Conditions.** The scenario's, or with a `sampler` one of a pool of `pool_size` drawn once with `pool_seed`; each
+    reset picks one by the environment's own generator. `reset(options={"conditions": i})` takes the i-th.
+
+    Args:
+        scenario: A scenario, the name of a packaged one, or the path of a YAML file.
+        evaluator: Who measures; built from the scenario (backbone, data set and supernet) when left out.
+        latency_model: The scenario's when left out.
+        objective: An objective or its name; the scenario's when left out.
+        sampler: Where conditions come from; the scenario's conditions only, when left out.
+        pool_size: Number of conditions drawn from the sampler.
+        pool_seed: Seed of that draw.
+        render_mode: `ansi`, or nothing.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+
+    def __init__(
+        self,
+        scenario: Scenario | str = "default",
+        evaluator: Evaluator | None = None,
+        latency_model: LatencyModel | None = None,
+        objective: Objective | str | None = None,
+        sampler: ConditionsSampler | None = None,
+        *,
+        pool_size: int = 256,
+        pool_seed: int = 0,
+        render_mode: str | None = None,
+    ) -> None:
+        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        self.render_mode = render_mode
+        self.evaluator = _live_evaluator(self.scenario) if evaluator is None else evaluator
+        self.latency_model = _latency_model(self.scenario) if latency_model is None else latency_model
+        chosen = self.scenario.objective if objective is None else objective
+        self.objective = load_objective(chosen) if isinstance(chosen, str) else chosen
+        pool = [self.scenario.conditions] if sampler is None else sampler.pool(pool_size, pool_seed)
+        space = self.evaluator.space
+        self.core = CoInferenceCore.build(space, self.evaluator.workloads(space.plans()), self.latency_model, pool)
+        self.action_space = spaces.Discrete(self.core.tree.actions)
+        self.observation_space = spaces.Box(0.0, 1.0, (self.core.observation_size,), np.float32)
+        self._node = self._conditions = np.zeros(1, dtype=np.int64)
+        self._outcome: Outcome | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Begin an episode: no choice made, conditions drawn.
+
+        Args:
+            seed: Seed of the generator that draws conditions.
+            options: `{"conditions": i}` for the i-th of the pool instead of a draw.
+        """
+        super().reset(seed=seed)
+        drawn = draw_conditions(self.np_random, len(self.core.conditions))
+        if options and "conditions" in options:
+            drawn = range(len(self.core.conditions))[options["conditions"]]
+        self._node, self._conditions = _one(0), _one(drawn)
+        self._outcome = None
+        return self._observation(), {"conditions": self.core.conditions[drawn], "action_mask": self._info_mask()}
+
+    def step(self, action: np.int64 | int) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        """Take the next decision; the third one measures the plan.
+
+        Raises:
+            gymnasium.error.ResetNeeded: The episode is over.
+        """
+        if self._done:
+            raise gymnasium.error.ResetNeeded("the plan is complete: call reset() before the next step()")
+        self._node = self.core.advance(self._node, self._conditions, _one(int(action)))
+        if not self._done:
+            return self._observation(), 0.0, False, False, {"action_mask": self._info_mask()}
+        self._outcome = self._measure()
+        return self._observation(), self._outcome.reward, True, False, {"outcome": self._outcome}
+
+    def action_masks(self) -> BoolArray:
+        """Actions that may be taken now, shape (A,); after the last step all, since none counts any more."""
+        if self._done:
+            return np.ones(self.core.tree.actions, dtype=np.bool_)
+        mask: BoolArray = self.core.action_masks(self._node, self._conditions)[0]
+        return mask
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The choices so far and, after the last, the outcome (`render_mode="ansi"`)."""
+        if self.render_mode != "ansi":
+            return None
+        node, tree = int(self._node[0]), self.core.tree
+        plan = self.core.plans[tree.first_plan[node]]
+        if self._outcome is None:
+            settled = (plan.split, f"sparsity {plan.sparsity}")[:tree.step[node]]
+            return " | ".join((*settled, *("?" for _ in range(STEPS - len(settled)))))
+        o = self._outcome
+        verdict = "in time" if o.feasible else "too late"
+        return (f"{plan.label}: accuracy {o.measurement.accuracy:.3f}, p50 {o.latency.p50_ms:.1f} ms, "
+                f"p95 {o.latency.p95_ms:.1f} of {o.budget_ms:g} ms ({verdict}), reward {o.reward:.3f}")
+
+    @property
+    def _done(self) -> bool:
+        return bool(self._node[0] >= self.core.tree.inner)
+
+    def _observation(self) -> FloatArray:
+        return self.core.observe(self._node, self._conditions)[0]
+
+    def _info_mask(self) -> Any:
+        return self.action_masks().astype(np.int8)  # what `Discrete.sample(mask)` takes
+
+    def _measure(self) -> Outcome:
+        plan = self.core.plans[int(self._node[0]) - self.core.tree.inner]
+        conditions = self.core.conditions[int(self._conditions[0])]
+        return score(self.evaluator.measure([plan]), self.latency_model, self.objective, conditions)[0]
+
+
+def draw_conditions(rng: np.random.Generator, size: int, first_share: float = 0.0) -> int:
+    """Index into a pool of conditions: the first with probability `first_share`, else any, uniformly."""
+    drawn = rng.random()
+    if drawn < first_share or size == 1:
+        return 0
+    return min(int((drawn - first_share) / (1.0 - first_share) * size), size - 1)
+
+
+def _one(value: int) -> IntArray:
+    return np.array([value], dtype=np.int64)
+
+
+def _live_evaluator(scenario: Scenario) -> Evaluator:
+    """The live evaluator; imported here because it brings torch, data sets and training along."""
+    from autosplit.evaluation.live import LiveEvaluator
+
+    evaluator: Evaluator = LiveEvaluator.from_scenario(scenario)
+    return evaluator
+
+
+def _latency_model(scenario: Scenario) -> LatencyModel:
+    from autosplit.latency import load_latency_model
+
+    model: LatencyModel = load_latency_model(scenario.latency_model)
+    return model

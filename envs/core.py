@@ -1,0 +1,154 @@
+"""The one implementation of observation, mask and reward, in numpy, for any number of episodes at once.
+
+An episode is a pair (node of the decision tree, index into a pool of conditions). All that an environment must
+know is computed once for a plan space and a pool; a step is then a handful of lookups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
+from autosplit.envs.tree import BoolArray, DecisionTree, IntArray
+from autosplit.evaluation.base import PlanSpace
+from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
+from autosplit.objective import Objective
+from autosplit.plan import Plan, Workload
+from autosplit.scenario import Conditions
+
+__all__ = ["CoInferenceCore", "allowed_plans"]
+
+
+def allowed_plans(breakdown: LatencyBreakdown, budget_ms: Array) -> BoolArray:
+    """Plans that may be chosen: those within the budget (p95), or all of them where no plan is.
+
+    Args:
+        breakdown: Latency of P plans under C conditions.
+        budget_ms: Shape (C,).
+
+    Returns:
+        Shape (P, C); every column has at least one True.
+    """
+    feasible = breakdown.p95_ms <= budget_ms[None, :]
+    result: BoolArray = feasible | ~feasible.any(axis=0, keepdims=True)
+    return result
+
+
+@dataclass(frozen=True)
+class CoInferenceCore:
+    """A plan space under a pool of C conditions.
+
+    Attributes:
+        plans: The P plans, in the order of `PlanSpace.plans()`.
+        tree: The decisions that lead to them.
+        conditions: The pool.
+        breakdown: Latency of every plan under every conditions of the pool.
+        allowed: Plans that may be chosen, shape (P, C).
+        masks: Actions that lead to an allowed plan, shape (C, N, A).
+        node_observations: Part of the observation that the choices so far make, shape (N + P, F).
+        condition_observations: Part that the conditions make, shape (C, K).
+    """
+
+    plans: tuple[Plan, ...]
+    tree: DecisionTree
+    conditions: tuple[Conditions, ...]
+    breakdown: LatencyBreakdown
+    allowed: BoolArray
+    masks: BoolArray
+    node_observations: FloatArray
+    condition_observations: FloatArray
+
+    @classmethod
+    def build(
+        cls,
+        space: PlanSpace,
+        workloads: Sequence[Workload],
+        latency_model: LatencyModel,
+        conditions: Sequence[Conditions],
+    ) -> CoInferenceCore:
+        """Compute everything that does not change from episode to episode.
+
+        Args:
+            space: The plans.
+            workloads: One a plan, in the order of `space.plans()`.
+            latency_model: Gives the latency of all plans under all conditions, in one call.
+            conditions: The pool.
+        """
+        tree = DecisionTree.of(space)
+        breakdown = latency_model.latency(workloads, conditions)
+        allowed = allowed_plans(breakdown, _budgets(conditions))
+        return cls(
+            plans=tuple(space.plans()),
+            tree=tree,
+            conditions=tuple(conditions),
+            breakdown=breakdown,
+            allowed=allowed,
+            masks=_masks(tree, allowed),
+            node_observations=node_features(tree, plan_features(space, workloads)),
+            condition_observations=condition_features(conditions),
+        )
+
+    def revised(self, workloads: Mapping[int, Workload], latency_model: LatencyModel) -> CoInferenceCore:
+        """A core with the latency of some plans computed anew; observations stay as they were predicted.
+
+        Args:
+            workloads: The number of each such plan, and its workload.
+            latency_model: Gives their latency.
+        """
+        numbers = np.array(list(workloads), dtype=np.int64)
+        new = latency_model.latency(list(workloads.values()), self.conditions)
+        arrays = {f.name: getattr(self.breakdown, f.name).copy() for f in fields(LatencyBreakdown)}
+        for name, array in arrays.items():
+            array[numbers] = getattr(new, name)
+        breakdown = LatencyBreakdown(**arrays)
+        allowed = allowed_plans(breakdown, _budgets(self.conditions))
+        return replace(self, breakdown=breakdown, allowed=allowed, masks=_masks(self.tree, allowed))
+
+    @property
+    def observation_size(self) -> int:
+        """Length of an observation."""
+        return int(self.node_observations.shape[1] + self.condition_observations.shape[1])
+
+    def observe(self, nodes: IntArray, conditions: IntArray) -> FloatArray:
+        """Observations of n episodes, shape (n, observation_size), in [0, 1]."""
+        result: FloatArray = np.concatenate(
+            (self.node_observations[nodes], self.condition_observations[conditions]), axis=1)
+        return result
+
+    def action_masks(self, nodes: IntArray, conditions: IntArray) -> BoolArray:
+        """Actions that n running episodes may take, shape (n, A)."""
+        result: BoolArray = self.masks[conditions, nodes]
+        return result
+
+    def advance(self, nodes: IntArray, conditions: IntArray, actions: IntArray) -> IntArray:
+        """Nodes after an action each. An action outside the mask counts as the nearest one inside it.
+
+        AMC bounds its actions in the same way; so algorithms without masking stay within the budget as well.
+        """
+        legal = self.masks[conditions, nodes, actions]
+        if not legal.all():
+            wrong = np.flatnonzero(~legal)
+            distance = np.abs(np.arange(self.tree.actions)[None, :] - actions[wrong, None])
+            masked = np.where(self.masks[conditions[wrong], nodes[wrong]], distance, 2 * self.tree.actions)
+            actions = actions.copy()
+            actions[wrong] = masked.argmin(axis=1)
+        result: IntArray = self.tree.child[nodes, actions]
+        return result
+
+    def rewards(self, objective: Objective, accuracy: Array) -> Array:
+        """Reward of every plan under every conditions of the pool, from accuracies of shape (P,); shape (P, C)."""
+        return objective.reward(accuracy, self.breakdown, self.conditions)
+
+
+def _budgets(conditions: Sequence[Conditions]) -> Array:
+    return np.array([c.budget_ms for c in conditions], dtype=np.float64)
+
+
+def _masks(tree: DecisionTree, allowed: BoolArray) -> BoolArray:
+    """Actions that lead to an allowed plan, shape (C, N, A)."""
+    reachable = tree.reachable(allowed).T
+    result: BoolArray = reachable[:, tree.child] & tree.exists
+    return result

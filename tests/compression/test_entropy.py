@@ -1,0 +1,384 @@
+"""Frequency tables and payloads: round trips, size, corruption, a second implementation of the format."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from autosplit.compression.entropy import HEADER_BYTES, PRECISION, FrequencyTables, PayloadCoder, payload_bytes
+from autosplit.errors import ConfigError, PayloadError, ResultError
+
+QUICK = settings(derandomize=True, deadline=None, max_examples=80)
+KEY = b"deployment 1"
+TOTAL = 2**PRECISION
+
+
+def _codes(shape, bits, spread, count=60, seed=0):
+    """Codes with a peak, another one in each channel; spread 0 gives a single symbol, a large one all alike."""
+    rng = np.random.default_rng(seed)
+    top = 2**bits - 1
+    centre = rng.integers(0, top + 1, (shape[0], 1, 1))
+    if spread > 10:
+        return rng.integers(0, top + 1, (count, *shape))
+    return np.clip(np.round(rng.laplace(size=(count, *shape)) * spread * top / 8 + centre), 0, top).astype(np.int64)
+
+
+def _coder(shape=(4, 3, 3), bits=3, spread=1.0, key=KEY, seed=0):
+    codes = _codes(shape, bits, spread, seed=seed)
+    return PayloadCoder(FrequencyTables.fit(codes, bits), shape, key), codes
+
+
+@pytest.fixture(scope="module")
+def coder_and_payloads():
+    coder, codes = _coder((8, 4, 4), 4)
+    return coder, coder.encode_batch(codes)
+
+
+# --- frequency tables
+
+
+@given(channels=st.integers(1, 6), bits=st.integers(1, 8), spread=st.sampled_from([0.0, 0.3, 2.0, 99.0]),
+       count=st.integers(1, 40), seed=st.integers(0, 999))
+@QUICK
+def test_fitted_tables_are_normalised_and_close_to_the_counts(channels, bits, spread, count, seed):
+    codes = _codes((channels, 3, 2), bits, spread, count, seed)
+    tables = FrequencyTables.fit(codes, bits)
+    assert (tables.channels, tables.levels) == (channels, 2**bits)
+    assert tables.frequencies.dtype == np.uint32
+    assert tables.frequencies.min() >= 1
+    assert (tables.frequencies.sum(axis=1) == TOTAL).all()
+    counts = np.stack([np.bincount(codes[:, k].ravel(), minlength=2**bits) for k in range(channels)]) + 0.5
+    share = counts / counts.sum(axis=1, keepdims=True)
+    assert np.abs(tables.frequencies / TOTAL - share).max() <= (2**bits + 1) / TOTAL
+
+
+def test_an_unseen_symbol_stays_codable_at_a_small_cost():
+    tables = FrequencyTables.fit(np.full((100, 1, 4, 4), 5), 4)
+    cost = tables.symbol_bits[0]
+    assert cost[5] < 0.01
+    assert np.delete(cost, 5).max() < 13
+    huge = FrequencyTables.fit(np.zeros((1, 1, 2000, 1000), dtype=np.int8), 8)
+    assert huge.symbol_bits.max() <= PRECISION
+
+
+def test_entropy_bits_is_the_cross_entropy():
+    codes = _codes((3, 2, 5), 3, 1.0)
+    tables = FrequencyTables.fit(codes[:30], 3)
+    share = tables.frequencies / TOTAL
+    expected = [-sum(np.log2(share[k, s]) for k in range(3) for s in image[k].ravel()) for image in codes]
+    np.testing.assert_allclose(tables.entropy_bits(codes), expected, rtol=1e-12)
+    assert tables.entropy_bits(codes[:0]).shape == (0,)
+
+
+def test_tables_are_immutable_and_independent_of_their_source():
+    source = np.full((1, 2), TOTAL // 2, dtype=np.uint32)
+    tables = FrequencyTables(source)
+    source[0, 0] = 7
+    assert tables.frequencies[0, 0] == TOTAL // 2
+    with pytest.raises(ValueError, match="read-only"):
+        tables.frequencies[0, 0] = 1
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_tables_survive_storage_as_uint16(bits, spread):
+    tables = FrequencyTables.fit(_codes((3, 4, 4), bits, spread), bits)
+    arrays = tables.to_arrays()
+    assert {name: a.dtype for name, a in arrays.items()} == {"frequencies": np.dtype(np.uint16)}
+    assert np.array_equal(FrequencyTables.from_arrays(arrays).frequencies, tables.frequencies)
+
+
+@pytest.mark.parametrize(("table", "message"), [
+    (np.full((2, 4), TOTAL // 4 + 1), "channel 0 sum to 65540"),
+    (np.array([[TOTAL // 2, TOTAL // 2], [TOTAL // 2, TOTAL // 2 - 1]]), "channel 1 sum to 65535"),
+    (np.array([[-5, TOTAL + 5]]), "must lie in"),
+    (np.array([[0, TOTAL]]), "must lie in"),
+    (np.full((1, 3), TOTAL // 3), "power of two"),
+    (np.full((1, 1), TOTAL), "power of two"),
+    (np.full((1, 512), TOTAL // 512), "power of two"),
+    (np.zeros((0, 4), dtype=np.int64), "at least one channel"),
+    (np.full(4, TOTAL // 4), "shape"),
+    (np.full((1, 4), TOTAL / 4), "integers"),
+])
+def test_damaged_tables_are_refused(table, message):
+    with pytest.raises(ResultError, match=message):
+        FrequencyTables.from_arrays({"frequencies": table})
+    with pytest.raises(ConfigError, match=message):
+        FrequencyTables(table)
+
+
+def test_a_missing_array_is_named():
+    with pytest.raises(ResultError, match=r"no array 'frequencies' \(found: \['weights'\]\)"):
+        FrequencyTables.from_arrays({"weights": np.zeros(3)})
+
+
+@pytest.mark.parametrize(("symbols", "message"), [
+    (np.zeros((1, 4, 3, 3)), "integers"),
+    (np.full((1, 4, 3, 3), 8), r"\[0, 7\]"),
+    (np.full((1, 4, 3, 3), -1), "NaN"),
+    (np.zeros((4, 3, 3), dtype=int), r"\(images, "),
+])
+def test_wrong_symbols_are_refused(symbols, message):
+    tables = FrequencyTables.fit(_codes((4, 3, 3), 3, 1.0), 3)
+    with pytest.raises(ConfigError, match=message):
+        FrequencyTables.fit(symbols, 3)
+    with pytest.raises(ConfigError, match=message):
+        tables.entropy_bits(symbols)
+
+
+def test_no_calibration_images_are_refused():
+    with pytest.raises(ConfigError, match="at least one"):
+        FrequencyTables.fit(np.zeros((0, 4, 3, 3), dtype=int), 3)
+
+
+# --- payloads
+
+
+@given(shape=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)), bits=st.integers(1, 8),
+       spread=st.sampled_from([0.0, 0.2, 1.0, 99.0]), seed=st.integers(0, 999))
+@QUICK
+def test_round_trip(shape, bits, spread, seed):
+    """Codes like the calibration, and codes it never saw, come back; the order of size is predicted."""
+    coder, codes = _coder(shape, bits, spread, seed=seed)
+    tables = FrequencyTables.fit(codes, bits)
+    unseen = np.random.default_rng(seed).integers(0, 2**bits, (3, *shape))
+    edges = np.stack([np.zeros(shape, dtype=int), np.full(shape, 2**bits - 1)])
+    images = np.concatenate([codes[:4], unseen, edges])
+    payloads = coder.encode_batch(images)
+    assert np.array_equal(coder.decode_batch(payloads), images)
+    upper = np.ceil(tables.entropy_bits(images) / 8 * 1.002) + HEADER_BYTES
+    sizes = np.array([len(p) for p in payloads])
+    assert (sizes <= upper).all()
+    assert (sizes <= coder.max_payload_bytes).all()
+
+
+def test_decoded_symbols_are_int32_in_the_shape_of_the_code():
+    coder, codes = _coder()
+    decoded = coder.decode(coder.encode(codes[0].astype(np.uint8)))
+    assert decoded.dtype == np.int32
+    assert decoded.shape == coder.shape == (4, 3, 3)
+    assert coder.decode_batch([]).shape == (0, 4, 3, 3)
+
+
+def test_strided_symbols_and_any_bytes_like_payload():
+    coder, codes = _coder()
+    image = np.asfortranarray(codes[0])
+    payload = coder.encode(image)
+    assert payload == coder.encode(codes[0])
+    for view in (bytearray(payload), memoryview(payload)):
+        assert np.array_equal(coder.decode(view), image)
+
+
+def test_a_code_of_one_symbol_is_a_header():
+    coder, codes = _coder((4, 4, 4), 1, 0.0)
+    assert max(len(p) for p in coder.encode_batch(codes)) <= HEADER_BYTES + 1
+
+
+@pytest.mark.parametrize(("shape", "bits", "spread"), [
+    ((2, 4, 4), 2, 1.0), ((8, 4, 4), 2, 0.5), ((8, 4, 4), 4, 1.0), ((16, 4, 4), 1, 99.0), ((32, 8, 8), 3, 1.0),
+])
+def test_size_is_entropy_plus_header_plus_half_a_byte_on_average(shape, bits, spread):
+    codes = _codes(shape, bits, spread, 400)
+    tables = FrequencyTables.fit(codes[:200], bits)
+    sizes = np.array([len(p) for p in PayloadCoder(tables, shape, KEY).encode_batch(codes[200:])])
+    entropy = tables.entropy_bits(codes[200:])
+    predicted = payload_bytes(entropy)
+    assert 0 <= (sizes - entropy / 8).mean() - HEADER_BYTES < 0.5
+    assert abs((sizes - predicted).mean()) < 0.15
+    assert (np.abs(sizes - predicted) <= 1 + 0.02 * predicted).mean() > 0.95
+    assert np.abs(sizes - predicted).max() <= 4
+    assert np.abs(np.quantile(sizes, 0.95) - np.quantile(predicted, 0.95)) <= 1 + 0.02 * predicted.max()
+
+
+def test_predicted_size_keeps_shape_and_grows_with_entropy():
+    assert float(payload_bytes(0.0)) == HEADER_BYTES
+    assert payload_bytes(np.zeros((2, 3))).shape == (2, 3)
+    assert (np.diff(payload_bytes(np.linspace(0, 5000, 9999))) >= 0).all()
+    np.testing.assert_allclose(payload_bytes(np.arange(8000.0, 9000, 0.01)).mean(), HEADER_BYTES + 8500 / 8 + 0.32,
+                               atol=0.01)
+
+
+@pytest.mark.parametrize("symbols", [np.zeros((4, 3, 2), int), np.zeros((1, 4, 3, 3), int), np.full((4, 3, 3), -1),
+                                     np.full((4, 3, 3), 2**33), np.zeros((4, 3, 3)), [[0]]])
+def test_symbols_that_do_not_fit_the_coder_are_refused(symbols):
+    with pytest.raises(ConfigError, match="symbols"):
+        _coder()[0].encode(symbols)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (4, 3), (4, 0, 3)])
+def test_a_shape_that_does_not_fit_the_tables_is_refused(shape):
+    tables = FrequencyTables.fit(_codes((4, 3, 3), 3, 1.0), 3)
+    with pytest.raises(ConfigError, match="the code's shape"):
+        PayloadCoder(tables, shape, KEY)
+
+
+def test_another_process_decodes_the_same_symbols():
+    coder, codes = _coder((3, 4, 4), 4)
+    frequencies = FrequencyTables.fit(codes, 4).to_arrays()["frequencies"]
+    script = f"""
+import base64, sys
+import numpy as np
+from autosplit.compression.entropy import FrequencyTables, PayloadCoder
+table = np.frombuffer(base64.b64decode({base64.b64encode(frequencies.tobytes())!r}), np.uint16).reshape(3, 16)
+coder = PayloadCoder(FrequencyTables.from_arrays({{"frequencies": table}}), (3, 4, 4), {KEY!r})
+print(coder.decode(bytes.fromhex(sys.argv[1])).ravel().tolist())
+"""
+    answer = subprocess.run([sys.executable, "-c", script, coder.encode(codes[0]).hex()], check=True, text=True,
+                            capture_output=True).stdout
+    assert answer.strip() == str(codes[0].ravel().tolist())
+
+
+# --- the byte format, written a second time from docs/payload.md
+
+
+def _reference_interval(flat: NDArray[np.int64], frequencies: NDArray[np.uint32]) -> tuple[int, int, int]:
+    """Final interval [low, low + width) of a number of `size` bits, in exact integers of any length."""
+    low, width, size = 0, 2**64 - 1, 64
+    for row, table in zip(flat.tolist(), frequencies.tolist(), strict=True):
+        for symbol in row:
+            scale = width >> 24
+            low += scale * sum(table[:symbol]) * 256
+            width = scale * table[symbol] * 256
+            if width < 2**32:
+                low, width, size = low << 32, width << 32, size + 32
+    return low, width, size
+
+
+def _reference_payload(flat: NDArray[np.int64], tables: FrequencyTables, shape: tuple[int, ...], key: bytes) -> bytes:
+    low, width, size = _reference_interval(flat, tables.frequencies)
+    coded, count = b"", 0
+    while True:  # the shortest byte string whose number, continued by zeros, is in the interval
+        unit = 2 ** (size - 8 * count)
+        number = -(-low // unit)
+        if number * unit < low + width:
+            coded = number.to_bytes(count, "big")
+            break
+        count += 1
+    agreed = np.array([1, 16, *shape, tables.levels, len(key)], dtype="<u4").tobytes()
+    digest = hashlib.sha256(agreed + key + tables.frequencies.astype("<u4").tobytes()).digest()
+    return b"\x10" + (zlib.crc32(digest + coded) % 2**24).to_bytes(3, "big") + coded
+
+
+@given(shape=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)), bits=st.integers(1, 8),
+       spread=st.sampled_from([0.0, 0.3, 1.0, 99.0]), seed=st.integers(0, 999))
+@QUICK
+def test_a_second_implementation_makes_the_same_bytes(shape, bits, spread, seed):
+    """Proves that constriction's models hold exactly our integer frequencies, so any machine agrees."""
+    coder, codes = _coder(shape, bits, spread, seed=seed)
+    tables = FrequencyTables.fit(codes, bits)
+    unseen = np.random.default_rng(seed).integers(0, 2**bits, (2, *shape))
+    for image in np.concatenate([codes[:2], unseen]):
+        assert coder.encode(image) == _reference_payload(image.reshape(shape[0], -1), tables, shape, KEY)
+
+
+def test_known_payload():
+    """Bytes written down once: a change of format, or of constriction, must not pass unseen."""
+    tables = FrequencyTables(np.array([[1000, 60000, 4000, 536], [16384] * 4]))
+    symbols = np.array([[[1, 1, 1], [2, 1, 0]], [[3, 0, 1], [2, 2, 3]]])
+    payload = PayloadCoder(tables, (2, 2, 3), b"known").encode(symbols)
+    assert payload.hex() == "101d90bcc1ec65"
+
+
+# --- whatever is not a payload of this coder is refused
+
+
+def _assert_refused(coder: PayloadCoder, payload: object) -> None:
+    with pytest.raises(PayloadError) as caught:
+        coder.decode(payload)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_every_single_bit_flip_is_detected(coder_and_payloads):
+    coder, payloads = coder_and_payloads
+    for payload in payloads[:4]:
+        for bit in range(8 * len(payload)):
+            altered = bytearray(payload)
+            altered[bit // 8] ^= 1 << bit % 8
+            _assert_refused(coder, bytes(altered))
+
+
+@pytest.mark.parametrize("length", [8, 64, 400])
+def test_the_truncated_checksum_tells_all_one_and_two_bit_errors(length):
+    """CRC is linear: an error goes unseen only if its own checksum change, whatever the data, is zero."""
+    clean, changes = zlib.crc32(bytes(length)), set()
+    for bit in range(8 * length):
+        error = bytearray(length)
+        error[bit // 8] = 1 << bit % 8
+        changes.add((zlib.crc32(error) ^ clean) & 0xFFFFFF)
+    assert len(changes) == 8 * length
+    assert 0 not in changes
+
+
+def test_every_truncation_and_extension_is_detected(coder_and_payloads):
+    coder, payloads = coder_and_payloads
+    for payload in payloads[:10]:
+        for size in range(len(payload)):
+            _assert_refused(coder, payload[:size])
+        for more in (b"\0", b"\0\0\0\0", b"\xff", payload):
+            _assert_refused(coder, payload + more)
+
+
+def test_random_damage_is_detected(coder_and_payloads):
+    coder, payloads = coder_and_payloads
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        payload = bytearray(payloads[rng.integers(len(payloads))])
+        start = int(rng.integers(len(payload)))
+        burst = rng.bytes(int(rng.integers(1, 9)))
+        altered = bytes(payload[:start] + burst + payload[start + len(burst):])
+        if altered != bytes(payload):
+            _assert_refused(coder, altered)
+
+
+def test_random_bytes_are_no_payload(coder_and_payloads):
+    coder, _ = coder_and_payloads
+    rng = np.random.default_rng(1)
+    for _ in range(1500):
+        _assert_refused(coder, rng.bytes(int(rng.integers(0, coder.max_payload_bytes + 20))))
+        _assert_refused(coder, b"\x10" + rng.bytes(int(rng.integers(0, 80))))
+
+
+def test_random_bytes_behind_a_valid_checksum_give_no_wrong_code(coder_and_payloads):
+    """What the checksum lets through by chance or by intent is a real payload, bit for bit, or refused."""
+    coder, _ = coder_and_payloads
+    rng, refused = np.random.default_rng(2), 0
+    for case in range(1500):
+        size = int(rng.integers(0, coder.max_payload_bytes - HEADER_BYTES + 1))
+        coded = b"\xff" * size if case % 4 == 0 else rng.bytes(size)
+        payload = coder._header(coded) + coded
+        try:
+            assert coder.encode(coder.decode(payload)) == payload
+        except PayloadError:
+            refused += 1
+    assert refused > 0
+
+
+def test_payloads_of_another_deployment_are_refused():
+    coder, codes = _coder()
+    tables = FrequencyTables.fit(codes, 3)
+    other_tables = FrequencyTables.fit(codes[:30], 3)
+    others = [PayloadCoder(tables, (4, 3, 3), b"deployment 2"), PayloadCoder(other_tables, (4, 3, 3), KEY),
+              PayloadCoder(tables, (4, 9, 1), KEY), PayloadCoder(tables, (4, 3, 3), b"")]
+    for other in others:
+        for image in codes[:20]:
+            _assert_refused(coder, other.encode(image.reshape(other.shape)))
+
+
+def test_other_versions_and_flags_are_refused(coder_and_payloads):
+    coder, payloads = coder_and_payloads
+    for first in set(range(256)) - {0x10}:
+        _assert_refused(coder, bytes([first]) + payloads[0][1:])
+
+
+@pytest.mark.parametrize("thing", [None, 3, "text", [16, 0, 0, 0], b"", bytes(50_000_000), np.zeros(8, np.uint8)])
+def test_what_is_no_payload_at_all_is_refused(coder_and_payloads, thing):
+    _assert_refused(coder_and_payloads[0], thing)

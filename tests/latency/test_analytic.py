@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autosplit.errors import ConfigError
+from autosplit.latency import LatencyBreakdown
+from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
+from autosplit.latency.draws import DRAWS, Z95, normal, quantile, retries
+from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure, load_profile
+from autosplit.plan import StageCost, Workload
+from autosplit.scenario import Conditions
+from autosplit.testing import LatencyModelContract, make_conditions, make_plan, make_workload
+
+CLEAN = {"uplink_kbps": 100, "downlink_kbps": 50, "packet_bytes": 200, "packet_overhead_bytes": 25,
+         "access_ms_p50": 0, "access_ms_p95": 0, "packet_loss": 0, "retransmit_ms": 7, "transmit_mw": 80,
+         "receive_mw": 10}
+"""A channel whose every formula can be done by hand: no access delay, no loss."""
+
+
+def channel(**figures: float) -> ChannelProfile:
+    values = {k: Figure(value=v, source="test") for k, v in (CLEAN | figures).items()}
+    return ChannelProfile(name="test", title="test", **values)
+
+
+def conditions(budget_ms: float = 1000, **figures: float) -> Conditions:
+    return make_conditions(budget_ms=budget_ms).model_copy(update={"channel": channel(**figures)})
+
+
+def sending(payload_bytes: float, p95: float | None = None, result_bytes: float = 0) -> Workload:
+    return Workload(plan=make_plan(), payload_bytes_mean=payload_bytes,
+                    payload_bytes_p95=payload_bytes if p95 is None else p95, result_bytes=result_bytes)
+
+
+def ask(workload: Workload, c: Conditions) -> LatencyBreakdown:
+    return AnalyticLatencyModel().latency([workload], [c])
+
+
+class TestContract(LatencyModelContract):
+    @pytest.fixture
+    def model(self):
+        return AnalyticLatencyModel()
+
+
+class TestStages:
+    @pytest.mark.parametrize(("cost", "expected_ms"), [
+        (StageCost(conv_macs=5.5e6), 100.0),
+        (StageCost(depthwise_macs=5.5e6), 1000.0),
+        (StageCost(linear_macs=5.5e6), 200.0),
+        (StageCost(weight_elements=1e6, activation_elements=2e6), 3e6 * 2 / 60e6 * 1000),  # fp16: 2 bytes each
+        (StageCost(operators=50), 1.0),
+        (StageCost(coded_symbols=4000), 2.0),
+        (StageCost(image_pixels=1024), 1.024),
+    ])
+    def test_each_term_has_its_rate_and_unit(self, cost, expected_ms):
+        figures = {"conv_mmacs": 55, "depthwise_mmacs": 5.5, "linear_mmacs": 27.5, "memory_mb_per_s": 60,
+                   "operator_overhead_us": 20, "coding_ksymbols": 2000, "image_kpixels": 1000, "active_mw": 1,
+                   "idle_mw": 1}
+        device = DeviceProfile(name="test", title="test", arithmetic="fp16",
+                               **{k: Figure(value=v, source="test") for k, v in figures.items()})
+        assert stage_ms(cost, device) == pytest.approx(expected_ms)
+
+    def test_terms_add_up(self):
+        device = load_profile(DeviceProfile, "stm32l4r5")
+        a, b = StageCost(conv_macs=1e6, operators=2), StageCost(weight_elements=1e5, coded_symbols=50)
+        assert stage_ms(a + b, device) == pytest.approx(stage_ms(a, device) + stage_ms(b, device))
+
+    def test_each_stage_runs_on_its_machine(self):
+        work, c = make_workload(), conditions()
+        answer = ask(work, c)
+        assert answer.device_ms.item() == pytest.approx(stage_ms(work.device, c.device))
+        assert answer.encode_ms.item() == pytest.approx(stage_ms(work.encode, c.device))
+        assert answer.edge_ms.item() == pytest.approx(stage_ms(work.edge, c.edge))
+
+
+class TestUplink:
+    @pytest.mark.parametrize(("payload", "packets"), [(1, 1), (50, 1), (200, 1), (201, 2), (400, 2), (1001, 6)])
+    def test_payload_and_overhead_of_every_packet_over_the_rate(self, payload, packets):
+        answer = ask(sending(payload), conditions())
+        assert answer.uplink_ms.item() == pytest.approx((payload + 25 * packets) * 8 / 100)
+        assert answer.p50_ms.item() == answer.p95_ms.item() == answer.uplink_ms.item()
+
+    def test_access_delay_has_the_profiles_percentiles(self):
+        answer = ask(sending(100), conditions(access_ms_p50=20, access_ms_p95=90))
+        air_ms = 125 * 8 / 100
+        assert answer.p50_ms.item() == pytest.approx(20 + air_ms, rel=0.01)
+        assert answer.p95_ms.item() == pytest.approx(90 + air_ms, rel=0.01)
+
+    def test_payload_varies_between_its_mean_and_p95(self):
+        answer = ask(sending(100, p95=150), conditions())
+        assert answer.p50_ms.item() == pytest.approx((100 + 25) * 8 / 100, rel=0.01)
+        assert answer.p95_ms.item() == pytest.approx((150 + 25) * 8 / 100, rel=0.01)
+
+    def test_payload_is_never_negative(self):
+        answer = ask(sending(10, p95=1000), conditions())
+        assert answer.uplink_ms.item() >= 25 * 8 / 100
+
+    @pytest.mark.parametrize("loss", [0.05, 0.3, 0.6])
+    def test_tries_of_a_packet_are_geometric(self, loss):
+        again = retries("test", loss, np.full((1, DRAWS), 1000))
+        assert 1 + again.mean() / 1000 == pytest.approx(1 / (1 - loss), rel=0.01)
+        first = retries("test", loss, np.full((1, DRAWS), 1))
+        assert np.mean(first >= 1) == pytest.approx(loss, abs=1 / DRAWS)
+        assert np.mean(first >= 2) == pytest.approx(loss**2, abs=1 / DRAWS)
+
+    def test_more_packets_than_are_drawn_keep_the_mean(self):
+        again = retries("test", 0.2, np.full((1, DRAWS), 5000))
+        assert again.mean() / 5000 == pytest.approx(0.25, rel=0.01)
+
+    def test_each_retry_costs_its_airtime_and_the_wait(self):
+        c = conditions(packet_loss=0.9)  # the median draw of one packet is lost six times: 0.9 ** 7 < 0.5 < 0.9 ** 6
+        answer = ask(sending(100), c)
+        assert answer.uplink_ms.item() == pytest.approx(7 * 125 * 8 / 100 + 6 * 7)
+
+    def test_loss_only_adds(self):
+        clean, lossy = (ask(sending(1000), conditions(packet_loss=p)) for p in (0.0, 0.2))
+        assert lossy.p50_ms.item() > clean.p50_ms.item()
+        assert lossy.p95_ms.item() > lossy.p50_ms.item()
+
+
+class TestDownlinkAndBudget:
+    def test_downlink_has_its_own_rate(self):
+        answer = ask(sending(100, result_bytes=10), conditions())
+        assert answer.downlink_ms.item() == pytest.approx((10 + 25) * 8 / 50)
+        assert answer.p50_ms.item() == pytest.approx(answer.uplink_ms.item() + answer.downlink_ms.item())
+
+    def test_no_answer_takes_no_downlink(self):
+        answer = ask(sending(100), conditions(access_ms_p50=5, access_ms_p95=9))
+        assert answer.downlink_ms.item() == 0
+
+    def test_answers_of_several_sizes_in_one_call(self):
+        works = [sending(100, result_bytes=b) for b in (10, 0, 400, 10)]
+        answer = AnalyticLatencyModel().latency(works, [conditions()])
+        assert answer.downlink_ms[:, 0] == pytest.approx([5.6, 0, 72, 5.6])
+
+    @pytest.mark.parametrize("quantile_of_access", [0.25, 0.5, 0.9])
+    def test_in_time_is_the_probability_of_the_delay(self, quantile_of_access):
+        c = conditions(access_ms_p50=20, access_ms_p95=90)
+        z = np.quantile(normal("uplink access"), quantile_of_access)
+        budget = 125 * 8 / 100 + 20 * (90 / 20) ** (z / Z95)
+        answer = ask(sending(100), c.model_copy(update={"budget_ms": float(budget)}))
+        assert answer.in_time.item() == pytest.approx(quantile_of_access, abs=1.5 / DRAWS)
+
+    def test_whole_on_the_device_is_certain(self):
+        work = make_workload("output")
+        ms = stage_ms(work.device, conditions().device)
+        for budget, in_time in ((ms * 1.01, 1.0), (ms * 0.99, 0.0)):
+            answer = ask(work, conditions(budget))
+            assert (answer.in_time.item(), answer.p50_ms.item(), answer.p95_ms.item()) == (
+                in_time, pytest.approx(ms), pytest.approx(ms))
+
+    def test_edge_work_without_payload_does_not_count(self):
+        answer = ask(sending(0).model_copy(update={"edge": StageCost(conv_macs=1e12)}), conditions())
+        assert answer.p95_ms.item() == answer.edge_ms.item() == 0
+
+
+class TestEnergy:
+    def test_formula(self):
+        work, c = make_workload(payload_bytes=100, spread=1.0), conditions(access_ms_p50=30, access_ms_p95=30)
+        answer = ask(work, c)
+        device, idle = c.device.active_mw.value, c.device.idle_mw.value
+        compute = device * (answer.device_ms.item() + answer.encode_ms.item())
+        air = (idle + 80) * 125 * 8 / 100
+        waiting = (idle + 10) * (30 + answer.edge_ms.item() + 30 + (4 + 25) * 8 / 50)
+        assert answer.energy_mj.item() == pytest.approx((compute + air + waiting) / 1000)
+
+    def test_on_the_device_only_computing_counts(self):
+        work, c = make_workload("output"), conditions()
+        expected = c.device.active_mw.value * stage_ms(work.device, c.device) / 1000
+        assert ask(work, c).energy_mj.item() == pytest.approx(expected)
+
+    def test_repeated_packets_cost_energy(self):
+        clean, lossy = (ask(sending(1000), conditions(packet_loss=p)).energy_mj.item() for p in (0.0, 0.2))
+        assert lossy / clean > 1.2
+
+    def test_waiting_before_a_retransmission_is_receiving(self):
+        work, loss = sending(1000), 0.2
+        at_once, later = (conditions(packet_loss=loss, retransmit_ms=ms) for ms in (0, 50))
+        waits_ms = 5 * loss / (1 - loss) * 50  # five packets
+        power = later.device.idle_mw.value + 10
+        extra = ask(work, later).energy_mj.item() - ask(work, at_once).energy_mj.item()
+        assert extra == pytest.approx(power * waits_ms / 1000, rel=0.02)
+
+
+class TestEdges:
+    @pytest.mark.parametrize(("plans", "count"), [(0, 0), (0, 2), (3, 0)])
+    def test_empty_questions(self, plans, count):
+        answer = AnalyticLatencyModel().latency([sending(10)] * plans, [conditions()] * count)
+        assert answer.p95_ms.shape == answer.energy_mj.shape == (plans, count)
+
+    def test_more_plans_than_a_block(self):
+        works = [sending(10 + i) for i in range(600)]
+        answer = AnalyticLatencyModel().latency(works, [conditions()])
+        assert answer.uplink_ms[599] == ask(works[599], conditions()).uplink_ms[0]
+        assert (np.diff(answer.uplink_ms[:, 0]) > 0).all()
+
+    @pytest.mark.parametrize(("figures", "message"), [
+        ({"packet_loss": 1}, "packet_loss must be below 1"),
+        ({"uplink_kbps": 0}, "uplink_kbps must be above 0"),
+        ({"packet_bytes": 0}, "packet_bytes must be above 0"),
+        ({"access_ms_p50": 9, "access_ms_p95": 5}, "median 9 ms and 95th percentile 5 ms"),
+        ({"access_ms_p50": 0, "access_ms_p95": 5}, "median 0 ms and 95th percentile 5 ms"),
+    ])
+    def test_impossible_channels_are_refused(self, figures, message):
+        with pytest.raises(ConfigError, match=f"channel 'test': .*{message}"):
+            ask(sending(10), conditions(**figures))
+
+    def test_device_that_never_finishes_is_refused(self):
+        c = conditions()
+        device = c.device.model_copy(update={"conv_mmacs": Figure(value=0, source="test")})
+        with pytest.raises(ConfigError, match="device 'stm32l4r5': conv_mmacs must be above 0"):
+            ask(sending(10), c.model_copy(update={"device": device}))
+
+    def test_quantiles_of_a_known_sample(self):
+        p50, p95 = quantile(np.arange(DRAWS, dtype=np.float64)[None, ::-1], 0.5, 0.95)
+        assert p50.item() == pytest.approx(0.5 * DRAWS - 0.5)
+        assert p95.item() == pytest.approx(0.95 * DRAWS - 0.5)
+
+
+figure = st.floats(0.5, 500)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(rate=st.floats(1, 1e5), packet=st.floats(20, 3000), loss=st.floats(0, 0.6), access=figure, tail=st.floats(1, 8),
+       first=st.floats(1, 5000), more=st.floats(0, 5000))
+def test_more_bytes_and_lower_rates_are_never_faster(rate, packet, loss, access, tail, first, more):
+    figures = {"packet_bytes": packet, "packet_loss": loss, "access_ms_p50": access, "access_ms_p95": access * tail}
+    slow, fast = conditions(uplink_kbps=rate, **figures), conditions(uplink_kbps=rate * 1.5, **figures)
+    works = [sending(b, 1.2 * b, result_bytes=4) for b in (first, first + more)]
+    answer = AnalyticLatencyModel().latency(works, [slow, fast])
+    for latency in (answer.uplink_ms, answer.p50_ms, answer.p95_ms, answer.energy_mj, -answer.in_time):
+        assert (latency[1] >= latency[0] - 1e-9).all()
+        assert (latency[:, 0] >= latency[:, 1] - 1e-9).all()
+    assert (answer.p50_ms <= answer.p95_ms).all()
