@@ -17,7 +17,7 @@ class ExhaustiveAgent(Agent):
     name = "exhaustive"
 
     def _propose(self, n: int) -> Sequence[int]:
-        return self.open_numbers()[:n].tolist()
+        return list(self.open_numbers()[:n])
 
 
 class RandomAgent(Agent):
@@ -30,4 +30,4 @@ class RandomAgent(Agent):
         self._order = np.random.default_rng(problem.seed).permutation(len(problem.plans))
 
     def _propose(self, n: int) -> Sequence[int]:
-        return self._order[self._open[self._order]][:n].tolist()
+        return list(self._order[self._open[self._order]][:n])

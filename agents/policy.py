@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray
@@ -26,7 +27,7 @@ from autosplit.latency.base import Array, LatencyModel
 from autosplit.plan import CodecSetting, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
-__all__ = ["CoInferencePolicy", "policy_arguments", "rollout"]
+__all__ = ["CoInferencePolicy", "network_of", "policy_arguments", "rollout"]
 
 _SCHEMA = 1
 _STAGES = ("device", "encode", "edge")
@@ -75,6 +76,18 @@ def policy_arguments(hidden: Sequence[int], core: CoInferenceCore | None = None)
             "features_extractor_kwargs": scaling}
 
 
+def network_of(
+    weights: Mapping[str, Tensor], observation_size: int, actions: int, hidden: Sequence[int]
+) -> MaskableActorCriticPolicy:
+    """A network for inference, with copies of the given weights."""
+    network = MaskableActorCriticPolicy(
+        spaces.Box(0.0, 1.0, (observation_size,), np.float32), spaces.Discrete(actions), lambda _: 0.0,
+        **policy_arguments(hidden))
+    network.load_state_dict(dict(weights), strict=True)
+    network.set_training_mode(False)
+    return network
+
+
 def rollout(
     network: MaskableActorCriticPolicy,
     core: CoInferenceCore,
@@ -112,8 +125,8 @@ def rollout(
 
 def _logits(network: MaskableActorCriticPolicy, observations: FloatArray) -> Array:
     with torch.no_grad():
-        features = network.extract_features(torch.as_tensor(observations))
-        result: Array = network.action_net(network.mlp_extractor.forward_actor(features)).numpy().astype(np.float64)
+        distribution = cast("Categorical", network.get_distribution(torch.as_tensor(observations)).distribution)
+        result: Array = distribution.logits.numpy().astype(np.float64)
     return result
 
 
@@ -141,6 +154,7 @@ class CoInferencePolicy:
         self._latency_model = latency_model
         self._network = network
         self._hidden = tuple(hidden)
+        self._core: CoInferenceCore | None = None
 
     def decide(self, conditions: Conditions) -> Plan:
         """The plan for these conditions; within the budget if any plan is."""
@@ -148,7 +162,9 @@ class CoInferencePolicy:
 
     def decide_all(self, conditions: Sequence[Conditions]) -> list[Plan]:
         """The plan for each of several conditions."""
-        core = CoInferenceCore.build(self.space, self.workloads, self._latency_model, conditions)
+        if self._core is None:
+            self._core = CoInferenceCore.build(self.space, self.workloads, self._latency_model, conditions)
+        core = self._core = self._core.under(conditions, self.workloads, self._latency_model)
         chosen = rollout(self._network, core, np.arange(len(conditions)))
         return [core.plans[i] for i in chosen]
 
@@ -156,13 +172,13 @@ class CoInferencePolicy:
         """Write `policy.safetensors` (weights and workloads) and `policy.json` (plan space, sizes) into a folder."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {_WEIGHT + k: v.contiguous() for k, v in self._network.state_dict().items()}
+        tensors = {_WEIGHT + k: v.clone() for k, v in self._network.state_dict().items()}
         tensors["workloads"] = torch.tensor([_row(w) for w in self.workloads], dtype=torch.float64)
         description = {
             "schema_version": _SCHEMA,
             "hidden": list(self._hidden),
-            "observation_size": int(self._network.observation_space.shape[0]),
-            "actions": int(self._network.action_space.n),
+            "observation_size": self._network.features_dim,
+            "actions": self._network.action_net.out_features,
             "space": {**asdict(self.space), "codecs": {s: [c.model_dump(exclude_none=True) for c in codecs]
                                                        for s, codecs in self.space.codecs.items()}},
         }
@@ -195,11 +211,8 @@ class CoInferencePolicy:
         space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
                           {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
         rows = zip(space.plans(), tensors.pop("workloads").tolist(), strict=True)
-        network = MaskableActorCriticPolicy(
-            spaces.Box(0.0, 1.0, (data["observation_size"],), np.float32), spaces.Discrete(data["actions"]),
-            lambda _: 0.0, **policy_arguments(data["hidden"]))
-        network.load_state_dict({k.removeprefix(_WEIGHT): v for k, v in tensors.items()}, strict=True)
-        network.set_training_mode(False)
+        weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items()}
+        network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
         return cls(space, [_workload(p, row) for p, row in rows], latency_model, network, data["hidden"])
 
 
@@ -210,6 +223,6 @@ def _row(work: Workload) -> list[float]:
 
 def _workload(plan: Plan, row: list[float]) -> Workload:
     size = len(_COSTS)
-    stages = {stage: StageCost(**dict(zip(_COSTS, row[i * size:(i + 1) * size], strict=True)))
-              for i, stage in enumerate(_STAGES)}
-    return Workload(plan=plan, **stages, **dict(zip(_BYTES, row[len(_STAGES) * size:], strict=True)))
+    stages = {stage: dict(zip(_COSTS, row[i * size:(i + 1) * size], strict=True)) for i, stage in enumerate(_STAGES)}
+    sizes = dict(zip(_BYTES, row[len(_STAGES) * size:], strict=True))
+    return Workload.model_validate({"plan": plan, **stages, **sizes})

@@ -8,6 +8,7 @@ One measurement thus serves every conditions vector, and the trained policy answ
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class PPOSettings:
         first_updates: PPO updates of the first round.
         updates: PPO updates of each further round.
         last_updates: PPO updates of `PPOAgent.policy`, without optimism.
+        last_target_share: Share of their episodes under the scenario's conditions.
         temperatures: Temperatures at which the policy is asked for proposals.
         draws: Plans drawn at each temperature; the best of them by acquisition are proposed.
         ppo: Hyperparameters of PPO itself.
@@ -50,9 +52,10 @@ class PPOSettings:
     conditions: int = 512
     optimism: float = 1.0
     sharpness: float = 0.05
-    first_updates: int = 20
-    updates: int = 8
-    last_updates: int = 30
+    first_updates: int = 16
+    updates: int = 5
+    last_updates: int = 50
+    last_target_share: float = 0.1
     temperatures: tuple[float, ...] = (1.0, 2.0)
     draws: int = 512
     ppo: PPOHyperparameters = field(default_factory=PPOHyperparameters)
@@ -101,10 +104,10 @@ class PPOAgent(Agent):
             raise ValueError("a policy needs at least two observed outcomes")
         if self._policy is None or self._policy[0] != seen:
             self._say(f"training the policy on {seen} measurements")
-            self._refit()
             _, pool = self._current_cores()
+            rewards = self._training_rewards(pool, self._fitted(copy.deepcopy(self._surrogate)), optimism=0.0)
             network = self._current_trainer().trained_copy(
-                pool, self._training_rewards(pool, optimism=0.0), self.settings.last_updates, self._seed_of("policy"))
+                pool, rewards, self.settings.last_updates, self._seed_of("policy"), self.settings.last_target_share)
             workloads = list(self.problem.workloads)
             for number, outcome in self._outcomes.items():
                 workloads[number] = outcome.measurement.workload
@@ -115,7 +118,7 @@ class PPOAgent(Agent):
     def _propose(self, n: int) -> Sequence[int]:
         queue = deque(i for i in self._queue if self._open[i])  # others may have been observed meanwhile
         if not queue:
-            size = max(n, self.settings.round)
+            size = self.settings.round  # whatever n is: a proposal must not depend on how many are asked for at once
             queue.extend(self._spread(size) if len(self._outcomes) < 2 else self._round(size))
         self._queue = queue
         return [queue.popleft() for _ in range(min(n, len(queue)))]
@@ -153,11 +156,11 @@ class PPOAgent(Agent):
         """Fit, train, and let the policy propose."""
         self._rounds += 1
         self._say(f"round {self._rounds}: {len(self._outcomes)} measurements, training the policy")
-        self._refit()
+        surrogate = self._fitted(self._surrogate)
         here, pool = self._current_cores()
         updates = self.settings.first_updates if self._rounds == 1 else self.settings.updates
-        self._current_trainer().train(pool, self._training_rewards(pool, self.settings.optimism), updates,
-                                      self._seed_of("train"))
+        rewards = self._training_rewards(pool, surrogate, self.settings.optimism)
+        self._current_trainer().train(pool, rewards, updates, self._seed_of("train"))
         return self._choose(here, min(size, self.remaining))
 
     def _choose(self, here: CoInferenceCore, size: int) -> list[int]:
@@ -173,7 +176,7 @@ class PPOAgent(Agent):
         chosen: list[int] = []
         for optimism in rng.exponential(size=size):
             numbers = np.array(sorted(left))
-            merit = here.rewards(self.problem.objective, self._accuracy(float(optimism)))[numbers, 0]
+            merit = here.rewards(self.problem.objective, self._accuracy(self._surrogate, float(optimism)))[numbers, 0]
             chosen.append(int(numbers[merit.argmax()]))
             left.remove(chosen[-1])
         return chosen
@@ -187,23 +190,25 @@ class PPOAgent(Agent):
         drawn: IntArray = np.unique(np.concatenate(draws))
         return drawn
 
-    def _refit(self) -> None:
+    def _fitted(self, surrogate: AccuracySurrogate) -> AccuracySurrogate:
         numbers = np.array(list(self._outcomes), dtype=np.int64)
         accuracy = np.array([o.measurement.accuracy for o in self._outcomes.values()])
-        self._surrogate.fit(numbers, accuracy)
+        surrogate.fit(numbers, accuracy)
+        return surrogate
 
-    def _accuracy(self, optimism: float) -> Array:
+    def _accuracy(self, surrogate: AccuracySurrogate, optimism: float) -> Array:
         """Accuracy of every plan: measured, or estimated with optimism."""
-        accuracy = self._surrogate.estimate(optimism)
+        accuracy = surrogate.estimate(optimism)
         for number, outcome in self._outcomes.items():
             accuracy[number] = outcome.measurement.accuracy
         return accuracy
 
-    def _training_rewards(self, pool: CoInferenceCore, optimism: float) -> Array:
-        """exp(-regret / sharpness) within each conditions: near the optimum small differences count as much as
-        large ones far from it, and easy conditions weigh no more than hard ones.
+    def _training_rewards(self, pool: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
+        """exp(-regret / sharpness), the regret against the best plan of the same conditions.
+
+        So small differences near the optimum count, and easy conditions weigh no more than hard ones.
         """
-        rewards = pool.rewards(self.problem.objective, self._accuracy(optimism))
+        rewards = pool.rewards(self.problem.objective, self._accuracy(surrogate, optimism))
         best = np.where(pool.allowed, rewards, -np.inf).max(axis=0)
         shaped: Array = np.exp(np.minimum(rewards - best, 0.0) / self.settings.sharpness)
         return shaped

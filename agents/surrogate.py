@@ -2,7 +2,7 @@
 
 A Gaussian process on the log-odds of the accuracy, Matern 5/2 with one length scale a feature. On a synthetic table
 of 1,453 plans it ranks unmeasured plans clearly better than an ensemble of extremely randomised trees from 25
-measurements on; the figures are in `docs/search.md`, the script that makes them is `tests/agents/compare_surrogates.py`.
+measurements on. Figures: `docs/search.md`; the script that makes them: `tests/agents/compare_surrogates.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.tree import IntArray
@@ -61,11 +62,12 @@ class AccuracySurrogate:
         if not self.points.shape[1]:
             return  # one plan, or plans that no feature tells apart
         process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer=self._maximise)
-        with warnings.catch_warnings():
+        # one thread: the matrices are small, and threads that wait for each other cost most on a busy machine
+        with warnings.catch_warnings(), threadpool_limits(limits=1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: an irrelevant feature
             process.fit(self.points[plans], _log_odds(accuracy))
+            self._mean, self._deviation = process.predict(self.points, return_std=True)
         self._kernel = process.kernel_
-        self._mean, self._deviation = process.predict(self.points, return_std=True)
 
     def estimate(self, optimism: float = 0.0) -> Array:
         """Accuracies of all plans, shape (P,), `optimism` standard deviations above the median."""

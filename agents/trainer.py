@@ -13,7 +13,7 @@ import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 
-from autosplit.agents.policy import policy_arguments
+from autosplit.agents.policy import network_of, policy_arguments
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import STEPS
 from autosplit.envs.vector import VectorCoInference
@@ -50,9 +50,10 @@ def isolated(seed: int) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python, and put them back afterwards.
 
     stable-baselines3 draws from them; what else runs in this process must neither disturb a training nor be
-    disturbed by it.
+    disturbed by it. One thread: the networks are so small that a second one costs more than it gives.
     """
-    numpy_state, python_state = np.random.get_state(), random.getstate()
+    numpy_state, python_state, threads = np.random.get_state(), random.getstate(), torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -60,6 +61,7 @@ def isolated(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
+            torch.set_num_threads(threads)
             np.random.set_state(numpy_state)
             random.setstate(python_state)
 
@@ -89,7 +91,9 @@ class PolicyTrainer:
         """The policy as it is now."""
         return self._ppo.policy
 
-    def train(self, core: CoInferenceCore, rewards: Array, updates: int, seed: int) -> None:
+    def train(
+        self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None
+    ) -> None:
         """Train on.
 
         Args:
@@ -97,18 +101,21 @@ class PolicyTrainer:
             rewards: Reward of every plan under every conditions, shape (P, C).
             updates: PPO updates, `settings.episodes` episodes each.
             seed: Seed of this training.
+            target_share: Share of episodes under the first conditions; that of the settings when left out.
         """
         self._env.core, self._env.rewards = core, rewards
+        self._env.first_share = self.settings.target_share if target_share is None else target_share
         self._env.seed(seed)
         with isolated(seed):
             self._ppo.learn(updates * self.settings.episodes * STEPS)
 
-    def trained_copy(self, core: CoInferenceCore, rewards: Array, updates: int, seed: int) -> MaskableActorCriticPolicy:
+    def trained_copy(
+        self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None
+    ) -> MaskableActorCriticPolicy:
         """Like `train`, but the result is a network of its own and this policy stays what it was."""
         before = copy.deepcopy((self.network.state_dict(), self.network.optimizer.state_dict()))
-        self.train(core, rewards, updates, seed)
-        result = copy.deepcopy(self.network)
+        self.train(core, rewards, updates, seed, target_share)
+        result = network_of(self.network.state_dict(), core.observation_size, core.tree.actions, self.settings.hidden)
         self.network.load_state_dict(before[0])
         self.network.optimizer.load_state_dict(before[1])
-        result.set_training_mode(False)
         return result

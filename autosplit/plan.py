@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["INPUT", "OUTPUT", "CodecSetting", "Fidelity", "LatencySummary", "Measurement", "Outcome", "Plan",
+__all__ = ["INPUT", "OUTPUT", "RESULT_BYTES", "CodecSetting", "Fidelity", "LatencySummary", "Measurement", "Outcome", "Plan",
            "StageCost", "Workload"]
 
 INPUT = "input"
@@ -19,6 +19,9 @@ INPUT = "input"
 
 OUTPUT = "output"
 """Split point with the whole network on the device: nothing crosses the channel."""
+
+RESULT_BYTES = 4.0
+"""Bytes of the edge's answer: a class number and its confidence."""
 
 Fidelity = Literal["F1", "F2", "F3"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -53,7 +53,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         render_mode: `ansi`, or nothing.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium declares it so
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         mask: BoolArray = self.core.action_masks(self._node, self._conditions)[0]
         return mask
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The choices so far and, after the last, the outcome (`render_mode="ansi"`)."""
         if self.render_mode != "ansi":
             return None
@@ -138,7 +138,8 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         return bool(self._node[0] >= self.core.tree.inner)
 
     def _observation(self) -> FloatArray:
-        return self.core.observe(self._node, self._conditions)[0]
+        observation: FloatArray = self.core.observe(self._node, self._conditions)[0]
+        return observation
 
     def _info_mask(self) -> Any:
         return self.action_masks().astype(np.int8)  # what `Discrete.sample(mask)` takes

@@ -91,6 +91,13 @@ class CoInferenceCore:
             condition_observations=condition_features(conditions),
         )
 
+    def under(
+        self, conditions: Sequence[Conditions], workloads: Sequence[Workload], latency_model: LatencyModel
+    ) -> CoInferenceCore:
+        """The same plans under another pool of conditions; equal to `build`, but the plans are not described anew."""
+        return replace(self, conditions=tuple(conditions), condition_observations=condition_features(conditions))._with(
+            latency_model.latency(workloads, conditions))
+
     def revised(self, workloads: Mapping[int, Workload], latency_model: LatencyModel) -> CoInferenceCore:
         """A core with the latency of some plans computed anew; observations stay as they were predicted.
 
@@ -103,7 +110,9 @@ class CoInferenceCore:
         arrays = {f.name: getattr(self.breakdown, f.name).copy() for f in fields(LatencyBreakdown)}
         for name, array in arrays.items():
             array[numbers] = getattr(new, name)
-        breakdown = LatencyBreakdown(**arrays)
+        return self._with(LatencyBreakdown(**arrays))
+
+    def _with(self, breakdown: LatencyBreakdown) -> CoInferenceCore:
         allowed = allowed_plans(breakdown, _budgets(self.conditions))
         return replace(self, breakdown=breakdown, allowed=allowed, masks=_masks(self.tree, allowed))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from autosplit.latency.base import Array
 
 __all__ = ["VectorCoInference"]
 
-_Indices = None | int | Sequence[int]
+_Indices = int | Iterable[int] | None
 
 
 class VectorCoInference(VecEnv):
@@ -102,7 +102,7 @@ class VectorCoInference(VecEnv):
         value = known[attr_name] if attr_name in known else getattr(self, attr_name)
         return [value for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: _Indices = None) -> None:  # noqa: ARG002
+    def set_attr(self, attr_name: str, value: Any, indices: _Indices = None) -> None:
         """Not supported: the copies share their state.
 
         Raises:

@@ -1,7 +1,7 @@
 """A plan space with accuracies made by formula: shaped like ResNet-8 on a small microcontroller, instantly measured.
 
-Accuracy saturates in payload bytes, falls with sparsity, and deeper features need fewer bytes; a fixed noise of the size
-of a validation set's stands on top, so that the optimum is no smooth peak.
+Accuracy saturates in payload bytes, falls with sparsity, and deeper features need fewer bytes; a fixed noise of
+the size of a validation set's stands on top, so that the optimum is no smooth peak.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def small_table() -> TableEvaluator:
 
 
 def _code(split: _Split, sparsity: float, codec: CodecSetting, rng: np.random.Generator, noise: float) -> Measurement:
-    assert codec.width and codec.grid and codec.bits
+    assert codec.width
+    assert codec.grid
+    assert codec.bits
     symbols = codec.width * codec.grid**2
     payload = 8 + symbols * codec.bits / 8 * (0.9 - 0.03 * codec.bits)
     kept = 1 - split.fragility * sparsity**3

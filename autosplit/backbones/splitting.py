@@ -125,7 +125,8 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
         if live == {node}:
             paths = ends.get(node, [])
             name = paths[0] if paths else node.name
-            points.append(SplitPoint(name, node.name, shapes[node], _is_block_end(graph, node, paths), tuple(paths[1:])))
+            block_end = _is_block_end(graph, node, paths)
+            points.append(SplitPoint(name, node.name, shapes[node], block_end, tuple(paths[1:])))
     return points
 
 

@@ -68,7 +68,8 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], width: int, grid: tuple[int, int], patch: int) -> None:
         super().__init__()
-        self.pad = nn.ZeroPad2d((0, -shape[2] % patch, 0, -shape[1] % patch)) if _ragged(shape, patch) else nn.Identity()
+        margins = (0, -shape[2] % patch, 0, -shape[1] % patch)
+        self.pad = nn.ZeroPad2d(margins) if _ragged(shape, patch) else nn.Identity()
         self.conv = nn.Conv2d(shape[0], width, patch, patch, bias=False)
         full = (math.ceil(shape[1] / patch), math.ceil(shape[2] / patch))
         self.pool: nn.Module = nn.Identity() if grid == full else nn.AdaptiveAvgPool2d(grid)
@@ -179,7 +180,8 @@ class NestedCodec(nn.Module):
     def settings(self) -> tuple[CodecSetting, ...]:
         """Every setting, cheapest width first."""
         return tuple(
-            CodecSetting(kind="code", width=w, grid=g, bits=b) for w in self.widths for g in self.grids for b in self.bits
+            CodecSetting(kind="code", width=w, grid=g, bits=b)
+            for w in self.widths for g in self.grids for b in self.bits
         )
 
     @property

@@ -52,8 +52,8 @@ class SubNetwork:
 
     Attributes:
         module: The pruned structure on the `meta` device: shapes, no weights.
-        indices: For each parameter and floating-point buffer (by name) the indices along its first and second
-            dimension that remain; `None` where all do.
+        indices: For each parameter and buffer (by name) the indices along its first and second dimension that
+            remain; `None` where all do.
         keep: Channels kept in each group, in the order of `HeadPruner.groups`.
     """
 
@@ -80,8 +80,8 @@ class SubNetwork:
         with torch.no_grad():
             for name, tensor in module.named_parameters():
                 tensor.copy_(picked[name])
-            for name, tensor in module.named_buffers():
-                tensor.copy_(picked[name]) if name in picked else tensor.zero_()
+            for name, buffer in module.named_buffers():
+                buffer.copy_(picked[name])
         return module
 
 
@@ -91,15 +91,16 @@ class HeadPruner:
     Args:
         head: A traced head, trained (the importance of channels is read off its weights).
         shape: Shape of one input image without the batch dimension.
+        prunable: `False` = there are no groups and torch-pruning is never asked, for networks that it refuses.
 
     Raises:
         PruningError: torch-pruning cannot analyse this network.
     """
 
-    def __init__(self, head: fx.GraphModule, shape: tuple[int, ...]) -> None:
+    def __init__(self, head: fx.GraphModule, shape: tuple[int, ...], prunable: bool = True) -> None:
         self._head, self._shape = head, shape
         self._cache: dict[tuple[int, ...], SubNetwork] = {}
-        self.groups = tuple(self._find_groups())
+        self.groups = tuple(self._find_groups()) if prunable else ()
 
     def keep_counts(self, sparsity: float | tuple[float, ...]) -> tuple[int, ...]:
         """Channels kept in each group at a sparsity; at least one a group.
@@ -137,14 +138,16 @@ class HeadPruner:
     def _find_groups(self) -> Iterator[PrunableGroup]:
         import torch_pruning as tp
 
-        module = copy.deepcopy(self._head)
+        module = _shared_copy(self._head)
         graph = self._dependency_graph(module)
         names = {m: n for n, m in module.named_modules()}
         importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
+        where = _suspect(self._head)
         try:
             found: list[tuple[str, int, tuple[int, ...], set[str]]] = []
             for group in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.Conv2d, nn.Linear]):
                 root = group[0].dep.target.module
+                where = names[root]
                 channels = int(graph.get_out_channels(root))
                 if channels < 2 or any(_indivisible(item.dep.target.module) for item in group):
                     continue
@@ -156,11 +159,11 @@ class HeadPruner:
                 layers = {names[item.dep.target.module] for item in group if item.dep.target.module in names}
                 found.append((names[root], channels, tuple(int(i) for i in order), layers - _inputs_only(group, names)))
         except Exception as e:
-            raise _refusal(e) from e
+            raise _refusal(e, where) from e
         position = {str(n.target): i for i, n in enumerate(self._head.graph.nodes)}
         found.sort(key=lambda f: position[f[0]])
         kept = _producers(self._head)
-        yield from (PrunableGroup(root, channels, order) for root, channels, order, layers in found if not layers & kept)
+        yield from (PrunableGroup(root, n, order) for root, n, order, layers in found if not layers & kept)
 
     def _feature_shape(self, module: nn.Module, device: str = "cpu") -> tuple[int, ...]:
         was_training = module.training
@@ -179,12 +182,13 @@ class HeadPruner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 # every mutable default is passed: torch-pruning 1.6 shares them between calls
+                # a bare tensor would be unpacked along its batch, so that the network runs on single images
                 return tp.DependencyGraph().build_dependency(
-                    module, example_inputs=torch.zeros(1, *self._shape), forward_fn=None, output_transform=None,
+                    module, example_inputs=(torch.zeros(1, *self._shape),), forward_fn=None, output_transform=_touched,
                     unwrapped_parameters=[], customized_pruners={}, ignored_layers=[], ignored_params=[], verbose=False,
                 )
         except Exception as e:
-            raise _refusal(e) from e
+            raise _refusal(e, _suspect(self._head)) from e
 
     @staticmethod
     def _remove(graph: Any, module: nn.Module, root: str, channels: list[int]) -> None:
@@ -197,33 +201,72 @@ class HeadPruner:
         graph.get_pruning_group(layer, prune, idxs=channels).prune()
 
     def _prune(self, keep: tuple[int, ...]) -> SubNetwork:
-        module = copy.deepcopy(self._head)
-        graph = self._dependency_graph(module)
-        full = {name: tensor.detach().contiguous() for name, tensor in _tensors(self._head)}
-        for name, tensor in _tensors(module):  # every element carries its own place, and pruning moves it along
-            tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
-        try:
-            for group, count in zip(self.groups, keep, strict=True):
-                if count < group.channels:
-                    self._remove(graph, module, group.root, group.removed(count))
-        except Exception as e:
-            raise _refusal(e, group.root) from e
-        indices = {name: _axes(tensor.detach().round().to(torch.int64), full[name]) for name, tensor in _tensors(module)}
+        module = _shared_copy(self._head)
+        indices: dict[str, tuple[Tensor | None, Tensor | None]] = {
+            name: (None, None) for name, _ in (*module.named_parameters(), *module.named_buffers())
+        }
+        if any(count < group.channels for group, count in zip(self.groups, keep, strict=True)):
+            graph = self._dependency_graph(module)
+            for _, tensor in _tensors(module):  # every element carries its place, and pruning moves it along
+                tensor.data = _places(tensor.shape)
+            self._remove_all(graph, module, keep)
+            full = {name: tensor.shape for name, tensor in _tensors(self._head)}
+            indices |= {name: _axes(tensor.detach(), full[name]) for name, tensor in _tensors(module)}
         module.train(self._head.training).to("meta", torch.float32)
-        if self._feature_shape(module, "meta") != self._feature_shape(self._head):
-            raise PruningError("pruning changed the feature at the cut; search with `space.sparsities: [0]`")
+        self._check_feature(module)
         return SubNetwork(module, indices, keep)
 
+    def _remove_all(self, graph: Any, module: nn.Module, keep: tuple[int, ...]) -> None:
+        for group, count in zip(self.groups, keep, strict=True):
+            if count < group.channels:
+                try:
+                    self._remove(graph, module, group.root, group.removed(count))
+                except Exception as e:
+                    raise _refusal(e, group.root) from e
 
-def _axes(flat: Tensor, full: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Indices along the first two dimensions, from the flat places that the remaining elements came from."""
+    def _check_feature(self, pruned: nn.Module) -> None:
+        try:
+            shape = self._feature_shape(pruned, "meta")
+        except Exception as e:
+            raise _refusal(e) from e
+        if shape != self._feature_shape(self._head):
+            raise PruningError("pruning changed the feature at the cut; search with `space.sparsities: [0]`")
+
+
+def _touched(feature: Tensor) -> Tensor:
+    """One more operation at the end: torch-pruning takes a concatenation that is the output for a sum."""
+    return feature * 1.0
+
+
+def _shared_copy(head: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the structure whose parameters and buffers are new tensors in the memory of the old ones."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach()) for p in head.parameters()}
+    memo |= {id(b): b.detach() for b in head.buffers()}
+    module: fx.GraphModule = copy.deepcopy(head, memo)
+    return module
+
+
+def _places(shape: torch.Size) -> Tensor:
+    """Place of each element along the first two dimensions, `row * columns + column`, as floating point.
+
+    Pruning removes along these two only, so the others are expanded, which takes no memory; and float32 holds
+    every integer up to 2**24.
+    """
+    rows, columns = shape[0] if shape else 1, shape[1] if len(shape) > 1 else 1
+    places = torch.arange(rows * columns, dtype=torch.float32 if rows * columns <= 2**24 else torch.float64)
+    return places.view(*shape[:2], *(1 for _ in shape[2:])).expand(shape)
+
+
+def _axes(places: Tensor, full: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+    """Indices along the first two dimensions, from the places that the remaining elements came from."""
+    if places.shape[2:] != full[2:]:
+        raise PruningError(f"pruning changed more than channels of a tensor of shape {tuple(full)}")
     found: list[Tensor | None] = [None, None]
-    for dim in range(min(2, full.dim())):
-        if flat.shape[dim] != full.shape[dim]:
-            places = flat[tuple(slice(None) if d == dim else 0 for d in range(flat.dim()))]
-            found[dim] = (places // full.stride(dim)) % full.shape[dim]
-    if flat.shape[2:] != full.shape[2:]:
-        raise PruningError(f"pruning changed more than channels of a tensor of shape {tuple(full.shape)}")
+    columns = full[1] if len(full) > 1 else 1
+    for dim in range(min(2, len(full))):
+        if places.shape[dim] != full[dim]:
+            line = places[tuple(slice(None) if d == dim else 0 for d in range(places.dim()))].to(torch.int64)
+            found[dim] = line % columns if dim else line // columns
     return found[0], found[1]
 
 
@@ -267,7 +310,18 @@ def _indivisible(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.groups > 1 and not _depthwise(module)
 
 
+def _suspect(head: fx.GraphModule) -> str:
+    """The first layer that reshapes features, which torch-pruning follows least well; empty where none does."""
+    for node in head.graph.nodes:
+        if node.op == "call_method" and node.target in {"view", "reshape", "unflatten"}:
+            stack = list(node.meta.get("nn_module_stack", {}).values())
+            entry = stack[-1] if stack else ""
+            return str(entry[0] if isinstance(entry, tuple) else entry) or str(node.name)
+    return ""
+
+
 def _refusal(error: Exception, layer: str = "") -> PruningError:
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     where = f" at layer {layer!r}" if layer else ""
-    return PruningError(f"torch-pruning cannot prune this network{where}: {reason}; search with `space.sparsities: [0]`")
+    return PruningError(f"torch-pruning cannot prune this network{where}: {reason}; "
+                        "search with `space.sparsities: [0]`")

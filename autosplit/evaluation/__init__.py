@@ -1,1 +1,1 @@
-
+"""Measuring plans: what they cost, how accurate they are, how many bytes they send."""

@@ -75,9 +75,9 @@ def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
     was_training = graph.training
     graph.eval()
     counter = _Counter(graph)
-    parameter = next(graph.parameters(), None)
+    device = next((p.device for p in graph.parameters()), None)
     with torch.inference_mode():
-        counter.run(torch.zeros(1, *shape, dtype=torch.float32, device=parameter.device if parameter is not None else None))
+        counter.run(torch.zeros(1, *shape, device=device))
     graph.train(was_training)
     totals: dict[str, Any] = dict(counter.totals)
     totals["operators"] = int(totals["operators"])

@@ -81,7 +81,9 @@ class TableEvaluator:
         """One row a plan, one column a figure; `from_frame` reads it back."""
         import pandas as pd
 
-        return pd.DataFrame([_to_row(m) for m in self.measurements])
+        whole_or_absent = {f"codec_{name}": "Int64" for name in _CODEC if name != "kind"}
+        frame: pd.DataFrame = pd.DataFrame([_to_row(m) for m in self.measurements]).astype(whole_or_absent)
+        return frame
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> TableEvaluator:
@@ -107,7 +109,7 @@ class TableEvaluator:
         import pandas as pd
 
         try:
-            frame = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # text: pydantic reads floats exactly
         except (OSError, ValueError) as e:
             raise DataError(f"table {path}: {' '.join(str(e).split())}") from e
         return cls.from_frame(frame)
@@ -143,12 +145,18 @@ def _to_row(m: Measurement) -> dict[str, Any]:
 
 def _from_row(row: dict[Any, Any], number: int) -> Measurement:
     try:
-        codec = {n: None if row[f"codec_{n}"] != row[f"codec_{n}"] else row[f"codec_{n}"] for n in _CODEC}
-        plan = Plan(split=str(row["split"]), sparsity=float(row["sparsity"]), codec=CodecSetting(**codec))
-        stages = {s: StageCost(**{n: row[f"{s}_{n}"] for n in StageCost.model_fields}) for s in _STAGES}
-        workload = Workload(plan=plan, **stages, **{n: row[n] for n in _WORKLOAD})
-        return Measurement(plan=plan, workload=workload, **{n: row[n] for n in _MEASUREMENT})
+        codec = {n: row[f"codec_{n}"] for n in _CODEC if not _absent(row[f"codec_{n}"])}
+        plan = {"split": row["split"], "sparsity": row["sparsity"], "codec": codec}
+        stages = {s: {n: row[f"{s}_{n}"] for n in StageCost.model_fields} for s in _STAGES}
+        workload = {"plan": plan, **stages, **{n: row[n] for n in _WORKLOAD}}
+        return Measurement.model_validate({"plan": plan, "workload": workload, **{n: row[n] for n in _MEASUREMENT}})
     except KeyError as e:
         raise ConfigError(f"table: no column {e.args[0]!r}") from None
     except ValidationError as e:
         raise ConfigError(f"table, row {number}: {first_error(e)}") from e
+
+
+def _absent(value: Any) -> bool:
+    import pandas as pd
+
+    return value == "" if isinstance(value, str) else bool(pd.isna(value))

@@ -1,1 +1,1 @@
-
+"""Results for people: tables, pictures, progress."""

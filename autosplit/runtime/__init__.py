@@ -1,1 +1,1 @@
-
+"""Deployments that run: real payloads, replay."""

@@ -1,1 +1,1 @@
-
+"""Training: backbone, supernet and fine-tuning, by one loop with several losses."""

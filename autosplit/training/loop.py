@@ -83,7 +83,8 @@ def train(
     )
     parameters = [p for group, _ in groups for p in group]
     steps = max(2, epochs * steps_per_epoch(data, batch_size))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [lr for _, lr in groups], total_steps=steps + 1, pct_start=0.25)
+    rates = [lr for _, lr in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1, pct_start=0.25)
     for epoch in range(epochs):
         for batch in batches(data, batch_size, generator):
             with autocast():
@@ -103,7 +104,9 @@ def steps_per_epoch(data: ImageDataset, batch_size: int) -> int:
     return full + (rest >= 2)
 
 
-def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, temperature: float = 4.0, hard: float = 0.1) -> Tensor:
+def distillation_loss(
+    logits: Tensor, labels: Tensor, teacher: Tensor, temperature: float = 4.0, hard: float = 0.1
+) -> Tensor:
     """Distance to the teacher's softened answer, and a little cross-entropy (Hinton et al. 2015, arXiv 1503.02531).
 
     Args:
@@ -114,9 +117,8 @@ def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, temperatu
         hard: Weight of the cross-entropy; the distillation has the rest.
     """
     logits = logits.float()
-    soft = F.kl_div(
-        F.log_softmax(logits / temperature, 1), F.log_softmax(teacher / temperature, 1), log_target=True, reduction="batchmean"
-    )
+    softened, taught = F.log_softmax(logits / temperature, 1), F.log_softmax(teacher / temperature, 1)
+    soft = F.kl_div(softened, taught, log_target=True, reduction="batchmean")
     return (1 - hard) * temperature**2 * soft + hard * F.cross_entropy(logits, labels)
 
 

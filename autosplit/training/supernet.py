@@ -40,9 +40,17 @@ class Supernet(nn.Module):
         points: Split points of the search space.
         space: Sparsities, widths, grids and bits on offer.
         sample: A few normalised images (N, C, H, W), from which the range of each feature is read.
+        codec: Class of the codecs, with the interface of `NestedCodec`.
     """
 
-    def __init__(self, backbone: fx.GraphModule, points: Sequence[SplitPoint], space: SearchSpace, sample: Tensor) -> None:
+    def __init__(
+        self,
+        backbone: fx.GraphModule,
+        points: Sequence[SplitPoint],
+        space: SearchSpace,
+        sample: Tensor,
+        codec: type[NestedCodec] = NestedCodec,
+    ) -> None:
         super().__init__()
         self.backbone: fx.GraphModule = copy.deepcopy(backbone)
         self.points = {p.name: p for p in points}
@@ -53,11 +61,12 @@ class Supernet(nn.Module):
         for point in points:
             head, tail = cut(self.backbone, point)
             self._halves[point.name] = (head, tail)
-            codecs[_key(point.name)] = _codec(point, head, space, sample)
+            codecs[_key(point.name)] = _codec(codec, point, head, space, sample)
         self.codecs = nn.ModuleDict(codecs)
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
-        self.pruners = {name: HeadPruner(head, shape) for name, (head, _) in self._halves.items()}
+        prunable = max(space.sparsities) > 0
+        self.pruners = {name: HeadPruner(head, shape, prunable) for name, (head, _) in self._halves.items()}
         self.plan_space = self._resolve(space)
 
     def _resolve(self, space: SearchSpace) -> PlanSpace:
@@ -116,19 +125,24 @@ class Supernet(nn.Module):
 
     def extract(self, plan: Plan) -> SplitNetwork:
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""
-        head, tail = self._halves[plan.split]
-        pruner = self.pruners[plan.split]
-        sub = pruner.sub_network(pruner.keep_counts(plan.sparsity))
         parts = self.codec(plan.split).pair(plan.codec) if plan.codec.kind == "code" else (None, None, None)
-        network = SplitNetwork(sub.materialise(_tensors(head)), copy.deepcopy(tail), *parts)
+        network = SplitNetwork(self.extract_head(plan), copy.deepcopy(self.tail(plan.split)), *parts)
         return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
-    def skeleton(self, plan: Plan, keep: tuple[int, ...]) -> SplitNetwork:
-        """The structure of a pruned plan, its weights of no meaning: what saved weights are loaded into."""
-        head, tail = self._halves[plan.split]
-        parts = self.codec(plan.split).pair(plan.codec) if plan.codec.kind == "code" else (None, None, None)
-        sub = self.pruners[plan.split].sub_network(keep)
-        return SplitNetwork(sub.materialise(_tensors(head)), copy.deepcopy(tail), *parts).eval()
+    def extract_head(self, plan: Plan) -> fx.GraphModule:
+        """A plan's pruned head alone, with copies of the shared weights."""
+        pruner = self.pruners[plan.split]
+        sub = pruner.sub_network(pruner.keep_counts(plan.sparsity))
+        head = sub.materialise(_tensors(self.head(plan.split)))
+        return head.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+    def head(self, split: str) -> fx.GraphModule:
+        """The unpruned head at a split point, sharing the supernet's weights."""
+        return self._halves[split][0]
+
+    def tail(self, split: str) -> nn.Module:
+        """The tail at a split point, sharing the supernet's weights."""
+        return self._halves[split][1]
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -139,14 +153,16 @@ def _key(split: str) -> str:
     return split.replace(".", "/")
 
 
-def _codec(point: SplitPoint, head: nn.Module, space: SearchSpace, sample: Tensor) -> NestedCodec:
+def _codec(
+    kind: type[NestedCodec], point: SplitPoint, head: nn.Module, space: SearchSpace, sample: Tensor
+) -> NestedCodec:
     if len(point.shape) != 3:
         raise ConfigError(f"split point {point.name!r}: the nested codec takes feature maps (C, H, W), "
                           f"this feature has shape {point.shape}")
     with torch.inference_mode():
         nonnegative = bool(head.eval()(sample).min() >= 0)
-    return NestedCodec((point.shape[0], point.shape[1], point.shape[2]), space.widths, space.bits, space.max_grid,
-                       space.grid_levels, nonnegative)
+    return kind((point.shape[0], point.shape[1], point.shape[2]), space.widths, space.bits, space.max_grid,
+                space.grid_levels, nonnegative)
 
 
 def train_supernet(
@@ -183,7 +199,8 @@ def train_supernet(
         else:
             taught = answers[batch.indices]
         chance = Plan(split=split, sparsity=rng.choice(space.sparsities[split]), codec=rng.choice(space.codecs[split]))
-        values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in (supernet.widest(split), chance)]
+        pair = (supernet.widest(split), chance)
+        values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in pair]
         return torch.stack(values).mean()
 
     supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

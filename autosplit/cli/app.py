@@ -1,0 +1,54 @@
+"""The Typer application and its entry point. Heavy libraries are imported by the commands, not here."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from autosplit.cli import list_, replay, search, show
+from autosplit.cli.common import State
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="autosplit",
+    help="Split a CNN between a weak device and an edge server: search where to cut, what to prune, how to compress.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from autosplit import __version__
+
+        typer.echo(f"autosplit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    State.debug = debug
+
+
+app.command(name="search")(search.command)
+app.command(name="replay")(replay.command)
+app.command(name="list")(list_.command)
+app.command(name="show")(show.command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # Threads that wait by spinning stall one another when anything else runs on the machine: with one busy process on
+    # two cores a training step took 1,800 ms, with passive waiting 160 ms. Read by OpenMP when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app()

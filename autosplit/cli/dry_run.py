@@ -1,0 +1,57 @@
+"""`autosplit search --dry-run`: what would be searched, without training anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from autosplit.cli.common import print_rich
+from autosplit.scenario import Scenario
+
+__all__ = ["describe"]
+
+
+def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: bool) -> None:
+    """Print the split points with the work before them, and how many plans there are."""
+    from rich.table import Table
+
+    from autosplit.evaluation.cost import stage_cost
+    from autosplit.latency import load_latency_model
+    from autosplit.plan import OUTPUT, CodecSetting, Plan, Workload
+    from autosplit.report.progress import Progress
+    from autosplit.training.prepare import untrained
+
+    prepared = untrained(scenario, Progress(quiet=quiet), data_root=data_root)
+    space, shape, conditions = prepared.supernet.plan_space, prepared.data.shape, scenario.conditions
+    model = load_latency_model(scenario.latency_model)
+    rows: list[dict[str, Any]] = []
+    for split in space.splits:
+        cost = stage_cost(prepared.supernet.head(split), shape) if split in prepared.supernet.pruners else None
+        row: dict[str, Any] = {"split": split, "feature": "", "head_mmacs": 0.0, "device_ms": 0.0,
+                               "plans": len(space.sparsities[split]) * len(space.codecs[split])}
+        if split in prepared.supernet.points:
+            row["feature"] = "x".join(map(str, prepared.supernet.points[split].shape))
+        if cost is not None:  # the latency of the head is what it would be with nothing after it
+            work = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), device=cost)
+            row["head_mmacs"] = round(cost.macs / 1e6, 3)
+            row["device_ms"] = round(float(model.latency([work], [conditions]).device_ms[0, 0]), 2)
+        rows.append(row)
+    summary = {"scenario": scenario.name, "dataset": scenario.dataset, "backbone": scenario.backbone,
+               "device": conditions.device.name, "edge": conditions.edge.name, "channel": conditions.channel.name,
+               "budget_ms": conditions.budget_ms, "agent": scenario.search.agent, "plans": len(space),
+               "evaluations": scenario.search.evaluations, "splits": rows}
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    table = Table(title=f"{len(space)} plans, of which at most {scenario.search.evaluations} are measured "
+                        f"({conditions.device.name} -> {conditions.channel.name} -> {conditions.edge.name}, "
+                        f"{conditions.budget_ms:g} ms)")
+    for name, justify in (("split", "left"), ("feature", "left"), ("head MMACs", "right"), ("device ms", "right"),
+                          ("plans", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(row["split"], row["feature"], f"{row['head_mmacs']:.2f}", f"{row['device_ms']:.1f}", str(row["plans"]))
+    print_rich(table)

@@ -1,0 +1,46 @@
+"""`autosplit replay`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autosplit.cli.common import print_rich, reported
+
+__all__ = ["command"]
+
+
+@reported
+def command(
+    result: Annotated[Path, typer.Argument(help="A best.json, its weights beside it; or a run directory.")],
+    data_root: Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Rebuild a found deployment, decode its payloads on the test set, and hold every figure against the record."""
+    from autosplit.report.progress import Progress
+    from autosplit.report.tables import latency_table
+    from autosplit.runtime.replay import replay
+
+    played = replay(result / "best.json" if result.is_dir() else result, Progress(quiet=quiet), data_root)
+    now, test = played.evaluation, played.result.test
+    total = int(now.payload_sizes.sum())
+    if as_json:
+        typer.echo(json.dumps({
+            "plan": played.result.plan.label, "exact": played.exact, "test_accuracy": now.accuracy,
+            "recorded_test_accuracy": test.accuracy, "payload_bytes_total": total,
+            "recorded_payload_bytes_total": test.payload_bytes_total,
+            "latency": played.latency.model_dump(), "recorded_latency": played.recorded.model_dump(),
+        }))
+    else:
+        print_rich(
+            f"plan           {played.result.plan.label}",
+            f"test accuracy  {now.accuracy:.2%} ({now.correct} of {now.images}); recorded {test.accuracy:.2%} ({test.correct})",
+            f"payload        {total} bytes in all, {now.payload_mean:.1f} a picture; recorded {test.payload_bytes_total}",
+            latency_table(played.recorded, played.latency),
+            "equal to the record, to the image and to the byte" if played.exact else "not equal to the byte",
+        )
+    played.check()

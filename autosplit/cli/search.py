@@ -1,0 +1,150 @@
+"""`autosplit search`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autosplit.cli.common import EXIT_INFEASIBLE, EXIT_INTERRUPTED, print_rich, reported, say
+from autosplit.errors import ConfigError, ResumeError
+
+if TYPE_CHECKING:
+    from autosplit.results import Result
+    from autosplit.scenario import Scenario
+
+__all__ = ["command"]
+
+RESULTS = Path("results")
+
+
+@reported
+def command(
+    scenario: Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")] = "default",
+    budget_ms: Annotated[float | None, typer.Option(help="Deadline of one inference, end to end.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set, or image-folder:PATH.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side that a folder's images are brought to.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Network: zoo name, torchvision:NAME, file.py:factory.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Backbone weights (safetensors); trained when left out.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device profile, or a YAML file.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Edge profile, or a YAML file.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Channel profile, or a YAML file.")] = None,
+    latency_model: Annotated[str | None, typer.Option(help="Name, module:Name or file.py:Name.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Reward.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Who proposes plans.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any other key: space.splits=all, "
+                                                   "training.backbone_epochs=5.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; a new one below results/ when left out.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run directory.")] = None,
+    reuse: Annotated[bool, typer.Option(help="Take measurements of earlier searches from the cache.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched, train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
+    changes: dict[str, Any] = {
+        "conditions.budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone,
+        "weights": weights, "conditions.device": device, "conditions.edge": edge, "conditions.channel": channel,
+        "latency_model": latency_model, "objective": objective, "search.agent": agent,
+        "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None} | _assignments(set_ or [])
+    wanted = _scenario(scenario, resume, changes)
+    if dry_run:
+        from autosplit.cli.dry_run import describe
+
+        describe(wanted, data_root, as_json, quiet)
+        return
+    _run(wanted, resume or out or _fresh(wanted), resume is not None, data_root, reuse, as_json, quiet)
+
+
+def _scenario(name: str, resume: Path | None, changes: dict[str, Any]) -> Scenario:
+    from autosplit.scenario import load_scenario
+
+    if resume is not None:
+        recorded = resume / "scenario.yaml"
+        if not recorded.is_file():
+            raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); start a search without --resume")
+        name = str(recorded)
+    found = load_scenario(name)
+    custom = {"dataset", "backbone"} & set(changes)
+    if custom and resume is None:
+        parts = (str(changes.get("dataset", found.dataset)), str(changes.get("backbone", found.backbone)))
+        changes = {"name": "-".join(_slug(part) for part in parts)} | changes
+    return found.replace(**changes) if changes else found
+
+
+def _slug(text: str) -> str:
+    stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom"
+
+
+def _assignments(items: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {item!r}: write it as key=value, such as space.splits=all")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as e:
+            raise ConfigError(f"--set {item!r}: the value is not valid YAML") from e
+    return found
+
+
+def _fresh(scenario: Scenario) -> Path:
+    """A run directory that does not exist yet."""
+    stem = f"{scenario.name}-{scenario.conditions.budget_ms:g}ms"
+    for number in range(1, 10_000):
+        path = RESULTS / (stem if number == 1 else f"{stem}-{number}")
+        if not path.exists():
+            return path
+    raise ConfigError(f"{RESULTS} is full of runs of {stem}; name another with --out")
+
+
+def _run(
+    scenario: Scenario, run: Path, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool
+) -> None:
+    from autosplit.ledger import LEDGER_FILE
+    from autosplit.report.progress import Progress
+    from autosplit.search import search
+
+    try:
+        result = search(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root, reuse=reuse)
+    except KeyboardInterrupt:
+        if (run / LEDGER_FILE).exists():
+            say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(result.model_dump(mode="json")))
+    else:
+        _print(result, run)
+    _publish(result, run, quiet)
+    if not result.feasible:
+        say(f"nothing is feasible within {scenario.conditions.budget_ms:g} ms; the least infeasible plan is in {run}")
+        raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _print(result: Result, run: Path) -> None:
+    from autosplit.report.tables import comparison_table
+
+    print_rich(comparison_table(result.comparison, result.scenario.conditions.budget_ms))
+    verdict = "found" if result.feasible else "least infeasible"
+    print_rich(f"{verdict}: {result.plan.label}  (run directory {run})")
+
+
+def _publish(result: Result, run: Path, quiet: bool) -> None:
+    """Write results/best.json for the first run below results/; never over another."""
+    best = RESULTS / "best.json"
+    if run.parent == RESULTS and not best.exists() and result.feasible:
+        result.save(best, weights=run / result.deployment.weights)
+    if not quiet:
+        say(f"replay it with: autosplit replay {run / 'best.json'}")

@@ -1,0 +1,58 @@
+"""`autosplit show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autosplit.cli.common import print_rich, reported
+from autosplit.errors import ConfigError
+
+__all__ = ["command"]
+
+
+@reported
+def command(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the best measured plans to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
+) -> None:
+    """Show a run: how far it is, its best plans, and the final table once there is one."""
+    from rich.table import Table
+
+    from autosplit.ledger import LEDGER_FILE, Ledger
+    from autosplit.report.tables import comparison_table
+    from autosplit.results import Result
+    from autosplit.scenario import load_scenario
+
+    if not (run / LEDGER_FILE).is_file():
+        raise ConfigError(f"{run} is no run directory (it holds no {LEDGER_FILE}); `autosplit search` makes one")
+    scenario = load_scenario(str(run / "scenario.yaml"))
+    outcomes = Ledger.read(run).outcomes()
+    ranked = sorted(outcomes, key=lambda o: (o.feasible, o.reward), reverse=True)[:top]
+    done = (run / "best.json").is_file()
+    if as_json:
+        typer.echo(json.dumps({
+            "scenario": scenario.model_dump(mode="json"), "finished": done,
+            "measurements": sum(o.measurement.fidelity == "F1" for o in outcomes),
+            "best": [o.model_dump(mode="json") for o in ranked],
+        }))
+        return
+    conditions = scenario.conditions
+    measured = sum(o.measurement.fidelity == "F1" for o in outcomes)
+    print_rich(f"{scenario.name}: {scenario.backbone} on {scenario.dataset}, {conditions.device.name} -> "
+               f"{conditions.channel.name} -> {conditions.edge.name}, {conditions.budget_ms:g} ms",
+               f"{measured} of {scenario.search.evaluations} measurements, {'finished' if done else 'not finished'}")
+    table = Table(title="best measured plans (validation)")
+    for name in ("plan", "rung", "accuracy", "bytes", "p50 ms", "p95 ms", "in budget"):
+        table.add_column(name, justify="left" if name in {"plan", "rung"} else "right")
+    for o in ranked:
+        m = o.measurement
+        table.add_row(o.plan.label, m.fidelity, f"{m.accuracy:.1%}", f"{m.workload.payload_bytes_mean:.0f}",
+                      f"{o.latency.p50_ms:.1f}", f"{o.latency.p95_ms:.1f}", "yes" if o.feasible else "NO")
+    print_rich(table)
+    if done:
+        print_rich(comparison_table(Result.load(run / "best.json").comparison, conditions.budget_ms))

@@ -1,0 +1,258 @@
+"""`LiveEvaluator`: measures plans on the real data with the real networks (fidelity F1).
+
+A plan's weights are copied out of the supernet, batch-norm statistics are estimated anew on training images,
+frequency tables are fitted on calibration images, and accuracy and payload are measured on validation images. The
+payload is the exact code length under those tables plus the header; deployments code it for real.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autosplit.compression.codecs import NestedCodec
+from autosplit.compression.entropy import FrequencyTables, payload_bytes
+from autosplit.compression.network import SplitNetwork, recalibrate
+from autosplit.compression.quantise import quantise
+from autosplit.datasets.base import ImageDataset, Split
+from autosplit.evaluation.base import PlanSpace
+from autosplit.evaluation.cost import stage_cost
+from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.training.loop import accuracy, autocast
+
+if TYPE_CHECKING:
+    from autosplit.report.progress import PhaseReporter
+    from autosplit.scenario import Scenario, SearchSettings
+    from autosplit.training.prepare import Prepared
+    from autosplit.training.supernet import Supernet
+
+__all__ = ["LiveEvaluator"]
+
+_CALIBRATION_IMAGES = 256
+_PREDICTION_IMAGES = 128
+_CACHED_BYTES = 400e6
+
+
+@dataclass(frozen=True)
+class _Features:
+    """A recalibrated head and its features, shared by all plans that differ in the codec alone."""
+
+    head: nn.Module
+    statistics: Tensor
+    calibration: Tensor
+    validation: Tensor
+
+    @property
+    def size(self) -> float:
+        return float(sum(t.nbytes for t in (self.statistics, self.calibration, self.validation)))
+
+
+class LiveEvaluator:
+    """Measures plans of one supernet.
+
+    Args:
+        prepared: Data, backbone and trained supernet of a scenario.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.data: ImageDataset = prepared.data
+        self._backbone: nn.Module = prepared.backbone
+        self._supernet: Supernet = prepared.supernet
+        self._settings: SearchSettings = prepared.scenario.search
+        self._features: OrderedDict[tuple[str, tuple[int, ...]], _Features] = OrderedDict()
+        self._costs: dict[tuple[object, ...], StageCost] = {}
+        self._predicted: dict[tuple[str, CodecSetting], tuple[float, float]] = {}
+
+    @classmethod
+    def from_scenario(cls, scenario: Scenario, progress: PhaseReporter | None = None) -> LiveEvaluator:
+        """Prepare a scenario (training what is not in the cache) and evaluate it."""
+        from autosplit.training.prepare import prepare
+
+        return cls(prepare(scenario, progress))
+
+    @property
+    def space(self) -> PlanSpace:
+        """The plans that can be measured."""
+        return self._supernet.plan_space
+
+    # --- F0: work and predicted payload -------------------------------------------------------------------------
+
+    def workloads(self, plans: Sequence[Plan]) -> list[Workload]:
+        """Work and predicted payload of plans; the payload is predicted from the unpruned head's codes."""
+        return [self._workload(p, *self._predict_payload(p)) for p in plans]
+
+    def _workload(self, plan: Plan, payload_mean: float, payload_p95: float) -> Workload:
+        pixels = float(self.data.shape[1] * self.data.shape[2])
+        if plan.split == INPUT:
+            device, encode = StageCost(), StageCost(image_pixels=pixels)
+            edge = self._backbone_cost + StageCost(image_pixels=pixels)
+        elif plan.split == OUTPUT:
+            device, encode, edge = self._head_cost(plan), StageCost(), StageCost()
+        else:
+            device, (encode, edge) = self._head_cost(plan), self._codec_cost(plan)
+        return Workload(plan=plan, device=device, encode=encode, edge=edge, payload_bytes_mean=payload_mean,
+                        payload_bytes_p95=payload_p95, result_bytes=0.0 if plan.split == OUTPUT else RESULT_BYTES)
+
+    @cached_property
+    def _backbone_cost(self) -> StageCost:
+        return stage_cost(self._backbone, self.data.shape)
+
+    def _head_cost(self, plan: Plan) -> StageCost:
+        pruner = self._supernet.pruners[plan.split]
+        keep = pruner.keep_counts(plan.sparsity)
+        key = ("head", plan.split, keep)
+        if key not in self._costs:
+            self._costs[key] = stage_cost(self._supernet.extract_head(plan), self.data.shape)
+        return self._costs[key]
+
+    def _codec_cost(self, plan: Plan) -> tuple[StageCost, StageCost]:
+        """Work of the encoder, and of decoder and tail together."""
+        split, setting = plan.split, plan.codec
+        if ("tail", split) not in self._costs:
+            self._costs["tail", split] = stage_cost(self._supernet.tail(split), self._supernet.points[split].shape)
+        if setting.kind == "raw":
+            return StageCost(), self._costs["tail", split]
+        key = (split, setting.width, setting.grid)
+        if ("encode", *key) not in self._costs:
+            codec = self._supernet.codec(split)
+            encoder, _, decoder = codec.pair(setting)
+            shape = (setting.width or 0, *codec.grids[setting.grid or 0])
+            symbols = StageCost(coded_symbols=float(np.prod(shape)))
+            self._costs["encode", *key] = stage_cost(encoder, codec.shape) + symbols
+            self._costs["decode", *key] = stage_cost(decoder, shape) + symbols
+        return self._costs["encode", *key], self._costs["decode", *key] + self._costs["tail", split]
+
+    def _predict_payload(self, plan: Plan) -> tuple[float, float]:
+        key = (plan.split, plan.codec)
+        if key not in self._predicted:
+            if plan.codec.kind == "code":
+                self._predict_codes(plan.split)
+            else:
+                self._predicted[key] = self._fixed_payload(plan)
+        return self._predicted[key]
+
+    def _fixed_payload(self, plan: Plan) -> tuple[float, float]:
+        """Payload that no network has a say in."""
+        if plan.split == INPUT:
+            return _mean_p95(self._stored(plan.codec, len(self._validation)).numpy())
+        raw = 4.0 * float(np.prod(self._supernet.points[plan.split].shape)) if plan.codec.kind == "raw" else 0.0
+        return raw, raw
+
+    def _stored(self, setting: CodecSetting, limit: int) -> Tensor:
+        if setting.kind == "png":
+            return self.data.stored_bytes("validation", "png", limit=limit)
+        return self.data.stored_bytes("validation", "jpeg", setting.quality or 0, limit=limit)
+
+    def _predict_codes(self, split: str) -> None:
+        """Payload of every setting at a split point, from one pass of the unpruned head."""
+        codec: NestedCodec = self._supernet.codec(split)
+        features = self._features_of(self._supernet.widest(split)).calibration[:_PREDICTION_IMAGES]
+        with torch.inference_mode():
+            full = codec.encoder.conv(codec.encoder.pad(features))
+            for height, grid in codec.grids.items():
+                code = nn.functional.adaptive_avg_pool2d(full, grid)
+                code = nn.functional.batch_norm(code, None, None, training=True)
+                for bits in codec.bits:
+                    limit = codec.quantisers[str(bits)].limit
+                    symbols = quantise(code, bits, limit).numpy()
+                    for width in codec.widths:
+                        part = symbols[:, :width]
+                        sizes = payload_bytes(FrequencyTables.fit(part, bits).entropy_bits(part))
+                        setting = CodecSetting(kind="code", width=width, grid=height, bits=bits)
+                        self._predicted[split, setting] = _mean_p95(sizes)
+
+    # --- F1: measurement ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _validation(self) -> Split:
+        return self.data.validation.first(self._settings.validation_images)
+
+    def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
+        """Measure plans, in order, each at fidelity F1."""
+        return [self._measure(p) for p in plans]
+
+    def _measure(self, plan: Plan) -> Measurement:
+        start = time.perf_counter()
+        if plan.split == INPUT:
+            share, payload = self._image_accuracy(plan.codec), self._fixed_payload(plan)
+            feature_bytes = float(np.prod(self.data.shape))
+        elif plan.split == OUTPUT:
+            network = self._backbone if plan.sparsity == 0.0 else self._recalibrated(plan)
+            share, payload, feature_bytes = accuracy(network, self.data, self._validation), (0.0, 0.0), 0.0
+        else:
+            share, payload = self._code_accuracy(plan)
+            feature_bytes = 4.0 * float(np.prod(self._supernet.points[plan.split].shape))
+        return Measurement(plan=plan, accuracy=share, workload=self._workload(plan, *payload), feature_bytes=feature_bytes,
+                           fidelity="F1", images=len(self._validation), seconds=time.perf_counter() - start)
+
+    def _image_accuracy(self, setting: CodecSetting) -> float:
+        """Accuracy of the whole backbone on the edge, on the images as they arrive."""
+        n = len(self._validation)
+        part = self._validation
+        if setting.kind == "jpeg":
+            part = self.data.jpeg_images("validation", setting.quality or 0, limit=n)
+        return accuracy(self._backbone, self.data, part)
+
+    def _recalibrated(self, plan: Plan) -> SplitNetwork:
+        network = self._supernet.extract(plan)
+        recalibrate(network, self.data.normalise(self.data.train.images[: self._settings.recalibration_images]))
+        return network
+
+    def _code_accuracy(self, plan: Plan) -> tuple[float, tuple[float, float]]:
+        """Accuracy, and mean and 95th percentile of the payload bytes."""
+        features = self._features_of(plan)
+        network = self._supernet.extract(plan)
+        assert network.encoder is not None
+        assert network.quantiser is not None
+        rest = SplitNetwork(nn.Identity(), network.tail, network.encoder, network.quantiser, network.decoder)
+        bits = network.quantiser.bits
+        with autocast():
+            recalibrate(rest, features.statistics)
+        with torch.inference_mode():
+            tables = FrequencyTables.fit(rest.symbols(features.calibration).numpy(), bits)
+            hits, sizes = 0, []
+            labels = self._validation.labels.split(256)
+            for feature, label in zip(features.validation.split(256), labels, strict=True):
+                symbols = rest.symbols(feature)
+                with autocast():
+                    hits += int((rest.finish(symbols).argmax(1) == label).sum())
+                sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
+        return hits / len(self._validation), _mean_p95(np.concatenate(sizes))
+
+    def _features_of(self, plan: Plan) -> _Features:
+        """Features of a plan's head, from memory where another plan had the same head."""
+        key = (plan.split, self._supernet.pruners[plan.split].keep_counts(plan.sparsity))
+        if key in self._features:
+            self._features.move_to_end(key)
+            return self._features[key]
+        head = self._supernet.extract_head(plan)
+        data, settings = self.data, self._settings
+        statistics = data.normalise(data.train.images[: settings.recalibration_images])
+        recalibrate(head, statistics)
+        with torch.inference_mode():
+            found = _Features(
+                head,
+                statistics=_run(head, statistics),
+                calibration=_run(head, data.normalise(data.calibration.images[:_CALIBRATION_IMAGES])),
+                validation=_run(head, data.normalise(self._validation.images)),
+            )
+        self._features[key] = found
+        while len(self._features) > 1 and sum(f.size for f in self._features.values()) > _CACHED_BYTES:
+            self._features.popitem(last=False)
+        return found
+
+
+def _run(network: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([network(part) for part in images.split(256)])
+
+
+def _mean_p95(sizes: np.typing.NDArray[np.generic]) -> tuple[float, float]:
+    return float(np.mean(sizes)), float(np.percentile(sizes, 95))  # type: ignore[arg-type]

@@ -1,0 +1,66 @@
+"""Measurements kept across searches: a measurement does not depend on link or budget, so it is taken once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from autosplit.evaluation.base import Evaluator, PlanSpace
+from autosplit.plan import Measurement, Plan, Workload
+
+__all__ = ["StoredEvaluator"]
+
+_log = logging.getLogger(__name__)
+
+
+class StoredEvaluator:
+    """Wraps an evaluator with a file of what it measured before.
+
+    Args:
+        inner: Measures what the file does not hold.
+        path: JSON lines, one measurement each; named by the content hash of whatever determines a measurement.
+    """
+
+    def __init__(self, inner: Evaluator, path: Path) -> None:
+        self._inner, self._path = inner, path
+        self._known = {m.plan: m for m in _read(path)}
+
+    @property
+    def space(self) -> PlanSpace:
+        """The plans that can be measured."""
+        return self._inner.space
+
+    def workloads(self, plans: Sequence[Plan]) -> list[Workload]:
+        """Predicted work and payload, as the inner evaluator has them."""
+        return self._inner.workloads(plans)
+
+    def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
+        """Measure plans, in order; each new measurement is on disk before the next is taken."""
+        for plan in plans:
+            if plan not in self._known:
+                self._known[plan] = self._inner.measure([plan])[0]
+                self._append(self._known[plan])
+        return [self._known[plan] for plan in plans]
+
+    def _append(self, measurement: Measurement) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(measurement.model_dump_json() + "\n")
+        except OSError as e:  # a cache that cannot be written costs time, not results
+            _log.warning("measurements are not kept for later searches: %s", e)
+
+
+def _read(path: Path) -> list[Measurement]:
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(Measurement.model_validate_json(line))
+        except ValidationError:  # half a line of a process that was killed
+            _log.warning("%s: a damaged line is skipped", path)
+    return found

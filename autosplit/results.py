@@ -1,0 +1,222 @@
+"""The result file `best.json` and its schema; weights lie beside it as safetensors, addressed by a relative path."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autosplit.errors import ConfigError, ResultError
+from autosplit.latency.profiles import first_error
+from autosplit.plan import Outcome, Plan
+from autosplit.report.tables import ComparisonRow
+from autosplit.runtime.deployment import Blueprint, Deployment, sha256_of
+from autosplit.scenario import Scenario
+
+__all__ = ["SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema", "provenance"]
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TestFigures(_Frozen):
+    """The one reading of the test set.
+
+    Attributes:
+        correct: Test images classified right, through decoded payloads.
+        images: Test images.
+        payload_bytes_total: Bytes of all payloads.
+        payload_bytes_p95: 95th percentile of a payload.
+        payload_sha256: Hash of all payloads one after the other.
+    """
+
+    __test__ = False  # pytest: this is no test class
+
+    correct: int
+    images: int
+    payload_bytes_total: int
+    payload_bytes_p95: float
+    payload_sha256: str
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in [0, 1]."""
+        return self.correct / self.images
+
+
+class DeploymentFile(_Frozen):
+    """Where the weights are.
+
+    Attributes:
+        blueprint: The structure they fit.
+        weights: Path relative to the result file, with forward slashes.
+        sha256: Hash of that file.
+    """
+
+    blueprint: Blueprint
+    weights: str
+    sha256: str
+
+
+class Tolerance(_Frozen):
+    """How far a replay on another machine may be off; on the same kind of machine it is expected to be exact.
+
+    Floating-point sums differ between processors in the last bits, which can move a value across a rounding
+    threshold of the quantiser.
+
+    Attributes:
+        accuracy_points: Percentage points of test accuracy.
+        payload_percent: Percent of all payload bytes.
+        latency_percent: Percent of the median latency.
+    """
+
+    accuracy_points: float = 0.2
+    payload_percent: float = 0.2
+    latency_percent: float = 0.5
+
+
+class Provenance(_Frozen):
+    """Where a result comes from.
+
+    Attributes:
+        autosplit: Version.
+        versions: Versions of the libraries that the numbers depend on.
+        python: Version.
+        machine: Operating system and processor.
+        cpu_capability: Vector instructions that torch uses.
+        threads: Threads of torch.
+        seed: Seed of everything random.
+        data_fingerprint: Hash of the data set.
+        backbone_key: Hash of what determined the backbone's weights.
+        supernet_key: Hash of what determined the supernet's weights.
+        agent: Who searched.
+        evaluations: Measurements taken in total.
+        seconds: Wall time by phase.
+    """
+
+    autosplit: str
+    versions: dict[str, str]
+    python: str
+    machine: str
+    cpu_capability: str
+    threads: int
+    seed: int
+    data_fingerprint: str
+    backbone_key: str
+    supernet_key: str
+    agent: str
+    evaluations: int
+    seconds: dict[str, float]
+
+
+class Result(_Frozen):
+    """What a search found.
+
+    Attributes:
+        schema_version: Of this file's format.
+        scenario: What was searched.
+        feasible: Whether the plan meets the budget; if not, it is the least infeasible one.
+        plan: The plan.
+        outcome: Its fine-tuned measurement on validation data, latency and reward: what it was chosen by.
+        backbone_accuracy: Test accuracy of the unsplit backbone.
+        test: The plan on the test set.
+        comparison: The plan beside the trivial deployments, test accuracies.
+        deployment: The weights.
+        tolerance: Of a replay.
+        provenance: Where it comes from.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    scenario: Scenario
+    feasible: bool
+    plan: Plan
+    outcome: Outcome
+    backbone_accuracy: float = Field(ge=0, le=1)
+    test: TestFigures
+    comparison: tuple[ComparisonRow, ...]
+    deployment: DeploymentFile
+    tolerance: Tolerance = Tolerance()
+    provenance: Provenance
+
+    def save(self, path: Path, weights: Path | None = None) -> None:
+        """Write the file at once; `weights` replaces the recorded path by one relative to `path`."""
+        result = self
+        if weights is not None:
+            relative = Path(os.path.relpath(weights, path.parent)).as_posix()
+            result = self.model_copy(update={"deployment": self.deployment.model_copy(update={"weights": relative})})
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        """Read and check a result file.
+
+        Raises:
+            ConfigError: There is no such file.
+            ResultError: It is truncated, no result, or of another schema version.
+        """
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such result file; `autosplit search` writes one")
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise ResultError(f"{path}: not valid JSON, probably truncated ({e}); run the search again") from e
+        found = data.get("schema_version") if isinstance(data, dict) else None
+        if found != SCHEMA_VERSION:
+            raise ResultError(f"{path}: schema version {found!r}, this autosplit reads version {SCHEMA_VERSION}; "
+                              "replay it with the autosplit that wrote it")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as e:
+            raise ResultError(f"{path}: {first_error(e)}") from e
+
+    def load_deployment(self, path: Path) -> Deployment:
+        """The deployment of a result that was read from `path`.
+
+        Raises:
+            ResultError: The weights are missing, altered, or of another network.
+        """
+        weights = path.parent / self.deployment.weights
+        if not weights.is_file():
+            raise ResultError(f"{path}: weights {self.deployment.weights!r} are missing; keep them beside the result file")
+        if sha256_of(weights) != self.deployment.sha256:
+            raise ResultError(f"{path}: weights {self.deployment.weights!r} were altered (their hash is not the recorded one)")
+        return Deployment.load(self.deployment.blueprint, weights)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the result file; published as `docs/result.schema.json`."""
+    return Result.model_json_schema(mode="serialization")
+
+
+_LIBRARIES = ("torch", "torchvision", "torch-pruning", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy",
+              "scikit-learn", "constriction", "optuna", "pillow")
+
+
+def provenance(**figures: Any) -> Provenance:
+    """Provenance with the versions and the machine filled in."""
+    import torch
+
+    from autosplit import __version__
+
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # installed under another name, or a build of the user's own
+            versions[name] = "unknown"
+    return Provenance(
+        autosplit=__version__, versions=versions, python=sys.version.split()[0],
+        machine=f"{platform.system()} {platform.machine()}", cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(), **figures,
+    )

@@ -1,0 +1,296 @@
+"""`Deployment`: a plan with weights and frequency tables of its own, which turns images into payloads and back.
+
+It is what replay, export and serve work on. Every accuracy it reports went through real bytes: the head's code is
+range-coded to a payload on the device side, and the edge side sees nothing but that payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from autosplit.backbones.loading import build_backbone
+from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.compression.codecs import Decoder, Encoder, Quantiser
+from autosplit.compression.entropy import FrequencyTables, PayloadCoder
+from autosplit.compression.network import SplitNetwork
+from autosplit.compression.pruning import HeadPruner
+from autosplit.datasets.base import ImageDataset, SplitName
+from autosplit.datasets.stored import decode_images, encode_images
+from autosplit.errors import ConfigError, ResultError
+from autosplit.evaluation.cost import stage_cost
+from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
+
+__all__ = ["Blueprint", "Deployment", "Evaluation"]
+
+_BATCH = 100  # fixed, so that the same images give the same floating-point sums wherever they are evaluated
+_TABLES = "tables."
+
+
+class Blueprint(BaseModel):
+    """The structure of a deployment: everything but numbers that were learned.
+
+    Attributes:
+        backbone: As in the scenario.
+        num_classes: Outputs.
+        image_shape: Channels, height, width of an input image.
+        plan: The plan.
+        keep: Channels kept in each prunable group of the head.
+        feature_shape: Shape of the tensor at the cut; empty where no learned codec is.
+        grid: Height and width of the code; `None` where no learned codec is.
+        patch: Side of the encoder's patches, in feature positions.
+        nonnegative: Whether the feature comes out of a ReLU.
+        key: Identifies the deployment in its payloads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    plan: Plan
+    keep: tuple[int, ...] = ()
+    feature_shape: tuple[int, ...] = ()
+    grid: tuple[int, int] | None = None
+    patch: int = 1
+    nonnegative: bool = True
+    key: str = ""
+
+    def build(self) -> SplitNetwork:
+        """A network of this structure, its weights of no meaning.
+
+        Raises:
+            AutosplitError: The backbone cannot be built, or no longer has this split point.
+        """
+        graph = trace(build_backbone(self.backbone, self.num_classes, self.image_shape[0]).eval())
+        if self.plan.split == INPUT:
+            return SplitNetwork(nn.Identity(), graph).eval()
+        head: nn.Module
+        tail: nn.Module
+        if self.plan.split == OUTPUT:
+            whole, tail = graph, nn.Identity()
+        else:
+            points = find_split_points(graph, self.image_shape)
+            whole, tail = cut(graph, select_split_points(points, (self.plan.split,))[0])
+        head = whole
+        if self.keep:
+            pruner = HeadPruner(whole, self.image_shape)
+            if len(pruner.groups) != len(self.keep):
+                raise ResultError(f"backbone {self.backbone!r} has {len(pruner.groups)} prunable groups before "
+                                  f"{self.plan.split!r}, the result file says {len(self.keep)}; use the autosplit that wrote it")
+            tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+            head = pruner.sub_network(self.keep).materialise(tensors)
+        network = SplitNetwork(head, tail, *self._codec())
+        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+    def _codec(self) -> tuple[Encoder, Quantiser, Decoder] | tuple[None, None, None]:
+        setting = self.plan.codec
+        if setting.kind != "code" or self.grid is None:
+            return None, None, None
+        shape = (self.feature_shape[0], self.feature_shape[1], self.feature_shape[2])
+        width = setting.width or 0
+        return (Encoder(shape, width, self.grid, self.patch), Quantiser(setting.bits or 0),
+                Decoder(shape, width, self.grid, self.patch, self.nonnegative))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a deployment does on one part of a data set.
+
+    Attributes:
+        correct: Images classified right.
+        images: Images.
+        payload_sizes: Bytes of each payload, int64 (images,); zeros when nothing crosses.
+        payload_sha256: Hash of all payloads one after the other.
+    """
+
+    correct: int
+    images: int
+    payload_sizes: np.typing.NDArray[np.int64]
+    payload_sha256: str
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in [0, 1]."""
+        return self.correct / self.images
+
+    @property
+    def payload_mean(self) -> float:
+        """Mean payload, bytes."""
+        return float(self.payload_sizes.mean())
+
+    @property
+    def payload_p95(self) -> float:
+        """95th percentile of the payload, bytes."""
+        return float(np.percentile(self.payload_sizes, 95))
+
+
+class Deployment:
+    """A plan that runs.
+
+    Args:
+        blueprint: The structure.
+        network: Trained, of that structure.
+        mean: Per-channel mean that images are normalised with, shape (C,), in [0, 1].
+        std: Per-channel standard deviation, shape (C,).
+        tables: Frequency tables of the code; `None` where no learned codec is.
+    """
+
+    def __init__(
+        self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None
+    ) -> None:
+        self.blueprint, self.network, self.tables = blueprint, network.eval(), tables
+        self.mean, self.std = mean, std
+        self._coder: PayloadCoder | None = None
+        if tables is not None and blueprint.grid is not None:
+            shape = (blueprint.plan.codec.width or 0, *blueprint.grid)
+            self._coder = PayloadCoder(tables, shape, blueprint.key.encode())
+
+    @classmethod
+    def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset) -> Deployment:
+        """Make a deployment of a trained network; its frequency tables are fitted on the calibration images."""
+        tables = None
+        if network.encoder is not None and network.quantiser is not None:
+            with torch.inference_mode():
+                parts = [network.symbols(data.normalise(p)) for p in data.calibration.images.split(_BATCH)]
+            tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
+        return cls(blueprint, network, data.mean, data.std, tables)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.blueprint.plan
+
+    def workload(self, payload_mean: float, payload_p95: float) -> Workload:
+        """Work of each stage, counted on this network, with the payload bytes given."""
+        plan, net, shape = self.plan, self.network, self.blueprint.image_shape
+        pixels = StageCost(image_pixels=float(shape[1] * shape[2]))
+        device, encode, edge, result = StageCost(), StageCost(), StageCost(), RESULT_BYTES
+        if plan.split == INPUT:
+            encode, edge = pixels, stage_cost(net.tail, shape) + pixels
+        elif plan.split == OUTPUT:
+            device, result = stage_cost(net.head, shape), 0.0
+        elif net.encoder is not None and net.decoder is not None and self.blueprint.grid is not None:
+            feature, code = self.blueprint.feature_shape, (plan.codec.width or 0, *self.blueprint.grid)
+            symbols = StageCost(coded_symbols=float(np.prod(code)))
+            device = stage_cost(net.head, shape)
+            encode = stage_cost(net.encoder, feature) + symbols
+            edge = stage_cost(net.decoder, code) + symbols + stage_cost(net.tail, feature)
+        return Workload(plan=plan, device=device, encode=encode, edge=edge, payload_bytes_mean=payload_mean,
+                        payload_bytes_p95=payload_p95, result_bytes=result)
+
+    def measurement(self, evaluation: Evaluation, seconds: float = 0.0) -> Measurement:
+        """An evaluation as a measurement of fidelity F3."""
+        if self.plan.split == INPUT:
+            feature_bytes = float(np.prod(self.blueprint.image_shape))
+        else:
+            feature_bytes = 4.0 * float(np.prod(self.blueprint.feature_shape)) if self.blueprint.feature_shape else 0.0
+        workload = self.workload(evaluation.payload_mean, evaluation.payload_p95)
+        return Measurement(plan=self.plan, accuracy=evaluation.accuracy, workload=workload, feature_bytes=feature_bytes,
+                           fidelity="F3", images=evaluation.images, seconds=seconds)
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor) -> list[bytes]:
+        """Device side: uint8 images (N, C, H, W) to one payload each; empty payloads when nothing crosses."""
+        if self.plan.split == INPUT:
+            codec = self.plan.codec
+            return encode_images(images, "png" if codec.kind == "png" else "jpeg", codec.quality or 75)
+        if self._coder is None:
+            return [b""] * len(images)
+        with torch.inference_mode():
+            symbols = self.network.symbols(self._normalise(images)).numpy()
+        return self._coder.encode_batch(symbols)
+
+    def decode(self, payloads: Sequence[bytes]) -> Tensor:
+        """Edge side: payloads to logits (N, classes).
+
+        Raises:
+            PayloadError: Bytes that are no payload of this deployment.
+        """
+        with torch.inference_mode():
+            if self.plan.split == INPUT:
+                return self.network(self._normalise(decode_images(payloads)))  # type: ignore[no-any-return]
+            if self._coder is None:
+                raise ConfigError("the whole network runs on the device in this plan: nothing is sent to decode")
+            return self.network.finish(torch.from_numpy(self._coder.decode_batch(payloads)))
+
+    def run(self, images: Tensor) -> tuple[Tensor, list[bytes]]:
+        """Both sides: uint8 images to logits and the payloads that crossed."""
+        payloads = self.encode(images)
+        if self.plan.split == OUTPUT:
+            with torch.inference_mode():
+                return self.network(self._normalise(images)), payloads
+        return self.decode(payloads), payloads
+
+    def evaluate(self, data: ImageDataset, part: SplitName) -> Evaluation:
+        """Classify one part of a data set through real payloads."""
+        split, correct = data.split(part), 0
+        sizes: list[int] = []
+        digest = hashlib.sha256()
+        for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
+            logits, payloads = self.run(images)
+            correct += int((logits.argmax(1) == labels).sum())
+            sizes.extend(len(p) for p in payloads)
+            for payload in payloads:
+                digest.update(payload)
+        return Evaluation(correct, len(split), np.array(sizes, dtype=np.int64), digest.hexdigest())
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        x = images.to(torch.float32) / 255.0
+        x = (x - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    # --- storage --------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> str:
+        """Write weights and tables as safetensors.
+
+        Returns:
+            SHA-256 of the file.
+        """
+        tensors = {n: t.detach().contiguous() for n, t in self.network.state_dict().items() if t.numel()}
+        tensors |= {"input.mean": self.mean, "input.std": self.std}
+        if self.tables is not None:
+            tensors |= {_TABLES + n: torch.from_numpy(a.copy()) for n, a in self.tables.to_arrays().items()}
+        temporary = path.with_suffix(".tmp")
+        save_file(tensors, temporary)
+        temporary.replace(path)
+        return sha256_of(path)
+
+    @classmethod
+    def load(cls, blueprint: Blueprint, path: Path) -> Deployment:
+        """Read a deployment back.
+
+        Raises:
+            ResultError: The file is missing, damaged, or holds another structure.
+        """
+        if not path.is_file():
+            raise ResultError(f"weights {str(path)!r} are missing; copy them beside the result file")
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as e:
+            raise ResultError(f"weights {str(path)!r} cannot be read: {' '.join(str(e).split())}") from e
+        network = blueprint.build()
+        try:
+            mean, std = tensors.pop("input.mean"), tensors.pop("input.std")
+            arrays = {n.removeprefix(_TABLES): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(_TABLES)}
+            network.load_state_dict(tensors)
+        except (KeyError, RuntimeError) as e:
+            raise ResultError(f"weights {str(path)!r} are of another network: {' '.join(str(e).split())[:200]}") from e
+        return cls(blueprint, network, mean, std, FrequencyTables.from_arrays(arrays) if arrays else None)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+

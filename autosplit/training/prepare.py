@@ -1,0 +1,182 @@
+"""From a scenario to a trained supernet: load the data, get the backbone, cut it, train what is not in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from autosplit.backbones.loading import backbone_source_hash, build_backbone, load_weights
+from autosplit.backbones.splitting import SplitPoint, find_split_points, select_split_points, trace
+from autosplit.cache import Cache
+from autosplit.compression import load_codec
+from autosplit.datasets import ImageDataset, load_dataset
+from autosplit.errors import DataError
+from autosplit.report.progress import NullProgress, PhaseReporter
+from autosplit.scenario import Scenario, content_hash
+from autosplit.training.backbone import train_backbone
+from autosplit.training.loop import steps_per_epoch
+from autosplit.training.supernet import Supernet, train_supernet
+
+__all__ = ["Prepared", "prepare", "untrained"]
+
+_RECIPE = 1  # raised when training changes, so that older cached weights are not taken for new ones
+_SAMPLE_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that measuring needs.
+
+    Attributes:
+        scenario: What was asked for.
+        data: The data set.
+        backbone: Traced and trained, in evaluation mode.
+        points: The split points of the search space.
+        supernet: Trained, in evaluation mode.
+        backbone_key: Content hash of whatever determines the backbone's weights.
+        supernet_key: Content hash of whatever determines the supernet's weights.
+        cache: Where weights are kept.
+    """
+
+    scenario: Scenario
+    data: ImageDataset
+    backbone: fx.GraphModule
+    points: tuple[SplitPoint, ...]
+    supernet: Supernet
+    backbone_key: str
+    supernet_key: str
+    cache: Cache
+
+
+def prepare(
+    scenario: Scenario,
+    progress: PhaseReporter | None = None,
+    *,
+    cache: Cache | None = None,
+    data_root: Path | None = None,
+) -> Prepared:
+    """Load, cut and train whatever a scenario needs.
+
+    Args:
+        scenario: What to prepare.
+        progress: Shows the phases.
+        cache: Where trained weights are looked up and kept; the user's cache folder by default.
+        data_root: Where data sets lie.
+
+    Raises:
+        AutosplitError: Data, backbone, weights or split points of the scenario are not to be had.
+    """
+    return _prepare(scenario, progress or NullProgress(), cache or Cache(), data_root, trains=True)
+
+
+def untrained(scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None) -> Prepared:
+    """The same without training: structures and plan space are right, weights mean nothing."""
+    return _prepare(scenario, progress or NullProgress(), Cache(), data_root, trains=False)
+
+
+def _prepare(
+    scenario: Scenario, progress: PhaseReporter, cache: Cache, data_root: Path | None, *, trains: bool
+) -> Prepared:
+    with progress.phase("load data"):
+        data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
+    _check_size(data)
+    backbone, backbone_key = _backbone(scenario, data, progress, cache, trains)
+    points = tuple(select_split_points(find_split_points(backbone, data.shape), scenario.space.splits))
+    supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, points, progress, cache, trains)
+    return Prepared(scenario, data, backbone, points, supernet, backbone_key, supernet_key, cache)
+
+
+def _check_size(data: ImageDataset) -> None:
+    if len(data.train) < 2:
+        raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
+
+
+def _backbone(
+    scenario: Scenario, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
+) -> tuple[fx.GraphModule, str]:
+    torch.manual_seed(scenario.search.seed)
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0])
+    settings = scenario.training
+    key = content_hash({
+        "recipe": _RECIPE, "source": backbone_source_hash(scenario.backbone), "data": data.fingerprint,
+        "weights": _file_hash(scenario.weights), "epochs": settings.backbone_epochs, "lr": settings.backbone_lr,
+        "batch": settings.batch_size, "seed": scenario.search.seed,
+    })
+
+    def fit(on_step: Callable[[], None]) -> None:
+        train_backbone(model, data, settings, scenario.search.seed, on_step)
+
+    if scenario.weights is not None:
+        load_weights(model, Path(scenario.weights))
+    elif trains:
+        steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
+        _cached(model, "backbone", key, fit, steps, progress, cache)
+    graph = trace(model.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return graph.eval(), key
+
+
+def _supernet(
+    scenario: Scenario,
+    data: ImageDataset,
+    backbone: fx.GraphModule,
+    backbone_key: str,
+    points: tuple[SplitPoint, ...],
+    progress: PhaseReporter,
+    cache: Cache,
+    trains: bool,
+) -> tuple[Supernet, str]:
+    settings = scenario.training
+    space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
+    key = content_hash({
+        "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
+        "codec": scenario.codec, "epochs": settings.supernet_epochs, "lr": settings.supernet_lr,
+        "batch": settings.batch_size, "seed": scenario.search.seed,
+    })
+    codec = load_codec(scenario.codec)
+    with progress.phase("find prunable channels"):
+        torch.manual_seed(scenario.search.seed)
+        sample = data.normalise(data.train.images[:_SAMPLE_IMAGES])
+        supernet = Supernet(backbone, points, scenario.space, sample, codec)
+
+    def fit(on_step: Callable[[], None]) -> None:
+        train_supernet(supernet, backbone, data, settings, scenario.search.seed, on_step)
+
+    steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
+    if trains:
+        _cached(supernet, "supernet", key, fit, steps, progress, cache)
+    return supernet.to(memory_format=torch.channels_last).eval(), key  # type: ignore[call-overload]
+
+
+def _cached(
+    model: nn.Module,
+    kind: str,
+    key: str,
+    fit: Callable[[Callable[[], None]], None],
+    steps: int,
+    progress: PhaseReporter,
+    cache: Cache,
+) -> None:
+    """Fill a model's weights from the cache, or train it and put them there."""
+    tensors = cache.load(kind, key)
+    if tensors is not None:
+        with progress.phase(f"{kind}: from the cache"):
+            model.load_state_dict(tensors)
+        return
+    with progress.phase(f"train the {kind}", total=steps) as advance:
+        fit(advance)
+    cache.save(kind, key, _detached(model), {"kind": kind})
+
+
+def _detached(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _file_hash(path: str | None) -> str | None:
+    if path is None or not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

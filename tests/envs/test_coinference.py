@@ -1,0 +1,154 @@
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+import autosplit.envs
+from autosplit.envs.conditions import ConditionsSampler
+from autosplit.envs.vector import VectorCoInference
+from autosplit.objective import load_objective
+from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
+
+TABLE = small_table()
+
+
+def make(**changes):
+    arguments = {"scenario": make_scenario(100), "evaluator": TABLE, "latency_model": PlainLatency(),
+                 "sampler": ConditionsSampler(make_conditions(100)), "pool_size": 32}
+    return gymnasium.make(autosplit.envs.COINFERENCE, **(arguments | changes))
+
+
+@pytest.mark.parametrize("sampler", [None, ConditionsSampler(make_conditions(100))])
+@pytest.mark.parametrize("check", [check_env, check_env_sb3])
+def test_checkers_are_silent(check, sampler):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(make(sampler=sampler).unwrapped)
+        check(make(sampler=sampler, render_mode="ansi").unwrapped)
+
+
+def test_registered_under_its_module_too():
+    env = gymnasium.make(f"autosplit.envs:{autosplit.envs.COINFERENCE}", scenario=make_scenario(), evaluator=TABLE,
+                         latency_model=PlainLatency())
+    assert env.spec.id == "autosplit/CoInference-v0"
+    autosplit.envs.register_envs()
+
+
+def test_registration_is_light():
+    heavy = ("torch", "stable_baselines3", "sklearn", "pandas")
+    code = f"import sys, autosplit.envs; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_two_copies_with_one_seed_agree_step_by_step():
+    a, b = make(), make()
+    rng = np.random.default_rng(0)
+    for episode in range(20):
+        seed = 7 if episode == 0 else None
+        (left, left_info), (right, right_info) = a.reset(seed=seed), b.reset(seed=seed)
+        np.testing.assert_array_equal(left, right)
+        assert left_info["conditions"] == right_info["conditions"]
+        for _ in range(3):
+            action = rng.integers(a.action_space.n)
+            left, right = a.step(action), b.step(action)
+            np.testing.assert_array_equal(left[0], right[0])
+            assert left[1:4] == right[1:4]
+        assert left[4]["outcome"] == right[4]["outcome"]
+
+
+def test_last_step_measures_the_plan():
+    env = make(sampler=None)
+    _, info = env.reset(seed=0)
+    total = 0.0
+    for step in range(3):
+        action = env.action_space.sample(info["action_mask"])
+        _, reward, terminated, truncated, info = env.step(action)
+        total += reward
+        assert (terminated, truncated) == (step == 2, False)
+    outcome = info["outcome"]
+    assert outcome.feasible
+    assert total == outcome.reward
+    assert outcome.measurement == TABLE.measure([outcome.plan])[0]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(0)
+
+
+def test_masked_play_is_always_within_the_budget():
+    env = make().unwrapped
+    rng = np.random.default_rng(1)
+    feasible = [(env.core.breakdown.p95_ms[:, i] <= c.budget_ms).any() for i, c in enumerate(env.core.conditions)]
+    for i, some_plan_fits in enumerate(feasible):
+        env.reset(options={"conditions": i})
+        for _ in range(3):
+            info = env.step(rng.choice(np.flatnonzero(env.action_masks())))[4]
+        assert info["outcome"].feasible == some_plan_fits
+        assert info["outcome"].budget_ms == env.core.conditions[i].budget_ms
+
+
+def test_render_shows_choices_then_the_outcome():
+    env = make(sampler=None, render_mode="ansi")
+    env.reset(seed=0)
+    assert env.render() == "? | ? | ?"
+    env.step(0)
+    assert env.render() == "input | ? | ?"
+    env.step(0)
+    env.step(1)
+    assert "accuracy" in env.render()
+    assert "of 100 ms" in env.render()
+
+
+def single_envs(count, seed):
+    envs = [make().unwrapped for _ in range(count)]
+    return envs, np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
+
+
+def test_vector_equals_single_step_for_step():
+    envs, observations = single_envs(6, seed=11)
+    core, objective = envs[0].core, load_objective("in-time-accuracy")
+    accuracy = np.array([m.accuracy for m in TABLE.measurements])
+    vector = VectorCoInference(core, core.rewards(objective, accuracy), 6)
+    vector.seed(11)
+    np.testing.assert_array_equal(vector.reset(), observations)
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        np.testing.assert_array_equal(np.stack(vector.env_method("action_masks")),
+                                      np.stack([env.action_masks() for env in envs]))
+        actions = rng.integers(core.tree.actions, size=6)
+        observed, rewards, dones, infos = vector.step(actions)
+        for i, env in enumerate(envs):
+            o, r, terminated, _, info = env.step(actions[i])
+            assert rewards[i] == np.float32(r)
+            assert dones[i] == terminated
+            if terminated:
+                np.testing.assert_array_equal(infos[i]["terminal_observation"], o)
+                assert core.plans[infos[i]["plan"]] == info["outcome"].plan
+                o = env.reset()[0]
+            np.testing.assert_array_equal(observed[i], o)
+
+
+def test_vector_interface():
+    core = make().unwrapped.core
+    vector = VectorCoInference(core, np.zeros(core.allowed.shape), 4, first_share=0.5)
+    assert vector.has_attr("action_masks")
+    assert not vector.has_attr("nothing")
+    assert vector.env_is_wrapped(gymnasium.Wrapper) == [False] * 4
+    with pytest.raises(AttributeError, match="no method"):
+        vector.env_method("reset")
+    with pytest.raises(NotImplementedError):
+        vector.set_attr("x", 1)
+    with pytest.raises(ValueError, match="rewards have shape"):
+        vector.rewards = np.zeros((1, 1))
+
+
+def test_share_of_the_first_conditions():
+    core = make().unwrapped.core
+    vector = VectorCoInference(core, np.zeros(core.allowed.shape), 4000, first_share=0.5)
+    vector.seed(0)
+    first = np.all(vector.reset() == core.observe(np.zeros(1, int), np.zeros(1, int)), axis=1).mean()
+    assert 0.5 < first < 0.56
