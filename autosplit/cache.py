@@ -57,18 +57,18 @@ class Cache:
         """
         path = self.path(kind, key)
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # in one go: `safe_open` opens the path twice, between which another process may replace the file
+            content = path.read_bytes()
+            tensors = safetensors.torch.load(content)
         except FileNotFoundError:
             return None
         except (OSError, safetensors.SafetensorError) as e:
             _warn_unreadable(path, " ".join(str(e).split()))
             return None
-        if metadata.get(_DIGEST) != _digest(tensors):
+        if _metadata(content).get(_DIGEST) != _digest(tensors):
             _warn_unreadable(path, "its content does not match its checksum")
             return None
-        return tensors
+        return dict(tensors)
 
     def save(self, kind: str, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Store an entry, or log a warning where the folder cannot be written.
@@ -99,6 +99,12 @@ class Cache:
 
 def _warn_unreadable(path: Path, reason: str) -> None:
     _log.warning("cache file %s is ignored and will be made again: %s", path, reason)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The free text in a safetensors file that was found valid: eight bytes of length, then JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__", {}))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

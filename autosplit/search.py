@@ -199,7 +199,7 @@ def _finalist(run: _Run, plan: Plan, number: int, reuse: bool) -> _Finalist:
         network = prepared.supernet.extract(plan)
         steps = settings.finetune_epochs * steps_per_epoch(prepared.data, settings.batch_size)
         with run.progress.phase(f"fine-tune finalist {number + 1}", total=steps) as advance:
-            finetune(network, prepared.backbone, prepared.data, settings, run.scenario.search.seed, advance)
+            finetune(network, prepared.teacher, prepared.data, settings, run.scenario.search.seed, advance)
             deployment = Deployment.fit(blueprint, network, prepared.data)
         path.parent.mkdir(parents=True, exist_ok=True)
         deployment.save(path)

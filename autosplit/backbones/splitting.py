@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from autosplit.errors import SplitError, TraceError, UnknownNameError
+from autosplit.modes import evaluation_mode
 
 __all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "select_split_points", "trace"]
 
@@ -141,15 +142,11 @@ def _tensor_shapes(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Nod
                 found[n] = tuple(out.shape[1:])
             return out
 
-    was_training = graph.training
-    graph.eval()
     try:
-        with torch.no_grad():
+        with evaluation_mode(graph), torch.no_grad():
             Recorder(graph).run(torch.zeros(1, *shape))
     except Exception as e:
         raise TraceError(f"the network does not run on images of shape {shape}: {_one_line(e)}") from e
-    finally:
-        graph.train(was_training)
     return found
 
 

@@ -39,7 +39,7 @@ def code_grids(shape: tuple[int, int, int], max_grid: int, grid_levels: int) -> 
         grid_levels: How many halvings, the full grid included.
 
     Returns:
-        (height, width) pairs without repetition.
+        (height, width) pairs, no two of one height, since a setting names its grid by the height.
     """
     _, h, w = shape
     patch = _patch(shape, max_grid)
@@ -47,7 +47,7 @@ def code_grids(shape: tuple[int, int, int], max_grid: int, grid_levels: int) -> 
     grids: list[tuple[int, int]] = []
     for level in range(grid_levels):
         grid = (math.ceil(full[0] / 2**level), math.ceil(full[1] / 2**level))
-        if grid not in grids:
+        if not grids or grid[0] < grids[-1][0]:
             grids.append(grid)
     return tuple(grids)
 

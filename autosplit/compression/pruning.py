@@ -11,6 +11,7 @@ full head with the other channels masked to zero, at the pruned cost; a deployme
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from autosplit.errors import PruningError
+from autosplit.modes import evaluation_mode
 
 __all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
 
@@ -100,7 +102,8 @@ class HeadPruner:
     def __init__(self, head: fx.GraphModule, shape: tuple[int, ...], prunable: bool = True) -> None:
         self._head, self._shape = head, shape
         self._cache: dict[tuple[int, ...], SubNetwork] = {}
-        self.groups = tuple(self._find_groups()) if prunable else ()
+        with _autograd():
+            self.groups = tuple(self._find_groups()) if prunable else ()
 
     def keep_counts(self, sparsity: float | tuple[float, ...]) -> tuple[int, ...]:
         """Channels kept in each group at a sparsity; at least one a group.
@@ -116,7 +119,8 @@ class HeadPruner:
     def sub_network(self, keep: tuple[int, ...]) -> SubNetwork:
         """The head with `keep` channels left in each group; made once and remembered."""
         if keep not in self._cache:
-            self._cache[keep] = self._prune(keep)
+            with _autograd():
+                self._cache[keep] = self._prune(keep)
         return self._cache[keep]
 
     def masked(self, keep: tuple[int, ...]) -> fx.GraphModule:
@@ -166,11 +170,8 @@ class HeadPruner:
         yield from (PrunableGroup(root, n, order) for root, n, order, layers in found if not layers & kept)
 
     def _feature_shape(self, module: nn.Module, device: str = "cpu") -> tuple[int, ...]:
-        was_training = module.training
-        with torch.no_grad():
-            shape = tuple(module.eval()(torch.zeros(2, *self._shape, device=device)).shape)
-        module.train(was_training)
-        return shape
+        with evaluation_mode(module), torch.no_grad():
+            return tuple(module(torch.zeros(2, *self._shape, device=device)).shape)
 
     def _dependency_graph(self, module: nn.Module) -> Any:
         import torch_pruning as tp
@@ -231,6 +232,13 @@ class HeadPruner:
             raise _refusal(e) from e
         if shape != self._feature_shape(self._head):
             raise PruningError("pruning changed the feature at the cut; search with `space.sparsities: [0]`")
+
+
+@contextlib.contextmanager
+def _autograd() -> Iterator[None]:
+    """Gradients on, whatever the caller has switched off: torch-pruning reads dependencies off the autograd graph."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _touched(feature: Tensor) -> Tensor:

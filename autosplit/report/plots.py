@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autosplit.errors import ConfigError
-from autosplit.plan import Outcome
+from autosplit.plan import INPUT, OUTPUT, Outcome
 from autosplit.report.tables import ComparisonRow
 
 if TYPE_CHECKING:
@@ -250,11 +250,11 @@ def _draw_budget(axes: Axes, view: _View, budget_ms: float) -> Any:
 
 
 def _depth_order(outcomes: Sequence[Outcome]) -> list[str]:
-    """Split points from shallow to deep: by the work of the least pruned head seen."""
+    """Split points from shallow to deep: by the work of the least pruned head seen; `input` first, `output` last."""
     depth: dict[str, float] = {}
     for o in outcomes:
         depth[o.plan.split] = max(depth.get(o.plan.split, 0.0), o.measurement.workload.device.macs)
-    return sorted(depth, key=lambda split: (depth[split], split))
+    return sorted(depth, key=lambda split: (split == OUTPUT, split != INPUT, depth[split], split))
 
 
 def _draw_plans(axes: Axes, outcomes: Sequence[Outcome]) -> None:
@@ -385,7 +385,7 @@ def _draw_labels(axes: Axes, marks: Sequence[_Mark], obstacles: Sequence[tuple[f
         for i, costs in enumerate(alone):
             others = [(anchors[j], boxes[j][choice[j]]) for j in range(len(marks)) if j != i]
             clash = [sum(_clash(anchors[i], box, *other) for other in others) for box in boxes[i]]
-            choice[i] = int(np.argmin(costs + 100.0 * np.array(clash)))
+            choice[i] = int(np.argmin(costs + 1000.0 * np.array(clash)))
     for mark, index in zip(marks, choice, strict=True):
         _annotate(axes, mark, _OFFSETS[index], renderer)
 

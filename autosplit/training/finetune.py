@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.datasets.base import ImageDataset
 from autosplit.scenario import TrainingSettings
-from autosplit.training.loop import Batch, distillation_loss, logits_of, train
+from autosplit.training.loop import Batch, Teacher, distillation_loss, train
 
 __all__ = ["finetune"]
 
@@ -21,7 +20,7 @@ _STATISTICS_IMAGES = 2048
 
 def finetune(
     network: SplitNetwork,
-    teacher: nn.Module,
+    teacher: Teacher,
     data: ImageDataset,
     settings: TrainingSettings,
     seed: int,
@@ -31,21 +30,15 @@ def finetune(
 
     Args:
         network: Extracted from a supernet; left in evaluation mode.
-        teacher: The untouched backbone, in evaluation mode.
+        teacher: The untouched backbone.
         data: Its training part is used.
         settings: Epochs, learning rate, batch size.
         seed: Order and augmentation.
         on_step: Called after each step.
     """
-    answers = None if data.augment else logits_of(teacher, data, data.train.images)
 
     def loss(batch: Batch) -> Tensor:
-        if answers is None:
-            with torch.inference_mode():
-                taught = teacher(batch.images).float().clone()
-        else:
-            taught = answers[batch.indices]
-        return distillation_loss(network(batch.images), batch.labels, taught)
+        return distillation_loss(network(batch.images), batch.labels, teacher(batch))
 
     network.train()
     lr = settings.finetune_lr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from torch.nn import functional as F
 
 from autosplit.datasets.augment import augment_batch
 from autosplit.datasets.base import ImageDataset, Split
+from autosplit.modes import evaluation_mode
 
-__all__ = ["accuracy", "autocast", "distillation_loss", "logits_of", "train"]
+__all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "train"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,29 @@ def steps_per_epoch(data: ImageDataset, batch_size: int) -> int:
     return full + (rest >= 2)
 
 
+class Teacher:
+    """The untouched backbone's answers; computed once a picture where training does not change the pictures.
+
+    Args:
+        network: In evaluation mode.
+        data: Its training part is what is taught.
+    """
+
+    def __init__(self, network: nn.Module, data: ImageDataset) -> None:
+        self._network, self._data = network, data
+
+    @cached_property
+    def _answers(self) -> Tensor:
+        return logits_of(self._network, self._data, self._data.train.images)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits for a batch, (N, classes), float32 and without gradient."""
+        if not batch.augmented:
+            return self._answers[batch.indices]
+        with torch.inference_mode():
+            return self._network(batch.images).float().clone()  # type: ignore[no-any-return]
+
+
 def distillation_loss(
     logits: Tensor, labels: Tensor, teacher: Tensor, temperature: float = 4.0, hard: float = 0.1
 ) -> Tensor:
@@ -125,13 +150,12 @@ def distillation_loss(
 def logits_of(network: Callable[[Tensor], Tensor], data: ImageDataset, images: Tensor, batch_size: int = 256) -> Tensor:
     """Logits of uint8 images (N, C, H, W), in batches, without gradients."""
     with torch.inference_mode():
-        return torch.cat([network(data.normalise(part)) for part in images.split(batch_size)]).clone()
+        parts = [network(data.normalise(part)) for part in images.split(batch_size)]
+    return torch.cat(parts)  # out here, so that it is no inference tensor
 
 
 def accuracy(network: nn.Module, data: ImageDataset, part: Split) -> float:
     """Top-1 accuracy in [0, 1] of a network in evaluation mode."""
-    was_training = network.training
-    network.eval()
-    hits = (logits_of(network, data, part.images).argmax(1) == part.labels).sum()
-    network.train(was_training)
+    with evaluation_mode(network):
+        hits = (logits_of(network, data, part.images).argmax(1) == part.labels).sum()
     return int(hits) / len(part)

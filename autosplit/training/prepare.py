@@ -19,7 +19,7 @@ from autosplit.errors import DataError
 from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.scenario import Scenario, content_hash
 from autosplit.training.backbone import train_backbone
-from autosplit.training.loop import steps_per_epoch
+from autosplit.training.loop import Teacher, steps_per_epoch
 from autosplit.training.supernet import Supernet, train_supernet
 
 __all__ = ["Prepared", "prepare", "untrained"]
@@ -37,6 +37,7 @@ class Prepared:
         data: The data set.
         backbone: Traced and trained, in evaluation mode.
         points: The split points of the search space.
+        teacher: The backbone's answers, for distillation.
         supernet: Trained, in evaluation mode.
         backbone_key: Content hash of whatever determines the backbone's weights.
         supernet_key: Content hash of whatever determines the supernet's weights.
@@ -47,6 +48,7 @@ class Prepared:
     data: ImageDataset
     backbone: fx.GraphModule
     points: tuple[SplitPoint, ...]
+    teacher: Teacher
     supernet: Supernet
     backbone_key: str
     supernet_key: str
@@ -86,9 +88,10 @@ def _prepare(
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
     _check_size(data)
     backbone, backbone_key = _backbone(scenario, data, progress, cache, trains)
+    teacher = Teacher(backbone, data)
     points = tuple(select_split_points(find_split_points(backbone, data.shape), scenario.space.splits))
-    supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, points, progress, cache, trains)
-    return Prepared(scenario, data, backbone, points, supernet, backbone_key, supernet_key, cache)
+    supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, teacher, points, progress, cache, trains)
+    return Prepared(scenario, data, backbone, points, teacher, supernet, backbone_key, supernet_key, cache)
 
 
 def _check_size(data: ImageDataset) -> None:
@@ -125,6 +128,7 @@ def _supernet(
     data: ImageDataset,
     backbone: fx.GraphModule,
     backbone_key: str,
+    teacher: Teacher,
     points: tuple[SplitPoint, ...],
     progress: PhaseReporter,
     cache: Cache,
@@ -144,7 +148,7 @@ def _supernet(
         supernet = Supernet(backbone, points, scenario.space, sample, codec)
 
     def fit(on_step: Callable[[], None]) -> None:
-        train_supernet(supernet, backbone, data, settings, scenario.search.seed, on_step)
+        train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step)
 
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
     if trains:

@@ -22,9 +22,10 @@ from autosplit.compression.pruning import HeadPruner
 from autosplit.datasets.base import ImageDataset
 from autosplit.errors import ConfigError
 from autosplit.evaluation.base import PlanSpace
+from autosplit.modes import evaluation_mode
 from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.scenario import SearchSpace, TrainingSettings
-from autosplit.training.loop import Batch, distillation_loss, logits_of, train
+from autosplit.training.loop import Batch, Teacher, distillation_loss, train
 
 __all__ = ["Supernet", "train_supernet"]
 
@@ -159,15 +160,15 @@ def _codec(
     if len(point.shape) != 3:
         raise ConfigError(f"split point {point.name!r}: the nested codec takes feature maps (C, H, W), "
                           f"this feature has shape {point.shape}")
-    with torch.inference_mode():
-        nonnegative = bool(head.eval()(sample).min() >= 0)
+    with evaluation_mode(head), torch.inference_mode():
+        nonnegative = bool(head(sample).min() >= 0)
     return kind((point.shape[0], point.shape[1], point.shape[2]), space.widths, space.bits, space.max_grid,
                 space.grid_levels, nonnegative)
 
 
 def train_supernet(
     supernet: Supernet,
-    teacher: nn.Module,
+    teacher: Teacher,
     data: ImageDataset,
     settings: TrainingSettings,
     seed: int,
@@ -177,7 +178,7 @@ def train_supernet(
 
     Args:
         supernet: Fresh, with the backbone's weights.
-        teacher: The untouched backbone, in evaluation mode.
+        teacher: The untouched backbone.
         data: Its training part is used.
         settings: Epochs, learning rate, batch size.
         seed: Plans, order and augmentation.
@@ -187,17 +188,12 @@ def train_supernet(
     space = supernet.plan_space
     splits = [s for s in space.splits if s != INPUT]
     queue: list[str] = []
-    answers = None if data.augment else logits_of(teacher, data, data.train.images)
 
     def loss(batch: Batch) -> Tensor:
         if not queue:  # every split point in turn, in random order
             queue.extend(rng.sample(splits, len(splits)))
         split = queue.pop()
-        if answers is None:
-            with torch.inference_mode():
-                taught = teacher(batch.images).float().clone()
-        else:
-            taught = answers[batch.indices]
+        taught = teacher(batch)
         chance = Plan(split=split, sparsity=rng.choice(space.sparsities[split]), codec=rng.choice(space.codecs[split]))
         pair = (supernet.widest(split), chance)
         values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in pair]
