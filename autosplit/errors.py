@@ -24,6 +24,8 @@ __all__ = [
     "UnknownNameError",
 ]
 
+_SHOWN_NAMES = 12
+
 
 class AutosplitError(Exception):
     """Root of every error of this package.
@@ -54,7 +56,9 @@ class UnknownNameError(ConfigError, LookupError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})")
+        shown = names if len(names) <= _SHOWN_NAMES else difflib.get_close_matches(name, names, _SHOWN_NAMES, cutoff=0)
+        more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(shown) or 'none'}{more})")
         self.kind, self.name, self.known = kind, name, names
 
 

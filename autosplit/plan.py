@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["INPUT", "OUTPUT", "RESULT_BYTES", "CodecSetting", "Fidelity", "LatencySummary", "Measurement", "Outcome", "Plan",
-           "StageCost", "Workload"]
+__all__ = ["INPUT", "OUTPUT", "RESULT_BYTES", "CodecSetting", "Fidelity", "LatencySummary", "Measurement", "Outcome",
+           "Plan", "StageCost", "Workload"]
 
 INPUT = "input"
 """Split point with the whole network on the edge: the device sends the stored image."""
@@ -92,12 +92,15 @@ class Plan(_Frozen):
 
     @property
     def label(self) -> str:
-        """Short text for tables, such as `layer1 | 50 % pruned | 8ch 4x4 2b`."""
+        """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`."""
+        parts = [self.split]
         if isinstance(self.sparsity, tuple):
-            pruned = "pruned by layer"
-        else:
-            pruned = f"{self.sparsity * 100:.0f} % pruned"
-        return f"{self.split} | {pruned} | {self.codec.label}"
+            parts.append("pruned by layer")
+        elif self.sparsity > 0:
+            parts.append(f"{self.sparsity * 100:g}% pruned")
+        if self.codec.kind != "none":
+            parts.append(self.codec.label)
+        return " | ".join(parts)
 
 
 class StageCost(_Frozen):

@@ -135,7 +135,7 @@ class Result(_Frozen):
         provenance: Where it comes from.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     scenario: Scenario
     feasible: bool
     plan: Plan
@@ -188,9 +188,11 @@ class Result(_Frozen):
         """
         weights = path.parent / self.deployment.weights
         if not weights.is_file():
-            raise ResultError(f"{path}: weights {self.deployment.weights!r} are missing; keep them beside the result file")
+            raise ResultError(f"{path}: weights {self.deployment.weights!r} are missing; "
+                              "keep them beside the result file")
         if sha256_of(weights) != self.deployment.sha256:
-            raise ResultError(f"{path}: weights {self.deployment.weights!r} were altered (their hash is not the recorded one)")
+            raise ResultError(f"{path}: weights {self.deployment.weights!r} were altered "
+                              "(their hash is not the recorded one); restore the file")
         return Deployment.load(self.deployment.blueprint, weights)
 
 

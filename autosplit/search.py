@@ -104,7 +104,8 @@ def search(
         with run.timed("search"):
             agent = _search_plans(run, evaluator)
         with run.timed("fine-tune"):
-            finalists = [_finalist(run, plan, k, reuse) for k, plan in enumerate(_choose_finalists(run, agent.outcomes))]
+            plans = _choose_finalists(run, agent.outcomes)
+            finalists = [_finalist(run, plan, k, reuse) for k, plan in enumerate(plans)]
         with run.timed("test"), progress.phase("read the test set"):
             result = _conclude(run, agent, baselines, finalists)
         _write(run, result, agent)
@@ -120,7 +121,8 @@ def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
         out.mkdir(parents=True, exist_ok=True)
         (out / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
     except OSError as e:
-        raise ConfigError(f"cannot write to {out}: {e.strerror or e}; choose a folder you may write to with --out") from e
+        reason = e.strerror or str(e)
+        raise ConfigError(f"cannot write to {out}: {reason}; choose a folder you may write to with --out") from e
     return Ledger.create(out, scenario)
 
 
@@ -154,7 +156,8 @@ def _search_plans(run: _Run, evaluator: Evaluator) -> Agent:
     with run.progress.phase(f"search with {settings.agent}", total=total) as advance:
         if recorded:
             advance(min(len(recorded), total))
-        run_search(agent, memo, run.latency_model, run.objective, run.scenario.conditions, evaluations=settings.evaluations)
+        run_search(agent, memo, run.latency_model, run.objective, run.scenario.conditions,
+                   evaluations=settings.evaluations)
     return agent
 
 
@@ -223,8 +226,8 @@ def _blueprint(run: _Run, plan: Plan) -> Blueprint:
                         "seed": run.scenario.search.seed})
     codec: NestedCodec | None = supernet.codec(plan.split) if plan.codec.kind == "code" else None
     return Blueprint(
-        backbone=run.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan, keep=keep, key=key,
-        feature_shape=codec.shape if codec else (), grid=codec.grids[plan.codec.grid or 0] if codec else None,
+        backbone=run.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan, keep=keep,
+        key=key, feature_shape=codec.shape if codec else (), grid=codec.grids[plan.codec.grid or 0] if codec else None,
         patch=codec.patch if codec else 1, nonnegative=codec.nonnegative if codec else True,
     )
 
@@ -241,10 +244,11 @@ def _conclude(run: _Run, agent: Agent, baselines: Sequence[Baseline], finalists:
     measured = deployment.measurement(evaluation)
     latency = run.latency_model.latency([measured.workload], [scenario.conditions]).summary(0)
     accuracies = _test_accuracies(run, baselines)
-    stored = tuple(float(prepared.data.stored_bytes("test", kind, quality).double().mean())
-                   for kind, quality in (("png", 0), ("jpeg", _jpeg_quality(baselines))))
+    png = prepared.data.stored_bytes("test", "png")
+    jpeg = prepared.data.stored_bytes("test", "jpeg", _jpeg_quality(baselines))
+    stored = (float(png.double().mean()), float(jpeg.double().mean()))
     rows = comparison_rows(baselines, accuracies, Baseline("autosplit", measured, latency), evaluation.accuracy,
-                           scenario.conditions.budget_ms, (stored[0], stored[1]))
+                           scenario.conditions.budget_ms, stored)
     weights = run.out / _WEIGHTS
     return Result(
         scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=accuracies[0],

@@ -53,5 +53,6 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
                           ("plans", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(row["split"], row["feature"], f"{row['head_mmacs']:.2f}", f"{row['device_ms']:.1f}", str(row["plans"]))
+        table.add_row(row["split"], row["feature"], f"{row['head_mmacs']:.2f}", f"{row['device_ms']:.1f}",
+                      str(row["plans"]))
     print_rich(table)

@@ -70,7 +70,8 @@ def _scenario(name: str, resume: Path | None, changes: dict[str, Any]) -> Scenar
     if resume is not None:
         recorded = resume / "scenario.yaml"
         if not recorded.is_file():
-            raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); start a search without --resume")
+            raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
+                              "start a search without --resume")
         name = str(recorded)
     found = load_scenario(name)
     custom = {"dataset", "backbone"} & set(changes)

@@ -204,6 +204,12 @@ class NestedCodec(nn.Module):
         hidden = dec.relu(dec.norm(F.conv2d(code, dec.conv.weight[:, :width], padding=1)))
         return dec.out(dec.crop(dec.expand(hidden)))  # type: ignore[no-any-return]
 
+    def limit(self, bits: int) -> Tensor:
+        """The learned clipping limit of a bit depth."""
+        quantiser = self.quantisers[str(bits)]
+        assert isinstance(quantiser, Quantiser)
+        return quantiser.limit
+
     def pair(self, setting: CodecSetting) -> tuple[Encoder, Quantiser, Decoder]:
         """One setting as independent networks that hold copies of the weights."""
         width = setting.width or 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +23,7 @@ __all__ = [
     "build_from_official",
     "channel_statistics",
     "content_fingerprint",
+    "in_batches",
 ]
 
 SplitName = Literal["train", "calibration", "validation", "test"]
@@ -158,6 +159,12 @@ class ImageDataset:
         """
         decoded = decode_images(self.stored_files(split, "jpeg", quality, limit))
         return Split(decoded, self.split(split).labels[:limit])
+
+
+def in_batches(tensor: Tensor, size: int) -> Iterator[Tensor]:
+    """A tensor's rows, `size` at a time; the last part may be smaller."""
+    for start in range(0, len(tensor), size):
+        yield tensor[start : start + size]
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

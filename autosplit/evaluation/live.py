@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from autosplit.compression.codecs import NestedCodec
 from autosplit.compression.entropy import FrequencyTables, payload_bytes
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
-from autosplit.datasets.base import ImageDataset, Split
+from autosplit.datasets.base import ImageDataset, Split, in_batches
 from autosplit.evaluation.base import PlanSpace
 from autosplit.evaluation.cost import stage_cost
 from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
@@ -121,14 +122,14 @@ class LiveEvaluator:
         if setting.kind == "raw":
             return StageCost(), self._costs["tail", split]
         key = (split, setting.width, setting.grid)
-        if ("encode", *key) not in self._costs:
+        if ("encode", key) not in self._costs:
             codec = self._supernet.codec(split)
             encoder, _, decoder = codec.pair(setting)
             shape = (setting.width or 0, *codec.grids[setting.grid or 0])
             symbols = StageCost(coded_symbols=float(np.prod(shape)))
-            self._costs["encode", *key] = stage_cost(encoder, codec.shape) + symbols
-            self._costs["decode", *key] = stage_cost(decoder, shape) + symbols
-        return self._costs["encode", *key], self._costs["decode", *key] + self._costs["tail", split]
+            self._costs["encode", key] = stage_cost(encoder, codec.shape) + symbols
+            self._costs["decode", key] = stage_cost(decoder, shape) + symbols
+        return self._costs["encode", key], self._costs["decode", key] + self._costs["tail", split]
 
     def _predict_payload(self, plan: Plan) -> tuple[float, float]:
         key = (plan.split, plan.codec)
@@ -161,8 +162,7 @@ class LiveEvaluator:
                 code = nn.functional.adaptive_avg_pool2d(full, grid)
                 code = nn.functional.batch_norm(code, None, None, training=True)
                 for bits in codec.bits:
-                    limit = codec.quantisers[str(bits)].limit
-                    symbols = quantise(code, bits, limit).numpy()
+                    symbols = quantise(code, bits, codec.limit(bits)).numpy()
                     for width in codec.widths:
                         part = symbols[:, :width]
                         sizes = payload_bytes(FrequencyTables.fit(part, bits).entropy_bits(part))
@@ -190,8 +190,9 @@ class LiveEvaluator:
         else:
             share, payload = self._code_accuracy(plan)
             feature_bytes = 4.0 * float(np.prod(self._supernet.points[plan.split].shape))
-        return Measurement(plan=plan, accuracy=share, workload=self._workload(plan, *payload), feature_bytes=feature_bytes,
-                           fidelity="F1", images=len(self._validation), seconds=time.perf_counter() - start)
+        return Measurement(plan=plan, accuracy=share, workload=self._workload(plan, *payload),
+                           feature_bytes=feature_bytes, fidelity="F1", images=len(self._validation),
+                           seconds=time.perf_counter() - start)
 
     def _image_accuracy(self, setting: CodecSetting) -> float:
         """Accuracy of the whole backbone on the edge, on the images as they arrive."""
@@ -219,8 +220,8 @@ class LiveEvaluator:
         with torch.inference_mode():
             tables = FrequencyTables.fit(rest.symbols(features.calibration).numpy(), bits)
             hits, sizes = 0, []
-            labels = self._validation.labels.split(256)
-            for feature, label in zip(features.validation.split(256), labels, strict=True):
+            labels = in_batches(self._validation.labels, 256)
+            for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):
                 symbols = rest.symbols(feature)
                 with autocast():
                     hits += int((rest.finish(symbols).argmax(1) == label).sum())
@@ -251,8 +252,9 @@ class LiveEvaluator:
 
 
 def _run(network: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([network(part) for part in images.split(256)])
+    return torch.cat([network(part) for part in in_batches(images, 256)])
 
 
-def _mean_p95(sizes: np.typing.NDArray[np.generic]) -> tuple[float, float]:
-    return float(np.mean(sizes)), float(np.percentile(sizes, 95))  # type: ignore[arg-type]
+def _mean_p95(sizes: npt.ArrayLike) -> tuple[float, float]:
+    array = np.asarray(sizes, dtype=np.float64)
+    return float(array.mean()), float(np.percentile(array, 95))

@@ -434,8 +434,8 @@ def _overlap(a: _Box, b: _Box) -> bool:
 
 
 def _clash(anchor: npt.NDArray[np.float64], box: _Box, other_anchor: npt.NDArray[np.float64], other: _Box) -> int:
-    """How often two labels get in each other's way: box on box, or the line of one through the other."""
-    return _overlap(box, other) + _crosses(anchor, box, other) + _crosses(other_anchor, other, box)
+    """How much two labels get in each other's way: box on box counts thrice, the line of one through the other once."""
+    return 3 * _overlap(box, other) + _crosses(anchor, box, other) + _crosses(other_anchor, other, box)
 
 
 def _crosses(anchor: npt.NDArray[np.float64], own: _Box, other: _Box) -> bool:
@@ -450,7 +450,7 @@ def _cost(box: _Box, frame: _Box, taken: Sequence[_Box], pixels: npt.NDArray[np.
     """How bad a place is: the frame and fixed text weigh most, then marks it could be mistaken for, then dots."""
     x0, y0, x1, y1 = box
     outside = x0 < frame[0] or x1 > frame[2] or y0 < frame[1] or y1 > frame[3]
-    cost = 400.0 * outside + 100.0 * sum(_overlap(box, other) for other in taken)
+    cost = 4000.0 * outside + 1000.0 * sum(_overlap(box, other) for other in taken)
     near = np.hypot(np.maximum(np.maximum(x0 - marks[:, 0], marks[:, 0] - x1), 0),
                     np.maximum(np.maximum(y0 - marks[:, 1], marks[:, 1] - y1), 0)) < 24
     inside = (pixels[:, 0] > x0) & (pixels[:, 0] < x1) & (pixels[:, 1] > y0) & (pixels[:, 1] < y1)

@@ -24,7 +24,7 @@ from autosplit.compression.codecs import Decoder, Encoder, Quantiser
 from autosplit.compression.entropy import FrequencyTables, PayloadCoder
 from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
-from autosplit.datasets.base import ImageDataset, SplitName
+from autosplit.datasets.base import ImageDataset, SplitName, in_batches
 from autosplit.datasets.stored import decode_images, encode_images
 from autosplit.errors import ConfigError, ResultError
 from autosplit.evaluation.cost import stage_cost
@@ -86,11 +86,12 @@ class Blueprint(BaseModel):
             pruner = HeadPruner(whole, self.image_shape)
             if len(pruner.groups) != len(self.keep):
                 raise ResultError(f"backbone {self.backbone!r} has {len(pruner.groups)} prunable groups before "
-                                  f"{self.plan.split!r}, the result file says {len(self.keep)}; use the autosplit that wrote it")
+                                  f"{self.plan.split!r}, the result file says {len(self.keep)}; "
+                                  "use the autosplit that wrote it")
             tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
             head = pruner.sub_network(self.keep).materialise(tensors)
         network = SplitNetwork(head, tail, *self._codec())
-        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+        return network.to(memory_format=torch.channels_last).eval()
 
     def _codec(self) -> tuple[Encoder, Quantiser, Decoder] | tuple[None, None, None]:
         setting = self.plan.codec
@@ -161,7 +162,7 @@ class Deployment:
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
-                parts = [network.symbols(data.normalise(p)) for p in data.calibration.images.split(_BATCH)]
+                parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _BATCH)]
             tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
         return cls(blueprint, network, data.mean, data.std, tables)
 
@@ -237,7 +238,7 @@ class Deployment:
         split, correct = data.split(part), 0
         sizes: list[int] = []
         digest = hashlib.sha256()
-        for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
+        for images, labels in zip(in_batches(split.images, _BATCH), in_batches(split.labels, _BATCH), strict=True):
             logits, payloads = self.run(images)
             correct += int((logits.argmax(1) == labels).sum())
             sizes.extend(len(p) for p in payloads)

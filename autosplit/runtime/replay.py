@@ -79,8 +79,8 @@ def replay(path: Path, progress: PhaseReporter | None = None, data_root: Path | 
     with progress.phase("load data"):
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
     if data.fingerprint != result.provenance.data_fingerprint:
-        raise ResultError(f"{path}: data set {scenario.dataset!r} differs from the recorded one (another content, seed or "
-                          "image decoder); replay with the data that it was searched on")
+        raise ResultError(f"{path}: data set {scenario.dataset!r} differs from the recorded one (another content, seed "
+                          "or image decoder); replay with the data that it was searched on")
     with progress.phase("decode the test set's payloads"):
         evaluation = deployment.evaluate(data, "test")
     workload = deployment.workload(evaluation.payload_mean, evaluation.payload_p95)

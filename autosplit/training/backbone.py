@@ -31,7 +31,7 @@ def train_backbone(
         seed: Order and augmentation; weights are as they come.
         on_step: Called after each step.
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     model.train()
 
     def loss(batch: Batch) -> torch.Tensor:

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from autosplit.datasets.augment import augment_batch
-from autosplit.datasets.base import ImageDataset, Split
+from autosplit.datasets.base import ImageDataset, Split, in_batches
 from autosplit.modes import evaluation_mode
 
 __all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "train"]
+
+_NARROW = 16
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,38 @@ class Batch:
     augmented: bool
 
 
-def autocast() -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def autocast() -> Iterator[None]:
     """bfloat16 for training where the processor computes in it, which halves the time; else nothing."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.autocast("cpu", dtype=torch.bfloat16) if supported() else contextlib.nullcontext()
+    if not supported():
+        yield
+        return
+    with torch.autocast("cpu", dtype=torch.bfloat16), _WithoutNarrowStrides():
+        yield
+
+
+class _WithoutNarrowStrides(TorchFunctionMode):
+    """Leaves out the pixels that a narrow strided 1x1 convolution does not read, before it instead of in it.
+
+    The result is the same. oneDNN's bfloat16 kernel for the weight gradient of such a convolution (fewer than 16 input
+    channels, a batch that does not divide by the threads) writes beyond its memory: oneDNN 3.13 in torch 2.15.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv2d and len(args) >= 4:
+            x, weight, bias, stride, *rest = args
+            if weight.shape[1] < _NARROW and weight.shape[2:] == (1, 1) and tuple(stride) > (1, 1):
+                args = (x[:, :, :: stride[0], :: stride[1]], weight, bias, (1, 1), *rest)
+        return func(*args, **(kwargs or {}))
 
 
 def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
     """One epoch of the training part in random order; the last batch may be smaller, but never below two."""
     order = torch.randperm(len(data.train), generator=generator)
-    for indices in order.split(batch_size):
+    for indices in in_batches(order, batch_size):
         if len(indices) < 2:
             continue
         images = data.train.images[indices]
@@ -92,7 +117,7 @@ def train(
             with autocast():
                 value = loss(batch)
             optimiser.zero_grad(set_to_none=True)
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimiser.step()
             schedule.step()
@@ -150,7 +175,7 @@ def distillation_loss(
 def logits_of(network: Callable[[Tensor], Tensor], data: ImageDataset, images: Tensor, batch_size: int = 256) -> Tensor:
     """Logits of uint8 images (N, C, H, W), in batches, without gradients."""
     with torch.inference_mode():
-        parts = [network(data.normalise(part)) for part in images.split(batch_size)]
+        parts = [network(data.normalise(part)) for part in in_batches(images, batch_size)]
     return torch.cat(parts)  # out here, so that it is no inference tensor
 
 

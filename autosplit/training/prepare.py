@@ -119,7 +119,7 @@ def _backbone(
     elif trains:
         steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
         _cached(model, "backbone", key, fit, steps, progress, cache)
-    graph = trace(model.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    graph = trace(model.eval()).to(memory_format=torch.channels_last)
     return graph.eval(), key
 
 
@@ -153,7 +153,7 @@ def _supernet(
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
     if trains:
         _cached(supernet, "supernet", key, fit, steps, progress, cache)
-    return supernet.to(memory_format=torch.channels_last).eval(), key  # type: ignore[call-overload]
+    return supernet.to(memory_format=torch.channels_last).eval(), key
 
 
 def _cached(

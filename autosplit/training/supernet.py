@@ -128,14 +128,14 @@ class Supernet(nn.Module):
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""
         parts = self.codec(plan.split).pair(plan.codec) if plan.codec.kind == "code" else (None, None, None)
         network = SplitNetwork(self.extract_head(plan), copy.deepcopy(self.tail(plan.split)), *parts)
-        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+        return network.to(memory_format=torch.channels_last).eval()
 
     def extract_head(self, plan: Plan) -> fx.GraphModule:
         """A plan's pruned head alone, with copies of the shared weights."""
         pruner = self.pruners[plan.split]
         sub = pruner.sub_network(pruner.keep_counts(plan.sparsity))
         head = sub.materialise(_tensors(self.head(plan.split)))
-        return head.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+        return head.to(memory_format=torch.channels_last).eval()
 
     def head(self, split: str) -> fx.GraphModule:
         """The unpruned head at a split point, sharing the supernet's weights."""
@@ -199,7 +199,7 @@ def train_supernet(
         values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in pair]
         return torch.stack(values).mean()
 
-    supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    supernet.to(memory_format=torch.channels_last)
     supernet.train()
     limits = [p for n, p in supernet.codecs.named_parameters() if n.endswith("limit")]
     codecs = [p for n, p in supernet.codecs.named_parameters() if not n.endswith("limit")]

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autosplit.training.backbone import train_backbone
-from autosplit.training.loop import accuracy, batches, distillation_loss, logits_of, steps_per_epoch, train
+from autosplit.training.loop import Teacher, accuracy, batches, distillation_loss, logits_of, steps_per_epoch, train
 from tests.tiny import tiny_dataset, tiny_network, tiny_settings
 
 
@@ -102,6 +102,26 @@ class TestDistillation:
         p, q = torch.softmax(torch.tensor([1.0, 0.0]), 0), torch.softmax(torch.tensor([0.0, 1.0]), 0)
         expected = 16 * (p * (p / q).log()).sum()
         torch.testing.assert_close(distillation_loss(logits, torch.tensor([0]), teacher, 4.0, 0.0), expected)
+
+
+class TestTeacher:
+    def test_answers_are_looked_up_by_place(self, data):
+        network = tiny_network().eval()
+        teacher, batch = Teacher(network, data), next(batches(data, 64, torch.Generator().manual_seed(0)))
+        with torch.no_grad():
+            torch.testing.assert_close(teacher(batch), network(batch.images))
+        calls = []
+        network.register_forward_hook(lambda *_: calls.append(1))
+        teacher(batch)
+        assert not calls
+
+    def test_answers_follow_augmented_images(self):
+        data, network = tiny_dataset(augment=True), tiny_network().eval()
+        batch = next(batches(data, 64, torch.Generator().manual_seed(0)))
+        answers = Teacher(network, data)(batch)
+        with torch.no_grad():
+            assert torch.equal(answers, network(batch.images))
+        assert not answers.requires_grad
 
 
 class TestAccuracy:

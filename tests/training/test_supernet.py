@@ -12,7 +12,7 @@ from autosplit.compression.network import recalibrate
 from autosplit.errors import ConfigError, PruningError
 from autosplit.plan import CodecSetting, Plan
 from autosplit.training.backbone import train_backbone
-from autosplit.training.loop import accuracy, logits_of
+from autosplit.training.loop import Teacher, accuracy, logits_of
 from autosplit.training.supernet import Supernet, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
@@ -39,7 +39,7 @@ def backbone(data):
 def train_once(backbone, data, seed=0):
     supernet = tiny_supernet(backbone, data)
     steps = []
-    train_supernet(supernet, trace(backbone), data, tiny_settings(), seed, lambda: steps.append(1))
+    train_supernet(supernet, Teacher(trace(backbone), data), data, tiny_settings(), seed, lambda: steps.append(1))
     assert len(steps) == 4 * 8
     return supernet
 
@@ -156,6 +156,22 @@ class TestTraining:
             recalibrate(network, statistics)
             assert accuracy(network, data, data.validation) > 0.9, split
 
+    def test_widest_plan_in_every_step_and_every_split_in_turn(self, backbone, data, monkeypatch):
+        plans, forward = [], Supernet.forward
+
+        def watched(self, images, plan):
+            plans.append(plan)
+            return forward(self, images, plan)
+
+        monkeypatch.setattr(Supernet, "forward", watched)
+        supernet = tiny_supernet(backbone, data)
+        train_supernet(supernet, Teacher(trace(backbone), data), data, tiny_settings(2), 0)
+        widest, chance = plans[::2], plans[1::2]
+        assert widest == [supernet.widest(p.split) for p in chance]
+        assert sorted(p.split for p in chance[:5]) == sorted(supernet.plan_space.splits[1:])
+        assert {p.sparsity for p in chance} == {0.0, 0.5}
+        assert len({p.codec for p in chance}) > 4
+
     def test_untrained_codec_does_not(self, backbone, data):
         supernet = tiny_supernet(backbone, data)
         network = supernet.extract(supernet.widest("layer2"))
@@ -172,19 +188,19 @@ class TestTraining:
     def test_teacher_is_left_alone(self, backbone, data):
         teacher = trace(backbone)
         before = logits_of(teacher, data, data.validation.images)
-        train_supernet(tiny_supernet(backbone, data), teacher, data, tiny_settings(1), 0)
+        train_supernet(tiny_supernet(backbone, data), Teacher(teacher, data), data, tiny_settings(1), 0)
         assert torch.equal(logits_of(teacher, data, data.validation.images), before)
 
     def test_augmented_images_are_taught_as_they_come(self, backbone):
         data = tiny_dataset(images=64, augment=True)
         seen = []
 
-        class Teacher(torch.nn.Module):
+        class Watched(torch.nn.Module):
             def forward(self, x):
                 seen.append(len(x))
                 return backbone(x)
 
-        train_supernet(tiny_supernet(backbone, data), Teacher().eval(), data, tiny_settings(1), 0)
+        train_supernet(tiny_supernet(backbone, data), Teacher(Watched().eval(), data), data, tiny_settings(1), 0)
         assert seen == [32, 32]
 
 
