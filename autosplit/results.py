@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autosplit.errors import ConfigError, ResultError
 from autosplit.latency.profiles import first_error
@@ -146,6 +146,13 @@ class Result(_Frozen):
     deployment: DeploymentFile
     tolerance: Tolerance = Tolerance()
     provenance: Provenance
+
+    @field_validator("comparison")
+    @classmethod
+    def _one_chosen(cls, rows: tuple[ComparisonRow, ...]) -> tuple[ComparisonRow, ...]:
+        if sum(row.chosen for row in rows) != 1:
+            raise ValueError("exactly one row must be the chosen plan")
+        return rows
 
     def save(self, path: Path, weights: Path | None = None) -> None:
         """Write the file at once; `weights` replaces the recorded path by one relative to `path`."""

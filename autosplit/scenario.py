@@ -101,9 +101,9 @@ class TrainingSettings(_Frozen):
 
     backbone_epochs: int = Field(default=10, ge=1)
     backbone_lr: float = Field(default=0.2, gt=0)
-    supernet_epochs: int = Field(default=5, ge=1)
+    supernet_epochs: int = Field(default=4, ge=1)
     supernet_lr: float = Field(default=0.05, gt=0)
-    finetune_epochs: int = Field(default=3, ge=1)
+    finetune_epochs: int = Field(default=2, ge=1)
     finetune_lr: float = Field(default=0.02, gt=0)
     batch_size: int = Field(default=128, ge=2)
 
@@ -192,9 +192,10 @@ class Scenario(_Frozen):
         data = self.model_dump()
         for key, value in changes.items():
             *parents, leaf = key.replace("__", ".").split(".")
-            node = data
+            node: Any = data
             for part in parents:
-                node = node[part]
+                node = _member(node, part, key)
+            _member(node, leaf, key)
             node[leaf] = value
         try:
             return Scenario.model_validate(data)
@@ -205,6 +206,15 @@ class Scenario(_Frozen):
     def fingerprint(self) -> str:
         """SHA-256 of everything in the scenario, first 16 hex digits."""
         return content_hash(self.model_dump(mode="json"))
+
+
+def _member(node: Any, name: str, key: str) -> Any:
+    """What lies at one part of a dotted key."""
+    if not isinstance(node, dict):
+        raise ConfigError(f"{key}: there is nothing below {key.rpartition('.')[0]!r}; set that itself")
+    if name not in node:
+        raise UnknownNameError(f"key of a scenario, in {key!r}:", name, node)
+    return node[name]
 
 
 def content_hash(data: Any) -> str:

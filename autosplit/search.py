@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
+from autosplit.compression import load_codec
 from autosplit.compression.codecs import NestedCodec
 from autosplit.compression.network import SplitNetwork
-from autosplit.errors import ConfigError, ResumeError
+from autosplit.errors import AutosplitError, ConfigError, ResultError, ResumeError
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.baselines import Baseline, comparison_rows, trivial_deployments
 from autosplit.evaluation.live import LiveEvaluator
@@ -90,14 +92,15 @@ def search(
     latency_model = load_latency_model(scenario.latency_model)
     objective = load_objective(scenario.objective)
     load_agent(scenario.search.agent)  # a wrong name should not cost a training
+    load_codec(scenario.codec)
     ledger = _open_ledger(scenario, out, resume)
-    with ledger:
+    with ledger, _nothing_left_behind(ledger, out, resume):
         start = time.perf_counter()
         prepared = prepare(scenario, progress, data_root=data_root)
         run = _Run(scenario, out, progress, prepared, latency_model, objective, ledger)
         run.seconds["prepare"] = round(time.perf_counter() - start, 2)
         live = LiveEvaluator(prepared)
-        evaluator: Evaluator = StoredEvaluator(live, _store_path(run)) if reuse else live
+        evaluator: Evaluator = StoredEvaluator(live, _store_path(run)) if reuse else MemoEvaluator(live)
         with run.timed("baselines"), progress.phase("measure the trivial deployments"):
             baselines = trivial_deployments(evaluator, latency_model, scenario.conditions,
                                             [p.name for p in prepared.points], scenario.space.jpeg_qualities)
@@ -124,6 +127,21 @@ def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
         reason = e.strerror or str(e)
         raise ConfigError(f"cannot write to {out}: {reason}; choose a folder you may write to with --out") from e
     return Ledger.create(out, scenario)
+
+
+@contextmanager
+def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]:
+    """Take a run back that ends before its first measurement, so that the corrected command can use the folder."""
+    try:
+        yield
+    except AutosplitError:
+        if not resume and not len(ledger):
+            ledger.close()
+            for name in (LEDGER_FILE, "scenario.yaml", ".lock"):
+                (out / name).unlink(missing_ok=True)
+            with suppress(OSError):  # it holds something else
+                out.rmdir()
+        raise
 
 
 def _store_path(run: _Run) -> Path:
@@ -191,26 +209,37 @@ def _finalist(run: _Run, plan: Plan, number: int, reuse: bool) -> _Finalist:
     blueprint = _blueprint(run, plan)
     trained = plan.split == INPUT or (plan.split == OUTPUT and plan.sparsity == 0.0)
     path = prepared.cache.root / "finalists" / f"{blueprint.key}.safetensors"
+    kept = _kept_finalist(blueprint, path) if reuse and not trained else None
     if trained:
         halves = (nn.Identity(), prepared.backbone)
         network = SplitNetwork(*(halves if plan.split == INPUT else reversed(halves)))
         deployment = Deployment.fit(blueprint, network, prepared.data)
-    elif reuse and path.is_file():
+    elif kept is not None:
         with run.progress.phase(f"finalist {number + 1}: from the cache"):
-            deployment = Deployment.load(blueprint, path)
+            deployment = kept
     else:
         network = prepared.supernet.extract(plan)
         steps = settings.finetune_epochs * steps_per_epoch(prepared.data, settings.batch_size)
         with run.progress.phase(f"fine-tune finalist {number + 1}", total=steps) as advance:
+            torch.manual_seed(run.scenario.search.seed)  # dropout: whatever was drawn before, the same plan comes out
             finetune(network, prepared.teacher, prepared.data, settings, run.scenario.search.seed, advance)
             deployment = Deployment.fit(blueprint, network, prepared.data)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        deployment.save(path)
+        with suppress(OSError):  # a cache that cannot be written costs time, not results
+            path.parent.mkdir(parents=True, exist_ok=True)
+            deployment.save(path)
     evaluation = deployment.evaluate(prepared.data, "validation")
     outcome = run.outcome(deployment.measurement(evaluation, time.perf_counter() - start))
     if plan not in {m.plan for m in run.ledger.measurements("F3")}:
         run.ledger.record(outcome, run.scenario.search.agent)
     return _Finalist(deployment, outcome)
+
+
+def _kept_finalist(blueprint: Blueprint, path: Path) -> Deployment | None:
+    """A plan that an earlier search fine-tuned, unless there is none or the file is damaged."""
+    try:
+        return Deployment.load(blueprint, path)
+    except ResultError:
+        return None
 
 
 def _blueprint(run: _Run, plan: Plan) -> Blueprint:

@@ -3,4 +3,4 @@
 import os
 
 # before torch is imported anywhere: see autosplit.cli.app.main
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -44,7 +45,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except AutosplitError as e:
             if State.debug:
-                raise
+                traceback.print_exc()
             say(f"error: {' '.join(str(e).split())}")
             raise typer.Exit(e.exit_code) from e
         except KeyboardInterrupt as e:

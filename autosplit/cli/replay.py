@@ -40,7 +40,7 @@ def command(
             f"plan           {played.result.plan.label}",
             f"test accuracy  {now.accuracy:.2%} ({now.correct} of {now.images} images), "
             f"recorded {test.accuracy:.2%} ({test.correct})",
-            f"payload        {total} bytes in all, {now.payload_mean:.1f} an image, recorded {test.payload_bytes_total}",
+            f"payload        {total} bytes, {now.payload_mean:.1f} an image, recorded {test.payload_bytes_total}",
             latency_table(played.recorded, played.latency),
             "equal to the record, to the image and to the byte" if played.exact else "not equal to the byte",
         )

@@ -48,6 +48,8 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
+    if resume is not None and out is not None:
+        raise ConfigError("--resume continues a run in its own directory; leave --out away, or begin a new run with it")
     changes: dict[str, Any] = {
         "conditions.budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone,
         "weights": weights, "conditions.device": device, "conditions.edge": edge, "conditions.channel": channel,

@@ -39,7 +39,7 @@ __all__ = ["LiveEvaluator"]
 
 _CALIBRATION_IMAGES = 256
 _PREDICTION_IMAGES = 128
-_CACHED_BYTES = 400e6
+_CACHED_BYTES = 250e6
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class LiveEvaluator:
         return stage_cost(self._backbone, self.data.shape)
 
     def _head_cost(self, plan: Plan) -> StageCost:
+        if plan.split == OUTPUT and plan.sparsity == 0.0:  # a baseline, also where it is not in the search space
+            return self._backbone_cost
         pruner = self._supernet.pruners[plan.split]
         keep = pruner.keep_counts(plan.sparsity)
         key = ("head", plan.split, keep)

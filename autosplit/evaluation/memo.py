@@ -61,8 +61,12 @@ class MemoEvaluator:
         return self._inner.workloads(plans)
 
     def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
-        """Measure plans, in order, each at most once in the life of this object."""
+        """Measure plans, in order, each at most once in the life of this object.
+
+        New plans with one head are measured one after the other, since evaluators keep a head's features at hand.
+        """
         new = list(dict.fromkeys(p for p in plans if p not in self._known))
+        new.sort(key=lambda p: (p.split, str(p.sparsity)))
         for start in range(0, len(new), self._chunk):
             for measurement in self._inner.measure(new[start:start + self._chunk]):
                 self._remember(measurement)

@@ -71,7 +71,7 @@ class Blueprint(BaseModel):
         Raises:
             AutosplitError: The backbone cannot be built, or no longer has this split point.
         """
-        graph = trace(build_backbone(self.backbone, self.num_classes, self.image_shape[0]).eval())
+        graph = trace(build_backbone(self.backbone, self.num_classes, self.image_shape[0], self.image_shape[1:]).eval())
         if self.plan.split == INPUT:
             return SplitNetwork(nn.Identity(), graph).eval()
         head: nn.Module
@@ -259,7 +259,9 @@ class Deployment:
         Returns:
             SHA-256 of the file.
         """
-        tensors = {n: t.detach().contiguous() for n, t in self.network.state_dict().items() if t.numel()}
+        # copied, since safetensors refuses tensors that share their memory
+        tensors = {n: t.detach().clone(memory_format=torch.contiguous_format)
+                   for n, t in self.network.state_dict().items() if t.numel()}
         tensors |= {"input.mean": self.mean, "input.std": self.std}
         if self.tables is not None:
             tensors |= {_TABLES + n: torch.from_numpy(a.copy()) for n, a in self.tables.to_arrays().items()}

@@ -20,6 +20,7 @@ from autosplit.modes import evaluation_mode
 __all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "train"]
 
 _NARROW = 16
+_NO_PADDING = (0, (0, 0), "valid")
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ class _WithoutNarrowStrides(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.conv2d and len(args) >= 4:
-            x, weight, bias, stride, *rest = args
-            if weight.shape[1] < _NARROW and weight.shape[2:] == (1, 1) and tuple(stride) > (1, 1):
-                args = (x[:, :, :: stride[0], :: stride[1]], weight, bias, (1, 1), *rest)
+        if func is torch.conv2d and len(args) >= 5:  # as nn.Conv2d calls it
+            x, weight, bias, stride, padding, *rest = args
+            narrow = weight.shape[2:] == (1, 1) and weight.shape[1] < _NARROW
+            if narrow and padding in _NO_PADDING and isinstance(stride, tuple) and stride != (1, 1):
+                args = (x[:, :, :: stride[0], :: stride[1]], weight, bias, (1, 1), padding, *rest)
         return func(*args, **(kwargs or {}))
 
 

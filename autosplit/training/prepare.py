@@ -24,8 +24,9 @@ from autosplit.training.supernet import Supernet, train_supernet
 
 __all__ = ["Prepared", "prepare", "untrained"]
 
-_RECIPE = 1  # raised when training changes, so that older cached weights are not taken for new ones
+_RECIPE = 2  # raised when training changes, so that older cached weights are not taken for new ones
 _SAMPLE_IMAGES = 64
+_SHOWN_NOTES = 4
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,22 @@ def untrained(scenario: Scenario, progress: PhaseReporter | None = None, *, data
 def _prepare(
     scenario: Scenario, progress: PhaseReporter, cache: Cache, data_root: Path | None, *, trains: bool
 ) -> Prepared:
-    with progress.phase("load data"):
+    with progress.phase("load data") as advance:
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
+        advance(0, note="; ".join(data.notes[:_SHOWN_NOTES]))
     _check_size(data)
     backbone, backbone_key = _backbone(scenario, data, progress, cache, trains)
     teacher = Teacher(backbone, data)
-    points = tuple(select_split_points(find_split_points(backbone, data.shape), scenario.space.splits))
+    points = _split_points(backbone, data, scenario)
     supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, teacher, points, progress, cache, trains)
     return Prepared(scenario, data, backbone, points, teacher, supernet, backbone_key, supernet_key, cache)
+
+
+def _split_points(backbone: fx.GraphModule, data: ImageDataset, scenario: Scenario) -> tuple[SplitPoint, ...]:
+    """The split points of the search space; `all` means those that a codec can take, feature maps."""
+    wanted = scenario.space.splits
+    points = select_split_points(find_split_points(backbone, data.shape), wanted)
+    return tuple(p for p in points if wanted != "all" or len(p.shape) == 3)
 
 
 def _check_size(data: ImageDataset) -> None:
@@ -103,7 +112,7 @@ def _backbone(
     scenario: Scenario, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
 ) -> tuple[fx.GraphModule, str]:
     torch.manual_seed(scenario.search.seed)
-    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0])
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
     settings = scenario.training
     key = content_hash({
         "recipe": _RECIPE, "source": backbone_source_hash(scenario.backbone), "data": data.fingerprint,
@@ -112,6 +121,8 @@ def _backbone(
     })
 
     def fit(on_step: Callable[[], None]) -> None:
+        # a wrong name, or a network that cannot be cut, should not cost a training
+        _split_points(trace(model.eval()), data, scenario)
         train_backbone(model, data, settings, scenario.search.seed, on_step)
 
     if scenario.weights is not None:
