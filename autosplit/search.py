@@ -224,7 +224,7 @@ def _finalist(run: _Run, plan: Plan, number: int, reuse: bool) -> _Finalist:
             torch.manual_seed(run.scenario.search.seed)  # dropout: whatever was drawn before, the same plan comes out
             finetune(network, prepared.teacher, prepared.data, settings, run.scenario.search.seed, advance)
             deployment = Deployment.fit(blueprint, network, prepared.data)
-        with suppress(OSError):  # a cache that cannot be written costs time, not results
+        with suppress(OSError, ConfigError):  # a cache that cannot be written costs time, not results
             path.parent.mkdir(parents=True, exist_ok=True)
             deployment.save(path)
     evaluation = deployment.evaluate(prepared.data, "validation")

@@ -1,6 +1,47 @@
-"""Settings of every test run."""
+"""Settings of every test run, and the one tiny search that many tests look at."""
+
+from __future__ import annotations
 
 import os
 
 # before torch is imported anywhere: see autosplit.cli.app.main
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """No test sees the user's cache, or leaves anything there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPLIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """Pictures, network and a finished search with the default agent, in a cache of its own."""
+    from autosplit.search import search
+    from tests.runs import make_world
+
+    made = make_world(tmp_path_factory.mktemp("world"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPLIT_CACHE", str(made.cache))
+        search(made.scenario(), made.run)
+    return made
+
+
+@pytest.fixture
+def warm(world, monkeypatch):
+    """The world with its trained networks at hand."""
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
+    return world
+
+
+@pytest.fixture(scope="session")
+def prepared(world):
+    """The world's scenario with trained networks."""
+    from autosplit.cache import Cache
+    from autosplit.training.prepare import prepare
+
+    return prepare(world.scenario(), cache=Cache(world.cache))

@@ -258,6 +258,9 @@ class Deployment:
 
         Returns:
             SHA-256 of the file.
+
+        Raises:
+            ConfigError: The file cannot be written.
         """
         # copied, since safetensors refuses tensors that share their memory
         tensors = {n: t.detach().clone(memory_format=torch.contiguous_format)
@@ -266,8 +269,11 @@ class Deployment:
         if self.tables is not None:
             tensors |= {_TABLES + n: torch.from_numpy(a.copy()) for n, a in self.tables.to_arrays().items()}
         temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary)
-        temporary.replace(path)
+        try:
+            save_file(tensors, temporary)
+            temporary.replace(path)
+        except (SafetensorError, OSError) as e:
+            raise ConfigError(f"cannot write {path}: {' '.join(str(e).split())}") from e
         return sha256_of(path)
 
     @classmethod
