@@ -240,7 +240,7 @@ def load_scenario(name: str = "default") -> Scenario:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"scenario {name!r}: no such file")
-        return Scenario.from_yaml(path.read_text(encoding="utf-8"), name)
+        return Scenario.from_yaml(path.read_text(encoding="utf-8", errors="replace"), name)
     if name not in list_scenarios():
         raise UnknownNameError("scenario", name, list_scenarios())
     file = resources.files("autosplit.configs") / "scenarios" / f"{name}.yaml"

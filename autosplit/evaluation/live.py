@@ -39,7 +39,7 @@ __all__ = ["LiveEvaluator"]
 
 _CALIBRATION_IMAGES = 256
 _PREDICTION_IMAGES = 128
-_CACHED_BYTES = 250e6
+_CACHED_BYTES = 150e6
 
 
 @dataclass(frozen=True)

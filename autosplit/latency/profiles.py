@@ -132,7 +132,7 @@ def load_profile(kind: type[P], name: str) -> P:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"{_FOLDERS[kind][0]} profile {name!r}: no such file")
-        return _parse(kind, path.read_text(encoding="utf-8"), name)
+        return _parse(kind, path.read_text(encoding="utf-8", errors="replace"), name)
     if name not in list_profiles(kind):
         raise UnknownNameError(_FOLDERS[kind][0], name, list_profiles(kind))
     profile: P = _packaged(kind, name)
