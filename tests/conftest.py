@@ -21,14 +21,19 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """Pictures, network and a finished search with the default agent, in a cache of its own."""
+    import torch
+
     from autosplit.search import search
     from tests.runs import make_world
 
     made = make_world(tmp_path_factory.mktemp("world"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # for all that follows, since sums of floats depend on it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(made.cache))
         search(made.scenario(), made.run)
-    return made
+    yield made
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -26,10 +26,12 @@ def network(num_classes, in_channels):
 AGENTS = """
 from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.ppo import PPOAgent, PPOSettings
+from autosplit.agents.trainer import PPOHyperparameters
 
 class Quick(PPOAgent):  # learns after a few measurements, and not for long
     def __init__(self, problem):
-        settings = PPOSettings(first=5, round=3, conditions=16, first_updates=2, updates=1, last_updates=2, draws=32)
+        settings = PPOSettings(first=5, round=3, conditions=16, first_updates=2, updates=1, last_updates=2, draws=32,
+                               ppo=PPOHyperparameters(episodes=32, epochs=1, hidden=(16,)))
         super().__init__(problem, settings)
 
 class Only(ExhaustiveAgent):

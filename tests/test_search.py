@@ -47,7 +47,8 @@ def f1_plans(run):
 
 def test_run_directory(world, result):
     names = {p.name for p in world.run.iterdir()}
-    assert names >= {"scenario.yaml", LEDGER_FILE, "best.json", "best.safetensors", "pareto.csv", "tradeoff.png", "policy"}
+    assert names >= {"scenario.yaml", LEDGER_FILE, "best.json", "best.safetensors", "pareto.csv", "tradeoff.png"}
+    assert (world.run / "policy").is_dir()
     assert Scenario.from_yaml((world.run / "scenario.yaml").read_text()) == result.scenario == world.scenario()
     with Image.open(world.run / "tradeoff.png") as picture:
         assert min(picture.size) > 200
@@ -154,8 +155,8 @@ def test_agents_without_learning(warm, tmp_path, agent):
 
 def test_exhaustive_ends_where_nothing_is_left(warm, tmp_path):
     small = {"space.sparsities": (0.0,), "space.widths": (2,), "space.bits": (2,), "space.grid_levels": 1}
-    scenario = warm.scenario(search__agent="exhaustive", search__evaluations=150, conditions__budget_ms=1e4).replace(**small)
-    found = search(scenario, tmp_path / "run")
+    scenario = warm.scenario(search__agent="exhaustive", search__evaluations=150, conditions__budget_ms=1e4)
+    found = search(scenario.replace(**small), tmp_path / "run")
     # PNG, two JPEGs, the whole network, and one code at each of stem, layer1, layer2, layer3
     assert found.provenance.evaluations == 8
     assert len({p.split for p in f1_plans(tmp_path / "run")}) == 6
@@ -368,7 +369,8 @@ def slow_search(world, *args):
     """A process of its own whose measurements take a while; gone in the end whatever happens."""
     command = [sys.executable, "-c", SLOW, "search", *map(str, args)]
     environment = os.environ | {"AUTOSPLIT_CACHE": str(world.cache), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             yield process
         finally:

@@ -49,7 +49,8 @@ class StoredEvaluator:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(measurement.model_dump_json() + "\n")
+                # a line of its own, whatever a killed process left at the end of the file
+                file.write(f"\n{measurement.model_dump_json()}\n")
         except OSError as e:  # a cache that cannot be written costs time, not results
             _log.warning("measurements are not kept for later searches: %s", e)
 
@@ -58,7 +59,7 @@ def _read(path: Path) -> list[Measurement]:
     if not path.is_file():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in filter(None, path.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
             found.append(Measurement.model_validate_json(line))
         except ValidationError:  # half a line of a process that was killed

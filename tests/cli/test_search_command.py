@@ -53,9 +53,10 @@ def test_runs_go_below_results_and_the_first_is_the_best(warm, tiny, tmp_path, m
 
 
 def test_options_and_set_change_the_scenario(warm, tiny):
-    run = invoke("search", *tiny, "--dry-run", "--json", "--quiet", "--budget-ms", 55, "--device", "stm32h7a3", "--edge",
-                 "edge-gpu", "--channel", "wifi4", "--agent", "random", "--evaluations", 77,
-                 "--set", "space.widths=[2]", "--set", "space.splits=[layer1]", "--set", "space.whole_on_edge=false")
+    run = invoke("search", *tiny, "--dry-run", "--json", "--quiet", "--budget-ms", 55,
+                 "--device", "stm32h7a3", "--edge", "edge-gpu", "--channel", "wifi4",
+                 "--agent", "random", "--evaluations", 77, "--set", "space.widths=[2]",
+                 "--set", "space.splits=[layer1]", "--set", "space.whole_on_edge=false")
     assert run.exit_code == 0, run.stderr
     said = json.loads(run.stdout)
     assert {k: said[k] for k in ("budget_ms", "device", "edge", "channel", "agent", "evaluations")} == {
@@ -231,8 +232,8 @@ def plugins(tmp_path):
 
 
 def test_latency_plugin(warm, tiny, plugins, tmp_path):
-    run = invoke("search", *tiny, "--agent", "random", "--evaluations", 3, "--latency-model", f"{plugins}:Flat", "--json",
-                 "--out", tmp_path / "run")
+    run = invoke("search", *tiny, "--agent", "random", "--evaluations", 3, "--latency-model", f"{plugins}:Flat",
+                 "--json", "--out", tmp_path / "run")
     assert run.exit_code == 0, run.stderr
     assert {row["latency"]["p95_ms"] for row in json.loads(run.stdout)["comparison"]} == {7.0}
     assert invoke("replay", tmp_path / "run").exit_code == 0
@@ -240,10 +241,10 @@ def test_latency_plugin(warm, tiny, plugins, tmp_path):
 
 @pytest.mark.parametrize(("name", "plan", "what"), [
     ("Raises", "layer2 | ", "raised KeyError: 'layer2'"),
-    ("Nan", "output | 0 % pruned | none", "returned uplink_ms = nan"),
-    ("Negative", "output | 0 % pruned | none", "returned uplink_ms = -1"),
-    ("Shape", "output | 0 % pruned | none", "return shape (1, 1)"),
-    ("Other", "output | 0 % pruned | none", "returned a float"),
+    ("Nan", "output' ", "returned uplink_ms = nan"),
+    ("Negative", "output' ", "returned uplink_ms = -1"),
+    ("Shape", "output' ", "return shape (1, 1)"),
+    ("Other", "output' ", "returned a float"),
 ])
 def test_latency_plugins_that_are_wrong(warm, tiny, plugins, out, name, plan, what):
     line = failure("search", *tiny, "--latency-model", f"{plugins}:{name}", *out)

@@ -28,14 +28,16 @@ class Scripted:
 
     def work(self, plan):
         payload = {"a": 1000.0, "b": 500.0}.get(plan.split, self.payload.get(plan))
-        return Workload(plan=plan, device=StageCost(conv_macs=1e6), payload_bytes_mean=payload, payload_bytes_p95=payload)
+        return Workload(plan=plan, device=StageCost(conv_macs=1e6), payload_bytes_mean=payload,
+                        payload_bytes_p95=payload)
 
     def workloads(self, plans):
         return [self.work(p) for p in plans]
 
     def measure(self, plans):
         self.measured.extend(plans)
-        return [Measurement(plan=p, accuracy=self.accuracy[p], workload=self.work(p), feature_bytes=3072.0) for p in plans]
+        return [Measurement(plan=p, accuracy=self.accuracy[p], workload=self.work(p), feature_bytes=3072.0)
+                for p in plans]
 
 
 def trivial(evaluator, splits=("a", "b"), qualities=(10, 50, 90)):
@@ -44,7 +46,8 @@ def trivial(evaluator, splits=("a", "b"), qualities=(10, 50, 90)):
 
 def test_the_smallest_jpeg_that_loses_two_points_at_most():
     found = trivial(Scripted({10: (0.8, 300.0), 50: (0.881, 600.0), 90: (0.9, 1200.0)}))
-    assert [b.name for b in found] == ["whole network on device", "raw image (PNG)", "JPEG q50", "split, no compression"]
+    names = [b.name for b in found]
+    assert names == ["whole network on device", "raw image (PNG)", "JPEG q50", "split, no compression"]
     assert found[2].measurement.plan == jpeg(50)
 
 
@@ -83,8 +86,8 @@ def test_latencies_are_the_models(prepared):
 
 
 def latency(p95_ms):
-    return LatencySummary(device_ms=1, encode_ms=0, uplink_ms=0, edge_ms=0, downlink_ms=0, p50_ms=p95_ms * 0.9, p95_ms=p95_ms,
-                          in_time=1.0, energy_mj=1.0)
+    return LatencySummary(device_ms=1, encode_ms=0, uplink_ms=0, edge_ms=0, downlink_ms=0, p50_ms=p95_ms * 0.9,
+                          p95_ms=p95_ms, in_time=1.0, energy_mj=1.0)
 
 
 def rows(chosen_ms=50.0, budget_ms=100.0):

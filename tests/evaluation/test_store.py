@@ -62,11 +62,11 @@ def test_each_measurement_is_on_disk_before_the_next(inner, plans, tmp_path):
     assert inner.asked == plans[3:]
 
 
-@pytest.mark.parametrize("damage", [b'{"plan": {"split"', b"\xff\xfe", b"", b"[]"])
+@pytest.mark.parametrize("damage", [b'{"plan": {"split"', b"\xff\xfe", b"[]"])
 def test_a_damaged_line_costs_one_measurement(inner, plans, tmp_path, damage, caplog):
     path = tmp_path / "store.jsonl"
     StoredEvaluator(inner, path).measure(plans)
-    lines = path.read_bytes().splitlines()
+    lines = [line for line in path.read_bytes().splitlines() if line]
     lines[2] = damage
     path.write_bytes(b"\n".join(lines) + b"\n")
     again = Counting()

@@ -15,5 +15,6 @@ def runs(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
         for kind in KINDS:
-            search(world.scenario(search__agent=world.agent(kind), search__evaluations=1, conditions__budget_ms=1e4), root / kind)
+            scenario = world.scenario(search__agent=world.agent(kind), conditions__budget_ms=1e4)
+            search(scenario.replace(search__evaluations=1), root / kind)
     return {kind: root / kind for kind in KINDS}

@@ -1,0 +1,56 @@
+"""bfloat16 training stays clear of oneDNN's kernel that writes beyond its memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from autosplit.training.loop import _WithoutNarrowStrides
+
+CRASH = """
+import torch
+from torch import nn
+from autosplit.training.loop import autocast
+for channels in (4, 6, 8, 12):  # odd batches on two threads
+    conv = nn.Conv2d(channels, 8, 1, 2, bias=False).to(memory_format=torch.channels_last)
+    x = torch.randn(33, channels, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
+    with autocast():
+        y = conv(x)
+    y.float().sum().backward()
+"""
+
+
+def test_narrow_strided_convolutions_leave_the_process_alive():
+    environment = {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True, check=False, timeout=300,
+                          env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("channels", "kernel", "stride", "padding", "groups"), [
+    (4, 1, 2, 0, 1), (4, 1, (2, 1), 0, 1), (4, 1, (1, 3), (0, 0), 1), (15, 1, 3, 0, 1), (8, 1, 2, 0, 4),
+    (4, 1, 2, 1, 1), (4, 3, 2, 1, 1), (16, 1, 2, 0, 1), (4, 1, 1, 0, 1),
+])
+@pytest.mark.parametrize("side", [7, 8])
+def test_the_result_is_the_same(channels, kernel, stride, padding, groups, side):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(channels, 8, kernel, stride, padding, groups=groups).double()
+    x = torch.randn(5, channels, side, side, dtype=torch.float64, requires_grad=True)
+    with _WithoutNarrowStrides():
+        y = conv(x)
+    assert torch.allclose(y, F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=groups))
+    expected = torch.autograd.grad(conv(x).square().sum(), (x, conv.weight))
+    for found, wanted in zip(torch.autograd.grad(y.square().sum(), (x, conv.weight)), expected, strict=True):
+        assert torch.allclose(found, wanted)
+
+
+def test_functions_called_another_way_are_left_alone():
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(8, 4, 1, 1)
+    expected = F.conv2d(x, weight, None, 2)
+    with _WithoutNarrowStrides():
+        for y in (F.conv2d(x, weight, None, 2), F.conv2d(x, weight, stride=2), F.conv2d(x, weight, None, 2, 0)):
+            assert torch.allclose(y, expected)
