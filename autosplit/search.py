@@ -38,6 +38,9 @@ from autosplit.training.prepare import Prepared, prepare
 __all__ = ["search"]
 
 _WEIGHTS = "best.safetensors"
+_KEY_FILE = "supernet.key"
+_MEASURING = 1  # raised when F1 measuring changes, so that older stored measurements are not taken for new ones
+_MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
 
 
 @dataclass
@@ -97,6 +100,7 @@ def search(
     with ledger, _nothing_left_behind(ledger, out, resume):
         start = time.perf_counter()
         prepared = prepare(scenario, progress, data_root=data_root)
+        _require_same_networks(out, prepared)
         run = _Run(scenario, out, progress, prepared, latency_model, objective, ledger)
         run.seconds["prepare"] = round(time.perf_counter() - start, 2)
         live = LiveEvaluator(prepared)
@@ -107,8 +111,7 @@ def search(
         with run.timed("search"):
             agent = _search_plans(run, evaluator)
         with run.timed("fine-tune"):
-            plans = _choose_finalists(run, agent.outcomes)
-            finalists = [_finalist(run, plan, k, reuse) for k, plan in enumerate(plans)]
+            finalists = _finalists(run, agent.outcomes, reuse)
         with run.timed("test"), progress.phase("read the test set"):
             result = _conclude(run, agent, baselines, finalists)
         _write(run, result, agent)
@@ -117,7 +120,9 @@ def search(
 
 def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
     if resume:
-        return Ledger.open(out, scenario)
+        ledger = Ledger.open(out, scenario)
+        (out / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")  # the total may have been raised
+        return ledger
     if (out / LEDGER_FILE).exists():
         raise ResumeError(f"{out} holds a run already; continue it with --resume {out}, or choose another --out")
     try:
@@ -129,6 +134,20 @@ def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
     return Ledger.create(out, scenario)
 
 
+def _require_same_networks(out: Path, prepared: Prepared) -> None:
+    """Refuse to mix measurements of other data or other weights into a run.
+
+    Raises:
+        ResumeError: The run was begun with another content of its data set, backbone or weights.
+    """
+    path = out / _KEY_FILE
+    recorded = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if recorded and recorded != prepared.supernet_key:
+        raise ResumeError(f"{out} was begun with other data or weights (supernet {recorded}, now "
+                          f"{prepared.supernet_key}); restore them, or start a new run with another --out")
+    path.write_text(prepared.supernet_key + "\n", encoding="utf-8")
+
+
 @contextmanager
 def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]:
     """Take a run back that ends before its first measurement, so that the corrected command can use the folder."""
@@ -137,7 +156,7 @@ def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[No
     except AutosplitError:
         if not resume and not len(ledger):
             ledger.close()
-            for name in (LEDGER_FILE, "scenario.yaml", ".lock"):
+            for name in (LEDGER_FILE, _KEY_FILE, "scenario.yaml", ".lock"):
                 (out / name).unlink(missing_ok=True)
             with suppress(OSError):  # it holds something else
                 out.rmdir()
@@ -146,8 +165,8 @@ def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[No
 
 def _store_path(run: _Run) -> Path:
     settings = run.scenario.search
-    key = content_hash({"supernet": run.prepared.supernet_key, "validation": settings.validation_images,
-                        "recalibration": settings.recalibration_images})
+    key = content_hash({"recipe": _MEASURING, "supernet": run.prepared.supernet_key,
+                        "validation": settings.validation_images, "recalibration": settings.recalibration_images})
     return run.prepared.cache.root / "measurements" / f"{key}.jsonl"
 
 
@@ -179,8 +198,18 @@ def _search_plans(run: _Run, evaluator: Evaluator) -> Agent:
     return agent
 
 
-def _choose_finalists(run: _Run, outcomes: Sequence[Outcome]) -> list[Plan]:
-    """The best feasible plans, one for each pruned head: fine-tuning changes what a head can do, not its cost.
+def _finalists(run: _Run, outcomes: Sequence[Outcome], reuse: bool) -> list[_Finalist]:
+    """Fine-tune the best plans; go on to the next ones as long as every payload so far grew beyond the budget."""
+    wanted, found = run.scenario.search.finalists, list[_Finalist]()
+    for number, plan in enumerate(_ranked_heads(outcomes)[: _MOST_TRIES * wanted]):
+        if number >= wanted and any(f.outcome.feasible for f in found):
+            break
+        found.append(_finalist(run, plan, number, reuse))
+    return found
+
+
+def _ranked_heads(outcomes: Sequence[Outcome]) -> list[Plan]:
+    """Feasible plans, best first, one for each pruned head: fine-tuning changes what a head can do, not its cost.
 
     Where none is feasible, the least infeasible one alone.
     """
@@ -190,7 +219,7 @@ def _choose_finalists(run: _Run, outcomes: Sequence[Outcome]) -> list[Plan]:
     chosen: dict[tuple[object, ...], Plan] = {}
     for outcome in sorted(feasible, key=lambda o: -o.reward):
         chosen.setdefault((outcome.plan.split, outcome.plan.sparsity), outcome.plan)
-    return list(chosen.values())[: run.scenario.search.finalists]
+    return list(chosen.values())
 
 
 # --- finalists -----------------------------------------------------------------------------------------------------

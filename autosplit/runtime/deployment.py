@@ -7,6 +7,7 @@ range-coded to a payload on the device side, and the edge side sees nothing but 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,7 +269,7 @@ class Deployment:
         tensors |= {"input.mean": self.mean, "input.std": self.std}
         if self.tables is not None:
             tensors |= {_TABLES + n: torch.from_numpy(a.copy()) for n, a in self.tables.to_arrays().items()}
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             save_file(tensors, temporary)
             temporary.replace(path)
