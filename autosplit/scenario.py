@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from autosplit.errors import ConfigError, UnknownNameError
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, first_error, load_profile
+from autosplit.latency.profiles import ChannelProfile, DeviceProfile, first_error, load_profile, parse_yaml
 
 __all__ = ["Conditions", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings", "list_scenarios",
            "load_scenario"]
@@ -174,14 +174,7 @@ class Scenario(_Frozen):
         Raises:
             ConfigError: No YAML, a missing or unknown key, or a value that makes no sense.
         """
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as e:
-            raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(e).split())}") from e
-        try:
-            return cls.model_validate(data)
-        except ValidationError as e:
-            raise ConfigError(f"{origin}: {first_error(e)}") from e
+        return parse_yaml(cls, text, origin)
 
     def replace(self, **changes: Any) -> Scenario:
         """A validated copy with other values; keys may be dotted (`conditions.budget_ms`).

@@ -24,6 +24,7 @@ __all__ = [
     "channel_statistics",
     "content_fingerprint",
     "in_batches",
+    "normalise",
 ]
 
 SplitName = Literal["train", "calibration", "validation", "test"]
@@ -109,9 +110,7 @@ class ImageDataset:
         Args:
             images: uint8 or float, shape (N, C, H, W), on any device; left unchanged.
         """
-        x = images.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255.0)
-        mean, std = (t.to(x.device).view(1, -1, 1, 1) for t in (self.mean, self.std))
-        return x.sub_(mean).div_(std)
+        return normalise(images, self.mean, self.std)
 
     def stored_files(
         self,
@@ -159,6 +158,13 @@ class ImageDataset:
         """
         decoded = decode_images(self.stored_files(split, "jpeg", quality, limit))
         return Split(decoded, self.split(split).labels[:limit])
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images in 0..255 (N, C, H, W) as float32, channels last: (images / 255 - mean) / std by channel."""
+    x = images.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255.0)
+    mean, std = (t.to(x.device).view(1, -1, 1, 1) for t in (mean, std))
+    return x.sub_(mean).div_(std)
 
 
 def in_batches(tensor: Tensor, size: int) -> Iterator[Tensor]:

@@ -105,6 +105,7 @@ class ChannelProfile(_Frozen):
 
 
 P = TypeVar("P", DeviceProfile, ChannelProfile)
+Model = TypeVar("Model", bound=BaseModel)
 _FOLDERS: dict[type[BaseModel], tuple[str, str]] = {
     DeviceProfile: ("device", "devices"),
     ChannelProfile: ("channel", "channels"),
@@ -132,7 +133,7 @@ def load_profile(kind: type[P], name: str) -> P:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"{_FOLDERS[kind][0]} profile {name!r}: no such file")
-        return _parse(kind, path.read_text(encoding="utf-8", errors="replace"), name)
+        return parse_yaml(kind, path.read_text(encoding="utf-8", errors="replace"), name)
     if name not in list_profiles(kind):
         raise UnknownNameError(_FOLDERS[kind][0], name, list_profiles(kind))
     profile: P = _packaged(kind, name)
@@ -142,10 +143,20 @@ def load_profile(kind: type[P], name: str) -> P:
 @cache
 def _packaged(kind: type[P], name: str) -> P:
     file = resources.files("autosplit.configs") / _FOLDERS[kind][1] / f"{name}.yaml"
-    return _parse(kind, file.read_text(encoding="utf-8"), name)
+    return parse_yaml(kind, file.read_text(encoding="utf-8"), name)
 
 
-def _parse(kind: type[P], text: str, origin: str) -> P:
+def parse_yaml(kind: type[Model], text: str, origin: str) -> Model:
+    """A frozen object out of YAML.
+
+    Args:
+        kind: Class of the object.
+        text: YAML.
+        origin: Name of the source for error messages.
+
+    Raises:
+        ConfigError: No YAML, a missing or unknown key, or a value that makes no sense.
+    """
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as e:

@@ -25,7 +25,7 @@ from autosplit.compression.codecs import Decoder, Encoder, Quantiser
 from autosplit.compression.entropy import FrequencyTables, PayloadCoder
 from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
-from autosplit.datasets.base import ImageDataset, SplitName, in_batches
+from autosplit.datasets.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.datasets.stored import decode_images, encode_images
 from autosplit.errors import ConfigError, ResultError
 from autosplit.evaluation.cost import stage_cost
@@ -248,9 +248,7 @@ class Deployment:
         return Evaluation(correct, len(split), np.array(sizes, dtype=np.int64), digest.hexdigest())
 
     def _normalise(self, images: Tensor) -> Tensor:
-        x = images.to(torch.float32) / 255.0
-        x = (x - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
-        return x.contiguous(memory_format=torch.channels_last)
+        return normalise(images, self.mean, self.std)
 
     # --- storage --------------------------------------------------------------------------------------------------
 
