@@ -7,12 +7,12 @@ holds no milliseconds, and a latency model never sees an accuracy.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["INPUT", "OUTPUT", "RESULT_BYTES", "CodecSetting", "Fidelity", "LatencySummary", "Measurement", "Outcome",
-           "Plan", "StageCost", "Workload"]
+__all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "CodecSetting", "Fidelity", "LatencySummary",
+           "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
 
 INPUT = "input"
 """Split point with the whole network on the edge: the device sends the stored image."""
@@ -20,10 +20,15 @@ INPUT = "input"
 OUTPUT = "output"
 """Split point with the whole network on the device: nothing crosses the channel."""
 
+DEFAULT_CODEC = "nested"
+"""The codec that labels leave unnamed."""
+
 RESULT_BYTES = 4.0
 """Bytes of the edge's answer: a class number and its confidence."""
 
 Fidelity = Literal["F1", "F2", "F3"]
+
+_CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-body": {"quality"}}
 
 
 class _Frozen(BaseModel):
@@ -34,24 +39,34 @@ class CodecSetting(_Frozen):
     """How the tensor at the cut becomes bytes.
 
     Attributes:
-        kind: `code` = learned codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is;
-            `png`, `jpeg` = the stored image (split point `input` only); `none` = nothing is sent (`output`).
+        kind: `code` = a codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is;
+            `png`, `jpeg` = the stored image, `jpeg-body` = the JPEG file without what all files of its size and
+            quality share (all three at split point `input` only); `none` = nothing is sent (`output`).
+        family: Name of the codec (`code` only).
         width: Channels of the code (`code` only).
         grid: Height of the code in cells (`code` only); 1 for a feature without spatial extent.
         bits: Bits a quantised value has before entropy coding (`code` only).
-        quality: JPEG quality, 1 to 95 (`jpeg` only).
+        quality: JPEG quality, 1 to 95 (`jpeg` and `jpeg-body` only).
     """
 
-    kind: Literal["code", "raw", "png", "jpeg", "none"]
+    kind: Literal["code", "raw", "png", "jpeg", "jpeg-body", "none"]
+    family: str | None = None
     width: int | None = Field(default=None, ge=1)
     grid: int | None = Field(default=None, ge=1)
     bits: int | None = Field(default=None, ge=1, le=8)
     quality: int | None = Field(default=None, ge=1, le=95)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_family(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") == "code" and data.get("family") is None:
+            return {**data, "family": DEFAULT_CODEC}
+        return data
+
     @model_validator(mode="after")
     def _fields_of_kind(self) -> CodecSetting:
-        wanted = {"code": {"width", "grid", "bits"}, "jpeg": {"quality"}}.get(self.kind, set())
-        given = {n for n in ("width", "grid", "bits", "quality") if getattr(self, n) is not None}
+        wanted = _CODEC_FIELDS.get(self.kind, set())
+        given = {n for n in ("family", "width", "grid", "bits", "quality") if getattr(self, n) is not None}
         if given != wanted:
             raise ValueError(f"codec kind {self.kind!r} takes {sorted(wanted) or 'no further fields'}, "
                              f"got {sorted(given) or 'none'}")
@@ -59,10 +74,13 @@ class CodecSetting(_Frozen):
 
     @property
     def label(self) -> str:
-        """Short text for tables, such as `8ch x 4x4 x 2b` or `jpeg q75`."""
+        """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `jpeg q75 without headers`."""
         if self.kind == "code":
-            return f"{self.width}ch {self.grid}x{self.grid} {self.bits}b"
-        return f"jpeg q{self.quality}" if self.kind == "jpeg" else self.kind
+            family = "" if self.family == DEFAULT_CODEC else f"{self.family} "
+            return f"{family}{self.width}ch {self.grid}x{self.grid} {self.bits}b"
+        if self.quality is None:
+            return self.kind
+        return f"jpeg q{self.quality}" + (" without headers" if self.kind == "jpeg-body" else "")
 
 
 class Plan(_Frozen):
@@ -84,7 +102,7 @@ class Plan(_Frozen):
         levels = self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
         if not all(0.0 <= s < 1.0 for s in levels):
             raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity}")
-        allowed = {INPUT: {"png", "jpeg"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
+        allowed = {INPUT: {"png", "jpeg", "jpeg-body"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
         if self.codec.kind not in allowed:
             raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
                              f"got {self.codec.kind!r}")

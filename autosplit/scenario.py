@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from autosplit.errors import ConfigError, UnknownNameError
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, first_error, load_profile, parse_yaml
+from autosplit.plan import DEFAULT_CODEC
 
 __all__ = ["Conditions", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings", "list_scenarios",
            "load_scenario"]
@@ -62,9 +63,10 @@ class SearchSpace(_Frozen):
         whole_on_device: Whether running everything on the device (split point `output`) is a candidate.
         sparsities: Levels of structured pruning of the head.
         widths: Channels of the code.
-        grid_levels: How many halvings of the code's grid are offered, the full grid included.
+        grid_levels: How many halvings of the code's grid are offered, the full grid included; `None` = down to one
+            cell.
         bits: Bits of a quantised value before entropy coding.
-        max_grid: Upper bound of the full code grid's height, in cells.
+        max_grid: Upper bound of the full code grid's larger side, in cells; `None` = the feature's own size.
         jpeg_qualities: Qualities offered at split point `input`, beside PNG.
     """
 
@@ -72,10 +74,10 @@ class SearchSpace(_Frozen):
     whole_on_edge: bool = True
     whole_on_device: bool = True
     sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875)
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8, 16, 32)
-    grid_levels: int = Field(default=3, ge=1)
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16, 32)
+    grid_levels: int | None = Field(default=None, ge=1)
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
-    max_grid: int = Field(default=8, ge=1)
+    max_grid: int | None = Field(default=None, ge=1)
     jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=95)], ...] = (10, 30, 50, 75, 90, 95)
 
     @field_validator("sparsities", "widths", "bits", "jpeg_qualities")
@@ -94,16 +96,21 @@ class TrainingSettings(_Frozen):
         backbone_lr: Peak learning rate of the backbone (SGD, one-cycle).
         supernet_epochs: Epochs of the supernet.
         supernet_lr: Peak learning rate of the supernet.
+        codec_steps: Steps of a codec's own training at each split point, with the backbone frozen, for families that
+            have such phases (`nested` has none).
         finetune_epochs: Epochs of a finalist's fine-tuning (F3).
+        finetune_patience: Epochs of fine-tuning without a better validation accuracy after which it ends.
         finetune_lr: Peak learning rate of fine-tuning.
         batch_size: Images of a step.
     """
 
     backbone_epochs: int = Field(default=10, ge=1)
     backbone_lr: float = Field(default=0.2, gt=0)
-    supernet_epochs: int = Field(default=4, ge=1)
-    supernet_lr: float = Field(default=0.05, gt=0)
+    supernet_epochs: int = Field(default=6, ge=1)
+    supernet_lr: float = Field(default=0.1, gt=0)
+    codec_steps: int = Field(default=200, ge=1)
     finetune_epochs: int = Field(default=2, ge=1)
+    finetune_patience: int = Field(default=3, ge=1)
     finetune_lr: float = Field(default=0.02, gt=0)
     batch_size: int = Field(default=128, ge=2)
 
@@ -137,7 +144,7 @@ class Scenario(_Frozen):
         weights: Path of a safetensors file with the backbone's weights, or `None` to train it.
         dataset: Name of a data set, or `image-folder:PATH`.
         image_size: Height and width that images of a folder are brought to; `None` = the data set's own.
-        codec: Name of the codec family.
+        codecs: Names of the codec families on offer, such as `nested`, `aecnn`, `bottlenet++`, `jalad`.
         conditions: Device, edge, channel, budget.
         latency_model: Name, `package.module:Name` or `path/to/file.py:Name`.
         objective: Name of the reward in `autosplit.objective`.
@@ -151,7 +158,7 @@ class Scenario(_Frozen):
     weights: str | None = None
     dataset: str
     image_size: int | None = Field(default=None, ge=8)
-    codec: str = "nested"
+    codecs: tuple[str, ...] = Field(default=(DEFAULT_CODEC,), min_length=1)
     conditions: Conditions
     latency_model: str = "analytic"
     objective: str = "in-time-accuracy"

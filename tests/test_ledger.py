@@ -291,8 +291,8 @@ def test_resume_may_raise_the_number_of_evaluations(run, scenario):
 def test_scenario_of_an_earlier_version_names_the_missing_key(run, scenario):
     fill(run, scenario, 1)
     path = run / LEDGER_FILE
-    path.write_text(path.read_text().replace('"max_grid":8,', ""))
-    with pytest.raises(ResumeError, match=r"space\.max_grid was absent, now 8"):
+    path.write_text(path.read_text().replace('"codec_steps":200,', ""))
+    with pytest.raises(ResumeError, match=r"training\.codec_steps was absent, now 200"):
         Ledger.open(run, scenario)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from autosplit.compression.codecs import Decoder, Encoder, Quantiser
+from autosplit.compression.codecs.base import Quantiser
 from autosplit.compression.quantise import dequantise, quantise
 
 __all__ = ["SplitNetwork", "recalibrate"]
@@ -28,9 +28,9 @@ class SplitNetwork(nn.Module):
         self,
         head: nn.Module,
         tail: nn.Module,
-        encoder: Encoder | None = None,
+        encoder: nn.Module | None = None,
         quantiser: Quantiser | None = None,
-        decoder: Decoder | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.head, self.tail = head, tail
@@ -57,14 +57,15 @@ class SplitNetwork(nn.Module):
         return self.tail(self.decoder(code))  # type: ignore[no-any-return]
 
 
-def _batch_norms(module: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+def _statistics(module: nn.Module) -> Iterator[nn.Module]:
+    """Layers that keep statistics of what they saw: batch norms, and the ranges of plain quantisers."""
     for m in module.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats:
+        if hasattr(m, "reset_running_stats") and getattr(m, "track_running_stats", True):
             yield m
 
 
 def recalibrate(network: nn.Module, images: Tensor, batch_size: int = 128) -> None:
-    """Estimate batch-norm statistics anew, as the average over batches of `images`.
+    """Estimate the statistics of batch norms (and ranges) anew, as the average over batches of `images`.
 
     A network with weights inherited from a supernet has statistics of other plans; without new ones its
     accuracy says nothing (Li et al. 2020, EagleEye, arXiv 2007.02491).
@@ -75,17 +76,17 @@ def recalibrate(network: nn.Module, images: Tensor, batch_size: int = 128) -> No
         batch_size: Images of a batch.
     """
     network.eval()
-    norms = list(_batch_norms(network))
-    momenta = [m.momentum for m in norms]
-    for m in norms:
-        m.reset_running_stats()
-        m.momentum = None  # cumulative average over the batches
+    layers = list(_statistics(network))
+    momenta = [getattr(m, "momentum", None) for m in layers]
+    for m in layers:
+        m.reset_running_stats()  # type: ignore[operator]
+        m.momentum = None  # type: ignore[assignment]  # cumulative average over the batches
         m.train()
     with torch.inference_mode():
         for batch in _full_batches(images, batch_size):
             network(batch)
-    for m, momentum in zip(norms, momenta, strict=True):
-        m.momentum = momentum
+    for m, momentum in zip(layers, momenta, strict=True):
+        m.momentum = momentum  # type: ignore[assignment]
     network.eval()
 
 

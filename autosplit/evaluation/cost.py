@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from autosplit.compression.int8_layers import Int8Conv2d, Int8Layer
 from autosplit.modes import evaluation_mode
 from autosplit.plan import StageCost
 
@@ -56,6 +57,12 @@ class _Counter(fx.Interpreter):
             self._convolution(inputs, module.weight, module.bias, module.groups, out, transposed=True)
         elif isinstance(module, nn.Linear):
             self._linear(module.weight, module.bias, out)
+        elif isinstance(module, Int8Layer):
+            bias = module.bias if module.own_bias else None  # a folded batch norm counts as nothing, in float too
+            if isinstance(module, Int8Conv2d):
+                self._convolution(inputs, module.weight, bias, module.groups, out)
+            else:
+                self._linear(module.weight, bias, out)
         elif isinstance(module, _POOLS):
             self._operator(out)
 
@@ -102,11 +109,11 @@ def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
     Returns:
         Counts for batch size 1.
     """
-    # a lone layer would be traced into, down to the functions that it is made of
-    graph = module if isinstance(module, fx.GraphModule) else fx.symbolic_trace(nn.Sequential(module))
-    counter = _Counter(graph)
-    device = next((p.device for p in graph.parameters()), None)
-    with evaluation_mode(graph), torch.inference_mode():
+    with evaluation_mode(module), torch.inference_mode():  # traced as it will run: noise is for training
+        # a lone layer would be traced into, down to the functions that it is made of
+        graph = module if isinstance(module, fx.GraphModule) else fx.symbolic_trace(nn.Sequential(module))
+        counter = _Counter(graph)
+        device = next((p.device for p in graph.parameters()), None)
         counter.run(torch.zeros(1, *shape, device=device))
     totals: dict[str, Any] = dict(counter.totals)
     totals["operators"] = int(totals["operators"])

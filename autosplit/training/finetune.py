@@ -1,21 +1,31 @@
-"""Fine-tuning of a finalist (F3): a hard-pruned plan with weights of its own, taught by the untouched backbone."""
+"""Fine-tuning of a plan (F2, F3): hard-pruned, with weights of its own, taught by the untouched backbone.
+
+After each epoch the network is scored on validation images and the best weights are kept; training ends when `patience`
+epochs bring nothing better. The state after each epoch can be kept in a cache, and a fine-tuning that was killed goes
+on from there with the result of one that was not.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from autosplit.cache import Cache
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.datasets.base import ImageDataset
 from autosplit.scenario import TrainingSettings
-from autosplit.training.loop import Batch, Teacher, distillation_loss, train
+from autosplit.training.loop import Batch, Memory, Teacher, accuracy, distillation_loss, steps_per_epoch, train
 
 __all__ = ["finetune"]
 
 _CODEC_LR = 2.0
 _LIMIT_LR = 0.1
 _STATISTICS_IMAGES = 2048
+_KIND = "partial"
 
 
 def finetune(
@@ -25,28 +35,89 @@ def finetune(
     settings: TrainingSettings,
     seed: int,
     on_step: Callable[[], None] = lambda: None,
+    *,
+    cache: Cache | None = None,
+    key: str = "",
 ) -> None:
     """Train a plan in place, through its quantiser, and estimate its batch-norm statistics afterwards.
 
     Args:
         network: Extracted from a supernet; left in evaluation mode.
         teacher: The untouched backbone.
-        data: Its training part is used.
-        settings: Epochs, learning rate, batch size.
+        data: Its training part is trained on; its validation part chooses the epoch.
+        settings: Epochs, patience, learning rate, batch size.
         seed: Order and augmentation.
         on_step: Called after each step.
+        cache: Where the state after each epoch is kept; `None` = nowhere.
+        key: Hash of whatever determines this fine-tuning.
     """
 
     def loss(batch: Batch) -> Tensor:
         return distillation_loss(network(batch.images), batch.labels, teacher(batch))
 
-    network.train()
     lr = settings.finetune_lr
-    named = dict(network.named_parameters())
+    named = {n: p for n, p in network.named_parameters() if p.requires_grad}
     limits = [p for n, p in named.items() if n.endswith("limit")]
     codec = [p for n, p in named.items() if n.startswith(("encoder.", "decoder."))]
     rest = [p for n, p in named.items() if n.startswith(("head.", "tail."))]
     groups = [(g, r) for g, r in ((rest, lr), (codec, lr * _CODEC_LR), (limits, lr * _LIMIT_LR)) if g]
-    train(data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=seed,
-          weight_decay=1e-4, on_step=on_step)
+    course = _Course(network, data, settings, cache, key)
+    done, memory = course.restore()
+    for _ in range(done * steps_per_epoch(data, settings.batch_size)):
+        on_step()
+    network.train()
+    if not course.over:
+        train(data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=seed,
+              weight_decay=1e-4, on_step=on_step, on_epoch=course.after_epoch, done=done, memory=memory)
+    network.load_state_dict(course.best)
     recalibrate(network, data.normalise(data.train.images[:_STATISTICS_IMAGES]), settings.batch_size)
+
+
+@dataclass
+class _Course:
+    """What happened so far: the best weights, how long ago they were, and the file that holds both."""
+
+    network: SplitNetwork
+    data: ImageDataset
+    settings: TrainingSettings
+    cache: Cache | None
+    key: str
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_accuracy: float = -1.0
+    waited: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether training has gone on for long enough without getting better."""
+        return self.waited >= self.settings.finetune_patience
+
+    def after_epoch(self, done: int, memory: Memory) -> bool:
+        """Score, remember, store; says whether to go on."""
+        found = accuracy(self.network, self.data, self.data.validation)
+        self.network.train()
+        if found > self.best_accuracy:
+            self.best, self.best_accuracy, self.waited = copy.deepcopy(self.network.state_dict()), found, 0
+        else:
+            self.waited += 1
+        if self.cache is not None and done < self.settings.finetune_epochs:
+            self._store(self.cache, done, memory())
+        return not self.over
+
+    def _store(self, cache: Cache, done: int, memory: list[Tensor]) -> None:
+        state = {f"network.{n}": t for n, t in self.network.state_dict().items()}
+        state |= {f"best.{n}": t for n, t in self.best.items()}
+        state |= {f"memory.{i:05d}": t for i, t in enumerate(memory)}
+        figures = torch.tensor([done, self.waited, self.best_accuracy], dtype=torch.float64)
+        cache.save(_KIND, self.key, {**state, "figures": figures}, {"kind": "interrupted fine-tuning"})
+
+    def restore(self) -> tuple[int, list[Tensor] | None]:
+        """Go back to the state that was stored last: epochs done, and the optimiser's memory."""
+        found = self.cache.load(_KIND, self.key) if self.cache is not None else None
+        if found is None:
+            return 0, None
+        done, waited, self.best_accuracy = found["figures"].tolist()
+        self.waited = int(waited)
+        self.best = {n.removeprefix("best."): t for n, t in found.items() if n.startswith("best.")}
+        self.network.load_state_dict({n.removeprefix("network."): t for n, t in found.items()
+                                      if n.startswith("network.")})
+        return int(done), [found[n] for n in sorted(found) if n.startswith("memory.")]

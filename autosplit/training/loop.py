@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,13 @@ from autosplit.modes import evaluation_mode
 __all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "train"]
 
 _NARROW = 16
+_SMALL_KERNEL = 3
+_LEAST_STEPS = 4  # below, the schedule of torch divides by zero
 _NO_PADDING = (0, (0, 0), "valid")
+_EPOCHS_A_SEED = 100_003  # seeds of epochs, far apart for seeds that lie close
+
+Memory = Callable[[], list[Tensor]]
+"""Gives the optimiser's memory at the time of the call."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,17 @@ def autocast() -> Iterator[None]:
     if not supported():
         yield
         return
-    with torch.autocast("cpu", dtype=torch.bfloat16), _WithoutNarrowStrides():
+    with torch.autocast("cpu", dtype=torch.bfloat16), _AroundKernels():
         yield
 
 
-class _WithoutNarrowStrides(TorchFunctionMode):
-    """Leaves out the pixels that a narrow strided 1x1 convolution does not read, before it instead of in it.
+class _AroundKernels(TorchFunctionMode):
+    """Keeps out of two bfloat16 kernels of oneDNN 3.13 (in torch 2.15).
 
-    The result is the same. oneDNN's bfloat16 kernel for the weight gradient of such a convolution (fewer than 16 input
-    channels, a batch that does not divide by the threads) writes beyond its memory: oneDNN 3.13 in torch 2.15.
+    The one for the weight gradient of a strided 1x1 convolution of fewer than 16 input channels writes beyond its
+    memory when the batch does not divide by the threads; so the pixels that such a convolution does not read are left
+    out before it instead of in it. Those for the gradients of depthwise convolutions with a stride or a 5x5 kernel take
+    up to seven times as long as in float32; so these are computed in float32.
     """
 
     def __torch_function__(
@@ -66,7 +75,16 @@ class _WithoutNarrowStrides(TorchFunctionMode):
             narrow = weight.shape[2:] == (1, 1) and weight.shape[1] < _NARROW
             if narrow and padding in _NO_PADDING and isinstance(stride, tuple) and stride != (1, 1):
                 args = (x[:, :, :: stride[0], :: stride[1]], weight, bias, (1, 1), padding, *rest)
+            elif _slow(x, weight, stride) and torch.is_autocast_enabled("cpu"):
+                with torch.autocast("cpu", enabled=False):
+                    return func(x.float(), weight.float(), bias, stride, padding, *rest, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _slow(x: Tensor, weight: Tensor, stride: Any) -> bool:
+    """Whether this is a depthwise convolution with a stride or a large kernel."""
+    depthwise = weight.shape[1] == 1 and weight.shape[0] == x.shape[1] > 1
+    return depthwise and (tuple(stride) != (1, 1) or weight.shape[-1] > _SMALL_KERNEL)
 
 
 def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -91,7 +109,9 @@ def train(
     seed: int,
     weight_decay: float = 5e-4,
     on_step: Callable[[], None] = lambda: None,
-    on_epoch: Callable[[int], None] = lambda _: None,
+    on_epoch: Callable[[int, Memory], bool] = lambda done, memory: True,  # noqa: ARG005
+    done: int = 0,
+    memory: Sequence[Tensor] | None = None,
 ) -> None:
     """Minimise a loss by SGD with Nesterov momentum under a one-cycle schedule (Smith 2018, arXiv 1803.09820).
 
@@ -104,17 +124,25 @@ def train(
         seed: Order and augmentation.
         weight_decay: L2 penalty.
         on_step: Called after each step.
-        on_epoch: Called with the number of epochs done.
+        on_epoch: Called with the number of epochs done and a function that gives the optimiser's memory; what it
+            returns says whether to go on.
+        done: Epochs that an interrupted call has done already. With the parameters and `memory` as they were then, the
+            result is that of a call that was not interrupted.
+        memory: The optimiser's memory after `done` epochs, one tensor a parameter in the order of `groups`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    parameters = [p for group, _ in groups for p in group]
     optimiser = torch.optim.SGD(
         [{"params": list(p), "lr": lr} for p, lr in groups], momentum=0.9, nesterov=True, weight_decay=weight_decay
     )
-    parameters = [p for group, _ in groups for p in group]
-    steps = max(2, epochs * steps_per_epoch(data, batch_size))
+    per_epoch = steps_per_epoch(data, batch_size)
+    steps = max(_LEAST_STEPS, epochs * per_epoch)
     rates = [lr for _, lr in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1, pct_start=0.25)
-    for epoch in range(epochs):
+    _go_on(optimiser, schedule, parameters, memory, done * per_epoch)
+    for epoch in range(done, epochs):
+        # order, dropout and noise of its own for each epoch, so that training can go on from any of them
+        generator = torch.Generator().manual_seed(seed * _EPOCHS_A_SEED + epoch)
+        torch.manual_seed(seed * _EPOCHS_A_SEED + epoch)
         for batch in batches(data, batch_size, generator):
             with autocast():
                 value = loss(batch)
@@ -124,7 +152,27 @@ def train(
             optimiser.step()
             schedule.step()
             on_step()
-        on_epoch(epoch + 1)
+        if not on_epoch(epoch + 1, lambda: _memory(optimiser, parameters)):
+            break
+
+
+def _memory(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Momentum of each parameter; zeros for one that had no gradient yet."""
+    found = [optimiser.state[p].get("momentum_buffer") for p in parameters]
+    return [torch.zeros_like(p) if m is None else m for p, m in zip(parameters, found, strict=True)]
+
+
+def _go_on(
+    optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
+    parameters: Sequence[nn.Parameter], memory: Sequence[Tensor] | None, steps: int,
+) -> None:
+    """Bring a fresh optimiser and schedule to where an interrupted training was."""
+    for parameter, momentum in zip(parameters, memory or [], strict=bool(memory)):
+        optimiser.state[parameter]["momentum_buffer"] = momentum.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch expects a step of the optimiser before each of the schedule
+        for _ in range(steps):
+            schedule.step()
 
 
 def steps_per_epoch(data: ImageDataset, batch_size: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,19 +13,19 @@ from torch import Tensor, fx, nn
 from autosplit.backbones.loading import backbone_source_hash, build_backbone, load_weights
 from autosplit.backbones.splitting import SplitPoint, find_split_points, select_split_points, trace
 from autosplit.cache import Cache
-from autosplit.compression import load_codec
 from autosplit.datasets import ImageDataset, load_dataset
-from autosplit.errors import DataError
+from autosplit.errors import ConfigError, DataError
 from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.scenario import Scenario, content_hash
 from autosplit.training.backbone import train_backbone
+from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import Teacher, steps_per_epoch
 from autosplit.training.supernet import Supernet, train_supernet
 
 __all__ = ["Prepared", "prepare", "untrained"]
 
-_RECIPE = 2  # raised when training changes, so that older cached weights are not taken for new ones
-_SAMPLE_IMAGES = 64
+_RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
+_SAMPLE_IMAGES = 256
 _SHOWN_NOTES = 4
 
 
@@ -89,7 +89,10 @@ def _prepare(
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
         advance(0, note="; ".join(data.notes[:_SHOWN_NOTES]))
     _check_size(data)
-    backbone, backbone_key = _backbone(scenario, data, progress, cache, trains)
+    torch.manual_seed(scenario.search.seed)
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
+    data = _as_expected(model, data)
+    backbone, backbone_key = _backbone(scenario, model, data, progress, cache, trains)
     teacher = Teacher(backbone, data)
     points = _split_points(backbone, data, scenario)
     supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, teacher, points, progress, cache, trains)
@@ -103,16 +106,29 @@ def _split_points(backbone: fx.GraphModule, data: ImageDataset, scenario: Scenar
     return tuple(p for p in points if wanted != "all" or len(p.shape) == 3)
 
 
+def _as_expected(model: nn.Module, data: ImageDataset) -> ImageDataset:
+    """The data set, its images normalised as pretrained weights expect them where a backbone says how.
+
+    A backbone says so by attributes `input_mean` and `input_std`: one value a channel, for images in [0, 1].
+    """
+    mean, std = getattr(model, "input_mean", None), getattr(model, "input_std", None)
+    if mean is None or std is None:
+        return data
+    found = torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+    if any(t.shape != (data.shape[0],) for t in found) or not bool((found[1] > 0).all()):
+        raise ConfigError(f"backbone {type(model).__name__}: input_mean and input_std must hold one value for each of "
+                          f"{data.shape[0]} channels, the latter above 0; got {mean} and {std}")
+    return replace(data, mean=found[0], std=found[1])
+
+
 def _check_size(data: ImageDataset) -> None:
     if len(data.train) < 2:
         raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
 
 
 def _backbone(
-    scenario: Scenario, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
+    scenario: Scenario, model: nn.Module, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
 ) -> tuple[fx.GraphModule, str]:
-    torch.manual_seed(scenario.search.seed)
-    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
     settings = scenario.training
     key = content_hash({
         "recipe": _RECIPE, "source": backbone_source_hash(scenario.backbone), "data": data.fingerprint,
@@ -149,19 +165,20 @@ def _supernet(
     space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
     key = content_hash({
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
-        "codec": scenario.codec, "epochs": settings.supernet_epochs, "lr": settings.supernet_lr,
+        "codecs": scenario.codecs, "codec_steps": settings.codec_steps, "epochs": settings.supernet_epochs,
+        "lr": settings.supernet_lr,
         "batch": settings.batch_size, "seed": scenario.search.seed,
     })
-    codec = load_codec(scenario.codec)
     with progress.phase("find prunable channels"):
         torch.manual_seed(scenario.search.seed)
         sample = data.normalise(data.train.images[:_SAMPLE_IMAGES])
-        supernet = Supernet(backbone, points, scenario.space, sample, codec)
+        supernet = Supernet(backbone, points, scenario.space, sample, scenario.codecs)
 
     def fit(on_step: Callable[[], None]) -> None:
         train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step)
 
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
+    steps += pretraining_steps(supernet, settings)
     if trains:
         _cached(supernet, "supernet", key, fit, steps, progress, cache)
     return supernet.to(memory_format=torch.channels_last).eval(), key

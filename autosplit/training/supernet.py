@@ -1,14 +1,18 @@
 """The supernet: one set of weights that every plan is a part of.
 
-Each step draws a split point and trains two plans there: the widest (nothing pruned, the full code; the sandwich
-rule of Yu and Huang 2019, arXiv 1903.05134) and a random one. Channels of the head are ordered by importance and
-code channels are nested, so that plans share weights without disturbing one another. The teacher is the untouched
-backbone.
+Each step draws a split point and trains two plans there. One is random; the other is the widest in every other step
+(nothing pruned, the full code; the sandwich rule of Yu and Huang 2019, arXiv 1903.05134), else random too. Each loss is
+divided by a constant plus its own size, so that hopeless plans do not drown the gradient of the good ones, and codes of
+very few bits are drawn less often. What these choices bring is measured in `docs/supernet.md`.
+
+Channels of the head are ordered by importance and code channels are nested, so that plans share weights without
+disturbing one another. The teacher is the untouched backbone.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -16,21 +20,27 @@ import torch
 from torch import Tensor, fx, nn
 
 from autosplit.backbones.splitting import SplitPoint, cut
-from autosplit.compression.codecs import NestedCodec
+from autosplit.compression import build_codec
+from autosplit.compression.codecs.base import Codec, Offer
 from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
-from autosplit.datasets.base import ImageDataset
+from autosplit.datasets.base import ImageDataset, in_batches
 from autosplit.errors import ConfigError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.modes import evaluation_mode
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.scenario import SearchSpace, TrainingSettings
+from autosplit.training.codecs import pretrain_codecs
 from autosplit.training.loop import Batch, Teacher, distillation_loss, train
 
 __all__ = ["Supernet", "train_supernet"]
 
 _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
 _LIMIT_LR = 0.1
+_SAMPLE_BATCH = 64
+_EQUAL = 1.0
+_SCALE = 1.3
+_USUAL_BYTES = 24.0  # smaller codes are drawn in proportion to their size
 
 
 class Supernet(nn.Module):
@@ -40,8 +50,8 @@ class Supernet(nn.Module):
         backbone: Traced and trained; copied.
         points: Split points of the search space.
         space: Sparsities, widths, grids and bits on offer.
-        sample: A few normalised images (N, C, H, W), from which the range of each feature is read.
-        codec: Class of the codecs, with the interface of `NestedCodec`.
+        sample: Some normalised images (N, C, H, W), whose features codecs start from.
+        families: Names of the codecs at each split point.
     """
 
     def __init__(
@@ -50,7 +60,7 @@ class Supernet(nn.Module):
         points: Sequence[SplitPoint],
         space: SearchSpace,
         sample: Tensor,
-        codec: type[NestedCodec] = NestedCodec,
+        families: Sequence[str] = (DEFAULT_CODEC,),
     ) -> None:
         super().__init__()
         self.backbone: fx.GraphModule = copy.deepcopy(backbone)
@@ -58,11 +68,12 @@ class Supernet(nn.Module):
         self._space = space
         shape = tuple(sample.shape[1:])
         self._halves: dict[str, tuple[fx.GraphModule, nn.Module]] = {}
-        codecs = {}
+        self._families = tuple(families)
+        codecs: dict[str, Codec] = {}
         for point in points:
             head, tail = cut(self.backbone, point)
             self._halves[point.name] = (head, tail)
-            codecs[_key(point.name)] = _codec(codec, point, head, space, sample)
+            codecs |= {_key(point.name, c.family): c for c in _codecs(families, point, head, space, sample)}
         self.codecs = nn.ModuleDict(codecs)
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
@@ -78,10 +89,11 @@ class Supernet(nn.Module):
             codecs[INPUT] = (
                 CodecSetting(kind="png"),
                 *(CodecSetting(kind="jpeg", quality=q) for q in reversed(space.jpeg_qualities)),
+                *(CodecSetting(kind="jpeg-body", quality=q) for q in reversed(space.jpeg_qualities)),
             )
         for name in self.points:
             sparsities[name] = self._distinct(name)
-            codecs[name] = self.codec(name).settings()
+            codecs[name] = tuple(s for family in self._families for s in self.codec(name, family).settings())
         if space.whole_on_device:
             sparsities[OUTPUT] = self._distinct(OUTPUT)
             codecs[OUTPUT] = (CodecSetting(kind="none"),)
@@ -94,11 +106,15 @@ class Supernet(nn.Module):
             seen.setdefault(self.pruners[split].keep_counts(s), s)
         return tuple(seen.values())
 
-    def codec(self, split: str) -> NestedCodec:
-        """The codec at a split point."""
-        codec = self.codecs[_key(split)]
-        assert isinstance(codec, NestedCodec)
+    def codec(self, split: str, family: str | None = None) -> Codec:
+        """A codec at a split point: the first family's, unless another is named."""
+        codec = self.codecs[_key(split, family or self._families[0])]
+        assert isinstance(codec, Codec)
         return codec
+
+    def codecs_at(self, split: str) -> list[Codec]:
+        """The codecs of all families at a split point."""
+        return [self.codec(split, family) for family in self._families]
 
     def widest(self, split: str) -> Plan:
         """The plan that loses least at a split point."""
@@ -121,12 +137,13 @@ class Supernet(nn.Module):
             sub = pruner.sub_network(keep)
             feature = torch.func.functional_call(sub.module.train(self.training), sub.gather(_tensors(head)), (images,))
         if plan.split != OUTPUT:
-            feature = self.codec(plan.split)(feature, plan.codec)
+            feature = self.codec(plan.split, plan.codec.family)(feature, plan.codec)
         return tail(feature)  # type: ignore[no-any-return]
 
     def extract(self, plan: Plan) -> SplitNetwork:
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""
-        parts = self.codec(plan.split).pair(plan.codec) if plan.codec.kind == "code" else (None, None, None)
+        coded = plan.codec.kind == "code"
+        parts = self.codec(plan.split, plan.codec.family).parts(plan.codec) if coded else (None, None, None)
         network = SplitNetwork(self.extract_head(plan), copy.deepcopy(self.tail(plan.split)), *parts)
         return network.to(memory_format=torch.channels_last).eval()
 
@@ -150,20 +167,27 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _key(split: str) -> str:
-    return split.replace(".", "/")
+def _key(split: str, family: str) -> str:
+    """Name of a module: without dots."""
+    return f"{split}|{family}".replace(".", "/")
 
 
-def _codec(
-    kind: type[NestedCodec], point: SplitPoint, head: nn.Module, space: SearchSpace, sample: Tensor
-) -> NestedCodec:
+def _codecs(
+    families: Sequence[str], point: SplitPoint, head: nn.Module, space: SearchSpace, sample: Tensor
+) -> list[Codec]:
+    """The codecs at one split point, started from the features of some images."""
     if len(point.shape) != 3:
-        raise ConfigError(f"split point {point.name!r}: the nested codec takes feature maps (C, H, W), "
+        raise ConfigError(f"split point {point.name!r}: codecs take feature maps (C, H, W), "
                           f"this feature has shape {point.shape}")
     with evaluation_mode(head), torch.inference_mode():
-        nonnegative = bool(head(sample).min() >= 0)
-    return kind((point.shape[0], point.shape[1], point.shape[2]), space.widths, space.bits, space.max_grid,
-                space.grid_levels, nonnegative)
+        features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
+    features = features.clone()  # out here, so that it is no inference tensor
+    shape = (point.shape[0], point.shape[1], point.shape[2])
+    offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels)
+    found = [build_codec(family, shape, offer, bool(features.min() >= 0)) for family in families]
+    for codec in found:
+        codec.fit(features)
+    return found
 
 
 def train_supernet(
@@ -184,22 +208,15 @@ def train_supernet(
         seed: Plans, order and augmentation.
         on_step: Called after each step.
     """
-    rng = Random(seed)
-    space = supernet.plan_space
-    splits = [s for s in space.splits if s != INPUT]
-    queue: list[str] = []
+    draws = _Draws(supernet, Random(seed))
 
     def loss(batch: Batch) -> Tensor:
-        if not queue:  # every split point in turn, in random order
-            queue.extend(rng.sample(splits, len(splits)))
-        split = queue.pop()
         taught = teacher(batch)
-        chance = Plan(split=split, sparsity=rng.choice(space.sparsities[split]), codec=rng.choice(space.codecs[split]))
-        pair = (supernet.widest(split), chance)
-        values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in pair]
-        return torch.stack(values).mean()
+        values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in draws.next()]
+        return torch.stack([_relative(v) for v in values]).mean()
 
     supernet.to(memory_format=torch.channels_last)
+    pretrain_codecs(supernet, data, settings, seed, on_step)
     supernet.train()
     limits = [p for n, p in supernet.codecs.named_parameters() if n.endswith("limit")]
     codecs = [p for n, p in supernet.codecs.named_parameters() if not n.endswith("limit")]
@@ -208,3 +225,42 @@ def train_supernet(
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
           weight_decay=1e-4, on_step=on_step)
     supernet.eval()
+
+
+def _relative(loss: Tensor) -> Tensor:
+    """A loss whose gradient is nearly as large for small as for large values; that of its logarithm, far above 1."""
+    return loss / (loss.detach() + _EQUAL) * _SCALE
+
+
+class _Draws:
+    """The plans of each step."""
+
+    def __init__(self, supernet: Supernet, rng: Random) -> None:
+        self._supernet, self._rng = supernet, rng
+        self._queue: list[str] = []
+        self._steps = 0
+        self._weights: dict[tuple[str, str], list[float]] = {}
+
+    def next(self) -> tuple[Plan, Plan]:
+        """Plans of the split point whose turn it is: all in turn, in random order."""
+        if not self._queue:
+            splits = [s for s in self._supernet.plan_space.splits if s != INPUT]
+            self._queue.extend(self._rng.sample(splits, len(splits)))
+        split = self._queue.pop()
+        self._steps += 1
+        return (self._random(split) if self._steps % 2 else self._supernet.widest(split)), self._random(split)
+
+    def _random(self, split: str) -> Plan:
+        sparsity = self._rng.choice(self._supernet.plan_space.sparsities[split])
+        return Plan(split=split, sparsity=sparsity, codec=self._codec(split))
+
+    def _codec(self, split: str) -> CodecSetting:
+        """Every family as often as any other, however many settings it has."""
+        if split == OUTPUT:
+            return CodecSetting(kind="none")
+        codec = self._rng.choice(self._supernet.codecs_at(split))
+        settings, key = codec.settings(), (split, codec.family)
+        if key not in self._weights:
+            sizes = [math.prod(codec.code_shape(s)) * (s.bits or 0) / 8 for s in settings]
+            self._weights[key] = [min(1.0, size / _USUAL_BYTES) for size in sizes]
+        return self._rng.choices(settings, self._weights[key])[0]

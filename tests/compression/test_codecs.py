@@ -1,176 +1,169 @@
+"""Codecs by name, the grids they are offered, and their quantiser."""
+
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
 
-from autosplit.compression.codecs import Decoder, Encoder, NestedCodec, code_grids
-from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import CodecSetting
+from autosplit.compression import build_codec, list_codecs, load_codec
+from autosplit.compression.codecs.base import Codec, Offer, Quantiser, code_grids
+from autosplit.compression.codecs.bottlenet import BottleNetCodec
+from autosplit.compression.codecs.nested import NestedCodec
+from autosplit.compression.entropy import MAX_BITS
+from autosplit.errors import ConfigError, PluginError, UnknownNameError
 
-SHAPES = [(6, 7, 7), (4, 5, 9), (8, 8, 8), (3, 1, 1), (5, 16, 12)]
-WIDTHS, BITS = (1, 2, 5), (1, 2, 8)
+SHAPE, OFFER = (6, 8, 8), Offer((2, 4), (2, 8))
+
+BAD_PLUGINS = """
+from autosplit.compression.codecs.base import Codec
+from autosplit.compression.codecs.nested import NestedCodec
+
+number = 3
+
+class Unfinished(Codec):
+    name = "unfinished"
+
+class Broken(NestedCodec):
+    def __init__(self, shape, offer, nonnegative):
+        raise RuntimeError("no\\nluck")
+"""
 
 
-def codec_of(shape, nonnegative=True, max_grid=4, grid_levels=3):
-    torch.manual_seed(0)
-    codec = NestedCodec(shape, WIDTHS, BITS, max_grid, grid_levels, nonnegative)
-    with torch.no_grad():  # nothing at its initial value, so that a part that is not copied shows
-        for quantiser in codec.quantisers.values():
-            quantiser.limit *= 0.8
-        codec.decoder.norm.weight.uniform_(0.5, 1.5)
-        codec.decoder.norm.bias.uniform_(-0.5, 0.5)
-    return codec
+class TestByName:
+    def test_list(self):
+        assert list_codecs() == ["aecnn", "bottlenet++", "jalad", "nested"]
+        assert all(load_codec(name).name == name for name in list_codecs())
 
+    def test_the_name_is_the_family_of_its_settings(self):
+        for name in (*list_codecs(), "bottlenet++:awgn=0.1", "autosplit.compression.codecs.nested:NestedCodec"):
+            codec = build_codec(name, SHAPE, OFFER, True)
+            assert codec.family == name
+            assert {s.family for s in codec.settings()} == {codec.widest.family} == {name}
 
-def features(shape, n=6):
-    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(1)).relu()
+    def test_options_reach_the_codec(self):
+        codec = build_codec("bottlenet++:erasure=0.25", SHAPE, OFFER, True)
+        assert isinstance(codec, load_codec("bottlenet++:erasure=0.25"))
+        assert codec.parts(codec.widest).decoder.channel.level == 0.25
+        assert load_codec("bottlenet++:awgn=0.1") is BottleNetCodec
+
+    @pytest.mark.parametrize("name", ["nested:deep", "jalad:4", "aecnn:awgn=0.1"])
+    def test_options_where_there_are_none(self, name):
+        with pytest.raises(ConfigError, match=f"codec '{name}': '{name.partition(':')[0]}' takes no options"):
+            build_codec(name, SHAPE, OFFER, True)
+
+    @pytest.mark.parametrize(("name", "message"), [
+        ("bottlenet++:rain=0.1", "unknown channel noise 'rain'.*awgn, erasure"),
+        ("bottlenet++:awgn", "'awgn': the level must be a number"),
+        ("bottlenet++:awgn=much", "the level must be a number"),
+        ("bottlenet++:erasure=1", r"in \[0, 1\), as in 'erasure=0\.1'"),
+    ])
+    def test_bad_options(self, name, message):
+        with pytest.raises(ConfigError, match=message):
+            build_codec(name, SHAPE, OFFER, True)
+
+    def test_an_unknown_name_names_the_nearest(self):
+        with pytest.raises(UnknownNameError, match="unknown codec 'nestd'; did you mean 'nested'"):
+            load_codec("nestd")
+
+    def test_what_is_no_codec(self, tmp_path):
+        (tmp_path / "bad.py").write_text(BAD_PLUGINS)
+        with pytest.raises(PluginError, match="number' is no subclass of"):
+            load_codec(f"{tmp_path / 'bad.py'}:number")
+        with pytest.raises(PluginError, match="is no subclass of"):
+            load_codec("autosplit.compression.entropy:PayloadCoder")
+
+    @pytest.mark.parametrize("name", ["Unfinished", "Broken"])
+    def test_a_plugin_that_cannot_be_built_is_named(self, tmp_path, name):
+        (tmp_path / "bad.py").write_text(BAD_PLUGINS)
+        with pytest.raises(PluginError, match=rf"bad\.py:{name}") as caught:
+            build_codec(f"{tmp_path / 'bad.py'}:{name}", SHAPE, OFFER, True)
+        assert "\n" not in str(caught.value)
 
 
 class TestGrids:
     @pytest.mark.parametrize(("shape", "max_grid", "levels", "expected"), [
         ((16, 32, 32), 8, 3, ((8, 8), (4, 4), (2, 2))),
+        ((16, 32, 32), None, None, ((32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1))),
+        ((16, 32, 32), 1, None, ((1, 1),)),
         ((64, 8, 8), 8, 1, ((8, 8),)),
+        ((6, 7, 7), None, None, ((7, 7), (4, 4), (2, 2), (1, 1))),
         ((6, 7, 7), 8, 3, ((7, 7), (4, 4), (2, 2))),
         ((6, 7, 7), 4, 3, ((4, 4), (2, 2), (1, 1))),
+        ((6, 7, 7), 4, 99, ((4, 4), (2, 2), (1, 1))),
         ((4, 5, 9), 4, 3, ((2, 3), (1, 2))),
-        ((4, 1, 8), 8, 3, ((1, 8),)),
-        ((3, 1, 1), 8, 3, ((1, 1),)),
+        ((4, 5, 9), None, None, ((5, 9), (3, 5), (2, 3), (1, 2))),
+        ((4, 9, 5), None, None, ((9, 5), (5, 3), (3, 2), (2, 1), (1, 1))),
+        ((4, 1, 8), None, None, ((1, 8),)),
+        ((4, 1, 8), 4, None, ((1, 4),)),
+        ((3, 1, 1), None, None, ((1, 1),)),
+        ((3, 17, 17), None, None, ((17, 17), (9, 9), (5, 5), (3, 3), (2, 2), (1, 1))),
     ])
     def test_halvings(self, shape, max_grid, levels, expected):
         assert code_grids(shape, max_grid, levels) == expected
 
-    def test_a_flat_feature_keeps_its_full_grid(self):
-        codec = codec_of((4, 1, 8), max_grid=8)
-        assert codec.widest.grid == 1
-        encoder, _, _ = codec.pair(codec.widest)
-        assert encoder(features((4, 1, 8))).shape[2:] == (1, 8)
+    @pytest.mark.parametrize("side", range(1, 40))
+    def test_square_features_go_down_to_one_cell(self, side):
+        grids = code_grids((3, side, side), None, None)
+        assert grids[0] == (side, side)
+        assert grids[-1] == (1, 1)
+        assert all(b == ((a[0] + 1) // 2, (a[1] + 1) // 2) for a, b in pairwise(grids))
+
+    @pytest.mark.parametrize("max_grid", range(1, 12))
+    @pytest.mark.parametrize("shape", [(3, 7, 7), (3, 10, 23), (3, 32, 32)])
+    def test_no_grid_is_larger_than_asked(self, shape, max_grid):
+        assert max(code_grids(shape, max_grid, None)[0]) <= max_grid
+
+    def test_families_that_code_on_the_features_own_grid(self):
+        for name in ("aecnn", "jalad"):
+            codec = build_codec(name, SHAPE, Offer((2,), (2,), max_grid=2, grid_levels=3), True)
+            assert codec.grids == {8: (8, 8)}
 
 
-@pytest.mark.parametrize("nonnegative", [True, False])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_shared_codec_equals_its_pairs_at_every_setting(shape, nonnegative):
-    codec = codec_of(shape, nonnegative).train()
-    feature = features(shape)
-    assert len(codec.settings()) == len(set(codec.settings())) == len(codec.widths) * len(codec.grids) * len(BITS)
-    for setting in codec.settings():
-        encoder, quantiser, decoder = (part.train() for part in codec.pair(setting))
-        code = encoder(feature)
-        assert code.shape == (6, setting.width, *codec.grids[setting.grid])
-        quantised = quantiser(code)
-        assert len(quantised.unique()) <= 2**setting.bits
-        restored = decoder(quantised)
-        assert restored.shape == feature.shape
-        torch.testing.assert_close(codec(feature, setting), restored, atol=1e-5, rtol=1e-5)
-        assert (restored.min() < 0) != nonnegative
+class TestWidths:
+    def test_none_wider_than_the_feature(self):
+        offer = Offer((1, 4, 16, 64), (2,))
+        assert build_codec("aecnn", (6, 8, 8), offer, True).widths == (1, 4)
+        assert build_codec("bottlenet++", (3, 8, 8), offer, True).widths == (1,)
+        assert build_codec("aecnn", (6, 8, 8), Offer((64,), (2,)), True).widths == (6,)
+
+    def test_the_plain_quantiser_sends_all_channels(self):
+        codec = build_codec("jalad", (6, 8, 8), Offer((1, 4), (2, 4)), True)
+        assert [(s.width, s.grid, s.bits) for s in codec.settings()] == [(6, 8, 2), (6, 8, 4)]
 
 
-class TestCode:
-    def test_unit_variance_a_channel(self):
-        codec = codec_of((8, 8, 8))
-        encoder, _, _ = codec.pair(codec.widest)
-        code = encoder.train()(features((8, 8, 8), 32))
-        torch.testing.assert_close(code.mean(dim=(0, 2, 3)), torch.zeros(5), atol=1e-5, rtol=0)
-        torch.testing.assert_close(code.var(dim=(0, 2, 3), correction=0), torch.ones(5), atol=1e-3, rtol=0)
+class TestQuantiser:
+    @pytest.mark.parametrize("bits", range(1, MAX_BITS + 1))
+    def test_starts_at_the_best_limit_for_a_gaussian(self, bits):
+        """No limit a tenth away does much better; mid-tread levels leave the optimum a little elsewhere."""
+        quantiser = Quantiser(bits, learned=False)
+        x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
 
-    @pytest.mark.parametrize("grid", [4, 2, 1])
-    def test_a_narrow_code_is_a_prefix_of_a_wide_one(self, grid):
-        codec, feature = codec_of((8, 8, 8)), features((8, 8, 8))
-        wide, _, _ = codec.pair(CodecSetting(kind="code", width=5, grid=grid, bits=8))
-        narrow, _, _ = codec.pair(CodecSetting(kind="code", width=2, grid=grid, bits=8))
-        torch.testing.assert_close(narrow.train()(feature), wide.train()(feature)[:, :2])
+        def error(limit):
+            return float((Quantiser(bits, limit=limit, learned=False)(x) - x).square().mean())
 
-    def test_no_code_wider_than_the_feature(self):
-        assert codec_of((3, 1, 1)).widths == (1, 2)
-        assert NestedCodec((2, 1, 1), (4, 8), (2,), 4, 1, True).widths == (2,)
+        start = quantiser.limit.item()
+        assert error(start) < 1.15 * min(error(start * 0.9), error(start * 1.1))
+        assert float(quantiser(x).abs().max()) <= start
 
-    def test_widest_is_the_first_grid_and_the_last_of_the_rest(self):
-        assert codec_of((8, 8, 8)).widest == CodecSetting(kind="code", width=5, grid=4, bits=8)
-
-
-class TestTraining:
-    def test_gradient_reaches_every_part(self):
-        codec = codec_of((4, 5, 9)).train()
-        feature = features((4, 5, 9)).requires_grad_()
-        codec(feature, codec.widest).square().sum().backward()
-        unused = {f"quantisers.{b}.limit" for b in BITS if b != codec.widest.bits}
-        for name, parameter in codec.named_parameters():
-            reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
-            assert reached != (name in unused), name
-        assert feature.grad.abs().sum() > 0
-
-    def test_narrow_setting_leaves_the_rest_of_the_code_alone(self):
-        codec = codec_of((4, 5, 9)).train()
-        codec(features((4, 5, 9)), CodecSetting(kind="code", width=2, grid=1, bits=2)).sum().backward()
-        grad = codec.encoder.conv.weight.grad
-        assert grad[:2].abs().sum() > 0
-        assert grad[2:].abs().sum() == 0
-
-    def test_wider_codes_restore_better_after_training(self):
-        codec, feature = codec_of((5, 8, 8), max_grid=8).train(), features((5, 8, 8), 32)
-        optimiser = torch.optim.Adam(codec.parameters(), 0.02)
-        for step in range(80):
-            setting = codec.settings()[step % len(codec.settings())] if step % 2 else codec.widest
-            loss = (codec(feature, setting) - feature).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        settings = [CodecSetting(kind="code", width=w, grid=8, bits=8) for w in codec.widths]
+    def test_one_limit_a_channel_or_one_for_all(self):
+        assert Quantiser(2).limit.shape == ()
+        quantiser = Quantiser(2, 3)
+        assert quantiser.limit.shape == (3, 1, 1)
         with torch.no_grad():
-            errors = [float((codec(feature, s) - feature).square().mean()) for s in settings]
-        assert errors[0] > errors[1] > errors[2]
-        assert errors[2] < 0.6 * float(feature.var())
+            quantiser.limit[1] = 10.0
+        x = torch.full((1, 3, 2, 2), 9.0)
+        assert quantiser(x)[0, :, 0, 0].tolist() == [1.0, 5.0, 1.0]
+
+    def test_a_given_limit_is_not_learned(self):
+        assert Quantiser(3, limit=1.5).limit.item() == 1.5
+        assert Quantiser(3).limit.requires_grad
+        assert not Quantiser(3, limit=1.0, learned=False).limit.requires_grad
+        assert "limit" in Quantiser(3, learned=False).state_dict()  # a deployment stores it
 
 
-class TestPair:
-    def test_is_a_copy(self):
-        codec = codec_of((4, 5, 9))
-        before = {k: v.clone() for k, v in codec.state_dict().items()}
-        parts = codec.pair(codec.widest)
-        with torch.no_grad():
-            for part in parts:
-                for tensor in (*part.parameters(), *part.buffers()):
-                    tensor.fill_(3)
-        assert all(torch.equal(v, before[k]) for k, v in codec.state_dict().items())
-
-    def test_blank_pair_has_the_structure(self):
-        codec = codec_of((4, 5, 9))
-        for setting in codec.settings():
-            encoder, _, decoder = codec.pair(setting)
-            blank_encoder, blank_decoder = codec.blank_pair(setting)
-            blank_encoder.load_state_dict(encoder.state_dict())
-            blank_decoder.load_state_dict(decoder.state_dict())
-            assert str(blank_encoder) == str(encoder)
-            assert str(blank_decoder) == str(decoder)
-
-
-class TestCost:
-    def test_by_hand(self):
-        # 5x9 in patches of 3x3 makes a grid of 2x3, ragged, so there is padding and cropping
-        codec = codec_of((4, 5, 9))
-        encoder, _, decoder = codec.pair(CodecSetting(kind="code", width=2, grid=2, bits=2))
-        cost = stage_cost(encoder, (4, 5, 9))
-        assert (cost.conv_macs, cost.weight_elements) == (4 * 2 * 9 * 6, 4 * 2 * 9)
-        assert (cost.activation_elements, cost.operators) == (2 * 6, 1)
-        cost = stage_cost(decoder, (2, 2, 3))
-        weights = 2 * 32 * 9 + 32 * 4 * 9
-        assert cost.conv_macs == weights * 6
-        assert cost.weight_elements == weights + 4
-        assert (cost.activation_elements, cost.operators) == (32 * 6 + 4 * 6 * 9, 2)
-
-    def test_pooling_and_upsampling_count(self):
-        codec = codec_of((4, 5, 9))
-        encoder, _, decoder = codec.pair(CodecSetting(kind="code", width=2, grid=1, bits=2))
-        assert isinstance(encoder.pool, nn.AdaptiveAvgPool2d)
-        assert stage_cost(encoder, (4, 5, 9)).operators == 2
-        assert stage_cost(decoder, (2, 1, 2)).operators == 3
-
-    @pytest.mark.parametrize("shape", SHAPES, ids=str)
-    def test_counts_at_every_setting(self, shape):
-        codec = codec_of(shape)
-        for setting in codec.settings():
-            encoder, _, decoder = codec.pair(setting)
-            assert isinstance(encoder, Encoder)
-            assert isinstance(decoder, Decoder)
-            assert stage_cost(encoder, shape).macs > 0
-            assert stage_cost(decoder, (setting.width, *codec.grids[setting.grid])).macs > 0
+def test_the_base_class_cannot_be_built():
+    with pytest.raises(TypeError, match="abstract"):
+        Codec(SHAPE, OFFER, True)
+    assert issubclass(NestedCodec, Codec)

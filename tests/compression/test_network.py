@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from autosplit.backbones.splitting import cut, find_split_points, trace
-from autosplit.compression.codecs import NestedCodec
+from autosplit.compression import build_codec
+from autosplit.compression.codecs.base import Offer
+from autosplit.compression.codecs.jalad import RangeScale
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.plan import CodecSetting
 from tests.tiny import randomise_norms, tiny_network
 
 
@@ -24,12 +25,19 @@ def halves():
     return (*cut(graph, point), network)
 
 
-@pytest.fixture(params=[(2, 4, 2), (4, 1, 8), (3, 2, 1)], ids=str)
+@pytest.fixture(params=[
+    ("nested", 2, 4, 2), ("nested", 4, 1, 8), ("nested", 3, 2, 1), ("aecnn", 3, 8, 2), ("bottlenet++", 2, 4, 8),
+    ("bottlenet++:awgn=0.1", 3, 2, 2), ("jalad", 8, 8, 8),
+], ids=str)
 def coded(request, halves):
-    width, grid, bits = request.param
-    codec = NestedCodec((8, 8, 8), (2, 3, 4), (1, 2, 8), 4, 3, True)
-    setting = CodecSetting(kind="code", width=width, grid=grid, bits=bits)
-    network = SplitNetwork(halves[0], halves[1], *codec.pair(setting))
+    family, *numbers = request.param
+    head, tail, _ = halves
+    with torch.inference_mode():
+        feature = head(images(32))
+    codec = build_codec(family, (8, 8, 8), Offer((2, 3, 4), (1, 2, 8)), True)
+    codec.fit(feature.clone())
+    setting = next(s for s in codec.settings() if [s.width, s.grid, s.bits] == numbers)
+    network = SplitNetwork(head, tail, *codec.parts(setting))
     recalibrate(network, images(32))
     return network, setting
 
@@ -58,7 +66,7 @@ class TestSplitNetwork:
     def test_gradient_reaches_the_head_through_the_code(self, coded):
         network, _ = coded
         network.train()(images(8)).square().sum().backward()
-        assert all(p.grad is not None for p in network.parameters())
+        assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
         assert network.head.get_submodule("stem.0").weight.grad.abs().sum() > 0
 
     def test_raw_feature(self, halves):
@@ -114,6 +122,27 @@ class TestRecalibrate:
         network, x = nn.Sequential(nn.BatchNorm2d(3)), images(20)
         recalibrate(network, x, batch_size=8)
         torch.testing.assert_close(network[0].running_mean, x[:16].mean(dim=(0, 2, 3)))
+
+    def test_a_range_is_a_statistic_too(self):
+        network, x = nn.Sequential(nn.BatchNorm2d(3), RangeScale(8)), images(20)
+        network[1].low.fill_(-99)
+        recalibrate(network, x, batch_size=8)
+        network[1].register_forward_hook(lambda *a: seen.append(a[1][0]))
+        seen = []
+        network[0].train()
+        for batch in x[:16].split(8):  # as the scale saw them
+            network(batch)
+        assert network[1].low == min(part.min().item() for part in seen)
+        assert network[1].high == max(part.max().item() for part in seen)
+        assert not network[1].training
+
+    def test_noise_stays_out(self):
+        codec = build_codec("bottlenet++:awgn=0.9", (3, 16, 16), Offer((2,), (8,)), True)
+        network = SplitNetwork(nn.Identity(), nn.Identity(), *codec.parts(codec.widest)).train()
+        recalibrate(network, images(16))
+        statistics = network.decoder.norm.running_var.clone()
+        recalibrate(network, images(16))
+        assert torch.equal(network.decoder.norm.running_var, statistics)
 
 
 def randomise_norms_statistics(network):

@@ -72,15 +72,140 @@ class TestTrain:
         before, start = still.weight.clone(), moving.weight.clone()
         epochs = []
 
+        def on_epoch(done, memory):
+            epochs.append(done)
+            return True
+
         def loss(batch):
             x = F.adaptive_avg_pool2d(batch.images, 2)[:, 0].flatten(1)
             return F.cross_entropy(still(x) + moving(x), batch.labels)
 
         groups = [(list(still.parameters()), 1e-9), (list(moving.parameters()), 0.1)]
-        train(data, groups, loss, epochs=2, batch_size=64, seed=0, on_epoch=epochs.append)
+        train(data, groups, loss, epochs=2, batch_size=64, seed=0, on_epoch=on_epoch)
         torch.testing.assert_close(still.weight, before, atol=1e-6, rtol=0)
         assert (moving.weight - start).abs().max() > 0.05
         assert epochs == [1, 2]
+
+    @pytest.mark.parametrize(("epochs", "batch_size"), [(1, 256), (1, 128), (1, 86), (3, 256), (1, 64), (5, 256)])
+    def test_any_number_of_steps(self, data, batch_size, epochs):
+        layer, steps = nn.Linear(4, 3), []
+        before = layer.weight.clone()
+        train(data, [(list(layer.parameters()), 0.1)], lambda batch: F.cross_entropy(layer(small(batch)), batch.labels),
+              epochs=epochs, batch_size=batch_size, seed=0, on_step=lambda: steps.append(1))
+        assert len(steps) == epochs * steps_per_epoch(data, batch_size)
+        assert not torch.equal(layer.weight, before)
+        assert layer.weight.isfinite().all()
+
+
+def small(batch):
+    return F.adaptive_avg_pool2d(batch.images, 2)[:, 0].flatten(1)
+
+
+class Course:
+    """A training that can be interrupted after any epoch: a dropout and a parameter that joins late are in it."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.first, self.late = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.drop = nn.Dropout(0.2)
+        self.orders, self.kept = [], {}
+        self.epoch = 0
+
+    @property
+    def parameters(self):
+        return [*self.first.parameters(), *self.late.parameters()]
+
+    def loss(self, batch):
+        self.orders.append((self.epoch, batch.indices.tolist()))
+        x = self.drop(self.first(small(batch)).relu())
+        # no gradient, and so no momentum, before the second epoch
+        late = self.late if self.epoch else lambda y: F.linear(y, self.late.weight.detach(), self.late.bias.detach())
+        return F.cross_entropy(late(x), batch.labels)
+
+    def on_epoch(self, done, memory):
+        self.epoch = done
+        self.kept[done] = [p.detach().clone() for p in self.parameters], [m.clone() for m in memory()]
+        return True
+
+    def run(self, data, done=0, memory=None, epochs=4, seed=0, on_epoch=None):
+        self.epoch = done
+        groups = [(list(self.first.parameters()), 0.1), (list(self.late.parameters()), 0.02)]
+        train(data, groups, self.loss, epochs=epochs, batch_size=64, seed=seed, weight_decay=1e-3,
+              on_epoch=on_epoch or self.on_epoch, done=done, memory=memory)
+        return self
+
+
+@pytest.fixture(scope="module")
+def whole(data):
+    return Course().run(data)
+
+
+class TestResume:
+    @pytest.mark.parametrize("done", [1, 2, 3])
+    def test_goes_on_as_if_it_had_not_been_interrupted(self, data, whole, done):
+        parameters, memory = whole.kept[done]
+        resumed = Course()
+        with torch.no_grad():
+            for p, kept in zip(resumed.parameters, parameters, strict=True):
+                p.copy_(kept)
+        torch.rand(7)  # whatever another process has drawn before
+        resumed.run(data, done, memory)
+        assert sorted(resumed.kept) == list(range(done + 1, 5))
+        for p, expected in zip(resumed.parameters, whole.parameters, strict=True):
+            assert torch.equal(p, expected)
+        assert resumed.orders == [entry for entry in whole.orders if entry[0] >= done]
+
+    def test_memory_matters(self, data, whole):
+        parameters, memory = whole.kept[2]
+        assert any(m.any() for m in memory)
+        resumed = Course()
+        with torch.no_grad():
+            for p, kept in zip(resumed.parameters, parameters, strict=True):
+                p.copy_(kept)
+        resumed.run(data, 2)
+        assert not torch.equal(resumed.first.weight, whole.first.weight)
+
+    def test_the_memory_that_was_given_is_left_alone(self, data, whole):
+        _, memory = whole.kept[2]
+        before = [m.clone() for m in memory]
+        Course().run(data, 2, memory)
+        assert all(torch.equal(m, b) for m, b in zip(memory, before, strict=True))
+
+    def test_a_parameter_without_a_gradient_has_zeros_for_memory(self, whole):
+        memory = whole.kept[1][1]
+        assert [bool(m.any()) for m in memory] == [True, True, False, False]
+        assert all(m.any() for m in whole.kept[2][1])
+
+    def test_memory_of_another_network_is_refused(self, data, whole):
+        with pytest.raises(ValueError, match="zip"):
+            Course().run(data, 2, whole.kept[2][1][:-1])
+
+    def test_nothing_is_left_to_do(self, data, whole):
+        resumed = Course()
+        before = resumed.first.weight.clone()
+        resumed.run(data, 4, whole.kept[4][1])
+        assert torch.equal(resumed.first.weight, before)
+        assert resumed.orders == []
+
+    def test_epochs_have_orders_of_their_own(self, data, whole):
+        by_epoch = [[i for e, order in whole.orders if e == epoch for i in order] for epoch in range(4)]
+        assert all(sorted(order) == list(range(256)) for order in by_epoch)
+        assert len({tuple(order) for order in by_epoch}) == 4
+
+    def test_seeds_that_lie_close_have_no_order_in_common(self, data):
+        orders = [tuple(o) for seed in range(3) for _, o in Course().run(data, epochs=3, seed=seed).orders]
+        assert len(set(orders)) == len(orders)
+
+    def test_stops_when_told(self, data):
+        course, seen = Course(), []
+
+        def on_epoch(done, memory):
+            seen.append(done)
+            return done < 2
+
+        course.run(data, on_epoch=on_epoch)
+        assert seen == [1, 2]
+        assert len(course.orders) == 2 * steps_per_epoch(data, 64)
 
 
 class TestDistillation:

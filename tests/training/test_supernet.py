@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import pytest
 import torch
 from torchvision import models
 
 from autosplit.backbones.splitting import find_split_points, select_split_points, trace
+from autosplit.cache import Cache
 from autosplit.compression.network import recalibrate
 from autosplit.errors import ConfigError, PruningError
 from autosplit.plan import CodecSetting, Plan
 from autosplit.training.backbone import train_backbone
+from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import Teacher, accuracy, logits_of
-from autosplit.training.supernet import Supernet, train_supernet
+from autosplit.training.supernet import Supernet, _Draws, _relative, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 
@@ -56,11 +61,12 @@ class TestPlanSpace:
         # nothing before `stem` can be pruned: its channels are those of the feature
         assert space.sparsities == {"input": (0.0,), "stem": (0.0,), **dict.fromkeys(
             ("layer1", "layer2", "layer3", "output"), (0.0, 0.5))}
-        assert [c.label for c in space.codecs["input"]] == ["png", "jpeg q90", "jpeg q50"]
+        assert [c.label for c in space.codecs["input"]] == [
+            "png", "jpeg q90", "jpeg q50", "jpeg q90 without headers", "jpeg q50 without headers"]
         assert space.codecs["output"] == (CodecSetting(kind="none"),)
         for split in ("stem", "layer1", "layer2", "layer3"):  # widths x grids x bits
             assert len(space.codecs[split]) == 2 * 2 * 2
-        assert len(space) == len(space.plans()) == 3 + 8 + 3 * 2 * 8 + 2
+        assert len(space) == len(space.plans()) == 5 + 8 + 3 * 2 * 8 + 2
 
     def test_ends_can_be_left_out(self, data):
         space = SPACE.model_copy(update={"whole_on_edge": False, "whole_on_device": False, "splits": ("layer2",)})
@@ -72,7 +78,7 @@ class TestPlanSpace:
 
     def test_flat_feature_is_refused(self, data):
         space = SPACE.model_copy(update={"splits": ("flatten",)})
-        with pytest.raises(ConfigError, match="'flatten': the nested codec takes feature maps"):
+        with pytest.raises(ConfigError, match="'flatten': codecs take feature maps"):
             tiny_supernet(tiny_network(), data, space)
 
     def test_network_that_cannot_be_pruned(self, data):
@@ -135,8 +141,10 @@ class TestShared:
         supernet(data.normalise(data.train.images[:8]), plan).square().sum().backward()
         assert supernet.backbone.get_submodule("stem.0").weight.grad.abs().sum() > 0
         assert supernet.backbone.get_submodule("fc").weight.grad.abs().sum() > 0
-        assert supernet.codec("layer2").encoder.conv.weight.grad.abs().sum() > 0
-        assert all(p.grad is None for p in supernet.codec("layer1").parameters())
+        used = {n for n, p in supernet.codecs.named_parameters() if p.grad is not None and p.grad.any()}
+        assert {n.split("|")[0] for n in used} == {"layer2"}
+        assert any("encoder" in n for n in used)
+        assert any("decoder" in n for n in used)
 
     def test_backbone_is_copied(self, data):
         network = tiny_network()
@@ -156,7 +164,7 @@ class TestTraining:
             recalibrate(network, statistics)
             assert accuracy(network, data, data.validation) > 0.9, split
 
-    def test_widest_plan_in_every_step_and_every_split_in_turn(self, backbone, data, monkeypatch):
+    def test_widest_plan_in_every_other_step_and_every_split_in_turn(self, backbone, data, monkeypatch):
         plans, forward = [], Supernet.forward
 
         def watched(self, images, plan):
@@ -166,23 +174,31 @@ class TestTraining:
         monkeypatch.setattr(Supernet, "forward", watched)
         supernet = tiny_supernet(backbone, data)
         train_supernet(supernet, Teacher(trace(backbone), data), data, tiny_settings(2), 0)
-        widest, chance = plans[::2], plans[1::2]
-        assert widest == [supernet.widest(p.split) for p in chance]
-        assert sorted(p.split for p in chance[:5]) == sorted(supernet.plan_space.splits[1:])
+        steps = list(zip(plans[::2], plans[1::2], strict=True))
+        assert len(steps) == 2 * 8
+        assert all(one.split == two.split for one, two in steps)
+        assert [one for one, _ in steps[1::2]] == [supernet.widest(two.split) for _, two in steps[1::2]]
+        chance = [plan for step in steps[::2] for plan in step] + [two for _, two in steps[1::2]]
+        assert sorted(two.split for _, two in steps[:5]) == sorted(supernet.plan_space.splits[1:])
         assert {p.sparsity for p in chance} == {0.0, 0.5}
         assert len({p.codec for p in chance}) > 4
 
-    def test_untrained_codec_does_not(self, backbone, data):
-        supernet = tiny_supernet(backbone, data)
-        network = supernet.extract(supernet.widest("layer2"))
-        recalibrate(network, data.normalise(data.train.images))
-        assert accuracy(network, data, data.validation) < 0.8
+    def test_pruned_heads_learn(self, trained, backbone, data):
+        fresh, statistics = tiny_supernet(backbone, data), data.normalise(data.train.images)
+        for split in ("layer2", "layer3", "output"):
+            plan = Plan(split=split, sparsity=0.5, codec=trained.plan_space.codecs[split][0])
+            found = []
+            for supernet in (fresh, trained):
+                network = supernet.extract(plan)
+                recalibrate(network, statistics)
+                found.append(accuracy(network, data, data.validation))
+            assert found[0] < 0.8 < 0.9 < found[1], (split, found)
 
     def test_equal_seeds_give_equal_weights(self, trained, backbone, data):
         again, other = train_once(backbone, data), train_once(backbone, data, seed=1)
         state = trained.state_dict()
         assert all(torch.equal(v, state[k]) for k, v in again.state_dict().items())
-        key = "codecs.layer2.encoder.conv.weight"
+        key = next(n for n in state if n.startswith("codecs.layer2") and n.endswith("encoder.conv.weight"))
         assert not torch.equal(other.state_dict()[key], state[key])
 
     def test_teacher_is_left_alone(self, backbone, data):
@@ -202,6 +218,142 @@ class TestTraining:
 
         train_supernet(tiny_supernet(backbone, data), Teacher(Watched().eval(), data), data, tiny_settings(1), 0)
         assert seen == [32, 32]
+
+
+# --- several codec families -------------------------------------------------------------------------------------------
+
+
+FAMILIES = ("nested", "aecnn", "jalad")
+
+
+def family_supernet(data, families, splits=("layer1", "layer2"), network=None):
+    if network is None:
+        network = tiny_network()
+        randomise_norms(network)
+    space = SPACE.model_copy(update={"splits": splits})
+    graph = trace(network.eval())
+    points = select_split_points(find_split_points(graph, data.shape), splits)
+    torch.manual_seed(0)
+    return Supernet(graph, points, space, data.normalise(data.train.images[:16]), families)
+
+
+@pytest.fixture(scope="module")
+def mixed(data):
+    return family_supernet(data, FAMILIES)
+
+
+class TestFamilies:
+    def test_plan_space_holds_all_of_them(self, mixed):
+        for split, channels, side in (("layer1", 4, 16), ("layer2", 8, 8)):
+            settings = mixed.plan_space.codecs[split]
+            assert len(set(settings)) == len(settings)
+            assert tuple(dict.fromkeys(s.family for s in settings)) == FAMILIES
+            labels = {f: [s.label for s in settings if s.family == f] for f in FAMILIES}
+            assert labels["nested"] == [f"{w}ch {g}x{g} {b}b" for w in (2, 4) for g in (4, 2) for b in (2, 8)]
+            assert labels["aecnn"] == [f"aecnn {w}ch {side}x{side} {b}b" for w in (2, 4) for b in (2, 8)]
+            assert labels["jalad"] == [f"jalad {channels}ch {side}x{side} {b}b" for b in (2, 8)]
+
+    def test_widest_is_the_first_familys(self, mixed, data):
+        assert mixed.widest("layer2").codec.family == "nested"
+        turned = family_supernet(data, ("jalad", "nested"))
+        assert turned.widest("layer2").codec == turned.codec("layer2", "jalad").widest
+        assert turned.codec("layer2") is turned.codec("layer2", "jalad")
+
+    @pytest.mark.parametrize("families", [FAMILIES, ("bottlenet++", "bottlenet++:awgn=0.1")], ids=str)
+    def test_forward_is_the_extracted_network_for_every_plan(self, data, families):
+        supernet, images = family_supernet(data, families).train(), data.normalise(data.train.images[:24])
+        answers = {}
+        for split in supernet.points:
+            for setting in supernet.plan_space.codecs[split]:
+                for sparsity in (0.0, 0.5):
+                    plan = Plan(split=split, sparsity=sparsity, codec=setting)
+                    network = supernet.extract(plan).train()
+                    found = []
+                    for forward in (network, lambda x, p=plan: supernet(x, p)):
+                        torch.manual_seed(2)  # noise
+                        with torch.no_grad():
+                            found.append(forward(images))
+                    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4, msg=lambda m, p=plan: f"{p.label}: {m}")
+                    answers[plan] = found[0]
+        assert {p.codec.family for p in answers} == set(families)
+        assert all((a - b).abs().max() > 1e-3 for a, b in pairwise(answers.values()))
+
+    def test_a_plan_trains_its_own_codec_alone(self, mixed, data):
+        supernet, images = copy.deepcopy(mixed).train(), data.normalise(data.train.images[:8])
+        supernet(images, Plan(split="layer2", codec=mixed.codec("layer2", "aecnn").widest)).square().sum().backward()
+        used = {n.split(".")[0] for n, p in supernet.codecs.named_parameters() if p.grad is not None}
+        assert used == {"layer2|aecnn"}
+
+    def test_unknown_family(self, data):
+        with pytest.raises(ConfigError, match="unknown codec 'nestd'"):
+            family_supernet(data, ("nestd",))
+
+    @pytest.mark.parametrize("families", [("nested", "aecnn", "bottlenet++:awgn=0.1", "jalad"), ("jalad",)], ids=str)
+    def test_training(self, backbone, data, families):
+        def trained_once():
+            supernet, steps = family_supernet(data, families, ("layer2",), backbone), []
+            settings = tiny_settings(2).model_copy(update={"codec_steps": 30})
+            train_supernet(supernet, Teacher(trace(backbone), data), data, settings, 0, lambda: steps.append(1))
+            assert len(steps) == 2 * 8 + pretraining_steps(supernet, settings)
+            return supernet
+
+        supernet = trained_once()
+        for family in families:
+            network = supernet.extract(Plan(split="layer2", codec=supernet.codec("layer2", family).widest))
+            recalibrate(network, data.normalise(data.train.images))
+            assert accuracy(network, data, data.validation) > 0.8, family
+        again = trained_once()
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in supernet.state_dict().items())
+        copy.deepcopy(supernet)
+
+    def test_state_goes_through_a_file(self, mixed, data, tmp_path):
+        cache = Cache(tmp_path)
+        cache.save("supernet", "key", mixed.state_dict(), {})
+        other = family_supernet(data, FAMILIES)
+        with torch.no_grad():
+            for tensor in (*other.parameters(), *other.buffers()):
+                tensor.zero_()
+        other.load_state_dict(cache.load("supernet", "key"))
+        for family in FAMILIES:
+            plan = Plan(split="layer2", codec=mixed.codec("layer2", family).widest)
+            one, two = mixed.extract(plan).state_dict(), other.extract(plan).state_dict()
+            assert all(torch.equal(v, two[k]) for k, v in one.items()), family
+
+
+class TestDraws:
+    def test_every_family_as_often_and_tiny_codes_less(self, mixed):
+        draws, seen = _Draws(mixed, Random(0)), Counter()
+        for _ in range(6000):
+            seen[draws._random("layer2").codec] += 1
+        by_family = Counter()
+        for setting, count in seen.items():
+            by_family[setting.family] += count
+        assert all(count == pytest.approx(2000, rel=0.1) for count in by_family.values())
+        nested = mixed.codec("layer2", "nested")
+        weights = {s: min(1.0, math.prod(nested.code_shape(s)) * s.bits / 8 / 24) for s in nested.settings()}
+        assert min(weights.values()) == 2 * 2 * 2 * 2 / 8 / 24
+        assert max(weights.values()) == 1
+        for setting, weight in weights.items():
+            assert seen[setting] == pytest.approx(2000 * weight / sum(weights.values()), rel=0.25, abs=15)
+
+    def test_sparsities_and_ends(self, mixed):
+        draws = _Draws(mixed, Random(0))
+        plans = [plan for _ in range(200) for plan in draws.next()]
+        assert {p.split for p in plans} == {"layer1", "layer2", "output"}
+        assert {p.codec.kind for p in plans if p.split == "output"} == {"none"}
+        assert {p.sparsity for p in plans} == {0.0, 0.5}
+
+
+def test_no_loss_drowns_the_others():
+    """The gradient of a loss a hundred times as large is a little larger; that of a small one is nearly its own."""
+    slopes = []
+    for value in (0.01, 1.0, 100.0):
+        x = torch.tensor(value, requires_grad=True)
+        _relative(x).backward()
+        slopes.append(float(x.grad) * value)  # of the logarithm
+    assert slopes == sorted(slopes)
+    assert slopes[2] / slopes[1] < 2.1
+    assert slopes[1] / slopes[0] > 30
 
 
 def test_making_a_sub_network_leaves_the_shared_norms_in_training(fresh, data):

@@ -1,0 +1,1 @@
+"""Codec families: what shrinks the feature at the cut and brings it back."""

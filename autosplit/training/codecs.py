@@ -1,0 +1,113 @@
+"""Training of codecs alone, with the backbone frozen: the steps that a family asks for before the joint training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autosplit.compression.codecs.base import Codec, Phase
+from autosplit.datasets.base import ImageDataset, in_batches
+from autosplit.modes import evaluation_mode
+from autosplit.plan import CodecSetting
+from autosplit.scenario import TrainingSettings
+from autosplit.training.loop import autocast, distillation_loss
+
+if TYPE_CHECKING:
+    from autosplit.training.supernet import Supernet
+
+__all__ = ["pretrain_codec", "pretrain_codecs", "pretraining_steps"]
+
+_LEARNING_RATE = 2e-3
+_MOST_IMAGES = 2048
+_MOST_BYTES = 256e6
+
+
+def pretraining_steps(supernet: Supernet, settings: TrainingSettings) -> int:
+    """Steps that `pretrain_codecs` takes."""
+    return sum(_steps(phase, settings) for split in supernet.points
+               for codec in supernet.codecs_at(split) for phase in codec.phases())
+
+
+def pretrain_codecs(
+    supernet: Supernet, data: ImageDataset, settings: TrainingSettings, seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Train every codec of a supernet that has phases of its own; the backbone's weights stay as they are."""
+    for split, point in supernet.points.items():
+        wanting = [c for c in supernet.codecs_at(split) if c.phases()]
+        if wanting:
+            head, tail = supernet.head(split), supernet.tail(split)
+            features, labels = frozen_features(head, data, point.shape)
+            for codec in wanting:
+                pretrain_codec(codec, tail, features, labels, settings, seed, on_step)
+
+
+def frozen_features(head: nn.Module, data: ImageDataset, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Features (N, C, H, W) of training images and their labels; as many as fit in some memory."""
+    size = 4.0 * torch.Size(shape).numel()
+    part = data.train.first(max(2, min(_MOST_IMAGES, int(_MOST_BYTES / size))))
+    with evaluation_mode(head), torch.inference_mode():
+        features = torch.cat([head(data.normalise(images)) for images in in_batches(part.images, 128)])
+    return features.clone(), part.labels  # out here, so that it is no inference tensor
+
+
+def pretrain_codec(
+    codec: Codec, tail: nn.Module, features: Tensor, labels: Tensor, settings: TrainingSettings, seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Take one codec through its phases, a random setting in each step.
+
+    Args:
+        codec: Trained in place.
+        tail: Feature -> logits; frozen, and the teacher where it gets the untouched feature.
+        features: Of training images, (N, C, H, W).
+        labels: Of the same images, (N,).
+        settings: Steps and batch size.
+        seed: Images and settings.
+        on_step: Called after each step.
+    """
+    rng, generator = Random(seed), torch.Generator().manual_seed(seed)
+    choices = codec.settings()
+    frozen = [p for p in tail.parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    with evaluation_mode(tail):
+        with torch.no_grad():
+            answers = torch.cat([tail(part).float() for part in in_batches(features, 128)])
+        codec.train()
+        for phase in codec.phases():
+            optimiser = torch.optim.Adam(phase.parameters, lr=_LEARNING_RATE)
+            steps = _steps(phase, settings)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+            for _ in range(steps):
+                pick = torch.randint(len(features), (min(settings.batch_size, len(features)),), generator=generator)
+                with autocast():
+                    value = _loss(phase, tail, features[pick], labels[pick], answers[pick], rng.choice(choices))
+                optimiser.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                on_step()
+            phase.finish()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+
+
+def _loss(
+    phase: Phase, tail: nn.Module, feature: Tensor, labels: Tensor, answers: Tensor, setting: CodecSetting
+) -> Tensor:
+    restored = phase.restore(feature, setting)
+    if phase.loss == "feature":
+        value = F.mse_loss(restored.float(), feature)
+    else:
+        value = distillation_loss(tail(restored), labels, answers)
+    return value if phase.penalty is None else value + phase.penalty()
+
+
+def _steps(phase: Phase, settings: TrainingSettings) -> int:
+    return max(1, round(phase.share * settings.codec_steps))
