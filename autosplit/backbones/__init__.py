@@ -21,7 +21,11 @@ TORCHVISION = "torchvision:"
 BACKBONES = Registry(
     kind="backbone",
     group="autosplit.backbones",
-    builtin={name: f"autosplit.backbones.zoo:{name}" for name in ("resnet8", "resnet20", "resnet56")},
+    builtin={
+        **{name: f"autosplit.backbones.zoo:{name}" for name in ("resnet8", "resnet20", "resnet56")},
+        "resnet18-32": "autosplit.backbones.zoo:resnet18_32",
+        "efficientnet-lite0": "autosplit.backbones.efficientnet_lite:efficientnet_lite0",
+    },
 )
 """Factories `(num_classes, in_channels) -> nn.Module` by name; other packages add theirs as entry points."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import autosplit
 from autosplit.backbones import BACKBONES, TORCHVISION
-from autosplit.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
 from autosplit.plugins import one_line
 
 __all__ = ["backbone_source_hash", "build_backbone", "load_weights", "torchvision_names"]
@@ -71,6 +71,8 @@ def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module
     arguments = _accepted(factory, offered)
     try:
         model = factory(**arguments)
+    except AutosplitError:  # it says what is wrong itself
+        raise
     except Exception as e:
         call = ", ".join(f"{k}={v}" for k, v in arguments.items())
         raise PluginError(f"backbone {name!r}: calling it with ({call}) raised {one_line(e)}") from e
@@ -184,8 +186,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"weights {str(path)!r}: no such file")
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-        if path.suffix.lower() in _PICKLE_SUFFIXES or start[:2] == b"PK" or start[:1] == pickle.PROTO:
+            start = file.read(9)
+        # safetensors: eight bytes of length, the first of which may look like a pickle's, then JSON
+        pickled = start[:2] == b"PK" or (start[:1] == pickle.PROTO and start[8:] != b"{")
+        if path.suffix.lower() in _PICKLE_SUFFIXES or pickled:
             raise ConfigError(
                 f"weights {str(path)!r} are a pickle, which can run code when loaded; convert them where you trust "
                 "them: safetensors.torch.save_file(torch.load('weights.pt', weights_only=True), 'weights.safetensors')"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["ResNetSmall", "resnet8", "resnet20", "resnet56"]
+__all__ = ["ResNetSmall", "resnet8", "resnet18_32", "resnet20", "resnet56"]
 
 
 class BasicBlock(nn.Module):
@@ -82,3 +82,15 @@ def resnet20(num_classes: int = 10, in_channels: int = 3) -> ResNetSmall:
 def resnet56(num_classes: int = 10, in_channels: int = 3) -> ResNetSmall:
     """He et al. 2016, CIFAR variant, 56 layers."""
     return ResNetSmall(9, num_classes, in_channels)
+
+
+def resnet18_32(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """Torchvision's ResNet-18 for 32x32 images: a 3x3 stem of stride 1 and no max pooling, 0.56 billion MACs."""
+    from torchvision.models import resnet18
+
+    model: nn.Module = resnet18(weights=None, num_classes=num_classes)
+    stem = nn.Conv2d(in_channels, 64, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision draws the others
+    model.conv1 = stem
+    model.maxpool = nn.Sequential()  # leaves no node in the graph, unlike nn.Identity
+    return model

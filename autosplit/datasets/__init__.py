@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from autosplit.datasets.augment import augment_batch
 from autosplit.datasets.base import ImageDataset, Split, SplitName, StoredFormat
@@ -26,11 +26,17 @@ __all__ = [
 
 _FOLDER_PREFIX = "image-folder:"
 _SIDES = {"cifar10": 32, "cifar100": 32, "digits-m": 32, "fashion-mnist": 28}
-_MODULES = {"cifar10": "cifar", "cifar100": "cifar", "digits-m": "digits_m", "fashion-mnist": "fashion_mnist"}
+_MODULES = {
+    "caltech101": "caltech101",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "digits-m": "digits_m",
+    "fashion-mnist": "fashion_mnist",
+}
 
 
 class _Loader(Protocol):
-    def __call__(self, name: str, *, seed: int, root: Path | None, limit: int | None) -> ImageDataset: ...
+    def __call__(self, name: str, *, seed: int, root: Path | None, limit: int | None, **size: Any) -> ImageDataset: ...
 
 
 def list_datasets() -> list[str]:
@@ -51,8 +57,8 @@ def load_dataset(
     Args:
         name: One of `list_datasets()`; `image-folder:PATH` with the folder's path.
         seed: Seed of the division into parts, and of the images of `digits-m`. Equal seeds give equal bytes.
-        image_size: Height and width in pixels that the images of a folder are brought to; `None` = the data
-            set's own. The other data sets have one size only.
+        image_size: Height and width in pixels that the images of a folder or of `caltech101` are brought to; `None` =
+            the data set's own, or 224. The other data sets have one size only.
         root: Folder that data sets lie in and are downloaded to; `None` = the system's and the user's own
             places. A relative PATH of an image folder starts here.
         limit: At most so many images in each of the four parts.
@@ -78,10 +84,11 @@ def load_dataset(
         return image_folder.load(name, folder, seed=seed, image_size=image_size, limit=limit)
     if name not in _MODULES:
         raise UnknownNameError("data set", name, list_datasets())
-    if image_size not in (None, _SIDES[name]):
+    if name in _SIDES and image_size not in (None, _SIDES[name]):
         raise ConfigError(
             f"data set {name!r} has images of {_SIDES[name]}x{_SIDES[name]} only: leave image_size out "
-            "(it applies to image-folder:PATH)"
+            "(it applies to image-folder:PATH and caltech101)"
         )
     loader = cast("_Loader", importlib.import_module(f"autosplit.datasets.{_MODULES[name]}").load)
-    return loader(name, seed=seed, root=root, limit=limit)
+    size = {} if name in _SIDES else {"image_size": image_size}
+    return loader(name, seed=seed, root=root, limit=limit, **size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autosplit.datasets.partition import split_training
-from autosplit.datasets.stored import StoredFormat, cache_key, decode_images, encode_images
+from autosplit.datasets.stored import StoredFormat, cache_key, decode_images, encode_images, split_jpeg
 
 __all__ = [
     "ImageDataset",
@@ -119,7 +119,9 @@ class ImageDataset:
         quality: int = 75,
         limit: int | None = None,
     ) -> list[bytes]:
-        """The images as the PNG or JPEG files that a device would store or send, headers and tables included.
+        """The images as the PNG or JPEG files that a device would store or send, or as the bodies of JPEG files.
+
+        Headers and tables are included, except in a body, which both ends can complete (`datasets.stored.join_jpeg`).
 
         JPEG is baseline with PIL's defaults: the standard Huffman tables (`optimize=False`), 4:2:0 chroma
         subsampling, no metadata. PNG is PIL's default, deflate level 6. Images are encoded at the network's
@@ -127,13 +129,15 @@ class ImageDataset:
 
         Args:
             split: Which part.
-            format: "png" or "jpeg".
+            format: "png", "jpeg" or "jpeg-body".
             quality: JPEG quality, 1..100; without effect on PNG.
             limit: Only the first so many images.
 
         Raises:
             ConfigError: Unknown format, or a quality outside 1..100.
         """
+        if format == "jpeg-body":
+            return [split_jpeg(file)[1] for file in self.stored_files(split, "jpeg", quality, limit)]
         files = self._files.setdefault((split, *cache_key(format, quality)), [])
         images = self.split(split).images[:limit]
         if len(files) < len(images):

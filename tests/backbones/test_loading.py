@@ -60,7 +60,7 @@ def one_line(caught):
 
 class TestNames:
     def test_zoo(self):
-        assert list_backbones() == ["resnet20", "resnet56", "resnet8"]
+        assert list_backbones() == ["efficientnet-lite0", "resnet18-32", "resnet20", "resnet56", "resnet8"]
 
     def test_torchvision_classifiers_alone(self):
         names = list_backbones(torchvision=True)
@@ -217,3 +217,14 @@ class TestSourceHash:
         before = backbone_source_hash("torchvision:resnet18")
         monkeypatch.setattr("torchvision.__version__", "0.0.1")
         assert backbone_source_hash("torchvision:resnet18") != before
+
+
+def test_a_header_length_that_begins_like_a_pickle_is_no_pickle(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for padding in range(256):  # the header's length modulo 256 becomes 0x80
+        save_file({"w": torch.ones(1)}, path, {"note": "x" * padding})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    with pytest.raises(ConfigError, match="do not fit"):
+        load_weights(nn.Linear(1, 1), path)

@@ -10,7 +10,7 @@ from autosplit.errors import ConfigError, UnknownNameError
 
 
 def test_names():
-    assert list_datasets() == ["cifar10", "cifar100", "digits-m", "fashion-mnist", "image-folder:PATH"]
+    assert list_datasets() == ["caltech101", "cifar10", "cifar100", "digits-m", "fashion-mnist", "image-folder:PATH"]
 
 
 def test_unknown_name_has_a_suggestion():
