@@ -271,7 +271,7 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
         levels = {"sparsity": plan.sparsity}
     params.update(levels)
     shapes.update(dict.fromkeys(levels, FloatDistribution(0.0, 1.0)))
-    bounds = {"width": max(space["widths"]), "grid": space["max_grid"], "bits": 8, "quality": 95}
+    bounds = {"width": max(space["widths"]), "grid": space["max_grid"] or 1, "bits": 8, "quality": 95}
     for name, bound in bounds.items():
         value = getattr(plan.codec, name)
         if value is not None:

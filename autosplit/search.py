@@ -8,39 +8,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
-from autosplit.compression.codecs import NestedCodec
-from autosplit.compression.network import SplitNetwork
-from autosplit.errors import AutosplitError, ConfigError, ResultError, ResumeError
-from autosplit.evaluation.base import Evaluator
-from autosplit.evaluation.baselines import Baseline, comparison_rows, trivial_deployments
-from autosplit.evaluation.live import LiveEvaluator
+from autosplit.errors import AutosplitError, ConfigError, ResumeError
+from autosplit.evaluation.baselines import PNG, Choice, choose, comparison_row, related, trivial_contestants
+from autosplit.evaluation.judge import Judge
 from autosplit.evaluation.memo import MemoEvaluator
-from autosplit.evaluation.store import StoredEvaluator
-from autosplit.latency import CheckedLatencyModel, load_latency_model
+from autosplit.finalists import Finalists, fine_tuned
 from autosplit.ledger import LEDGER_FILE, Ledger
-from autosplit.objective import Objective, best_outcome, load_objective, score
-from autosplit.plan import INPUT, OUTPUT, Measurement, Outcome, Plan
+from autosplit.objective import best_outcome
+from autosplit.plan import Measurement, Outcome
 from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.results import DeploymentFile, Result, TestFigures, provenance
-from autosplit.runtime.deployment import Blueprint, Deployment
-from autosplit.scenario import Scenario, content_hash
-from autosplit.training.finetune import finetune
-from autosplit.training.loop import accuracy, steps_per_epoch
+from autosplit.scenario import Scenario
 from autosplit.training.prepare import Prepared, prepare
+from autosplit.workshop import Workshop
 
 __all__ = ["search"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
-_MEASURING = 1  # raised when F1 measuring changes, so that older stored measurements are not taken for new ones
-_MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
 
 
 @dataclass
@@ -50,9 +39,8 @@ class _Run:
     scenario: Scenario
     out: Path
     progress: PhaseReporter
-    prepared: Prepared
-    latency_model: CheckedLatencyModel
-    objective: Objective
+    workshop: Workshop
+    judge: Judge
     ledger: Ledger
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -62,8 +50,9 @@ class _Run:
         yield
         self.seconds[phase] = round(time.perf_counter() - start, 2)
 
-    def outcome(self, measurement: Measurement) -> Outcome:
-        return score([measurement], self.latency_model, self.objective, self.scenario.conditions)[0]
+    @property
+    def finalists(self) -> Finalists:
+        return self.workshop.finalists(self.scenario.conditions.device.arithmetic)
 
 
 def search(
@@ -74,6 +63,7 @@ def search(
     progress: PhaseReporter | None = None,
     data_root: Path | None = None,
     reuse: bool = True,
+    workshop: Workshop | None = None,
 ) -> Result:
     """Search a scenario and write the run directory.
 
@@ -84,6 +74,7 @@ def search(
         progress: Shows the phases.
         data_root: Where data sets lie.
         reuse: Whether measurements and fine-tuned plans of earlier searches in the cache may be used.
+        workshop: The scenario's networks where they are at hand already; made when left out.
 
     Returns:
         The result, which is also in `out/best.json`.
@@ -92,28 +83,25 @@ def search(
         AutosplitError: The scenario cannot be searched; what was measured is kept in `out`.
     """
     progress = progress or NullProgress()
-    latency_model = load_latency_model(scenario.latency_model)
-    objective = load_objective(scenario.objective)
+    judge = Judge.of(scenario)
     load_agent(scenario.search.agent)  # a wrong name should not cost a training
-    load_codec(scenario.codec)
+    for family in scenario.codecs:
+        load_codec(family)
     ledger = _open_ledger(scenario, out, resume)
     with ledger, _nothing_left_behind(ledger, out, resume):
         start = time.perf_counter()
-        prepared = prepare(scenario, progress, data_root=data_root)
-        _require_same_networks(out, prepared)
-        run = _Run(scenario, out, progress, prepared, latency_model, objective, ledger)
+        workshop = workshop or Workshop(prepare(scenario, progress, data_root=data_root), progress, reuse)
+        _require_same_networks(out, workshop.prepared)
+        run = _Run(scenario, out, progress, workshop, judge, ledger)
         run.seconds["prepare"] = round(time.perf_counter() - start, 2)
-        live = LiveEvaluator(prepared)
-        evaluator: Evaluator = StoredEvaluator(live, _store_path(run)) if reuse else MemoEvaluator(live)
         with run.timed("baselines"), progress.phase("measure the trivial deployments"):
-            baselines = trivial_deployments(evaluator, latency_model, scenario.conditions,
-                                            [p.name for p in prepared.points], scenario.space.jpeg_qualities)
+            baselines = _baselines(run)
         with run.timed("search"):
-            agent = _search_plans(run, evaluator)
+            agent = _search_plans(run)
         with run.timed("fine-tune"):
-            finalists = _finalists(run, agent.outcomes, reuse)
+            best = best_outcome(_fine_tuned(run, agent.outcomes))
         with run.timed("test"), progress.phase("read the test set"):
-            result = _conclude(run, agent, baselines, finalists)
+            result = _conclude(run, agent, baselines, best)
         _write(run, result, agent)
     return result
 
@@ -163,175 +151,80 @@ def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[No
         raise
 
 
-def _store_path(run: _Run) -> Path:
-    settings = run.scenario.search
-    key = content_hash({"recipe": _MEASURING, "supernet": run.prepared.supernet_key,
-                        "validation": settings.validation_images, "recalibration": settings.recalibration_images})
-    return run.prepared.cache.root / "measurements" / f"{key}.jsonl"
+def _baselines(run: _Run) -> list[Choice]:
+    splits = [point.name for point in run.workshop.prepared.points]
+    contestants = trivial_contestants(splits, run.scenario.space.jpeg_qualities)
+    return [choose(c, run.judge, run.workshop.evaluator, run.finalists) for c in contestants]
 
 
 # --- the search itself ---------------------------------------------------------------------------------------------
 
 
-def _search_plans(run: _Run, evaluator: Evaluator) -> Agent:
+def _search_plans(run: _Run) -> Agent:
     """Propose, measure, observe; a resumed run goes through the same proposals and is answered from the ledger."""
-    settings = run.scenario.search
+    settings, judge = run.scenario.search, run.judge
     recorded = run.ledger.measurements("F1")
     total = max(1, settings.evaluations)
 
     def record(measurement: Measurement) -> None:
-        run.ledger.record(run.outcome(measurement), settings.agent)
+        run.ledger.record(judge.outcome(measurement), settings.agent)
         best = best_outcome(run.ledger.outcomes("F1"))
         state = f"best {best.measurement.accuracy:.1%}" if best.feasible else "none in time yet"
         advance(1, note=state)
 
-    memo = MemoEvaluator(evaluator, recorded, record)
+    memo = MemoEvaluator(run.workshop.evaluator, recorded, record)
     with run.progress.phase("predict latencies"):
-        problem = SearchProblem.of(memo, run.latency_model, run.objective, run.scenario.conditions, settings.seed)
+        problem = SearchProblem.of(memo, judge.latency_model, judge.objective, run.scenario.conditions, settings.seed)
         agent = load_agent(settings.agent)(problem)
     total = min(total, int(problem.candidates.sum()))
     with run.progress.phase(f"search with {settings.agent}", total=total) as advance:
         if recorded:
             advance(min(len(recorded), total))
-        run_search(agent, memo, run.latency_model, run.objective, run.scenario.conditions,
+        run_search(agent, memo, judge.latency_model, judge.objective, run.scenario.conditions,
                    evaluations=settings.evaluations)
     return agent
 
 
-def _finalists(run: _Run, outcomes: Sequence[Outcome], reuse: bool) -> list[_Finalist]:
-    """Fine-tune the best plans; go on to the next ones as long as every payload so far grew beyond the budget."""
-    wanted, found = run.scenario.search.finalists, list[_Finalist]()
-    for number, plan in enumerate(_ranked_heads(outcomes)[: _MOST_TRIES * wanted]):
-        if number >= wanted and any(f.outcome.feasible for f in found):
-            break
-        found.append(_finalist(run, plan, number, reuse))
-    return found
+def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The finalists on validation data, each in the ledger as soon as it is measured."""
+    recorded = {m.plan for m in run.ledger.measurements("F3")}
 
+    def outcome(measurement: Measurement) -> Outcome:
+        found = run.judge.outcome(measurement)
+        if measurement.plan not in recorded:
+            run.ledger.record(found, run.scenario.search.agent)
+        return found
 
-def _ranked_heads(outcomes: Sequence[Outcome]) -> list[Plan]:
-    """Feasible plans, best first, one for each pruned head: fine-tuning changes what a head can do, not its cost.
-
-    Where none is feasible, the least infeasible one alone.
-    """
-    feasible = [o for o in outcomes if o.feasible]
-    if not feasible:
-        return [best_outcome(outcomes).plan]
-    chosen: dict[tuple[object, ...], Plan] = {}
-    for outcome in sorted(feasible, key=lambda o: -o.reward):
-        chosen.setdefault((outcome.plan.split, outcome.plan.sparsity), outcome.plan)
-    return list(chosen.values())
-
-
-# --- finalists -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Finalist:
-    deployment: Deployment
-    outcome: Outcome
-
-
-def _finalist(run: _Run, plan: Plan, number: int, reuse: bool) -> _Finalist:
-    """Fine-tune a plan, make it a deployment, and measure that on validation data through real payloads."""
-    start = time.perf_counter()
-    prepared, settings = run.prepared, run.scenario.training
-    blueprint = _blueprint(run, plan)
-    trained = plan.split == INPUT or (plan.split == OUTPUT and plan.sparsity == 0.0)
-    path = prepared.cache.root / "finalists" / f"{blueprint.key}.safetensors"
-    kept = _kept_finalist(blueprint, path) if reuse and not trained else None
-    if trained:
-        halves = (nn.Identity(), prepared.backbone)
-        network = SplitNetwork(*(halves if plan.split == INPUT else reversed(halves)))
-        deployment = Deployment.fit(blueprint, network, prepared.data)
-    elif kept is not None:
-        with run.progress.phase(f"finalist {number + 1}: from the cache"):
-            deployment = kept
-    else:
-        network = prepared.supernet.extract(plan)
-        steps = settings.finetune_epochs * steps_per_epoch(prepared.data, settings.batch_size)
-        with run.progress.phase(f"fine-tune finalist {number + 1}", total=steps) as advance:
-            torch.manual_seed(run.scenario.search.seed)  # dropout: whatever was drawn before, the same plan comes out
-            finetune(network, prepared.teacher, prepared.data, settings, run.scenario.search.seed, advance)
-            deployment = Deployment.fit(blueprint, network, prepared.data)
-        with suppress(OSError, ConfigError):  # a cache that cannot be written costs time, not results
-            path.parent.mkdir(parents=True, exist_ok=True)
-            deployment.save(path)
-    evaluation = deployment.evaluate(prepared.data, "validation")
-    outcome = run.outcome(deployment.measurement(evaluation, time.perf_counter() - start))
-    if plan not in {m.plan for m in run.ledger.measurements("F3")}:
-        run.ledger.record(outcome, run.scenario.search.agent)
-    return _Finalist(deployment, outcome)
-
-
-def _kept_finalist(blueprint: Blueprint, path: Path) -> Deployment | None:
-    """A plan that an earlier search fine-tuned, unless there is none or the file is damaged."""
-    try:
-        return Deployment.load(blueprint, path)
-    except ResultError:
-        return None
-
-
-def _blueprint(run: _Run, plan: Plan) -> Blueprint:
-    prepared, settings = run.prepared, run.scenario.training
-    supernet, data = prepared.supernet, prepared.data
-    keep: tuple[int, ...] = ()
-    if plan.split != INPUT:
-        pruner = supernet.pruners[plan.split]
-        counts = pruner.keep_counts(plan.sparsity)
-        keep = counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()
-    key = content_hash({"supernet": prepared.supernet_key, "plan": plan.model_dump(mode="json"),
-                        "epochs": settings.finetune_epochs, "lr": settings.finetune_lr, "batch": settings.batch_size,
-                        "seed": run.scenario.search.seed})
-    codec: NestedCodec | None = supernet.codec(plan.split) if plan.codec.kind == "code" else None
-    return Blueprint(
-        backbone=run.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan, keep=keep,
-        key=key, feature_shape=codec.shape if codec else (), grid=codec.grids[plan.codec.grid or 0] if codec else None,
-        patch=codec.patch if codec else 1, nonnegative=codec.nonnegative if codec else True,
-    )
+    return fine_tuned(run.finalists, outcomes, run.scenario.search.finalists, outcome)
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _conclude(run: _Run, agent: Agent, baselines: Sequence[Baseline], finalists: Sequence[_Finalist]) -> Result:
-    """Choose among the finalists on validation data, then read the test set once."""
-    prepared, scenario = run.prepared, run.scenario
-    best = best_outcome(f.outcome for f in finalists)
-    deployment = next(f.deployment for f in finalists if f.outcome is best)
+def _conclude(run: _Run, agent: Agent, baselines: Sequence[Choice], best: Outcome) -> Result:
+    """Read the test set once, for the chosen plan and the baselines beside it."""
+    prepared, scenario, judge = run.workshop.prepared, run.scenario, run.judge
+    deployment = run.finalists.deployment(best.plan)
     evaluation = deployment.evaluate(prepared.data, "test")
-    measured = deployment.measurement(evaluation)
-    latency = run.latency_model.latency([measured.workload], [scenario.conditions]).summary(0)
-    accuracies = _test_accuracies(run, baselines)
-    png = prepared.data.stored_bytes("test", "png")
-    jpeg = prepared.data.stored_bytes("test", "jpeg", _jpeg_quality(baselines))
-    stored = (float(png.double().mean()), float(jpeg.double().mean()))
-    rows = comparison_rows(baselines, accuracies, Baseline("autosplit", measured, latency), evaluation.accuracy,
-                           scenario.conditions.budget_ms, stored)
+    tested = {c.contestant.method: run.finalists.measure(c.best.plan, "test") for c in baselines}
+    reference = tested[PNG].accuracy  # nothing is lost on the way to the untouched backbone
+    rows = [comparison_row(c.contestant.method, c.name, tested[c.contestant.method], judge, reference)
+            for c in baselines]
+    rows.append(comparison_row("autosplit", "autosplit", deployment.measurement(evaluation), judge, reference,
+                               chosen=True))
     weights = run.out / _WEIGHTS
     return Result(
-        scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=accuracies[0],
+        scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=reference,
         test=TestFigures(correct=evaluation.correct, images=evaluation.images,
                          payload_bytes_total=int(evaluation.payload_sizes.sum()),
                          payload_bytes_p95=evaluation.payload_p95, payload_sha256=evaluation.payload_sha256),
-        comparison=rows,
+        comparison=related(rows),
         deployment=DeploymentFile(blueprint=deployment.blueprint, weights=_WEIGHTS, sha256=deployment.save(weights)),
         provenance=provenance(
             seed=scenario.search.seed, data_fingerprint=prepared.data.fingerprint, backbone_key=prepared.backbone_key,
             supernet_key=prepared.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
             seconds=dict(run.seconds)),
     )
-
-
-def _jpeg_quality(baselines: Sequence[Baseline]) -> int:
-    return next(b.measurement.plan.codec.quality or 0 for b in baselines if b.measurement.plan.codec.kind == "jpeg")
-
-
-def _test_accuracies(run: _Run, baselines: Sequence[Baseline]) -> list[float]:
-    """Test accuracy of each trivial deployment: the backbone's, but for JPEG."""
-    data, backbone = run.prepared.data, run.prepared.backbone
-    whole = accuracy(backbone, data, data.test)
-    return [accuracy(backbone, data, data.jpeg_images("test", b.measurement.plan.codec.quality or 0))
-            if b.measurement.plan.codec.kind == "jpeg" else whole for b in baselines]
 
 
 def _write(run: _Run, result: Result, agent: Agent) -> None:

@@ -47,6 +47,10 @@ class Jpeg(Only):
     def wants(self, plan):
         return plan.codec.kind == "jpeg" and plan.codec.quality == 50
 
+class JpegBody(Only):
+    def wants(self, plan):
+        return plan.codec.kind == "jpeg-body" and plan.codec.quality == 50
+
 class Whole(Only):
     def wants(self, plan):
         return plan.split == "output" and plan.sparsity == 0
@@ -64,13 +68,13 @@ class CodePruned(Only):
         return plan.split == "layer1" and plan.sparsity > 0 and plan.codec.width == 2 and plan.codec.bits == 2
 """
 
-KINDS = ("Png", "Jpeg", "Whole", "WholePruned", "Code", "CodePruned")
+KINDS = ("Png", "Jpeg", "JpegBody", "Whole", "WholePruned", "Code", "CodePruned")
 
 SETTINGS: dict[str, Any] = {
     "space.widths": (2, 4), "space.bits": (2, 8), "space.sparsities": (0.0, 0.5), "space.grid_levels": 2,
     "space.max_grid": 4, "space.jpeg_qualities": (50, 90),
-    "training.backbone_epochs": 2, "training.supernet_epochs": 1, "training.finetune_epochs": 1,
-    "training.batch_size": 32, "search.evaluations": 8, "search.finalists": 1,
+    "training.backbone_epochs": 2, "training.supernet_epochs": 1, "training.codec_steps": 8,
+    "training.finetune_epochs": 1, "training.batch_size": 32, "search.evaluations": 8, "search.finalists": 1,
 }
 
 PROGRESS = re.compile(r".*: (done|failed|interrupted) after \d+\.\d s( \(.*\))?")

@@ -1,4 +1,4 @@
-"""The command line: `autosplit search`, `replay`, `list`, `show`. One thin module a command."""
+"""The command line: `autosplit search`, `compare`, `replay`, `list`, `show`. One thin module a command."""
 
 from __future__ import annotations
 

@@ -5,17 +5,30 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from autosplit.errors import AutosplitError
+from autosplit.errors import AutosplitError, ConfigError
 
-__all__ = ["EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "State", "reported", "say"]
+if TYPE_CHECKING:
+    from autosplit.scenario import Scenario
+
+__all__ = ["EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "AsJson", "BudgetMs", "DataRoot", "Quiet", "Set", "State",
+           "assignments", "changed", "print_rich", "reported", "say"]
 
 EXIT_INFEASIBLE = 3
 EXIT_INTERRUPTED = 130
+RESULTS = Path("results")
+
+BudgetMs = Annotated[float | None, typer.Option(help="Deadline of one inference, end to end.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Any other key: space.splits=all, "
+                                                             "training.backbone_epochs=5.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,3 +78,46 @@ def print_rich(*items: Any) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for item in items:
         console.print(item)
+
+
+def changed(
+    scenario: Scenario, options: dict[str, Any], assigned: dict[str, Any], *, rename: bool = True
+) -> Scenario:
+    """A scenario with the options of the command line.
+
+    Args:
+        scenario: As loaded.
+        options: By dotted keys; `None` = left out.
+        assigned: What `--set` gave, which wins.
+        rename: Whether another data set or backbone gives the scenario a name made of the two.
+    """
+    changes = {key: value for key, value in options.items() if value is not None} | assigned
+    if rename and {"dataset", "backbone"} & set(changes):
+        parts = (str(changes.get(key, getattr(scenario, key))) for key in ("dataset", "backbone"))
+        changes = {"name": "-".join(_slug(part) for part in parts)} | changes
+    return scenario.replace(**changes) if changes else scenario
+
+
+def _slug(text: str) -> str:
+    stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom"
+
+
+def assignments(items: Sequence[str] | None) -> dict[str, Any]:
+    """The values of `--set key=value`, each read as YAML.
+
+    Raises:
+        ConfigError: There is no key, or the value is no YAML.
+    """
+    import yaml
+
+    found = {}
+    for item in items or []:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {item!r}: write it as key=value, such as space.splits=all")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as e:
+            raise ConfigError(f"--set {item!r}: the value is not valid YAML") from e
+    return found

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autosplit.cli.common import EXIT_INFEASIBLE, EXIT_INTERRUPTED, print_rich, reported, say
+from autosplit.cli.common import (
+    EXIT_INFEASIBLE,
+    EXIT_INTERRUPTED,
+    RESULTS,
+    AsJson,
+    BudgetMs,
+    DataRoot,
+    Quiet,
+    Set,
+    assignments,
+    changed,
+    print_rich,
+    reported,
+    say,
+)
 from autosplit.errors import ConfigError, ResumeError
 
 if TYPE_CHECKING:
@@ -17,17 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-RESULTS = Path("results")
-
 
 @reported
 def command(
     scenario: Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")] = "default",
-    budget_ms: Annotated[float | None, typer.Option(help="Deadline of one inference, end to end.")] = None,
+    budget_ms: BudgetMs = None,
     dataset: Annotated[str | None, typer.Option(help="Data set, or image-folder:PATH.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side that a folder's images are brought to.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Network: zoo name, torchvision:NAME, file.py:factory.")] = None,
     weights: Annotated[str | None, typer.Option(help="Backbone weights (safetensors); trained when left out.")] = None,
+    codec: Annotated[list[str] | None, typer.Option(help="Codec family on offer; several times for several.")] = None,
     device: Annotated[str | None, typer.Option(help="Device profile, or a YAML file.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge profile, or a YAML file.")] = None,
     channel: Annotated[str | None, typer.Option(help="Channel profile, or a YAML file.")] = None,
@@ -37,27 +50,26 @@ def command(
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any other key: space.splits=all, "
-                                                   "training.backbone_epochs=5.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")] = None,
+    set_: Set = None,
+    data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; a new one below results/ when left out.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run directory.")] = None,
     reuse: Annotated[bool, typer.Option(help="Take measurements of earlier searches from the cache.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched, train nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
     if resume is not None and out is not None:
         raise ConfigError("--resume continues a run in its own directory; leave --out away, or begin a new run with it")
-    changes: dict[str, Any] = {
+    options: dict[str, Any] = {
         "conditions.budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone,
-        "weights": weights, "conditions.device": device, "conditions.edge": edge, "conditions.channel": channel,
-        "latency_model": latency_model, "objective": objective, "search.agent": agent,
+        "weights": weights, "codecs": tuple(codec) if codec else None, "conditions.device": device,
+        "conditions.edge": edge, "conditions.channel": channel, "latency_model": latency_model,
+        "objective": objective, "search.agent": agent,
         "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
     }
-    changes = {key: value for key, value in changes.items() if value is not None} | _assignments(set_ or [])
-    wanted = _scenario(scenario, resume, changes)
+    wanted = _scenario(scenario, resume, options, assignments(set_))
     if dry_run:
         from autosplit.cli.dry_run import describe
 
@@ -66,7 +78,7 @@ def command(
     _run(wanted, resume or out or _fresh(wanted), resume is not None, data_root, reuse, as_json, quiet)
 
 
-def _scenario(name: str, resume: Path | None, changes: dict[str, Any]) -> Scenario:
+def _scenario(name: str, resume: Path | None, options: dict[str, Any], assigned: dict[str, Any]) -> Scenario:
     from autosplit.scenario import load_scenario
 
     if resume is not None:
@@ -75,32 +87,7 @@ def _scenario(name: str, resume: Path | None, changes: dict[str, Any]) -> Scenar
             raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
                               "start a search without --resume")
         name = str(recorded)
-    found = load_scenario(name)
-    custom = {"dataset", "backbone"} & set(changes)
-    if custom and resume is None:
-        parts = (str(changes.get("dataset", found.dataset)), str(changes.get("backbone", found.backbone)))
-        changes = {"name": "-".join(_slug(part) for part in parts)} | changes
-    return found.replace(**changes) if changes else found
-
-
-def _slug(text: str) -> str:
-    stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom"
-
-
-def _assignments(items: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found = {}
-    for item in items:
-        key, separator, value = item.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {item!r}: write it as key=value, such as space.splits=all")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as e:
-            raise ConfigError(f"--set {item!r}: the value is not valid YAML") from e
-    return found
+    return changed(load_scenario(name), options, assigned, rename=resume is None)
 
 
 def _fresh(scenario: Scenario) -> Path:

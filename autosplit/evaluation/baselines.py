@@ -1,108 +1,152 @@
-"""The trivial deployments that a found plan has to beat: the whole network on one side, or a cut without a codec."""
+"""Baselines that a found plan has to beat, chosen as searched plans are, and the table that sets them side by side.
+
+A baseline is a *contestant*: a set of plans, of which the best one is chosen in the same steps as by a search. Latency
+first (F0): plans that cannot be in time are not measured. Then accuracy (F1), of a random part of the plans where there
+are more than a search may measure. Then the best ones, one a pruned head, are fine-tuned and measured through real
+payloads in the device's arithmetic (F3), and the best of these on validation images is the contestant's deployment.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from autosplit.evaluation.base import Evaluator
-from autosplit.latency.base import LatencyModel
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, LatencySummary, Measurement, Plan
+from autosplit.evaluation.judge import Judge
+from autosplit.finalists import Finalists, fine_tuned
+from autosplit.objective import best_outcome
+from autosplit.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan
 from autosplit.report.tables import ComparisonRow
-from autosplit.scenario import Conditions
 
-__all__ = ["Baseline", "comparison_rows", "trivial_deployments"]
+__all__ = ["JPEG", "PNG", "Choice", "Contestant", "choose", "comparison_row", "related", "trivial_contestants"]
 
-_MOST_LOSS = 0.02  # what a JPEG may lose to count as a deployment of the network
+PNG, JPEG = "png", "jpeg"
+_MOST_LOSS_POINTS = 1.0  # what a baseline may lose to be one that speed-ups are against
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """A deployment without learning of its own.
+class Contestant:
+    """One way to deploy the network, with the plans that it chooses among.
 
     Attributes:
-        name: For tables.
-        measurement: On validation data.
-        latency: Under the scenario's conditions.
+        method: Short name, the same in every scenario.
+        title: Name for tables; `{q}` stands for the JPEG quality of the plan that is chosen.
+        plans: The plans, at least one.
+        everything: Whether all of them are measured, whatever their number and latency: their accuracy is quickly had.
     """
 
-    name: str
-    measurement: Measurement
-    latency: LatencySummary
+    method: str
+    title: str
+    plans: tuple[Plan, ...]
+    everything: bool = False
 
 
-def trivial_deployments(
-    evaluator: Evaluator,
-    latency_model: LatencyModel,
-    conditions: Conditions,
-    splits: Sequence[str],
-    jpeg_qualities: Sequence[int],
-) -> list[Baseline]:
-    """Device-only, PNG, JPEG and the best cut without a codec, each measured on validation data.
+@dataclass(frozen=True)
+class Choice:
+    """What a contestant enters with.
 
-    Of the JPEG qualities the smallest is taken that loses at most 2 points of accuracy against the backbone (the best
-    one where all lose more); of the cuts the quickest.
+    Attributes:
+        contestant: Who.
+        measured: Its F1 outcomes.
+        best: The chosen deployment's outcome on validation images (F3).
+    """
+
+    contestant: Contestant
+    measured: tuple[Outcome, ...]
+    best: Outcome
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return self.contestant.title.format(q=self.best.plan.codec.quality)
+
+
+def trivial_contestants(splits: Sequence[str], jpeg_qualities: Sequence[int]) -> list[Contestant]:
+    """Contestants without training of their own: device only, the stored image, and a cut without a codec.
 
     Args:
-        evaluator: Measures.
-        latency_model: Gives latencies.
-        conditions: Device, edge, channel, budget.
         splits: Split points of the backbone.
-        jpeg_qualities: Qualities to try.
+        jpeg_qualities: Qualities to choose among.
     """
 
-    def baseline(name: str, measurement: Measurement) -> Baseline:
-        return Baseline(name, measurement, latency_model.latency([measurement.workload], [conditions]).summary(0))
+    def images(*settings: CodecSetting) -> tuple[Plan, ...]:
+        return tuple(Plan(split=INPUT, codec=setting) for setting in settings)
 
-    device_only = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
-    png = Plan(split=INPUT, codec=CodecSetting(kind="png"))
-    whole = evaluator.measure([device_only])[0]
-    found = [baseline("whole network on device", whole), baseline("raw image (PNG)", evaluator.measure([png])[0])]
-    jpegs = evaluator.measure([Plan(split=INPUT, codec=CodecSetting(kind="jpeg", quality=q)) for q in jpeg_qualities])
-    good = [m for m in jpegs if m.accuracy >= whole.accuracy - _MOST_LOSS]
-    jpeg = (min(good, key=lambda m: m.workload.payload_bytes_mean) if good else max(jpegs, key=lambda m: m.accuracy))
-    found.append(baseline(f"JPEG q{jpeg.plan.codec.quality}", jpeg))
-    raw = [Plan(split=s, codec=CodecSetting(kind="raw")) for s in splits]
-    if raw:
-        cuts = [baseline("split, no compression", whole.model_copy(update={"plan": w.plan, "workload": w,
-                                                                          "feature_bytes": w.payload_bytes_mean}))
-                for w in evaluator.workloads(raw)]  # the backbone's own weights: its accuracy is the backbone's
-        found.append(min(cuts, key=lambda b: b.latency.p95_ms))
-    return found
+    files, bodies = ([CodecSetting(kind=kind, quality=q) for q in jpeg_qualities] for kind in ("jpeg", "jpeg-body"))
+    device = (Plan(split=OUTPUT, codec=CodecSetting(kind="none")),)
+    cuts = tuple(Plan(split=s, codec=CodecSetting(kind="raw")) for s in splits)
+    found = [
+        Contestant("device", "whole network on device", device, True),
+        Contestant(PNG, "raw image (PNG)", images(CodecSetting(kind="png")), True),
+        Contestant(JPEG, "JPEG q{q}", images(*files), True),
+        Contestant("jpeg-body", "JPEG q{q} without headers", images(*bodies), True),
+        Contestant("raw", "split, no compression", cuts, True),
+    ]
+    return [c for c in found if c.plans]
 
 
-def comparison_rows(
-    baselines: Sequence[Baseline],
-    accuracies: Sequence[float],
-    chosen: Baseline,
-    chosen_accuracy: float,
-    budget_ms: float,
-    stored_bytes: tuple[float, float],
-) -> tuple[ComparisonRow, ...]:
-    """The final table: the trivial deployments and the chosen plan.
+def choose(contestant: Contestant, judge: Judge, evaluator: Evaluator, makers: Finalists) -> Choice:
+    """Let a contestant choose its best plan on validation data.
 
     Args:
-        baselines: The trivial deployments, the first of which is the whole network on the device.
-        accuracies: Their test accuracies, in the same order.
-        chosen: The chosen plan, with the payload measured on the test set.
-        chosen_accuracy: Its test accuracy.
-        budget_ms: The budget.
-        stored_bytes: Mean bytes of a test image as PNG and as JPEG of the baseline's quality.
+        contestant: Who.
+        judge: Gives latency and reward; its scenario says how many plans may be measured and fine-tuned.
+        evaluator: Measures (F1).
+        makers: Fine-tunes and measures (F3).
     """
-    trivial_ms = min(b.latency.p95_ms for b in baselines)
-    reference = accuracies[0]
+    plans = contestant.plans if contestant.everything else _candidates(contestant.plans, judge, evaluator)
+    measured = judge.outcomes(evaluator.measure(plans))
+    finalists = judge.scenario.search.finalists
+    best = best_outcome(fine_tuned(makers, measured, finalists, judge.outcome, f"{contestant.method} finalist"))
+    return Choice(contestant, tuple(measured), best)
 
-    def row(b: Baseline, accuracy: float, is_chosen: bool) -> ComparisonRow:
-        m = b.measurement
-        payload = m.workload.payload_bytes_mean
-        return ComparisonRow(
-            name=b.name, plan=m.plan.label, accuracy=accuracy, accuracy_loss_points=100 * (reference - accuracy),
-            payload_bytes=payload, ratio_to_feature=m.compression_ratio,
-            ratio_to_png=stored_bytes[0] / payload if payload else None,
-            ratio_to_jpeg=stored_bytes[1] / payload if payload else None,
-            device_macs=m.workload.device.macs + m.workload.encode.macs, latency=b.latency,
-            feasible=b.latency.p95_ms <= budget_ms, speed_up=trivial_ms / b.latency.p95_ms, chosen=is_chosen,
-        )
 
-    rows = [row(b, a, False) for b, a in zip(baselines, accuracies, strict=True)]
-    return (*rows, row(chosen, chosen_accuracy, True))
+def _candidates(plans: Sequence[Plan], judge: Judge, evaluator: Evaluator) -> list[Plan]:
+    """The plans that may be in time, or as many of them, drawn at random, as may be measured."""
+    settings = judge.scenario.search
+    affordable = judge.affordable(evaluator.workloads(plans))
+    drawn = np.random.default_rng(settings.seed).permutation(len(affordable))[: settings.evaluations]
+    return [plans[affordable[i]] for i in sorted(drawn)]
+
+
+def comparison_row(
+    method: str, name: str, measured: Measurement, judge: Judge, reference: float, *, chosen: bool = False
+) -> ComparisonRow:
+    """One line of the table, without what relates it to others (`related`).
+
+    Args:
+        method: Short name.
+        name: Name for people.
+        measured: On test images.
+        judge: Gives the latency.
+        reference: Test accuracy of the uncut network.
+        chosen: Whether it is the plan that was searched.
+    """
+    latency, work = judge.latency(measured), measured.workload
+    return ComparisonRow(
+        method=method, name=name, plan=measured.plan.label, accuracy=measured.accuracy,
+        accuracy_loss_points=100 * (reference - measured.accuracy), payload_bytes=work.payload_bytes_mean,
+        ratio_to_feature=measured.compression_ratio, device_macs=work.device.macs + work.encode.macs, latency=latency,
+        feasible=latency.p95_ms <= judge.scenario.conditions.budget_ms, chosen=chosen,
+    )
+
+
+def related(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """The rows with their ratios to the stored images and their speed-up, all of them taken from the rows themselves.
+
+    The speed-up is over the quickest baseline that loses at most one point of accuracy.
+    """
+    sizes = {row.method: row.payload_bytes for row in rows}
+    fair = [row.latency.p95_ms for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
+
+    def complete(row: ComparisonRow) -> ComparisonRow:
+        payload = row.payload_bytes
+        return row.model_copy(update={
+            "ratio_to_png": sizes[PNG] / payload if payload and PNG in sizes else None,
+            "ratio_to_jpeg": sizes[JPEG] / payload if payload and JPEG in sizes else None,
+            "speed_up": min(fair) / row.latency.p95_ms if fair and row.latency.p95_ms else None,
+        })
+
+    return tuple(complete(row) for row in rows)

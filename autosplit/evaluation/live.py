@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from autosplit.compression.codecs import NestedCodec
 from autosplit.compression.entropy import FrequencyTables, payload_bytes
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
@@ -71,6 +70,7 @@ class LiveEvaluator:
         self._features: OrderedDict[tuple[str, tuple[int, ...]], _Features] = OrderedDict()
         self._costs: dict[tuple[object, ...], StageCost] = {}
         self._predicted: dict[tuple[str, CodecSetting], tuple[float, float]] = {}
+        self._jpeg_accuracy: dict[int, float] = {}
 
     @classmethod
     def from_scenario(cls, scenario: Scenario, progress: PhaseReporter | None = None) -> LiveEvaluator:
@@ -123,11 +123,11 @@ class LiveEvaluator:
             self._costs["tail", split] = stage_cost(self._supernet.tail(split), self._supernet.points[split].shape)
         if setting.kind == "raw":
             return StageCost(), self._costs["tail", split]
-        key = (split, setting.width, setting.grid)
+        key = (split, setting.family, setting.width, setting.grid)
         if ("encode", key) not in self._costs:
-            codec = self._supernet.codec(split)
-            encoder, _, decoder = codec.pair(setting)
-            shape = (setting.width or 0, *codec.grids[setting.grid or 0])
+            codec = self._supernet.codec(split, setting.family)
+            encoder, _, decoder = (part.eval() for part in codec.parts(setting))
+            shape = codec.code_shape(setting)
             symbols = StageCost(coded_symbols=float(np.prod(shape)))
             self._costs["encode", key] = stage_cost(encoder, codec.shape) + symbols
             self._costs["decode", key] = stage_cost(decoder, shape) + symbols
@@ -150,26 +150,25 @@ class LiveEvaluator:
         return raw, raw
 
     def _stored(self, setting: CodecSetting, limit: int) -> Tensor:
-        if setting.kind == "png":
-            return self.data.stored_bytes("validation", "png", limit=limit)
-        return self.data.stored_bytes("validation", "jpeg", setting.quality or 0, limit=limit)
+        assert setting.kind in {"png", "jpeg", "jpeg-body"}
+        return self.data.stored_bytes("validation", setting.kind, setting.quality or 0, limit=limit)
 
     def _predict_codes(self, split: str) -> None:
-        """Payload of every setting at a split point, from one pass of the unpruned head."""
-        codec: NestedCodec = self._supernet.codec(split)
+        """Payload of every setting at a split point, from features of the unpruned head."""
         features = self._features_of(self._supernet.widest(split)).calibration[:_PREDICTION_IMAGES]
-        with torch.inference_mode():
-            full = codec.encoder.conv(codec.encoder.pad(features))
-            for height, grid in codec.grids.items():
-                code = nn.functional.adaptive_avg_pool2d(full, grid)
-                code = nn.functional.batch_norm(code, None, None, training=True)
-                for bits in codec.bits:
-                    symbols = quantise(code, bits, codec.limit(bits)).numpy()
-                    for width in codec.widths:
-                        part = symbols[:, :width]
-                        sizes = payload_bytes(FrequencyTables.fit(part, bits).entropy_bits(part))
-                        setting = CodecSetting(kind="code", width=width, grid=height, bits=bits)
-                        self._predicted[split, setting] = _mean_p95(sizes)
+        for codec in self._supernet.codecs_at(split):
+            codes: dict[object, Tensor] = {}
+            for setting in codec.settings():
+                encoder, quantiser, _ = codec.parts(setting)
+                key = (setting.width, setting.grid, setting.bits if codec.encoder_knows_bits else None)
+                if key not in codes:
+                    recalibrate(encoder, features)
+                    with torch.inference_mode():
+                        codes[key] = encoder(features)
+                with torch.inference_mode():
+                    symbols = quantise(codes[key], quantiser.bits, quantiser.limit).numpy()
+                sizes = payload_bytes(FrequencyTables.fit(symbols, quantiser.bits).entropy_bits(symbols))
+                self._predicted[split, setting] = _mean_p95(sizes)
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
@@ -186,9 +185,9 @@ class LiveEvaluator:
         if plan.split == INPUT:
             share, payload = self._image_accuracy(plan.codec), self._fixed_payload(plan)
             feature_bytes = float(np.prod(self.data.shape))
-        elif plan.split == OUTPUT:
-            network = self._backbone if plan.sparsity == 0.0 else self._recalibrated(plan)
-            share, payload, feature_bytes = accuracy(network, self.data, self._validation), (0.0, 0.0), 0.0
+        elif plan.codec.kind in {"none", "raw"}:
+            payload = self._fixed_payload(plan)
+            share, feature_bytes = self._uncoded_accuracy(plan), payload[0]
         else:
             share, payload = self._code_accuracy(plan)
             feature_bytes = 4.0 * float(np.prod(self._supernet.points[plan.split].shape))
@@ -198,11 +197,23 @@ class LiveEvaluator:
 
     def _image_accuracy(self, setting: CodecSetting) -> float:
         """Accuracy of the whole backbone on the edge, on the images as they arrive."""
-        n = len(self._validation)
-        part = self._validation
-        if setting.kind == "jpeg":
-            part = self.data.jpeg_images("validation", setting.quality or 0, limit=n)
-        return accuracy(self._backbone, self.data, part)
+        if setting.kind == "png":
+            return self._backbone_accuracy
+        quality = setting.quality or 0  # a body is decoded to what its file is
+        if quality not in self._jpeg_accuracy:
+            part = self.data.jpeg_images("validation", quality, limit=len(self._validation))
+            self._jpeg_accuracy[quality] = accuracy(self._backbone, self.data, part)
+        return self._jpeg_accuracy[quality]
+
+    @cached_property
+    def _backbone_accuracy(self) -> float:
+        return accuracy(self._backbone, self.data, self._validation)
+
+    def _uncoded_accuracy(self, plan: Plan) -> float:
+        """Accuracy of head and tail with nothing between them: of the backbone, unless the head is pruned."""
+        if plan.sparsity == 0.0:
+            return self._backbone_accuracy
+        return accuracy(self._recalibrated(plan), self.data, self._validation)
 
     def _recalibrated(self, plan: Plan) -> SplitNetwork:
         network = self._supernet.extract(plan)

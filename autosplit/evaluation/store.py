@@ -5,15 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from autosplit.evaluation.base import Evaluator, PlanSpace
 from autosplit.plan import Measurement, Plan, Workload
+from autosplit.scenario import content_hash
 
-__all__ = ["StoredEvaluator"]
+if TYPE_CHECKING:
+    from autosplit.training.prepare import Prepared
+
+__all__ = ["StoredEvaluator", "measurement_file"]
 
 _log = logging.getLogger(__name__)
+_MEASURING = 2  # raised when F1 measuring changes, so that older stored measurements are not taken for new ones
+
+
+def measurement_file(prepared: Prepared) -> Path:
+    """Where measurements of these networks with these settings are kept, in the cache."""
+    settings = prepared.scenario.search
+    key = content_hash({"recipe": _MEASURING, "supernet": prepared.supernet_key,
+                        "validation": settings.validation_images, "recalibration": settings.recalibration_images})
+    return prepared.cache.root / "measurements" / f"{key}.jsonl"
 
 
 class StoredEvaluator:

@@ -20,6 +20,7 @@ __all__ = ["TableEvaluator"]
 
 _STAGES = ("device", "encode", "edge")
 _CODEC = tuple(CodecSetting.model_fields)
+_WORDS = ("kind", "family")  # fields of a codec that hold text
 _WORKLOAD = tuple(n for n in Workload.model_fields if n not in {"plan", *_STAGES})
 _MEASUREMENT = tuple(n for n in Measurement.model_fields if n not in {"plan", "workload"})
 
@@ -81,7 +82,7 @@ class TableEvaluator:
         """One row a plan, one column a figure; `from_frame` reads it back."""
         import pandas as pd
 
-        whole_or_absent = {f"codec_{name}": "Int64" for name in _CODEC if name != "kind"}
+        whole_or_absent = {f"codec_{name}": "Int64" for name in _CODEC if name not in _WORDS}
         frame: pd.DataFrame = pd.DataFrame([_to_row(m) for m in self.measurements]).astype(whole_or_absent)
         return frame
 

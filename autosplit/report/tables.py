@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,16 +15,18 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["ComparisonRow", "comparison_table", "latency_table", "to_frame", "to_markdown"]
+__all__ = ["CAPTION", "ComparisonRow", "SummaryRow", "comparison_table", "latency_table", "summary_markdown",
+           "summary_table", "to_frame", "to_markdown"]
 
 _STAGES = ("device", "encode", "uplink", "edge", "downlink")
 _RELATIVE_TOLERANCE = 1e-6
 _EMPTY = "-"
-_CAPTION = """\
-accuracy: test set, and its change against the unsplit network in points
+CAPTION = """\
+accuracy: test set, and its change against the uncut network in points
 ratio: of the fp32 feature / the PNG / the JPEG to the payload
-in time: p95 within the budget, and the share of inferences that are
-speed-up: in p95 over the best trivial deployment; * = the chosen plan"""
+in time: p95 within the budget, and the share of inferences that are; in-time accuracy: accuracy x that share
+mJ, MMACs: energy and work of the device, encoder included
+speed-up: p95 of the quickest baseline that loses at most 1 point over this p95; * = the chosen plan"""
 
 
 class ComparisonRow(BaseModel):
@@ -37,12 +40,14 @@ class ComparisonRow(BaseModel):
         payload_bytes: Mean bytes over the channel; 0 when nothing crosses.
         ratio_to_feature: fp32 feature bytes over payload bytes; `None` when nothing crosses.
         ratio_to_png: Bytes of the image as PNG over payload bytes; `None` when nothing crosses.
-        ratio_to_jpeg: Bytes of the image as JPEG over payload bytes; `None` when nothing crosses.
+        ratio_to_jpeg: Bytes of the image as the JPEG of the comparison over payload bytes; `None` when nothing crosses.
         device_macs: Multiply-accumulates on the device, encoder included.
         latency: Latency and energy under the scenario's conditions.
         feasible: Whether the 95th percentile of the latency is within the budget.
-        speed_up: p95 latency of the best trivial deployment over this one's; `None` when it has no meaning.
+        speed_up: p95 latency of the quickest baseline that loses at most one point over this one's; `None` where there
+            is no such baseline.
         chosen: Whether this is the plan that the search chose.
+        method: Short name of the contestant, such as `png`, `raw` or `autosplit`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +65,12 @@ class ComparisonRow(BaseModel):
     feasible: bool
     speed_up: float | None = None
     chosen: bool = False
+    method: str = ""
+
+    @property
+    def in_time_accuracy(self) -> float:
+        """Expected accuracy of an answer within the budget: accuracy times the probability of being in time."""
+        return self.accuracy * self.latency.in_time
 
 
 def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
@@ -73,10 +84,10 @@ def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, header_style="bold",
-                  caption=_CAPTION, caption_justify="left")
+                  caption=CAPTION, caption_justify="left")
     table.add_column("deployment", ratio=1, min_width=18, overflow="fold")
-    for title in ("accuracy", "payload\nratio", "p50\nms", "p95\nms", f"in time\n{_number(budget_ms)} ms",
-                  "energy\nmJ", "speed-\nup"):
+    for title in ("accuracy", "payload\nratio", "p95 ms\np50 ms", f"in time\n{_number(budget_ms)} ms",
+                  "in-time\naccuracy", "mJ\nMMACs", "speed-\nup"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row), style="bold" if row.chosen else None)
@@ -90,13 +101,75 @@ def _cells(row: ComparisonRow) -> list[Text | str]:
     name.append(f"\n{row.plan}", style="dim")
     verdict = Text("yes" if row.feasible else "NO", style="green" if row.feasible else "red")
     verdict.append(f"\n{_share(row.latency.in_time)}", style="dim")
-    p95 = Text(_ms(row.latency.p95_ms), style="" if row.feasible else "red")
+    times = Text(_ms(row.latency.p95_ms), style="" if row.feasible else "red")
+    times.append(f"\n{_ms(row.latency.p50_ms)}", style="dim")
+    work = Text(_number(row.latency.energy_mj))
+    work.append(f"\n{_number(row.device_macs / 1e6)}", style="dim")
     payload = Text(f"{row.payload_bytes:,.0f} B" if row.payload_bytes else "0 B")
     payload.append(f"\n{_ratios(row)}", style="dim")
     accuracy = Text(f"{row.accuracy * 100:.1f} %")
     accuracy.append(f"\n{_change(row)}", style="dim")
-    return [name, accuracy, payload, _ms(row.latency.p50_ms), p95, verdict, _number(row.latency.energy_mj),
+    return [name, accuracy, payload, times, verdict, f"{row.in_time_accuracy * 100:.1f} %", work,
             _factor(row.speed_up)]
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One scenario of many: the chosen plan against the baselines.
+
+    Attributes:
+        title: The scenario.
+        ours: The chosen plan.
+        best: The baseline of the highest in-time accuracy.
+    """
+
+    title: str
+    ours: ComparisonRow
+    best: ComparisonRow
+
+    @classmethod
+    def of(cls, title: str, rows: Sequence[ComparisonRow]) -> SummaryRow:
+        """The summary of one comparison."""
+        baselines = [row for row in rows if not row.chosen]
+        return cls(title, next(row for row in rows if row.chosen), max(baselines, key=lambda r: r.in_time_accuracy))
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Scenario, plan, in-time accuracy, best baseline and its own, and the speed-up, as text."""
+        return (self.title, self.ours.plan, f"{self.ours.in_time_accuracy * 100:.1f} %", self.best.name,
+                f"{self.best.in_time_accuracy * 100:.1f} %", _factor(self.ours.speed_up))
+
+
+_SUMMARY_TITLES = ("scenario", "plan", "in-time accuracy", "best baseline", "its own", "speed-up")
+_SUMMARY_CAPTION = """\
+in-time accuracy: accuracy (test) x the probability of an answer within the budget; best baseline: in this respect
+speed-up: p95 of the quickest baseline that loses at most 1 point over the plan's p95"""
+
+
+def summary_table(rows: Sequence[SummaryRow]) -> Table:
+    """Many scenarios, a line each; readable from 80 columns up.
+
+    Args:
+        rows: One a scenario.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold",
+                  caption=_SUMMARY_CAPTION, caption_justify="left")
+    for title in _SUMMARY_TITLES:
+        text = title in {"scenario", "plan", "best baseline"}
+        table.add_column(title, justify="left" if text else "right", overflow="fold", ratio=1 if text else None)
+    for row in rows:
+        table.add_row(*map(Text, row.cells), style=None if row.ours.feasible else "red")
+    return table
+
+
+def summary_markdown(rows: Sequence[SummaryRow]) -> str:
+    """Many scenarios as a Markdown table."""
+    lines = [_SUMMARY_TITLES, (":--", ":--", "--:", ":--", "--:", "--:"), *(row.cells for row in rows)]
+    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in lines) + "\n"
 
 
 def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = None) -> Table:
@@ -143,8 +216,10 @@ def to_frame(rows: Sequence[ComparisonRow]) -> pd.DataFrame:
     """The comparison as a flat table of plain numbers; units stand in the names of the columns."""
     import pandas as pd
 
-    columns = [n for n in ComparisonRow.model_fields if n != "latency"] + list(LatencySummary.model_fields)
-    records = [{**row.model_dump(exclude={"latency"}), **row.latency.model_dump()} for row in rows]
+    columns = [*(n for n in ComparisonRow.model_fields if n != "latency"), *LatencySummary.model_fields,
+               "in_time_accuracy"]
+    records = [{**row.model_dump(exclude={"latency"}), **row.latency.model_dump(),
+                "in_time_accuracy": row.in_time_accuracy} for row in rows]
     frame: pd.DataFrame = pd.DataFrame.from_records(records, columns=columns)
     return frame
 
@@ -152,7 +227,7 @@ def to_frame(rows: Sequence[ComparisonRow]) -> pd.DataFrame:
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     """The comparison as a Markdown table, the chosen plan in bold."""
     titles = ["deployment", "plan", "accuracy", "change", "payload", "x fp32 feature", "x PNG", "x JPEG",
-              "device MMACs", "p50 ms", "p95 ms", "in time", "energy mJ", "speed-up"]
+              "device MMACs", "p50 ms", "p95 ms", "in time", "in-time accuracy", "energy mJ", "speed-up"]
     lines = [titles, [":--", ":--", *["--:"] * (len(titles) - 2)], *map(_markdown_cells, rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
@@ -162,9 +237,13 @@ def _markdown_cells(row: ComparisonRow) -> list[str]:
              *map(_factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
              _number(row.device_macs / 1e6), _ms(row.latency.p50_ms), _ms(row.latency.p95_ms),
              f"{'yes' if row.feasible else 'no'} ({_share(row.latency.in_time)})",
-             _number(row.latency.energy_mj), _factor(row.speed_up)]
-    escaped = [cell.replace("|", "\\|") for cell in cells]
+             f"{row.in_time_accuracy * 100:.1f} %", _number(row.latency.energy_mj), _factor(row.speed_up)]
+    escaped = [_escaped(cell) for cell in cells]
     return [f"**{cell}**" for cell in escaped] if row.chosen else escaped
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
 
 
 def _ms(value: float) -> str:

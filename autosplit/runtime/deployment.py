@@ -11,30 +11,37 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autosplit.backbones.loading import build_backbone
 from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
-from autosplit.compression.codecs import Decoder, Encoder, Quantiser
+from autosplit.compression import load_codec
+from autosplit.compression.codecs.base import CodecParts
 from autosplit.compression.entropy import FrequencyTables, PayloadCoder
+from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
 from autosplit.datasets.base import ImageDataset, SplitName, in_batches, normalise
-from autosplit.datasets.stored import decode_images, encode_images
-from autosplit.errors import ConfigError, ResultError
+from autosplit.datasets.stored import decode_images, encode_images, join_jpeg
+from autosplit.errors import ConfigError, PayloadError, ResultError
 from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
+from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
+from autosplit.plugins import one_line
 
-__all__ = ["Blueprint", "Deployment", "Evaluation"]
+__all__ = ["Arithmetic", "Blueprint", "Deployment", "Evaluation"]
 
 _BATCH = 100  # fixed, so that the same images give the same floating-point sums wherever they are evaluated
 _TABLES = "tables."
+_FLOAT = np.dtype("<f4")  # of a feature that crosses as it is, whatever the machine
+
+Arithmetic = Literal["fp32", "int8"]
 
 
 class Blueprint(BaseModel):
@@ -46,10 +53,10 @@ class Blueprint(BaseModel):
         image_shape: Channels, height, width of an input image.
         plan: The plan.
         keep: Channels kept in each prunable group of the head.
-        feature_shape: Shape of the tensor at the cut; empty where no learned codec is.
-        grid: Height and width of the code; `None` where no learned codec is.
-        patch: Side of the encoder's patches, in feature positions.
-        nonnegative: Whether the feature comes out of a ReLU.
+        feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
+        code_shape: Shape of the code; empty where no codec is.
+        codec: The codec's structure, as its family describes it.
+        arithmetic: Number format of what runs on the device, head and encoder.
         key: Identifies the deployment in its payloads.
     """
 
@@ -61,9 +68,9 @@ class Blueprint(BaseModel):
     plan: Plan
     keep: tuple[int, ...] = ()
     feature_shape: tuple[int, ...] = ()
-    grid: tuple[int, int] | None = None
-    patch: int = 1
-    nonnegative: bool = True
+    code_shape: tuple[int, ...] = ()
+    codec: dict[str, Any] = Field(default_factory=dict)
+    arithmetic: Arithmetic = "fp32"
     key: str = ""
 
     def build(self) -> SplitNetwork:
@@ -91,17 +98,21 @@ class Blueprint(BaseModel):
                                   "use the autosplit that wrote it")
             tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
             head = pruner.sub_network(self.keep).materialise(tensors)
-        network = SplitNetwork(head, tail, *self._codec())
+        encoder, quantiser, decoder = self._codec()
+        if self.arithmetic == "int8":
+            head, encoder = int8_structure(head), encoder and int8_structure(encoder)
+        network = SplitNetwork(head, tail, encoder, quantiser, decoder)
         return network.to(memory_format=torch.channels_last).eval()
 
-    def _codec(self) -> tuple[Encoder, Quantiser, Decoder] | tuple[None, None, None]:
+    def _codec(self) -> CodecParts | tuple[None, None, None]:
         setting = self.plan.codec
-        if setting.kind != "code" or self.grid is None:
+        if setting.kind != "code":
             return None, None, None
-        shape = (self.feature_shape[0], self.feature_shape[1], self.feature_shape[2])
-        width = setting.width or 0
-        return (Encoder(shape, width, self.grid, self.patch), Quantiser(setting.bits or 0),
-                Decoder(shape, width, self.grid, self.patch, self.nonnegative))
+        try:
+            return load_codec(setting.family or DEFAULT_CODEC).blank(self.codec)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
+            raise ResultError(f"codec {setting.family!r} cannot be built from {self.codec}: {one_line(e)}; "
+                              "use the autosplit that wrote it") from e
 
 
 @dataclass(frozen=True)
@@ -153,13 +164,19 @@ class Deployment:
         self.blueprint, self.network, self.tables = blueprint, network.eval(), tables
         self.mean, self.std = mean, std
         self._coder: PayloadCoder | None = None
-        if tables is not None and blueprint.grid is not None:
-            shape = (blueprint.plan.codec.width or 0, *blueprint.grid)
-            self._coder = PayloadCoder(tables, shape, blueprint.key.encode())
+        if tables is not None:
+            channels, height, width = blueprint.code_shape
+            self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode())
 
     @classmethod
     def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset) -> Deployment:
-        """Make a deployment of a trained network; its frequency tables are fitted on the calibration images."""
+        """Make a deployment of a trained network in fp32.
+
+        What the blueprint's arithmetic asks for is quantised first (head and encoder), ranges and frequency
+        tables come from the calibration images.
+        """
+        if blueprint.arithmetic == "int8":
+            network = _int8(network, data)
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
@@ -181,12 +198,13 @@ class Deployment:
             encode, edge = pixels, stage_cost(net.tail, shape) + pixels
         elif plan.split == OUTPUT:
             device, result = stage_cost(net.head, shape), 0.0
-        elif net.encoder is not None and net.decoder is not None and self.blueprint.grid is not None:
-            feature, code = self.blueprint.feature_shape, (plan.codec.width or 0, *self.blueprint.grid)
-            symbols = StageCost(coded_symbols=float(np.prod(code)))
-            device = stage_cost(net.head, shape)
-            encode = stage_cost(net.encoder, feature) + symbols
-            edge = stage_cost(net.decoder, code) + symbols + stage_cost(net.tail, feature)
+        else:
+            feature, code = self.blueprint.feature_shape, self.blueprint.code_shape
+            device, edge = stage_cost(net.head, shape), stage_cost(net.tail, feature)
+            if net.encoder is not None and net.decoder is not None:
+                symbols = StageCost(coded_symbols=float(np.prod(code)))
+                encode = stage_cost(net.encoder, feature) + symbols
+                edge = stage_cost(net.decoder, code) + symbols + edge
         return Workload(plan=plan, device=device, encode=encode, edge=edge, payload_bytes_mean=payload_mean,
                         payload_bytes_p95=payload_p95, result_bytes=result)
 
@@ -204,14 +222,15 @@ class Deployment:
 
     def encode(self, images: Tensor) -> list[bytes]:
         """Device side: uint8 images (N, C, H, W) to one payload each; empty payloads when nothing crosses."""
-        if self.plan.split == INPUT:
-            codec = self.plan.codec
-            return encode_images(images, "png" if codec.kind == "png" else "jpeg", codec.quality or 75)
-        if self._coder is None:
+        kind, quality = self.plan.codec.kind, self.plan.codec.quality
+        if kind == "none":
             return [b""] * len(images)
+        if kind in ("png", "jpeg", "jpeg-body"):
+            return encode_images(images, kind, quality or 75)
         with torch.inference_mode():
-            symbols = self.network.symbols(self._normalise(images)).numpy()
-        return self._coder.encode_batch(symbols)
+            if self._coder is None:
+                return [f.tobytes() for f in self.network.head(self._normalise(images)).numpy().astype(_FLOAT)]
+            return self._coder.encode_batch(self.network.symbols(self._normalise(images)).numpy())
 
     def decode(self, payloads: Sequence[bytes]) -> Tensor:
         """Edge side: payloads to logits (N, classes).
@@ -219,12 +238,32 @@ class Deployment:
         Raises:
             PayloadError: Bytes that are no payload of this deployment.
         """
+        if self.plan.split == OUTPUT:
+            raise ConfigError("the whole network runs on the device in this plan: nothing is sent to decode")
         with torch.inference_mode():
             if self.plan.split == INPUT:
-                return self.network(self._normalise(decode_images(payloads)))  # type: ignore[no-any-return]
+                return self.network(self._normalise(self._images(payloads)))  # type: ignore[no-any-return]
             if self._coder is None:
-                raise ConfigError("the whole network runs on the device in this plan: nothing is sent to decode")
+                return self.network.tail(self._features(payloads))  # type: ignore[no-any-return]
             return self.network.finish(torch.from_numpy(self._coder.decode_batch(payloads)))
+
+    def _images(self, payloads: Sequence[bytes]) -> Tensor:
+        """The images in payloads that are files or bodies of files."""
+        shape, codec = self.blueprint.image_shape, self.plan.codec
+        if codec.kind == "jpeg-body":
+            payloads = [join_jpeg(p, shape, codec.quality or 75) for p in payloads]
+        return decode_images(payloads, shape)
+
+    def _features(self, payloads: Sequence[bytes]) -> Tensor:
+        """The features in payloads that hold them as they are: little-endian float32, channel by channel."""
+        shape = self.blueprint.feature_shape
+        size = int(np.prod(shape)) * _FLOAT.itemsize
+        for payload in payloads:
+            if len(payload) != size:
+                raise PayloadError(f"a payload of {len(payload)} bytes where a feature of {size} bytes was expected; "
+                                   "encode it with the deployment that decodes it")
+        values = np.frombuffer(b"".join(payloads), dtype=_FLOAT).astype(np.float32)
+        return torch.from_numpy(values).reshape(len(payloads), *shape)
 
     def run(self, images: Tensor) -> tuple[Tensor, list[bytes]]:
         """Both sides: uint8 images to logits and the payloads that crossed."""
@@ -296,6 +335,17 @@ class Deployment:
         except (KeyError, RuntimeError) as e:
             raise ResultError(f"weights {str(path)!r} are of another network: {' '.join(str(e).split())[:200]}") from e
         return cls(blueprint, network, mean, std, FrequencyTables.from_arrays(arrays) if arrays else None)
+
+
+def _int8(network: SplitNetwork, data: ImageDataset) -> SplitNetwork:
+    """A network whose device side, head and encoder, computes in int8."""
+    batches = [data.normalise(images) for images in in_batches(data.calibration.images, _BATCH)]
+    head, encoder = quantise_int8(network.head, batches), network.encoder
+    if encoder is not None:
+        with torch.inference_mode():
+            features = [head(batch) for batch in batches]
+        encoder = quantise_int8(encoder, features)
+    return SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder).eval()
 
 
 def sha256_of(path: Path) -> str:

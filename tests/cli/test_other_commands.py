@@ -111,7 +111,7 @@ def test_replay_of_nothing(tmp_path):
 # --- all commands ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [(), ("search",), ("replay",), ("list",), ("show",)])
+@pytest.mark.parametrize("command", [(), ("search",), ("compare",), ("replay",), ("list",), ("show",)])
 def test_help(command):
     shown = invoke(*command, "--help")
     assert shown.exit_code == 0

@@ -67,6 +67,24 @@ def test_options_and_set_change_the_scenario(warm, tiny):
     assert said["plans"] == 10
 
 
+def test_several_codecs_are_on_offer_together(warm, tiny):
+    def plans(*codecs):
+        options = [word for codec in codecs for word in ("--codec", codec)]
+        said = json.loads(invoke("search", *tiny, "--dry-run", "--json", "--quiet", *options).stdout)
+        return {row["split"]: row["plans"] for row in said["splits"]}
+
+    one, other, both = plans("nested"), plans("jalad"), plans("nested", "jalad")
+    assert plans() == one
+    assert both["layer1"] == one["layer1"] + other["layer1"] > one["layer1"]
+    assert both["output"] == one["output"]
+
+
+def test_set_takes_null(warm, tiny):
+    said = invoke("search", *tiny, "--dry-run", "--json", "--quiet", "--set", "space.grid_levels=null")
+    few = invoke("search", *tiny, "--dry-run", "--json", "--quiet")
+    assert json.loads(said.stdout)["plans"] > json.loads(few.stdout)["plans"]
+
+
 def test_dry_run_trains_nothing_and_writes_nothing(world, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "cache"))
@@ -121,7 +139,10 @@ def test_torchvision_backbone(world, tiny):
     (("--set", "=3"), "--set '=3': write it as key=value"),
     (("--set", "space.widths=[2"), "the value is not valid YAML"),
     (("--set", "search.seed.x=3"), "there is nothing below 'search.seed'"),
-    (("--set", "codec=nestde"), "unknown codec 'nestde'; did you mean 'nested'"),
+    (("--codec", "nestde"), "unknown codec 'nestde'; did you mean 'nested'"),
+    (("--codec", "nested", "--codec", "aecn"), "unknown codec 'aecn'; did you mean 'aecnn'"),
+    (("--set", "codecs=nested"), "codecs: "),
+    (("--set", "codecs=[]"), "codecs: "),
     (("--budget-ms", 0), "conditions.budget_ms: "),
     (("--budget-ms", -5), "conditions.budget_ms: "),
     (("--budget-ms", "nan"), "conditions.budget_ms: "),

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,12 +7,13 @@ from hypothesis import strategies as st
 
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
-from autosplit.envs.features import CONDITION_BOUNDS, PLAN_FEATURES, condition_features, plan_features
+from autosplit.envs.features import _KINDS, CONDITION_BOUNDS, PLAN_FEATURES, condition_features, plan_features
 from autosplit.envs.tree import DecisionTree
 from autosplit.errors import ConfigError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency import load_latency_model
 from autosplit.objective import best_outcome, load_objective, score
+from autosplit.plan import CodecSetting, Plan, Workload
 from tests.synthetic import PlainLatency, make_conditions, make_table, small_table
 
 TABLE = small_table()
@@ -96,6 +99,18 @@ def test_observations_are_bounded_and_tell_plans_apart():
         assert part.max() <= 1
     assert len(np.unique(core.node_observations, axis=0)) == len(core.node_observations)
     assert core.condition_observations.shape == (50, len(CONDITION_BOUNDS))
+
+
+def test_every_kind_of_codec_has_features_and_a_body_is_an_image():
+    kinds = get_args(CodecSetting.model_fields["kind"].annotation)
+    assert set(_KINDS) == set(kinds)
+    plans = [Plan(split="input", codec=CodecSetting(kind=kind, quality=50)) for kind in ("jpeg", "jpeg-body")]
+    space = PlanSpace(("input",), {"input": (0.0,)}, {"input": tuple(p.codec for p in plans)})
+    work = [Workload(plan=p, payload_bytes_mean=size) for p, size in zip(plans, (800.0, 200.0), strict=True)]
+    file, body = plan_features(space, work)
+    names = [*PLAN_FEATURES, "input"]
+    assert file[names.index("is_image")] == body[names.index("is_image")] == 1
+    assert [n for n, a, b in zip(names, file, body, strict=True) if a != b] == ["payload_bytes"]
 
 
 def test_conditions_beyond_the_bounds_are_cut():

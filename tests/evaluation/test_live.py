@@ -28,7 +28,7 @@ def without_time(measurements):
 
 def test_every_plan_is_measured(live, measured, prepared):
     assert len(measured) == len(live.space)
-    assert {p.codec.kind for p in measured} == {"code", "png", "jpeg", "none"}
+    assert {p.codec.kind for p in measured} == {"code", "png", "jpeg", "jpeg-body", "none"}
     assert {p.split for p in measured} == {INPUT, OUTPUT, *(point.name for point in prepared.points)}
     for plan, m in measured.items():
         assert m.plan == m.workload.plan == plan
@@ -63,13 +63,15 @@ def test_the_untouched_network_has_the_backbones_accuracy(prepared, measured):
 
 def test_jpeg_accuracy_is_that_of_the_decoded_files(prepared, measured):
     for quality in (50, 90):
-        m = measured[Plan(split=INPUT, codec=CodecSetting(kind="jpeg", quality=quality))]
         seen = prepared.data.jpeg_images("validation", quality)
-        assert m.accuracy == accuracy(prepared.backbone, prepared.data, seen)
+        for kind in ("jpeg", "jpeg-body"):
+            m = measured[Plan(split=INPUT, codec=CodecSetting(kind=kind, quality=quality))]
+            assert m.accuracy == accuracy(prepared.backbone, prepared.data, seen)
 
 
 def test_image_payloads_are_the_stored_files(prepared, measured):
-    for setting in (CodecSetting(kind="png"), CodecSetting(kind="jpeg", quality=50)):
+    settings = [CodecSetting(kind=kind, quality=50) for kind in ("jpeg", "jpeg-body")]
+    for setting in (CodecSetting(kind="png"), *settings):
         sizes = prepared.data.stored_bytes("validation", setting.kind, setting.quality or 75).numpy()
         work = measured[Plan(split=INPUT, codec=setting)].workload
         assert work.payload_bytes_mean == sizes.mean()
@@ -117,6 +119,17 @@ def test_stages_of_an_unpruned_plan_are_the_whole_network(live, measured):
     on_edge = measured[Plan(split=INPUT, codec=CodecSetting(kind="png"))].workload
     assert on_edge.device.macs == 0
     assert on_edge.edge.macs == whole.device.macs
+
+
+def test_raw_cuts_are_measured_though_no_search_proposes_them(live, measured, prepared):
+    raw = CodecSetting(kind="raw")
+    whole = measured[Plan(split=OUTPUT, codec=CodecSetting(kind="none"))]
+    plain, pruned = live.measure([Plan(split="layer2", sparsity=s, codec=raw) for s in (0.0, 0.5)])
+    assert plain.accuracy == whole.accuracy
+    assert plain.workload.payload_bytes_mean == plain.feature_bytes
+    network = live._recalibrated(Plan(split="layer2", sparsity=0.5, codec=raw))
+    assert pruned.accuracy == accuracy(network, prepared.data, prepared.data.validation)
+    assert pruned.workload.device.macs < plain.workload.device.macs
 
 
 def test_what_crosses_and_what_comes_back(measured):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from autosplit.evaluation.store import StoredEvaluator
+from autosplit.evaluation.store import StoredEvaluator, measurement_file
 from tests.synthetic import small_table
 
 
@@ -90,3 +92,14 @@ def test_a_folder_that_cannot_be_written_costs_time_only(inner, plans, tmp_path,
     stored = StoredEvaluator(inner, tmp_path / "file" / "store.jsonl")
     assert stored.measure(plans) == inner.table.measure(plans)
     assert "not kept for later searches" in caplog.text
+
+
+def test_the_file_is_that_of_networks_and_measuring_not_of_conditions(prepared):
+    def file(**changes):
+        return measurement_file(replace(prepared, scenario=prepared.scenario.replace(**changes)))
+
+    assert file(conditions__budget_ms=3.0, search__agent="random", search__seed=9) == measurement_file(prepared)
+    others = {file(search__validation_images=7), file(search__recalibration_images=7),
+              measurement_file(replace(prepared, supernet_key="other")), measurement_file(prepared)}
+    assert len(others) == 4
+    assert all(f.parent == prepared.cache.root / "measurements" for f in others)

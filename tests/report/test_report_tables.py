@@ -3,7 +3,16 @@ import io
 import pytest
 from rich.console import Console
 
-from autosplit.report.tables import ComparisonRow, comparison_table, latency_table, to_frame, to_markdown
+from autosplit.report.tables import (
+    ComparisonRow,
+    SummaryRow,
+    comparison_table,
+    latency_table,
+    summary_markdown,
+    summary_table,
+    to_frame,
+    to_markdown,
+)
 
 
 def render(table, width, encoding="utf-8"):
@@ -74,3 +83,42 @@ def test_markdown_is_a_table_with_escaped_bars(rows):
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert "**autosplit**" in lines[-1]
     assert "no (0 %)" in lines[2]
+
+
+def test_in_time_accuracy_is_shown_and_written(rows):
+    assert rows[0].in_time_accuracy == rows[0].accuracy * rows[0].latency.in_time
+    text = render(comparison_table(rows, 100.0), 100)
+    assert f"{rows[-1].in_time_accuracy * 100:.1f} %" in text
+    frame = to_frame(rows)
+    assert frame["in_time_accuracy"].tolist() == [r.in_time_accuracy for r in rows]
+    assert f"| {rows[0].in_time_accuracy * 100:.1f} % |" in to_markdown(rows)
+
+
+# --- many scenarios -------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_names_the_best_baseline(rows):
+    late = [r.model_copy(update={"latency": r.latency.model_copy(update={"in_time": 0.5})}) for r in rows]
+    line = SummaryRow.of("here", [*rows[:2], late[2], *rows[3:]])
+    assert line.best.name == "JPEG q75"
+    assert line.ours.chosen
+    assert line.cells[0] == "here"
+    assert line.cells[3:5] == ("JPEG q75", f"{late[2].accuracy * 50:.1f} %")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_summary_is_complete_at_every_width(rows, width):
+    lines = [SummaryRow.of(f"device-{i}, channel-{i}, 100 ms", rows) for i in range(3)]
+    text = render(summary_table(lines), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for part in ("device-0,", "device-2,", "1.9x", "in-time", "loses at most 1 point"):
+        assert part in text
+    odd = SummaryRow("[red]x[/red]", rows[-1], rows[0])
+    assert "[red]x[/red]" in render(summary_table([odd]), 120)
+
+
+def test_summary_markdown_is_a_table_with_escaped_bars(rows):
+    lines = summary_markdown([SummaryRow.of("a | b", rows)] * 2).splitlines()
+    assert len(lines) == 4
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1

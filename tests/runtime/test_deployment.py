@@ -10,15 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autosplit.backbones.splitting import trace
+from autosplit.compression.int8_layers import Int8Conv2d
 from autosplit.compression.pruning import HeadPruner
 from autosplit.errors import ConfigError, PayloadError, ResultError
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.plan import INPUT, OUTPUT
+from autosplit.finalists import Finalists
+from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.results import Result
 from autosplit.runtime.deployment import Deployment, sha256_of
 from tests.runs import KINDS
 
 CODES = ("Code", "CodePruned")
+IMAGES = ("Png", "Jpeg", "JpegBody")
+ARITHMETICS = ("fp32", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +40,17 @@ def images(prepared):
     return prepared.data.test.images
 
 
+@pytest.fixture(scope="module")
+def raw(prepared):
+    """A cut without a codec, which no search ends with, in both arithmetics."""
+    plan = Plan(split="layer2", codec=CodecSetting(kind="raw"))
+    return {arithmetic: Finalists(prepared, arithmetic).deployment(plan) for arithmetic in ARITHMETICS}
+
+
 def test_the_kinds_are_what_they_are_called(results):
     plans = {kind: r.plan for kind, r in results.items()}
-    assert plans["Png"].split == plans["Jpeg"].split == INPUT
+    assert {plans[kind].split for kind in IMAGES} == {INPUT}
+    assert plans["JpegBody"].codec == CodecSetting(kind="jpeg-body", quality=50)
     assert plans["Whole"].split == plans["WholePruned"].split == OUTPUT
     assert plans["Whole"].sparsity == plans["Code"].sparsity == 0
     assert plans["WholePruned"].sparsity == plans["CodePruned"].sparsity == 0.5
@@ -101,11 +113,64 @@ def test_images_cross_as_files(deployments, prepared, images):
     data = prepared.data
     assert deployments["Png"].encode(images) == data.stored_files("test", "png")
     assert deployments["Jpeg"].encode(images) == data.stored_files("test", "jpeg", 50)
+    assert deployments["JpegBody"].encode(images) == data.stored_files("test", "jpeg-body", 50)
     with torch.inference_mode():
         expected = prepared.backbone(data.normalise(data.jpeg_images("test", 50).images))
         plain = prepared.backbone(data.normalise(images))
     assert torch.allclose(deployments["Jpeg"].run(images)[0], expected, atol=1e-4)
+    assert torch.equal(deployments["JpegBody"].run(images)[0], deployments["Jpeg"].run(images)[0])
     assert torch.allclose(deployments["Png"].run(images)[0], plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_what_is_no_image_of_this_deployment_is_refused(deployments, kind, images):
+    deployment = deployments[kind]
+    (payload,) = deployment.encode(images[:1])
+    damages = [b"", b"\xff\xd9" + payload, payload + b"\xff"]
+    if kind != "JpegBody":  # any bytes without a marker are a body
+        damages = [b"", b"no picture", payload[:40], *deployment.encode(images[:1, :, :8, :8])]
+    for damaged in damages:
+        with pytest.raises(PayloadError):
+            deployment.decode([damaged])
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_raw_feature_crosses_as_little_endian_floats(raw, prepared, arithmetic, images):
+    deployment = raw[arithmetic]
+    payloads = deployment.encode(images)
+    with torch.inference_mode():
+        features = deployment.network.head(prepared.data.normalise(images))
+        expected = deployment.network.tail(features)
+    assert payloads[3] == np.ascontiguousarray(features[3].numpy()).astype("<f4").tobytes()
+    assert torch.allclose(deployment.decode(payloads), expected, atol=1e-5)
+    evaluation = deployment.evaluate(prepared.data, "test")
+    assert set(evaluation.payload_sizes.tolist()) == {4 * 8 * 8 * 8}
+    for damaged in (b"", payloads[0][:-1], payloads[0] + b"\0"):
+        with pytest.raises(PayloadError, match="a feature of 2048 bytes was expected"):
+            deployment.decode([payloads[0], damaged])
+
+
+def test_a_raw_cut_is_the_backbone_and_in_int8_its_head_is_not(raw, prepared, images):
+    with torch.inference_mode():
+        whole = prepared.backbone(prepared.data.normalise(images))
+    assert torch.allclose(raw["fp32"].run(images)[0], whole, atol=1e-5)
+    found = raw["int8"].run(images)[0]
+    assert not torch.allclose(found, whole, atol=1e-5)
+    assert (found - whole).abs().mean() < 0.3 * whole.abs().mean()
+    assert any(isinstance(m, Int8Conv2d) for m in raw["int8"].network.head.modules())
+    assert not any(isinstance(m, Int8Conv2d) for m in raw["int8"].network.tail.modules())
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_raw_cut_is_stored_counted_and_measured(raw, prepared, arithmetic, images, tmp_path):
+    deployment = raw[arithmetic]
+    deployment.save(tmp_path / "w.safetensors")
+    again = Deployment.load(deployment.blueprint, tmp_path / "w.safetensors")
+    assert again.encode(images) == deployment.encode(images)
+    (work,) = LiveEvaluator(prepared).workloads([deployment.plan])
+    assert deployment.workload(2048.0, 2048.0) == work
+    measured = deployment.measurement(deployment.evaluate(prepared.data, "validation"))
+    assert measured.feature_bytes == measured.workload.payload_bytes_mean == 2048
 
 
 @pytest.mark.parametrize("kind", ["Whole", "WholePruned"])
@@ -133,8 +198,8 @@ def test_save_and_load(deployments, kind, images, tmp_path):
     assert again.save(tmp_path / "again.safetensors") == digest
 
 
-def test_weights_that_share_memory_can_be_saved(deployments, tmp_path, images):
-    deployment = deployments["Whole"]
+def test_weights_that_share_memory_can_be_saved(prepared, tmp_path, images):
+    deployment = Finalists(prepared, "fp32").deployment(Plan(split=OUTPUT, codec=CodecSetting(kind="none")))
     first, second = [m for m in deployment.network.modules() if isinstance(m, torch.nn.BatchNorm2d)][:2]
     kept = second.weight
     try:
@@ -172,10 +237,13 @@ def test_build_prunes_for_real(deployments):
     pruned, whole = deployments["CodePruned"].blueprint, deployments["Code"].blueprint
     assert pruned.keep
     assert whole.keep == ()
-    head = pruned.build().head
-    widths = [m.out_channels for m in head.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert min(widths) == 2  # half of four
-    assert min(m.out_channels for m in whole.build().head.modules() if isinstance(m, torch.nn.Conv2d)) == 4
+
+    def narrowest(blueprint):
+        head = blueprint.model_copy(update={"arithmetic": "fp32"}).build().head
+        return min(m.out_channels for m in head.modules() if isinstance(m, torch.nn.Conv2d))
+
+    assert narrowest(pruned) == 2  # half of four
+    assert narrowest(whole) == 4
     assert deployments["WholePruned"].blueprint.build().head is not None
 
 
@@ -207,7 +275,7 @@ def test_workload_is_that_of_the_live_evaluator(deployments, prepared, kind):
     found = deployments[kind].workload(12.5, 34.0)
     payloads = {"payload_bytes_mean": 12.5, "payload_bytes_p95": 34.0}
     assert found == expected.model_copy(update=payloads)
-    assert (found.device.macs > 0) == (kind not in {"Png", "Jpeg"})
+    assert (found.device.macs > 0) == (kind not in IMAGES)
     assert (found.edge.macs > 0) == (not kind.startswith("Whole"))
 
 

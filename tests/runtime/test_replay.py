@@ -112,9 +112,11 @@ def test_altered_weights(copy, place):
     assert "best.json: weights 'best.safetensors' were altered" in failure("replay", copy)
 
 
-def test_another_split_point(copy):
-    alter(copy, deployment__blueprint__plan__split="layer9")
-    assert "unknown split point 'layer9'" in failure("replay", copy)
+def test_another_split_point(runs, tmp_path):
+    for name in ("best.json", "best.safetensors"):
+        shutil.copy(runs["Code"] / name, tmp_path / name)
+    alter(tmp_path / "best.json", deployment__blueprint__plan__split="layer9")
+    assert "unknown split point 'layer9'" in failure("replay", tmp_path)
 
 
 def test_altered_data(copy, world, tmp_path):

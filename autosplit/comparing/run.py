@@ -1,0 +1,205 @@
+"""From a list of scenarios to rows: a search and every baseline under the same rules, one scenario after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autosplit.agents import load_agent
+from autosplit.comparing.rivals import RIVAL_CODECS, codec_contestants, uniform_contestant
+from autosplit.compression import load_codec
+from autosplit.errors import AutosplitError, ConfigError, ResultError
+from autosplit.evaluation.baselines import (
+    Choice,
+    Contestant,
+    choose,
+    comparison_row,
+    related,
+    trivial_contestants,
+)
+from autosplit.evaluation.judge import Judge
+from autosplit.ledger import LEDGER_FILE, Ledger
+from autosplit.plan import Measurement
+from autosplit.report.progress import NullProgress, PhaseReporter
+from autosplit.report.tables import ComparisonRow
+from autosplit.results import Result
+from autosplit.scenario import Scenario, content_hash
+from autosplit.search import search
+from autosplit.training.prepare import prepare
+from autosplit.workshop import Workshop, networks_key
+
+__all__ = ["Comparison", "Failure", "Report", "compare"]
+
+_RUNS = "runs"
+_NETWORKS_AT_HAND = 2  # the search's and the baselines'; scenarios of one list mostly differ in conditions alone
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One scenario, done.
+
+    Attributes:
+        scenario: What was compared under.
+        rows: One a contestant, test images, the search last.
+        measured: What each contestant measured on validation images (F1), by method.
+        run: The search's run directory.
+        networks: Hash of the search's networks: scenarios with the same one share measurements.
+    """
+
+    scenario: Scenario
+    rows: tuple[ComparisonRow, ...]
+    measured: dict[str, tuple[Measurement, ...]]
+    run: Path
+    networks: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scenario that could not be compared, and why."""
+
+    scenario: Scenario
+    error: AutosplitError
+
+
+@dataclass
+class Report:
+    """How far a list of scenarios is.
+
+    Attributes:
+        done: The comparisons, in order.
+        failed: The scenarios that could not be compared.
+    """
+
+    done: list[Comparison] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+
+
+def compare(
+    scenarios: Sequence[Scenario],
+    out: Path,
+    *,
+    progress: PhaseReporter | None = None,
+    data_root: Path | None = None,
+    on_done: Callable[[Report], None] = lambda report: None,  # noqa: ARG005
+) -> Report:
+    """Compare a search with every baseline in each scenario; what is in the cache or in `out` is not done again.
+
+    Args:
+        scenarios: What to compare under; networks are trained once for those that differ in conditions alone.
+        out: Folder whose `runs` holds the searches.
+        progress: Shows the phases.
+        data_root: Where data sets lie.
+        on_done: Called after each scenario that is done, so that an interrupted call leaves what it had.
+
+    Returns:
+        The comparisons, and the scenarios that failed.
+
+    Raises:
+        AutosplitError: A name in a scenario is unknown, or not one scenario could be compared.
+    """
+    for scenario in scenarios:
+        _check_names(scenario)
+    _make(out)
+    progress, report = progress or NullProgress(), Report()
+    workshops = _Workshops(progress, data_root)
+    for number, scenario in enumerate(scenarios, start=1):
+        title = f"scenario {number} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
+        try:
+            with progress.phase(title):
+                report.done.append(_compared(scenario, out, workshops, progress))
+        except AutosplitError as e:
+            report.failed.append(Failure(scenario, e))
+        else:
+            on_done(report)
+    if report.failed and not report.done:
+        for folder in (out / _RUNS, out):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise report.failed[0].error
+    return report
+
+
+def _make(out: Path) -> None:
+    """A folder that cannot be written should not cost a training."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"cannot write to {out}: {e.strerror or e}; choose a folder you may write to with --out"
+                          ) from e
+
+
+def _check_names(scenario: Scenario) -> None:
+    """A wrong name in the last scenario should not cost the searches before it."""
+    Judge.of(scenario)
+    load_agent(scenario.search.agent)
+    for family in scenario.codecs:
+        load_codec(family)
+
+
+def _where(scenario: Scenario) -> str:
+    conditions = scenario.conditions
+    return f"{conditions.device.name} -> {conditions.channel.name}, {conditions.budget_ms:g} ms"
+
+
+class _Workshops:
+    """Networks, prepared once for as long as scenarios with the same ones follow one another."""
+
+    def __init__(self, progress: PhaseReporter, data_root: Path | None) -> None:
+        self._progress, self._data_root = progress, data_root
+        self._made: dict[str, Workshop] = {}
+
+    def of(self, scenario: Scenario) -> Workshop:
+        key = networks_key(scenario)
+        if key not in self._made:
+            while len(self._made) >= _NETWORKS_AT_HAND:
+                del self._made[next(iter(self._made))]
+            prepared = prepare(scenario, self._progress, data_root=self._data_root)
+            self._made[key] = Workshop(prepared, self._progress)
+        return self._made[key]
+
+
+def _compared(scenario: Scenario, out: Path, workshops: _Workshops, progress: PhaseReporter) -> Comparison:
+    judge, arithmetic = Judge.of(scenario), scenario.conditions.device.arithmetic
+    own = workshops.of(scenario)
+    result, run = _searched(scenario, out, own, progress)
+    rivals = workshops.of(scenario.replace(codecs=RIVAL_CODECS))
+    entrants = [(c, rivals) for c in codec_contestants(rivals.prepared.supernet)]
+    entrants.append((uniform_contestant(own.prepared.supernet), own))
+    choices: list[Choice] = []
+    for contestant, workshop in entrants:
+        with progress.phase(f"baseline {contestant.method}"):
+            choices.append(choose(contestant, judge, workshop.evaluator, workshop.finalists(arithmetic)))
+    rows = []
+    with progress.phase("read the test set for the baselines"):
+        for choice, (_, workshop) in zip(choices, entrants, strict=True):
+            tested = workshop.finalists(arithmetic).measure(choice.best.plan, "test")
+            rows.append(comparison_row(choice.contestant.method, choice.name, tested, judge, result.backbone_accuracy))
+    trivial, searched = ([r for r in result.comparison if r.chosen is chosen] for chosen in (False, True))
+    measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in _trivial(own)}
+    measured["autosplit"] = _measured_by_search(run, own, [m for pool in measured.values() for m in pool])
+    measured |= {c.contestant.method: tuple(o.measurement for o in c.measured) for c in choices}
+    return Comparison(scenario, related([*trivial, *rows, *searched]), measured, run, own.prepared.supernet_key)
+
+
+def _trivial(workshop: Workshop) -> list[Contestant]:
+    prepared = workshop.prepared
+    return trivial_contestants([p.name for p in prepared.points], prepared.scenario.space.jpeg_qualities)
+
+
+def _searched(scenario: Scenario, out: Path, workshop: Workshop, progress: PhaseReporter) -> tuple[Result, Path]:
+    """The search's result and its run directory: a finished one of this scenario and these networks, or a new one."""
+    key = content_hash({"scenario": scenario.fingerprint, "networks": workshop.prepared.supernet_key})
+    run = out / _RUNS / f"{scenario.name}-{key[:10]}"
+    with suppress(ConfigError, ResultError):  # there is none yet, or none that this version reads
+        return Result.load(run / "best.json"), run
+    resume = (run / LEDGER_FILE).exists()
+    return search(scenario, run, resume=resume, progress=progress, workshop=workshop), run
+
+
+def _measured_by_search(run: Path, workshop: Workshop, trivial: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """What the agent measured, and the trivial deployments that are in its space, which a search measures too."""
+    codecs = workshop.evaluator.space.codecs
+    known = {m.plan: m for m in trivial if m.plan.codec in codecs.get(m.plan.split, ())}
+    return tuple((known | {m.plan: m for m in Ledger.read(run).measurements("F1")}).values())

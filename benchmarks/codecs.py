@@ -1,0 +1,302 @@
+"""Codec families side by side at equal training effort: accuracy against payload bytes at several split points.
+
+    python -m benchmarks.codecs --scenario default --out results/benchmarks/codecs-digits-m
+
+For each split point, family and setting a codec is trained alone: first the family's own phases with the backbone
+frozen, then codec and tail together, always the same number of steps in all. The head is the untouched backbone's, so
+its features are computed once; images are not augmented. Statistics, frequency tables and payloads are made as for a
+measurement (F1). Accuracies are on validation images (for choosing) and on test images (for the figures); JPEG's curve
+stands beside them. Writes `codecs.csv`, `summary.json` and `codecs.png`; a run that was stopped goes on from the CSV.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from autosplit.backbones.splitting import cut
+from autosplit.compression import build_codec
+from autosplit.compression.codecs.base import Codec, Offer, Phase
+from autosplit.compression.entropy import FrequencyTables, payload_bytes
+from autosplit.compression.network import SplitNetwork, recalibrate
+from autosplit.datasets.base import ImageDataset, in_batches
+from autosplit.plan import CodecSetting
+from autosplit.report.progress import Progress
+from autosplit.scenario import Scenario
+from autosplit.training.codecs import pretrain_codec
+from autosplit.training.loop import accuracy, autocast, distillation_loss
+from autosplit.training.prepare import Prepared, untrained
+from benchmarks.common import command_line, parser, scenario_of, write_json
+
+_FAMILIES = ("nested", "aecnn", "bottlenet++", "jalad")
+_TARGETS = (32, 64, 128, 256, 512, 1024)
+_BATCH = 128
+
+
+@dataclass
+class Part:
+    """Features of the untouched head and what they belong to."""
+
+    features: Tensor
+    labels: Tensor
+
+
+class Bench:
+    """One split point: features of all parts, and training and measuring of one codec on them."""
+
+    def __init__(self, prepared: Prepared, split: str, images: int, steps: int, codec_steps: int) -> None:
+        self.prepared, self.split = prepared, split
+        self.steps, self.codec_steps = steps, codec_steps
+        self.head, self.tail = cut(prepared.backbone, prepared.supernet.points[split])
+        channels, height, width = prepared.supernet.points[split].shape
+        self.shape = (channels, height, width)
+        data = prepared.data
+        self.train = self._features(data.train.images[:images], data.train.labels[:images])
+        self.calibration = self._features(data.calibration.images[:512], data.calibration.labels[:512])
+        self.validation = self._features(data.validation.images, data.validation.labels)
+        self.test = self._features(data.test.images, data.test.labels)
+        self.answers = self._logits(self.tail, self.train.features)
+        self.nonnegative = bool(self.calibration.features.min() >= 0)
+
+    def _features(self, images: Tensor, labels: Tensor) -> Part:
+        with torch.inference_mode():
+            parts = [self.head(self.prepared.data.normalise(x)).to(torch.float16) for x in in_batches(images, 256)]
+        return Part(torch.cat(parts).clone(), labels)
+
+    @staticmethod
+    def _logits(network: nn.Module, features: Tensor) -> Tensor:
+        with torch.inference_mode():
+            found = torch.cat([network(x.float()) for x in in_batches(features, 256)])
+        return found.clone()
+
+    def settings(self, family: str) -> list[CodecSetting]:
+        """For each target the setting whose code, before entropy coding, comes nearest to it from below; none twice.
+
+        Where several do, that of the fewest bits; of the nested codec, whose grids differ most in worth, two grids near
+        a quarter of the feature's side, of which validation images choose.
+        """
+        space = self.prepared.scenario.space
+        codec = build_codec(family, self.shape, Offer(space.widths, space.bits), self.nonnegative)
+        sizes = {s: float(np.prod(codec.code_shape(s))) * (s.bits or 0) / 8 for s in codec.settings()}
+        found: list[CodecSetting] = []
+        for target in _TARGETS:
+            near = [s for s, size in sizes.items() if target / 1.5 <= size <= target * 1.01]
+            full = [s for s in near if sizes[s] > 0.95 * max(sizes[n] for n in near)]
+            if family == "nested":
+                quarter = max(1, self.shape[1] // 4)
+                full.sort(key=lambda s: (abs(np.log2((s.grid or 1) / quarter)), s.bits))
+                seen: dict[int | None, CodecSetting] = {}
+                for setting in full:
+                    seen.setdefault(setting.grid, setting)
+                found += list(seen.values())[:2]
+            else:
+                found += sorted(full, key=lambda s: (s.bits, s.width))[:1]
+        return list(dict.fromkeys(found))
+
+    def run(self, family: str, setting: CodecSetting, seed: int) -> dict[str, object]:
+        """Train one codec and measure it."""
+        torch.manual_seed(seed)
+        codec = build_codec(family, self.shape, Offer((setting.width or 1,), (setting.bits or 1,)), self.nonnegative)
+        codec.fit(self.train.features[:256].float())
+        tail = copy.deepcopy(self.tail)
+        phased = bool(codec.phases())
+        if phased:
+            steps = self.prepared.scenario.training.model_copy(update={"codec_steps": self.codec_steps})
+            only = _Only(codec, setting)
+            pretrain_codec(only, self.tail, self.train.features[:2048].float(), self.train.labels[:2048], steps, seed)
+        if any(True for _ in codec.parameters()):
+            self._together(codec, tail, setting, self.steps - (self.codec_steps if phased else 0), seed)
+        network = SplitNetwork(nn.Identity(), tail, *codec.parts(setting)).eval()
+        recalibrate(network, self.train.features[:2048].float())
+        return self._measure(network, setting) | {"family": family, "seed": seed}
+
+    def _together(self, codec: Codec, tail: nn.Module, setting: CodecSetting, steps: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        limits = [p for n, p in codec.named_parameters() if n.endswith("limit") and p.requires_grad]
+        rest = [p for n, p in codec.named_parameters() if not n.endswith("limit")]
+        rates = [(list(tail.parameters()), 0.02), (rest, 0.08), (limits, 0.01)]
+        groups = [{"params": p, "lr": lr} for p, lr in rates if p]
+        optimiser = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [g["lr"] for g in groups], total_steps=steps + 1,
+                                                       pct_start=0.25)
+        codec.train()
+        tail.train()
+        for _ in range(steps):
+            pick = torch.randint(len(self.train.labels), (_BATCH,), generator=generator)
+            with autocast():
+                logits = tail(codec(self.train.features[pick].float(), setting))
+                loss = distillation_loss(logits, self.train.labels[pick], self.answers[pick])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 5.0)
+            optimiser.step()
+            schedule.step()
+
+    def _measure(self, network: SplitNetwork, setting: CodecSetting) -> dict[str, object]:
+        bits = setting.bits or 0
+        with torch.inference_mode():
+            tables = FrequencyTables.fit(network.symbols(self.calibration.features.float()).numpy(), bits)
+            found: dict[str, object] = {}
+            for name in ("validation", "test"):
+                part: Part = getattr(self, name)
+                hits, sizes = 0, []
+                for x, y in zip(in_batches(part.features, 256), in_batches(part.labels, 256), strict=True):
+                    symbols = network.symbols(x.float())
+                    hits += int((network.finish(symbols).argmax(1) == y).sum())
+                    sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
+                found |= {f"{name}_accuracy": hits / len(part.labels),
+                          f"{name}_bytes": float(np.concatenate(sizes).mean())}
+        ratio = 4 * float(np.prod(self.shape)) / float(found["test_bytes"])  # type: ignore[arg-type]
+        return {"split": self.split, "setting": setting.label, "ratio_to_feature": ratio, **found}
+
+
+class _Only(Codec):
+    """A codec that offers one of its settings, so that its phases spend every step on it."""
+
+    def __init__(self, inner: Codec, setting: CodecSetting) -> None:
+        nn.Module.__init__(self)
+        self.inner, self._one = inner, setting
+
+    def settings(self) -> tuple[CodecSetting, ...]:
+        return (self._one,)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return self.inner.phases()
+
+    def forward(self, feature: Tensor, setting: CodecSetting) -> Tensor:
+        return self.inner(feature, setting)  # type: ignore[no-any-return]
+
+    parts = structure = blank = None  # type: ignore[assignment]
+
+
+def jpeg_curve(prepared: Prepared) -> list[dict[str, object]]:
+    """Accuracy of the whole network on the edge, on JPEG images of several qualities, with and without headers."""
+    data: ImageDataset = prepared.data
+    rows: list[dict[str, object]] = []
+    for quality in (5, 10, 20, 30, 50, 75, 90, 95):
+        row: dict[str, object] = {"split": "input", "family": "jpeg", "setting": f"q{quality}", "seed": 0}
+        header = None
+        for name in ("validation", "test"):
+            row[f"{name}_accuracy"] = accuracy(prepared.backbone, data, data.jpeg_images(name, quality))  # type: ignore[arg-type]
+            files = data.stored_files(name, "jpeg", quality)  # type: ignore[arg-type]
+            header = header or len(_common_prefix(files[:64])) + 2  # and the end marker
+            row[f"{name}_bytes"] = float(np.mean([len(f) for f in files]))
+        rows.append(row)
+        stripped = {k: v - header if k.endswith("_bytes") else v for k, v in row.items()}  # type: ignore[operator]
+        rows.append(stripped | {"family": "jpeg without headers"})
+    return rows
+
+
+def _common_prefix(files: list[bytes]) -> bytes:
+    shortest = min(files, key=len)
+    same = itertools.takewhile(lambda i: all(f[i] == shortest[i] for f in files), range(len(shortest)))
+    return shortest[: len(list(same))]
+
+
+def prepared_for(scenario: Scenario, progress: Progress) -> Prepared:
+    """Data and trained backbone; the supernet is not needed."""
+    from autosplit.training.prepare import prepare
+
+    short = scenario.replace(**{"space.sparsities": (0.0,), "space.widths": (1,), "space.bits": (2,),
+                                "training.supernet_epochs": 1, "space.grid_levels": 1})
+    found = untrained(short, progress) if scenario.weights else prepare(short, progress)
+    return Prepared(scenario, found.data, found.backbone, found.points, found.teacher, found.supernet,
+                    found.backbone_key, found.supernet_key, found.cache)
+
+
+def _read(path: Path) -> list[dict[str, object]]:
+    """Rows of an earlier run."""
+    return list(pd.read_csv(path).to_dict("records")) if path.is_file() else []  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Run the benchmark that the options ask for."""
+    options_parser = parser(__doc__)
+    options_parser.add_argument("--splits", nargs="+", default=["layer1", "layer2", "layer3"])
+    options_parser.add_argument("--images", type=int, default=12_000, help="training images whose features are kept")
+    options_parser.add_argument("--steps", type=int, default=400, help="of training in all, a codec")
+    options_parser.add_argument("--codec-steps", type=int, default=150, help="of them in a family's own phases")
+    options_parser.add_argument("--families", nargs="+", default=list(_FAMILIES))
+    options = options_parser.parse_args()
+    progress = Progress()
+    prepared = prepared_for(scenario_of(options), progress)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = _read(options.out / "codecs.csv") or jpeg_curve(prepared)
+    done = {(r["split"], r["family"], r["setting"], r["seed"]) for r in rows}
+    whole = accuracy(prepared.backbone, prepared.data, prepared.data.test)
+    for split in options.splits:
+        bench = Bench(prepared, split, options.images, options.steps, options.codec_steps)
+        jobs = [(f, s) for f in options.families for s in bench.settings(f)]
+        with progress.phase(f"codecs at {split}", total=len(jobs)) as advance:
+            for family, setting in jobs:
+                if (split, family, setting.label, options.seed) not in done:
+                    rows.append(bench.run(family, setting, options.seed))
+                    pd.DataFrame(rows).to_csv(options.out / "codecs.csv", index=False)
+                advance(1, f"{family} {setting.label}")
+    frame = pd.DataFrame(rows)
+    summary = {"backbone_test_accuracy": whole, "steps": options.steps, "images": options.images,
+               "loss_at_256x_points": at_256x(frame, whole), "nested_ahead": ahead(frame)}
+    write_json(options.out / "summary.json", summary)
+    draw(frame, whole, options.out / "codecs.png")
+
+
+def at_256x(frame: pd.DataFrame, whole: float) -> dict[str, dict[str, float]]:
+    """For each split and family: the least test loss, in points, among settings of a ratio of 256 or more."""
+    strong = frame[frame["ratio_to_feature"] >= 256]
+    best = strong.loc[strong.groupby(["split", "family"])["validation_accuracy"].idxmax()]
+    found: dict[str, dict[str, float]] = {}
+    for row in best.to_dict("records"):
+        found.setdefault(row["split"], {})[row["family"]] = round(100 * (whole - row["test_accuracy"]), 2)
+    return found
+
+
+def ahead(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """For each rival's setting: points by which the best nested code of no more bytes is ahead on test; the least."""
+    found: dict[str, dict[str, float]] = {}
+    for split, part in frame[frame["split"] != "input"].groupby("split", sort=False):
+        ours = part[part["family"] == "nested"]
+        for family, rivals in part[part["family"] != "nested"].groupby("family"):
+            margins = []
+            for _, rival in rivals.iterrows():
+                cheaper = ours[ours["test_bytes"] <= rival["test_bytes"] * 1.02]
+                if len(cheaper):
+                    chosen = cheaper.loc[cheaper["validation_accuracy"].idxmax()]
+                    margins.append(100 * (chosen["test_accuracy"] - rival["test_accuracy"]))
+            if margins:
+                found.setdefault(str(split), {})[str(family)] = round(min(margins), 2)
+    return found
+
+
+def draw(frame: pd.DataFrame, whole: float, path: Path) -> None:
+    """A panel a split point: test accuracy against mean payload bytes."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    splits = [s for s in frame["split"].unique() if s != "input"]
+    figure, panels = plt.subplots(1, len(splits), figsize=(4.6 * len(splits), 4.4), dpi=130, sharey=True,
+                                  layout="constrained", squeeze=False)
+    looks = {"nested": ("#1f77b4", "o-"), "aecnn": ("#d62728", "s-"), "bottlenet++": ("#2ca02c", "^-"),
+             "jalad": ("#9467bd", "D-"), "jpeg": ("#555555", "x--"), "jpeg without headers": ("#999999", "x:")}
+    for axes, split in zip(panels[0], splits, strict=True):
+        for family, (colour, style) in looks.items():
+            part = frame[(frame["family"] == family) & frame["split"].isin([split, "input"])].sort_values("test_bytes")
+            axes.plot(part["test_bytes"], 100 * part["test_accuracy"], style, color=colour, label=family, markersize=5)
+        axes.axhline(100 * whole, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xscale="log", title=f"cut after {split}", xlabel="mean payload, bytes (log)")
+        axes.grid(alpha=0.25)
+    panels[0][0].set_ylabel("test accuracy, %")
+    panels[0][-1].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, metadata={"Software": None, "Description": command_line()})
+
+
+if __name__ == "__main__":
+    main()

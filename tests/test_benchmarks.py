@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from autosplit.evaluation.base import PlanSpace
+from autosplit.plan import INPUT, OUTPUT, CodecSetting
+from benchmarks.codecs import ahead, at_256x
+from benchmarks.fidelity import correlations, draw_plans
+
+
+def setting(width, bits):
+    return CodecSetting(kind="code", width=width, grid=4, bits=bits)
+
+
+def space():
+    codecs = tuple(setting(w, b) for w in (1, 2, 4) for b in (2, 8))
+    return PlanSpace(
+        splits=(INPUT, "a", "b", OUTPUT), sparsities={INPUT: (0.0,), "a": (0.0, 0.5), "b": (0.0, 0.5, 0.75),
+                                                      OUTPUT: (0.0, 0.5)},
+        codecs={INPUT: (CodecSetting(kind="png"),), "a": codecs, "b": codecs, OUTPUT: (CodecSetting(kind="none"),)},
+    )
+
+
+class TestDrawPlans:
+    def test_even_over_splits_and_sparsities_without_repetition(self):
+        plans = draw_plans(space(), 14, seed=0)
+        assert len(set(plans)) == 14
+        assert Counter(p.split for p in plans) == {"a": 6, "b": 6, OUTPUT: 2}  # `output` has no more
+        assert Counter(p.sparsity for p in plans if p.split == "a") == {0.0: 3, 0.5: 3}
+        assert Counter(p.sparsity for p in plans if p.split == "b") == {0.0: 2, 0.5: 2, 0.75: 2}
+        assert plans == draw_plans(space(), 14, seed=0) != draw_plans(space(), 14, seed=1)
+
+    def test_ends_with_the_space(self):
+        assert len(draw_plans(space(), 1000, seed=0)) == len(space()) - 1  # all but the stored image
+
+
+def test_correlations_of_a_perfect_and_of_a_reversed_proxy():
+    truth = [0.1, 0.3, 0.2, 0.9, 0.8, 0.7]
+    frame = pd.DataFrame({"f3": truth, "f1": [2 * t for t in truth], "no_recalibration": [-t for t in truth],
+                          "feature_error": [1 - t for t in truth], "split": ["a"] * 3 + ["b"] * 3})
+    found = correlations(frame)
+    assert set(found) == {"all", "top half", "split a", "split b"}
+    for part in found.values():
+        assert (part["f1"], part["no_recalibration"], part["feature_error"]) == (1.0, -1.0, 1.0)
+    assert found["all"]["plans"] == 6
+    assert found["top half"]["plans"] == 3
+
+
+@pytest.fixture
+def frame():
+    def row(family, size, validation, test, ratio):
+        return {"split": "a", "family": family, "test_bytes": size, "validation_accuracy": validation,
+                "test_accuracy": test, "ratio_to_feature": ratio}
+
+    return pd.DataFrame([
+        row("nested", 100, 0.80, 0.79, 300), row("nested", 90, 0.70, 0.81, 333), row("nested", 200, 0.90, 0.88, 150),
+        row("aecnn", 100, 0.75, 0.76, 300), row("aecnn", 210, 0.85, 0.89, 143),
+        {"split": "input", "family": "jpeg", "test_bytes": 600, "validation_accuracy": 0.9, "test_accuracy": 0.9},
+    ])
+
+
+def test_256x_takes_the_setting_that_validation_prefers(frame):
+    assert at_256x(frame, 0.92) == {"a": {"aecnn": 16.0, "nested": 13.0}}
+
+
+def test_ahead_is_the_least_margin_over_a_rival_at_no_more_bytes(frame):
+    assert ahead(frame) == {"a": {"aecnn": -1.0}}  # 0.79 - 0.76 at 100 bytes, 0.88 - 0.89 at 210
