@@ -32,7 +32,7 @@ from autosplit.training.finetune import finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Prepared
 
-__all__ = ["Finalists", "fine_tuned", "ranked_heads"]
+__all__ = ["Finalists", "fine_tuned", "ranked_heads", "untouched"]
 
 _MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
@@ -47,7 +47,7 @@ def fine_tuned(
     Args:
         makers: Fine-tunes and measures.
         outcomes: What was measured at F1.
-        wanted: Plans to fine-tune.
+        wanted: Plans to fine-tune; those that need none come on top.
         outcome: Joins a measurement with its latency and reward; called with each new one as soon as it is there.
         title: For the progress bar; a number follows.
 
@@ -55,11 +55,18 @@ def fine_tuned(
         Outcomes of fidelity F3 on validation images, in the order of `ranked_heads`.
     """
     found: list[Outcome] = []
-    for number, plan in enumerate(ranked_heads(outcomes)[: _MOST_TRIES * wanted], start=1):
-        if number > wanted and any(o.feasible for o in found):
+    trained = 0
+    for plan in ranked_heads(outcomes):
+        if trained >= _MOST_TRIES * wanted or (trained >= wanted and any(o.feasible for o in found)):
             break
-        found.append(outcome(makers.measure(plan, title=f"{title} {number}")))
+        trained += not untouched(plan)
+        found.append(outcome(makers.measure(plan, title=f"{title} {trained}")))
     return found
+
+
+def untouched(plan: Plan) -> bool:
+    """Whether a plan runs the backbone as it is, so that there is nothing to fine-tune."""
+    return plan.split == INPUT or (plan.split == OUTPUT and plan.sparsity == 0.0)
 
 
 def ranked_heads(outcomes: Sequence[Outcome]) -> list[Plan]:
