@@ -131,7 +131,7 @@ def accuracy_latency_figure(panels: Sequence[Panel], caption: str, *paths: Path)
         if len(panels) <= _LABELLED:
             obstacles = [(m.x, m.y) for m in shown for _ in range(10)]
             low, high = axes.get_ylim()
-            obstacles += [(panel.limit, low + i * (high - low) / 60) for i in range(61) if panel.limit is not None]
+            obstacles += [(panel.limit, low + i * (high - low) / 300) for i in range(301) if panel.limit is not None]
             draw_labels(axes, shown, obstacles)
 
     _figure(panels, draw, "Accuracy against latency", "end-to-end latency, 95th percentile (ms, log scale)",
@@ -200,7 +200,8 @@ def _set_axes(axes: Axes, panel: Panel) -> None:
     x = [p[0] for p in points if p[0] > 0] + ([panel.limit] if panel.limit else [])
     y = [100 * p[1] for p in points] or [0.0, 100.0]
     low, high = (min(x) / 1.35, max(x) * 1.35) if x else (1.0, 10.0)
-    bottom = max(min(y), max(y) - _SPAN)
+    lowest = min((100 * p[1] for series in panel.marks for p in series.points), default=min(y))
+    bottom = max(lowest, max(y) - _SPAN)  # where deployments are; curves may come from below
     margin = max(1.0, 0.07 * (max(y) - bottom))
     axes.set_xscale("log")
     axes.set_xlim(low, high)
