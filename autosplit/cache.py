@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "cache_root"]
+__all__ = ["Cache", "cache_root", "write_whole"]
 
 _log = logging.getLogger(__name__)
 _DIGEST = "sha256"
@@ -84,7 +84,7 @@ class Cache:
         owned = {n: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for n, t in tensors.items()}
         text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
         try:
-            _write_whole(path, safetensors.torch.save(owned, {**text, _DIGEST: _digest(owned)}))
+            write_whole(path, safetensors.torch.save(owned, {**text, _DIGEST: _digest(owned)}))
         except OSError as e:
             _log.warning("cannot write the cache file %s (%s); set AUTOSPLIT_CACHE to a writable folder, "
                          "or the next run repeats this work", path, e.strerror or e)
@@ -117,8 +117,12 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: readers see the old file or the new one, never a part."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename: readers see the old file or the new one, never a part.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:

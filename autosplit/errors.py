@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "AutosplitError",
@@ -22,6 +23,7 @@ __all__ = [
     "SplitError",
     "TraceError",
     "UnknownNameError",
+    "unwritable",
 ]
 
 _SHOWN_NAMES = 12
@@ -100,3 +102,9 @@ class ResumeError(AutosplitError, RuntimeError):
     """A run directory cannot be continued by this scenario."""
 
     exit_code = 5
+
+
+def unwritable(folder: Path, error: OSError) -> ConfigError:
+    """The error to raise where an output folder cannot be made or written."""
+    return ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose a folder you may write to with "
+                       "--out")

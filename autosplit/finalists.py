@@ -6,7 +6,6 @@ same plan; so is what was measured on them in the device's arithmetic.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,12 +13,12 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from torch import nn
 
 import autosplit
 from autosplit.backbones.splitting import cut
+from autosplit.cache import write_whole
 from autosplit.compression.network import SplitNetwork
 from autosplit.datasets.base import SplitName
 from autosplit.errors import ConfigError, ResultError
@@ -32,7 +31,7 @@ from autosplit.training.finetune import finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Prepared
 
-__all__ = ["Finalists", "fine_tuned", "ranked_heads", "untouched"]
+__all__ = ["Finalists", "fine_tuned", "ranked_heads", "uncut"]
 
 _MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
@@ -59,13 +58,13 @@ def fine_tuned(
     for plan in ranked_heads(outcomes):
         if trained >= _MOST_TRIES * wanted or (trained >= wanted and any(o.feasible for o in found)):
             break
-        trained += not untouched(plan)
+        trained += not uncut(plan)
         found.append(outcome(makers.measure(plan, title=f"{title} {trained}")))
     return found
 
 
-def untouched(plan: Plan) -> bool:
-    """Whether a plan runs the backbone as it is, so that there is nothing to fine-tune."""
+def uncut(plan: Plan) -> bool:
+    """Whether a plan runs the backbone whole and as it is, on one side, so that there is nothing to fine-tune."""
     return plan.split == INPUT or (plan.split == OUTPUT and plan.sparsity == 0.0)
 
 
@@ -137,12 +136,8 @@ class Finalists:
         deployment = self.deployment(plan, title)
         evaluation = deployment.evaluate(self._prepared.data, part)
         measurement = deployment.measurement(evaluation, time.perf_counter() - start)
-        path = self._figures_path(plan, part)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with suppress(OSError):  # a cache that cannot be written costs time, not results
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(measurement.model_dump_json(), encoding="utf-8")
-            temporary.replace(path)
+            write_whole(self._figures_path(plan, part), measurement.model_dump_json().encode())
         return measurement
 
     def _kept_figures(self, plan: Plan, part: SplitName) -> Measurement | None:
@@ -195,7 +190,6 @@ class Finalists:
         settings, seed = scenario.training, scenario.search.seed
         steps = settings.finetune_epochs * steps_per_epoch(prepared.data, settings.batch_size)
         with self._progress.phase(f"fine-tune {title}", total=steps) as advance:
-            torch.manual_seed(seed)  # dropout: whatever was drawn before, the same plan comes out
             finetune(network, prepared.teacher, prepared.data, settings, seed, advance,
                      cache=prepared.cache if self._reuse else None, key=key)
         with suppress(OSError):

@@ -12,7 +12,7 @@ from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
-from autosplit.errors import AutosplitError, ConfigError, ResumeError
+from autosplit.errors import AutosplitError, ResumeError, unwritable
 from autosplit.evaluation.baselines import PNG, Choice, choose, comparison_row, related, trivial_contestants
 from autosplit.evaluation.judge import Judge
 from autosplit.evaluation.memo import MemoEvaluator
@@ -26,7 +26,7 @@ from autosplit.scenario import Scenario
 from autosplit.training.prepare import Prepared, prepare
 from autosplit.workshop import Workshop
 
-__all__ = ["search"]
+__all__ = ["checked", "search"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
@@ -83,10 +83,7 @@ def search(
         AutosplitError: The scenario cannot be searched; what was measured is kept in `out`.
     """
     progress = progress or NullProgress()
-    judge = Judge.of(scenario)
-    load_agent(scenario.search.agent)  # a wrong name should not cost a training
-    for family in scenario.codecs:
-        load_codec(family)
+    judge = checked(scenario)
     ledger = _open_ledger(scenario, out, resume)
     with ledger, _nothing_left_behind(ledger, out, resume):
         start = time.perf_counter()
@@ -106,6 +103,19 @@ def search(
     return result
 
 
+def checked(scenario: Scenario) -> Judge:
+    """What plans are judged by, after a look at every name in a scenario: a wrong one should not cost a training.
+
+    Raises:
+        AutosplitError: A latency model, objective, agent or codec is unknown or cannot be loaded.
+    """
+    judge = Judge.of(scenario)
+    load_agent(scenario.search.agent)
+    for family in scenario.codecs:
+        load_codec(family)
+    return judge
+
+
 def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
     if resume:
         ledger = Ledger.open(out, scenario)
@@ -117,8 +127,7 @@ def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
         out.mkdir(parents=True, exist_ok=True)
         (out / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
     except OSError as e:
-        reason = e.strerror or str(e)
-        raise ConfigError(f"cannot write to {out}: {reason}; choose a folder you may write to with --out") from e
+        raise unwritable(out, e) from e
     return Ledger.create(out, scenario)
 
 

@@ -12,7 +12,7 @@ stands beside them. Writes `codecs.csv`, `summary.json` and `codecs.png`; a run 
 from __future__ import annotations
 
 import copy
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer, Phase
 from autosplit.compression.entropy import FrequencyTables, payload_bytes
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.datasets.base import ImageDataset, in_batches
+from autosplit.datasets.base import ImageDataset, SplitName, in_batches
 from autosplit.plan import CodecSetting
 from autosplit.report.progress import Progress
 from autosplit.scenario import Scenario
@@ -38,6 +38,7 @@ from benchmarks.common import command_line, parser, scenario_of, write_json
 _FAMILIES = ("nested", "aecnn", "bottlenet++", "jalad")
 _TARGETS = (32, 64, 128, 256, 512, 1024)
 _BATCH = 128
+_PARTS: tuple[SplitName, ...] = ("validation", "test")
 
 
 @dataclass
@@ -51,8 +52,10 @@ class Part:
 class Bench:
     """One split point: features of all parts, and training and measuring of one codec on them."""
 
-    def __init__(self, prepared: Prepared, split: str, images: int, steps: int, codec_steps: int) -> None:
-        self.prepared, self.split = prepared, split
+    def __init__(
+        self, prepared: Prepared, split: str, images: int, steps: int, codec_steps: int, targets: Sequence[int]
+    ) -> None:
+        self.prepared, self.split, self.targets = prepared, split, targets
         self.steps, self.codec_steps = steps, codec_steps
         self.head, self.tail = cut(prepared.backbone, prepared.supernet.points[split])
         channels, height, width = prepared.supernet.points[split].shape
@@ -86,7 +89,7 @@ class Bench:
         codec = build_codec(family, self.shape, Offer(space.widths, space.bits), self.nonnegative)
         sizes = {s: float(np.prod(codec.code_shape(s))) * (s.bits or 0) / 8 for s in codec.settings()}
         found: list[CodecSetting] = []
-        for target in _TARGETS:
+        for target in self.targets:
             near = [s for s, size in sizes.items() if target / 1.5 <= size <= target * 1.01]
             full = [s for s in near if sizes[s] > 0.95 * max(sizes[n] for n in near)]
             if family == "nested":
@@ -144,7 +147,7 @@ class Bench:
         with torch.inference_mode():
             tables = FrequencyTables.fit(network.symbols(self.calibration.features.float()).numpy(), bits)
             found: dict[str, object] = {}
-            for name in ("validation", "test"):
+            for name in _PARTS:
                 part: Part = getattr(self, name)
                 hits, sizes = 0, []
                 for x, y in zip(in_batches(part.features, 256), in_batches(part.labels, 256), strict=True):
@@ -182,22 +185,13 @@ def jpeg_curve(prepared: Prepared) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for quality in (5, 10, 20, 30, 50, 75, 90, 95):
         row: dict[str, object] = {"split": "input", "family": "jpeg", "setting": f"q{quality}", "seed": 0}
-        header = None
-        for name in ("validation", "test"):
-            row[f"{name}_accuracy"] = accuracy(prepared.backbone, data, data.jpeg_images(name, quality))  # type: ignore[arg-type]
-            files = data.stored_files(name, "jpeg", quality)  # type: ignore[arg-type]
-            header = header or len(_common_prefix(files[:64])) + 2  # and the end marker
-            row[f"{name}_bytes"] = float(np.mean([len(f) for f in files]))
-        rows.append(row)
-        stripped = {k: v - header if k.endswith("_bytes") else v for k, v in row.items()}  # type: ignore[operator]
-        rows.append(stripped | {"family": "jpeg without headers"})
+        bodies: dict[str, object] = {"family": "jpeg without headers"}
+        for name in _PARTS:
+            row[f"{name}_accuracy"] = accuracy(prepared.backbone, data, data.jpeg_images(name, quality))
+            row[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg", quality).double().mean())
+            bodies[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg-body", quality).double().mean())
+        rows += [row, row | bodies]
     return rows
-
-
-def _common_prefix(files: list[bytes]) -> bytes:
-    shortest = min(files, key=len)
-    same = itertools.takewhile(lambda i: all(f[i] == shortest[i] for f in files), range(len(shortest)))
-    return shortest[: len(list(same))]
 
 
 def prepared_for(scenario: Scenario, progress: Progress) -> Prepared:
@@ -223,6 +217,8 @@ def main() -> None:
     options_parser.add_argument("--images", type=int, default=12_000, help="training images whose features are kept")
     options_parser.add_argument("--steps", type=int, default=400, help="of training in all, a codec")
     options_parser.add_argument("--codec-steps", type=int, default=150, help="of them in a family's own phases")
+    options_parser.add_argument("--targets", nargs="+", type=int, default=_TARGETS, metavar="BYTES",
+                                help="sizes before entropy coding for which each family gives a setting")
     options_parser.add_argument("--families", nargs="+", default=list(_FAMILIES))
     options = options_parser.parse_args()
     progress = Progress()
@@ -232,7 +228,7 @@ def main() -> None:
     done = {(r["split"], r["family"], r["setting"], r["seed"]) for r in rows}
     whole = accuracy(prepared.backbone, prepared.data, prepared.data.test)
     for split in options.splits:
-        bench = Bench(prepared, split, options.images, options.steps, options.codec_steps)
+        bench = Bench(prepared, split, options.images, options.steps, options.codec_steps, options.targets)
         jobs = [(f, s) for f in options.families for s in bench.settings(f)]
         with progress.phase(f"codecs at {split}", total=len(jobs)) as advance:
             for family, setting in jobs:

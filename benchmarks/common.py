@@ -13,6 +13,7 @@ from typing import Any
 # before torch is imported: see autosplit.cli.app.main
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+from autosplit.cli.common import assignments, changed
 from autosplit.scenario import Scenario, load_scenario
 
 __all__ = ["command_line", "parser", "scenario_of", "write_json"]
@@ -31,12 +32,8 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 def scenario_of(options: argparse.Namespace) -> Scenario:
     """The scenario that the options ask for."""
-    import yaml
-
-    changes = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in options.set)}
-    if options.dataset:
-        changes["dataset"] = options.dataset
-    return load_scenario(options.scenario).replace(**changes)
+    scenario = load_scenario(options.scenario)
+    return changed(scenario, {"dataset": options.dataset}, assignments(options.set), rename=False)
 
 
 def command_line() -> str:

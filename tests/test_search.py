@@ -24,7 +24,7 @@ from autosplit.datasets import load_dataset
 from autosplit.datasets.base import ImageDataset
 from autosplit.errors import ConfigError, DataError, ResumeError, UnknownNameError
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.finalists import Finalists, untouched
+from autosplit.finalists import Finalists, uncut
 from autosplit.latency import load_latency_model
 from autosplit.ledger import LEDGER_FILE, Ledger
 from autosplit.plan import CodecSetting, Plan
@@ -82,7 +82,7 @@ def test_ledger_holds_the_budget_and_the_finalist(world, result):
     plans = f1_plans(world.run)
     assert len(plans) == len(set(plans)) == result.provenance.evaluations == 8
     finalists = [m.plan for m in ledger.measurements("F3")]
-    assert sum(not untouched(plan) for plan in finalists) == 1  # what needs no training comes on top
+    assert sum(not uncut(plan) for plan in finalists) == 1  # what needs no training comes on top
     assert result.plan in finalists
     assert ledger.best == result.outcome
     assert result.plan in plans
@@ -206,7 +206,7 @@ def test_several_finalists_differ_in_their_heads(warm, tmp_path):
     search(warm.scenario(search__agent="random", search__evaluations=20, search__finalists=3), tmp_path / "run")
     plans = [m.plan for m in Ledger.read(tmp_path / "run").measurements("F3")]
     assert len({(p.split, p.sparsity) for p in plans}) == len(plans)
-    assert sum(not untouched(p) for p in plans) == 3
+    assert sum(not uncut(p) for p in plans) == 3
 
 
 @pytest.mark.parametrize("key", ["space.whole_on_device", "space.whole_on_edge"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autosplit.comparing.curves import latency_panels, payload_panels, rate_panels, titles
 from autosplit.comparing.run import Comparison
-from autosplit.errors import ConfigError
+from autosplit.errors import unwritable
 from autosplit.report.comparison_plots import accuracy_latency_figure, accuracy_payload_figure, in_time_figure
 from autosplit.report.tables import CAPTION, SummaryRow, summary_markdown, to_frame, to_markdown
 
@@ -69,8 +69,7 @@ def write_tables(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
         _replace(out / _TABLE, all_rows(comparisons).to_csv(index=False))
         _replace(out / _PAGE, _page(comparisons))
     except OSError as e:
-        raise ConfigError(f"cannot write to {out}: {e.strerror or e}; choose a folder you may write to with --out"
-                          ) from e
+        raise unwritable(out, e) from e
     return [out / _TABLE, out / _PAGE]
 
 

@@ -7,10 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autosplit.agents import load_agent
 from autosplit.comparing.rivals import RIVAL_CODECS, codec_contestants, uniform_contestant
-from autosplit.compression import load_codec
-from autosplit.errors import AutosplitError, ConfigError, ResultError
+from autosplit.errors import AutosplitError, ConfigError, ResultError, unwritable
 from autosplit.evaluation.baselines import (
     Choice,
     Contestant,
@@ -26,7 +24,7 @@ from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.report.tables import ComparisonRow
 from autosplit.results import Result
 from autosplit.scenario import Scenario, content_hash
-from autosplit.search import search
+from autosplit.search import checked, search
 from autosplit.training.prepare import prepare
 from autosplit.workshop import Workshop, networks_key
 
@@ -100,7 +98,7 @@ def compare(
         AutosplitError: A name in a scenario is unknown, or not one scenario could be compared.
     """
     for scenario in scenarios:
-        _check_names(scenario)
+        checked(scenario)  # a wrong name in the last one should not cost the searches before it
     _make(out)
     progress, report = progress or NullProgress(), Report()
     workshops = _Workshops(progress, data_root)
@@ -126,16 +124,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise ConfigError(f"cannot write to {out}: {e.strerror or e}; choose a folder you may write to with --out"
-                          ) from e
-
-
-def _check_names(scenario: Scenario) -> None:
-    """A wrong name in the last scenario should not cost the searches before it."""
-    Judge.of(scenario)
-    load_agent(scenario.search.agent)
-    for family in scenario.codecs:
-        load_codec(family)
+        raise unwritable(out, e) from e
 
 
 def _where(scenario: Scenario) -> str:

@@ -30,6 +30,8 @@ __all__ = [
 SplitName = Literal["train", "calibration", "validation", "test"]
 
 _CHUNK_IMAGES = 512
+_IMAGES_AT_ONCE = 256
+_PIXELS_AT_ONCE = 32 * 224 * 224
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,12 @@ class ImageDataset:
         """Channels, height, width of an image."""
         c, h, w = self.train.images.shape[1:]
         return int(c), int(h), int(w)
+
+    @property
+    def images_at_once(self) -> int:
+        """Images that evaluation sends through a network together: few where they are large, for memory."""
+        _, height, width = self.shape
+        return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (height * width)))
 
     @property
     def num_classes(self) -> int:

@@ -26,7 +26,7 @@ from autosplit.datasets.base import ImageDataset, Split, in_batches
 from autosplit.evaluation.base import PlanSpace
 from autosplit.evaluation.cost import stage_cost
 from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
-from autosplit.training.loop import accuracy, autocast
+from autosplit.training.loop import accuracy, autocast, logits_of
 
 if TYPE_CHECKING:
     from autosplit.report.progress import PhaseReporter
@@ -126,7 +126,7 @@ class LiveEvaluator:
         key = (split, setting.family, setting.width, setting.grid)
         if ("encode", key) not in self._costs:
             codec = self._supernet.codec(split, setting.family)
-            encoder, _, decoder = (part.eval() for part in codec.parts(setting))
+            encoder, _, decoder = codec.parts(setting)
             shape = codec.code_shape(setting)
             symbols = StageCost(coded_symbols=float(np.prod(shape)))
             self._costs["encode", key] = stage_cost(encoder, codec.shape) + symbols
@@ -217,8 +217,17 @@ class LiveEvaluator:
 
     def _recalibrated(self, plan: Plan) -> SplitNetwork:
         network = self._supernet.extract(plan)
-        recalibrate(network, self.data.normalise(self.data.train.images[: self._settings.recalibration_images]))
+        recalibrate(network, self._statistics_images, self._statistics_batch)
         return network
+
+    @property
+    def _statistics_images(self) -> Tensor:
+        """Normalised images that batch-norm statistics are estimated on."""
+        return self.data.normalise(self.data.train.images[: self._settings.recalibration_images])
+
+    @property
+    def _statistics_batch(self) -> int:
+        return min(128, self.data.images_at_once)
 
     def _code_accuracy(self, plan: Plan) -> tuple[float, tuple[float, float]]:
         """Accuracy, and mean and 95th percentile of the payload bytes."""
@@ -248,24 +257,18 @@ class LiveEvaluator:
             self._features.move_to_end(key)
             return self._features[key]
         head = self._supernet.extract_head(plan)
-        data, settings = self.data, self._settings
-        statistics = data.normalise(data.train.images[: settings.recalibration_images])
-        recalibrate(head, statistics)
-        with torch.inference_mode():
-            found = _Features(
-                head,
-                statistics=_run(head, statistics),
-                calibration=_run(head, data.normalise(data.calibration.images[:_CALIBRATION_IMAGES])),
-                validation=_run(head, data.normalise(self._validation.images)),
-            )
+        recalibrate(head, self._statistics_images, self._statistics_batch)
+        data = self.data
+        found = _Features(
+            head,
+            statistics=logits_of(head, data, data.train.images[: self._settings.recalibration_images]),
+            calibration=logits_of(head, data, data.calibration.images[:_CALIBRATION_IMAGES]),
+            validation=logits_of(head, data, self._validation.images),
+        )
         self._features[key] = found
         while len(self._features) > 1 and sum(f.size for f in self._features.values()) > _CACHED_BYTES:
             self._features.popitem(last=False)
         return found
-
-
-def _run(network: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([network(part) for part in in_batches(images, 256)])
 
 
 def _mean_p95(sizes: npt.ArrayLike) -> tuple[float, float]:

@@ -37,7 +37,7 @@ from autosplit.plugins import one_line
 
 __all__ = ["Arithmetic", "Blueprint", "Deployment", "Evaluation"]
 
-_BATCH = 100  # fixed, so that the same images give the same floating-point sums wherever they are evaluated
+_BATCH = 100
 _TABLES = "tables."
 _FLOAT = np.dtype("<f4")  # of a feature that crosses as it is, whatever the machine
 
@@ -180,7 +180,7 @@ class Deployment:
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
-                parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _BATCH)]
+                parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _batch(data))]
             tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
         return cls(blueprint, network, data.mean, data.std, tables)
 
@@ -275,10 +275,10 @@ class Deployment:
 
     def evaluate(self, data: ImageDataset, part: SplitName) -> Evaluation:
         """Classify one part of a data set through real payloads."""
-        split, correct = data.split(part), 0
+        split, correct, batch = data.split(part), 0, _batch(data)
         sizes: list[int] = []
         digest = hashlib.sha256()
-        for images, labels in zip(in_batches(split.images, _BATCH), in_batches(split.labels, _BATCH), strict=True):
+        for images, labels in zip(in_batches(split.images, batch), in_batches(split.labels, batch), strict=True):
             logits, payloads = self.run(images)
             correct += int((logits.argmax(1) == labels).sum())
             sizes.extend(len(p) for p in payloads)
@@ -339,13 +339,18 @@ class Deployment:
 
 def _int8(network: SplitNetwork, data: ImageDataset) -> SplitNetwork:
     """A network whose device side, head and encoder, computes in int8."""
-    batches = [data.normalise(images) for images in in_batches(data.calibration.images, _BATCH)]
+    batches = [data.normalise(images) for images in in_batches(data.calibration.images, _batch(data))]
     head, encoder = quantise_int8(network.head, batches), network.encoder
     if encoder is not None:
         with torch.inference_mode():
             features = [head(batch) for batch in batches]
         encoder = quantise_int8(encoder, features)
     return SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder).eval()
+
+
+def _batch(data: ImageDataset) -> int:
+    """Fixed for a data set, so that the same images give the same floating-point sums wherever they are evaluated."""
+    return min(_BATCH, data.images_at_once)
 
 
 def sha256_of(path: Path) -> str:

@@ -15,7 +15,7 @@ from autosplit.datasets.base import ImageDataset, in_batches
 from autosplit.modes import evaluation_mode
 from autosplit.plan import CodecSetting
 from autosplit.scenario import TrainingSettings
-from autosplit.training.loop import autocast, distillation_loss
+from autosplit.training.loop import autocast, distillation_loss, logits_of
 
 if TYPE_CHECKING:
     from autosplit.training.supernet import Supernet
@@ -51,9 +51,8 @@ def frozen_features(head: nn.Module, data: ImageDataset, shape: tuple[int, ...])
     """Features (N, C, H, W) of training images and their labels; as many as fit in some memory."""
     size = 4.0 * torch.Size(shape).numel()
     part = data.train.first(max(2, min(_MOST_IMAGES, int(_MOST_BYTES / size))))
-    with evaluation_mode(head), torch.inference_mode():
-        features = torch.cat([head(data.normalise(images)) for images in in_batches(part.images, 128)])
-    return features.clone(), part.labels  # out here, so that it is no inference tensor
+    with evaluation_mode(head):
+        return logits_of(head, data, part.images, 128), part.labels
 
 
 def pretrain_codec(

@@ -222,8 +222,9 @@ def distillation_loss(
     return (1 - hard) * temperature**2 * soft + hard * F.cross_entropy(logits, labels)
 
 
-def logits_of(network: Callable[[Tensor], Tensor], data: ImageDataset, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits of uint8 images (N, C, H, W), in batches, without gradients."""
+def logits_of(network: Callable[[Tensor], Tensor], data: ImageDataset, images: Tensor, most: int = 256) -> Tensor:
+    """Logits (or features) of uint8 images (N, C, H, W), without gradients, in batches of at most so many images."""
+    batch_size = min(most, data.images_at_once)
     with torch.inference_mode():
         parts = [network(data.normalise(part)) for part in in_batches(images, batch_size)]
     return torch.cat(parts)  # out here, so that it is no inference tensor

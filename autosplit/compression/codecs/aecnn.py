@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Phase, Quantiser, Shape
+from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Phase, Quantiser, Quantisers, Shape
 from autosplit.compression.quantise import fake_quantise
 from autosplit.plan import CodecSetting
 
@@ -98,7 +98,7 @@ class AecnnCodec(Codec):
         self.register_buffer("importance", torch.zeros(shape[0]))
         self.register_buffer("order", torch.arange(shape[0]))
         self.decoders = nn.ModuleDict({str(w): LightDecoder(w, shape[0], nonnegative) for w in self.widths})
-        self.quantisers = nn.ModuleDict({str(b): Quantiser(b) for b in self.bits})
+        self.quantisers = Quantisers(self.bits)
 
     def fit(self, features: Tensor) -> None:
         """Until attention has been trained, the channels of most variance are the important ones."""
@@ -126,16 +126,11 @@ class AecnnCodec(Codec):
         # stable, so that equal weights are ordered the same everywhere
         self.order = torch.argsort(self.importance.double(), descending=True, stable=True)
 
-    def _quantiser(self, setting: CodecSetting) -> Quantiser:
-        quantiser = self.quantisers[str(setting.bits)]
-        assert isinstance(quantiser, Quantiser)
-        return quantiser
-
     def forward(self, feature: Tensor, setting: CodecSetting) -> Tensor:
         """The most important channels, quantised, restored to all of them."""
         picked = feature.index_select(1, self.order[: setting.width])
         code = F.batch_norm(picked.float(), None, None, training=True)
-        quantiser = self._quantiser(setting)
+        quantiser = self.quantisers.of(setting)
         code = fake_quantise(code, quantiser.bits, quantiser.limit)
         return self.decoders[str(setting.width)](code)  # type: ignore[no-any-return]
 
@@ -145,7 +140,7 @@ class AecnnCodec(Codec):
         found = self.blank(self.structure(setting))
         with torch.no_grad():
             found.encoder.channels.copy_(self.order[:width])  # type: ignore[operator]
-            found.quantiser.limit.copy_(self._quantiser(setting).limit)
+            found.quantiser.limit.copy_(self.quantisers.of(setting).limit)
         found.decoder.load_state_dict(self.decoders[str(width)].state_dict())
         return found
 

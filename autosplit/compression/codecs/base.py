@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -106,6 +106,24 @@ class Quantiser(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """Code -> the values that the decoder will see."""
         return fake_quantise(code, self.bits, self.limit)
+
+
+class Quantisers(nn.ModuleDict):
+    """A quantiser for each bit depth.
+
+    Args:
+        bits: The depths.
+        channels: As in `Quantiser`.
+    """
+
+    def __init__(self, bits: Iterable[int], channels: int = 0) -> None:
+        super().__init__({str(b): Quantiser(b, channels) for b in bits})
+
+    def of(self, setting: CodecSetting) -> Quantiser:
+        """The one that a setting codes with."""
+        found = self[str(setting.bits)]
+        assert isinstance(found, Quantiser)
+        return found
 
 
 class Codec(nn.Module, ABC):

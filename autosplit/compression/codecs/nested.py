@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantiser, Shape, code_grids
+from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantiser, Quantisers, Shape, code_grids
 from autosplit.compression.quantise import fake_quantise
 from autosplit.plan import CodecSetting
 
@@ -125,7 +125,7 @@ class NestedCodec(Codec):
         for level in full.values():  # one refinement for all grids
             level["decoder"].refine = first["decoder"].refine  # type: ignore[index]
         self.levels = full
-        self.quantisers = nn.ModuleDict({str(b): Quantiser(b, width) for b in self.bits})
+        self.quantisers = Quantisers(self.bits, width)
 
     def _grids(self, offer: Offer) -> tuple[tuple[int, int], ...]:
         return code_grids(self.shape, offer.max_grid, offer.grid_levels)
@@ -169,11 +169,6 @@ class NestedCodec(Codec):
         assert isinstance(decoder, NestedDecoder)
         return encoder, decoder
 
-    def _quantiser(self, setting: CodecSetting) -> Quantiser:
-        quantiser = self.quantisers[str(setting.bits)]
-        assert isinstance(quantiser, Quantiser)
-        return quantiser
-
     def forward(self, feature: Tensor, setting: CodecSetting) -> Tensor:
         """Feature -> code -> quantised -> feature, with a prefix of the code channels."""
         width, grid = setting.width or 0, self.grids[setting.grid or 0]
@@ -184,7 +179,7 @@ class NestedCodec(Codec):
         if grid != natural:
             code = F.adaptive_avg_pool2d(code, grid)
         code = F.batch_norm(code.float(), None, None, training=True, eps=enc.norm.eps)
-        quantiser = self._quantiser(setting)
+        quantiser = self.quantisers.of(setting)
         code = fake_quantise(code, quantiser.bits, quantiser.limit[:width])
         if grid != natural:
             code = F.interpolate(code, natural, mode="bilinear", align_corners=False)
@@ -203,7 +198,7 @@ class NestedCodec(Codec):
             state = {k: v for k, v in dec.state_dict().items() if k != "expand.weight"}
             found.decoder.load_state_dict(state, strict=False)
             found.decoder.expand.weight.copy_(dec.expand.weight[:width])  # type: ignore[union-attr, operator]
-            found.quantiser.limit.copy_(self._quantiser(setting).limit[:width])
+            found.quantiser.limit.copy_(self.quantisers.of(setting).limit[:width])
         return found
 
     def structure(self, setting: CodecSetting) -> dict[str, Any]:
