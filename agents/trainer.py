@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.logger import Logger
 
 from autosplit.agents.policy import network_of, policy_arguments
 from autosplit.envs.core import CoInferenceCore
@@ -85,6 +86,7 @@ class PolicyTrainer:
                 batch_size=max(2, settings.episodes * STEPS // settings.minibatches), n_epochs=settings.epochs,
                 gamma=1.0, gae_lambda=1.0, ent_coef=settings.entropy, learning_rate=settings.learning_rate,
                 policy_kwargs=policy_arguments(settings.hidden, core), device="cpu")
+        self._ppo.set_logger(Logger(None, []))  # its own makes an empty folder below the system's temporary one
 
     @property
     def network(self) -> MaskableActorCriticPolicy:

@@ -19,21 +19,31 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    """Pictures, network and a finished search with the default agent, in a cache of its own."""
+def one_thread():
+    """One thread for torch, from here to the end of the session.
+
+    The networks are small: a second thread gains little, and costs much where the cores are shared. It lasts, since
+    sums of floats depend on it: what one test made, as `world`, another may make again and compare.
+    """
     import torch
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, one_thread):
+    """Pictures, network and a finished search with the default agent, in a cache of its own."""
     from autosplit.search import search
     from tests.runs import make_world
 
     made = make_world(tmp_path_factory.mktemp("world"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # for all that follows, since sums of floats depend on it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(made.cache))
         search(made.scenario(), made.run)
-    yield made
-    torch.set_num_threads(before)
+    return made
 
 
 @pytest.fixture

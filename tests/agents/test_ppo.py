@@ -1,6 +1,7 @@
 """The default agent against enumeration, and what its policy answers afterwards."""
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -84,6 +85,13 @@ def test_training_leaves_the_global_generators_alone():
     search(agent_on(SMALL, 60, settings=QUICK), SMALL, 16)
     assert torch.equal(torch.rand(2), expected[0])
     np.testing.assert_array_equal(np.random.rand(2), expected[1])
+
+
+def test_training_leaves_no_files(tmp_path, monkeypatch):
+    """stable-baselines3's own logger makes a folder for each training."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    search(agent_on(SMALL, 60, settings=QUICK), SMALL, 16)
+    assert not list(tmp_path.iterdir())
 
 
 def test_near_optimal_on_a_large_space():

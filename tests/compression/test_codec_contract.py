@@ -11,6 +11,8 @@ from autosplit.compression.codecs.base import CodecParts, Phase
 from autosplit.compression.codecs.nested import NestedCodec
 from autosplit.testing import CodecContract
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLUGIN = '''
 """A codec as small as can be: one 1x1 convolution there, one back."""
 import torch
@@ -53,14 +55,6 @@ class Pointwise(Codec):
         return CodecParts(nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width, affine=False)),
                           Quantiser(structure["bits"]), nn.Sequential(nn.Conv2d(width, channels, 1), last))
 '''
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class TestNested(CodecContract):

@@ -32,6 +32,8 @@ from autosplit.plan import CodecSetting, Plan
 from autosplit.runtime.deployment import Blueprint, Deployment
 from tests.tiny import randomise_norms, tiny_dataset
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPLITS = {
     ("resnet8", 32): ("stem", "layer1", "layer2", "layer3"),
     ("torchvision:mobilenet_v2", 64): ("features.0", "features.3", "features.6", "features.16"),
@@ -49,11 +51,8 @@ def sampled(examples):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _empty_caches():
     yield
-    torch.set_num_threads(threads)
     for cached in (halves, codec_at, code_at):
         cached.cache_clear()
 

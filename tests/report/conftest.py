@@ -2,10 +2,13 @@
 
 import math
 import random
+from typing import NamedTuple
 
 import pytest
+from matplotlib.transforms import BboxBase
 
 from autosplit.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
+from autosplit.report import labels
 from autosplit.report.tables import ComparisonRow
 
 BUDGET_MS = 100.0
@@ -87,3 +90,25 @@ def rows(best):
         row("autosplit", best.measurement.accuracy - 0.006, 59, best.latency.p50_ms, best.latency.p95_ms,
             best.plan.label, speed_up=170 / best.latency.p95_ms, chosen=True),
     ]
+
+
+class DrawnLabel(NamedTuple):
+    text: str
+    box: BboxBase  # of the text alone, without its arrow; pixels, as is the next
+    frame: BboxBase  # of the axes it is in
+
+
+@pytest.fixture
+def drawn_labels(monkeypatch):
+    """A function that gives the labels which figures were given up to then."""
+    seen, make = [], labels._annotate
+
+    def spy(axes, mark, offset, renderer):
+        size = make(axes, mark, offset, renderer)
+        if offset is not None:
+            seen.append((axes.texts[-1], axes, renderer))
+        return size
+
+    monkeypatch.setattr(labels, "_annotate", spy)
+    return lambda: [DrawnLabel(text.get_text(), super(type(text), text).get_window_extent(renderer), axes.bbox)
+                    for text, axes, renderer in seen]

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from autosplit.errors import ConfigError
-from autosplit.report import comparison_plots, labels
+from autosplit.report import comparison_plots
 from autosplit.report.comparison_plots import (
     Panel,
     Series,
@@ -61,21 +61,11 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_labels_of_a_single_panel_do_not_overlap(tmp_path, monkeypatch, seed):
-    seen, make = [], labels._annotate
-
-    def spy(axes, mark, offset, renderer):
-        size = make(axes, mark, offset, renderer)
-        if offset is not None:
-            seen.append((axes.texts[-1], axes, renderer))
-        return size
-
-    monkeypatch.setattr(labels, "_annotate", spy)
+def test_labels_of_a_single_panel_do_not_overlap(tmp_path, drawn_labels, seed):
     accuracy_latency_figure([panel(seed)], "caption", tmp_path / "x.png")
-    boxes = [super(type(text), text).get_window_extent(renderer) for text, _, renderer in seen]
+    texts, boxes, _ = zip(*drawn_labels(), strict=True)
     assert len(boxes) == len(METHODS)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    texts = {text.get_text() for text, _, _ in seen}
     assert "uniform 50 %, 64x (20 %)" in texts  # below the view: the figure says by how much
     assert look("aecnn").label in texts
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from autosplit.errors import ConfigError
-from autosplit.report import labels, plots
+from autosplit.report import plots
 from autosplit.report.plots import pareto_frame, pareto_mask, tradeoff_figure
 
 
@@ -62,31 +62,15 @@ def test_equal_input_gives_equal_bytes(tmp_path, rows, make_outcomes, suffix):
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-def drawn_labels(monkeypatch, tmp_path, outcomes, rows, best):
-    """Pixel boxes of the labels and of the axes of a figure."""
-    seen, make = [], labels._annotate
-
-    def spy(axes, mark, offset, renderer):
-        size = make(axes, mark, offset, renderer)
-        if offset is not None:
-            seen.append((axes.texts[-1], axes, renderer))
-        return size
-
-    monkeypatch.setattr(labels, "_annotate", spy)
-    tradeoff_figure(outcomes, rows, best, tmp_path / "x.png")
-    frame = seen[0][1].bbox
-    return {text.get_text(): super(type(text), text).get_window_extent(renderer) for text, _, renderer in seen}, frame
-
-
 @pytest.mark.parametrize("seed", range(3))
-def test_labels_do_not_overlap(monkeypatch, tmp_path, rows, make_outcomes, seed):
+def test_labels_do_not_overlap(drawn_labels, tmp_path, rows, make_outcomes, seed):
     outcomes = make_outcomes(seed=seed)
-    drawn, frame = drawn_labels(monkeypatch, tmp_path, outcomes, rows, outcomes[0])
-    boxes = list(drawn.values())
-    assert len(boxes) == len(rows)
+    tradeoff_figure(outcomes, rows, outcomes[0], tmp_path / "x.png")
+    texts, boxes, frames = zip(*drawn_labels(), strict=True)
+    assert len(boxes) == len(set(texts)) == len(rows)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 and b.y1 <= frame.y1 for b in boxes)
-    assert any("off scale" in text for text in drawn)
+    assert all(f.x0 <= b.x0 and b.x1 <= f.x1 and b.y1 <= f.y1 for b, f in zip(boxes, frames, strict=True))
+    assert any("off scale" in text for text in texts)
 
 
 def test_title_gives_the_verdict(rows, best, make_outcome):

@@ -1,15 +1,6 @@
-"""Contract tests for authors of plugins: subclass one, give one fixture, run pytest.
+"""The contract of codecs.
 
 Example:
-    A test file of a latency plugin::
-
-        from autosplit.testing import LatencyModelContract
-
-        class TestMine(LatencyModelContract):
-            @pytest.fixture
-            def model(self):
-                return MyLatencyModel()
-
     A test file of a codec::
 
         from autosplit.testing import CodecContract
@@ -24,11 +15,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -40,185 +30,7 @@ from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import dequantise, quantise
 from autosplit.errors import ConfigError
 from autosplit.evaluation.cost import stage_cost
-from autosplit.latency import CheckedLatencyModel, LatencyBreakdown, LatencyModel
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
-from autosplit.scenario import Conditions
-
-try:
-    import pytest
-except ModuleNotFoundError as e:
-    raise ModuleNotFoundError("autosplit.testing needs pytest: pip install 'autosplit[test]'") from e
-
-__all__ = ["CodecCase", "CodecContract", "LatencyModelContract", "make_conditions", "make_plan", "make_workload"]
-
-
-def make_plan(split: str = "layer1", sparsity: float = 0.0) -> Plan:
-    """A valid plan for a split point: PNG at `input`, nothing at `output`, a small code elsewhere.
-
-    Args:
-        split: Split point.
-        sparsity: Share of channels removed from the head.
-    """
-    codecs = {INPUT: CodecSetting(kind="png"), OUTPUT: CodecSetting(kind="none")}
-    code = CodecSetting(kind="code", width=4, grid=4, bits=4)
-    return Plan(split=split, sparsity=sparsity, codec=codecs.get(split, code))
-
-
-def make_workload(split: str = "layer1", payload_bytes: float = 100.0, device_macs: float = 2e6,
-                  spread: float = 1.2) -> Workload:
-    """A plausible workload of a small network.
-
-    Args:
-        split: Split point; at `output` nothing is sent, whatever `payload_bytes`.
-        payload_bytes: Mean payload; 0 sends nothing, and the edge has no work.
-        device_macs: Multiply-accumulates of the head.
-        spread: 95th percentile of the payload over its mean.
-    """
-    if split == OUTPUT:
-        payload_bytes = 0.0
-    sends = payload_bytes > 0
-    return Workload(
-        plan=make_plan(split),
-        device=StageCost(conv_macs=device_macs, depthwise_macs=device_macs / 10, weight_elements=5e3,
-                         activation_elements=2e4, operators=6),
-        encode=StageCost(conv_macs=1e4, coded_symbols=64, operators=1) if sends else StageCost(),
-        edge=StageCost(conv_macs=8e6, linear_macs=640, weight_elements=7e4, activation_elements=5e4, operators=10)
-        if sends else StageCost(),
-        payload_bytes_mean=payload_bytes,
-        payload_bytes_p95=payload_bytes * spread,
-        result_bytes=4.0 if sends else 0.0,
-    )
-
-
-def make_conditions(channel: str = "ble-1m", budget_ms: float = 100.0, device: str = "stm32l4r5",
-                    edge: str = "edge-cpu") -> Conditions:
-    """Conditions from packaged profiles.
-
-    Args:
-        channel: Name of a channel profile, or the path of a `.yaml` file.
-        budget_ms: Deadline, milliseconds.
-        device: Name or path of the device's profile.
-        edge: Name or path of the server's profile.
-    """
-    return Conditions(device=load_profile(DeviceProfile, device), edge=load_profile(DeviceProfile, edge),
-                      channel=load_profile(ChannelProfile, channel), budget_ms=budget_ms)
-
-
-class LatencyModelContract:
-    """What every `autosplit.latency.LatencyModel` promises; a subclass gives the fixture `model`.
-
-    Attributes:
-        splits: Split points that the model knows; override it for a model that knows only a certain network.
-            `output`, where nothing is sent, is used where it is among them.
-        sent_splits: The same without `output`.
-    """
-
-    splits: tuple[str, ...] = (INPUT, "stem", "layer1", "layer2", "layer3", OUTPUT)
-
-    @property
-    def sent_splits(self) -> tuple[str, ...]:
-        """Split points at which something crosses the channel."""
-        return tuple(s for s in self.splits if s != OUTPUT)
-
-    @pytest.fixture
-    def model(self) -> LatencyModel:
-        """The model under test, newly built."""
-        raise NotImplementedError("give the fixture `model`, which returns the latency model under test")
-
-    @pytest.fixture
-    def checked(self, model: LatencyModel) -> CheckedLatencyModel:
-        """The model with every answer validated: type, shape, finite, not negative, p50 <= p95, in_time in [0, 1]."""
-        return CheckedLatencyModel(model, type(model).__name__)
-
-    def workloads(self, count: int) -> list[Workload]:
-        """`count` different workloads over the split points."""
-        return [make_workload(self.splits[i % len(self.splits)], 30.0 + 70.0 * i, 1e6 * (1 + i))
-                for i in range(count)]
-
-    def conditions(self, count: int) -> list[Conditions]:
-        """`count` different conditions over channels and budgets."""
-        channels = ("ble-1m", "sub-ghz-fsk-50k", "lte", "lora-sf7")
-        return [make_conditions(channels[i % len(channels)], 40.0 + 60.0 * i) for i in range(count)]
-
-    @pytest.mark.parametrize(("plans", "count"), [(1, 1), (1, 4), (5, 1), (7, 3)])
-    def test_answers_are_valid_and_have_the_shape_of_the_question(
-        self, checked: CheckedLatencyModel, plans: int, count: int
-    ) -> None:
-        """A row for each plan, a column for each of the conditions, and nothing impossible in them."""
-        answer = checked.latency(self.workloads(plans), self.conditions(count))
-        assert answer.p50_ms.shape == (plans, count)
-
-    def test_equal_questions_get_equal_answers(self, checked: CheckedLatencyModel) -> None:
-        """No state and no chance: also after other questions, the answer is the same to the last bit."""
-        first = checked.latency(self.workloads(6), self.conditions(3))
-        checked.latency(self.workloads(2), self.conditions(1))
-        _assert_equal(first, checked.latency(self.workloads(6), self.conditions(3)), tolerance=0.0)
-
-    def test_together_and_one_by_one_agree(self, checked: CheckedLatencyModel) -> None:
-        """A plan's latency depends neither on the plans nor on the conditions asked for beside it."""
-        workloads, conditions = self.workloads(6), self.conditions(3)
-        together = checked.latency(workloads, conditions)
-        for p, workload in enumerate(workloads):
-            for c, condition in enumerate(conditions):
-                alone = checked.latency([workload], [condition])
-                _assert_equal(_cell(together, p, c), alone, tolerance=1e-9)
-
-    def test_more_payload_is_never_faster(self, checked: CheckedLatencyModel) -> None:
-        """Uplink and end-to-end latency do not fall, and the chance to be in time does not rise, with the bytes."""
-        sizes = (1, 20, 100, 221, 223, 500, 2000, 5000)
-        for split in self.sent_splits:
-            answer = checked.latency([make_workload(split, b) for b in sizes], self.conditions(4))
-            for name in ("uplink_ms", "p50_ms", "p95_ms"):
-                _assert_never_falls(getattr(answer, name), f"{name} at {split} for payloads of {sizes} bytes")
-            _assert_never_falls(-answer.in_time, f"1 - in_time at {split} for payloads of {sizes} bytes")
-
-    def test_a_larger_budget_is_never_harder_to_meet(self, checked: CheckedLatencyModel) -> None:
-        """`in_time` does not fall as the budget grows, and the budget moves no latency."""
-        conditions = [make_conditions(budget_ms=b) for b in (0.1, 10, 30, 100, 300, 1e6)]
-        answer = checked.latency(self.workloads(6), conditions)
-        _assert_never_falls(answer.in_time.T, "in_time with the budget")
-        assert (answer.p50_ms == answer.p50_ms[:, :1]).all(), "p50_ms depends on the budget"
-        assert (answer.in_time[:, -1] == 1).all(), "in_time is below 1 for a budget of 1,000 s"
-
-    def test_nothing_sent_takes_no_time_on_the_link(self, checked: CheckedLatencyModel) -> None:
-        """Without payload there is no uplink, no downlink and no edge."""
-        if OUTPUT not in self.splits:
-            pytest.skip("the model knows no plan that sends nothing: 'output' is not among its splits")
-        answer = checked.latency([make_workload(OUTPUT)], self.conditions(4))
-        assert not answer.uplink_ms.any()
-        assert not answer.downlink_ms.any()
-        assert not answer.edge_ms.any()
-
-    def test_arguments_are_left_alone(self, checked: CheckedLatencyModel) -> None:
-        """The caller's lists and what is in them are as before."""
-        workloads, conditions = self.workloads(4), self.conditions(2)
-        before = [x.model_dump() for x in (*workloads, *conditions)]
-        checked.latency(workloads, conditions)
-        assert len(workloads) == 4
-        assert len(conditions) == 2
-        assert [x.model_dump() for x in (*workloads, *conditions)] == before
-
-
-def _cell(answer: LatencyBreakdown, plan: int, condition: int) -> LatencyBreakdown:
-    """One plan under one set of conditions, as a breakdown of shape (1, 1)."""
-    return LatencyBreakdown(**{f.name: getattr(answer, f.name)[plan:plan + 1, condition:condition + 1]
-                               for f in fields(LatencyBreakdown)})
-
-
-def _assert_equal(left: LatencyBreakdown, right: LatencyBreakdown, tolerance: float) -> None:
-    for f in fields(LatencyBreakdown):
-        np.testing.assert_allclose(getattr(left, f.name), getattr(right, f.name), rtol=tolerance, atol=tolerance,
-                                   err_msg=f.name)
-
-
-def _assert_never_falls(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], what: str) -> None:
-    """Along the first axis."""
-    steps: Sequence[float] = np.diff(values, axis=0).min(axis=0, initial=0.0).tolist()
-    assert min(steps) >= -1e-9, f"{what}: falls by {-min(steps):g}"
-
-
-# --- codecs -----------------------------------------------------------------------------------------------------------
+from autosplit.plan import CodecSetting, StageCost
 
 _FEATURES = 12
 _UNKNOWN_BITS = 7

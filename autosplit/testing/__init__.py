@@ -1,0 +1,17 @@
+"""Contract tests for authors of plugins: subclass one, give one fixture, run pytest.
+
+`LatencyModelContract` is for latency models, `CodecContract` for codecs; `make_plan`, `make_workload` and
+`make_conditions` build what a latency model is asked about.
+"""
+
+from __future__ import annotations
+
+try:
+    import pytest  # noqa: F401
+except ModuleNotFoundError as e:
+    raise ModuleNotFoundError("autosplit.testing needs pytest: pip install 'autosplit[test]'") from e
+
+from autosplit.testing.codecs import CodecCase, CodecContract
+from autosplit.testing.latency import LatencyModelContract, make_conditions, make_plan, make_workload
+
+__all__ = ["CodecCase", "CodecContract", "LatencyModelContract", "make_conditions", "make_plan", "make_workload"]
