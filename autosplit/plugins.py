@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -18,7 +19,7 @@ from typing import Any
 
 from autosplit.errors import ConfigError, PluginError, UnknownNameError
 
-__all__ = ["Registry", "load_object", "one_line"]
+__all__ = ["Registry", "load_object", "one_line", "source_of"]
 
 
 class Registry:
@@ -108,6 +109,15 @@ def load_object(spec: str, kind: str = "plugin") -> Any:
             raise UnknownNameError(f"name in {where}:", part, known)
         value = getattr(value, part)
     return value
+
+
+def source_of(thing: Any) -> str:
+    """Text of the file that defines a class or function, for keys of caches; empty where there is none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing))
+        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+    except (OSError, TypeError):  # a partial, or compiled code
+        return ""
 
 
 def one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import autosplit
 from autosplit.backbones import BACKBONES, TORCHVISION
 from autosplit.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
-from autosplit.plugins import one_line
+from autosplit.plugins import one_line, source_of
 
 __all__ = ["backbone_source_hash", "build_backbone", "load_weights", "torchvision_names"]
 
@@ -228,19 +228,11 @@ def backbone_source_hash(name: str) -> str:
 
         return _hash([name, torchvision.__version__])
     if ":" not in name:
-        return _hash([name, autosplit.__version__, _source_of(_factory(name))])
+        return _hash([name, autosplit.__version__, source_of(_factory(name))])
     where, _, attribute = name.rpartition(":")
     if where.endswith(".py") and Path(where).is_file():
         return _hash([attribute, Path(where).read_text(encoding="utf-8", errors="replace")])
-    return _hash([name, _source_of(_factory(name))])
-
-
-def _source_of(factory: Any) -> str:
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(factory))
-        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
-    except (OSError, TypeError):  # a partial, or compiled code
-        return ""
+    return _hash([name, source_of(_factory(name))])
 
 
 def _hash(parts: Iterable[str]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from autosplit.errors import AutosplitError, ConfigError, PluginError
-from autosplit.plugins import Registry, one_line
+from autosplit.plugins import Registry, one_line, source_of
 
 if TYPE_CHECKING:
     from autosplit.compression.codecs.base import Codec, Offer
 
-__all__ = ["build_codec", "list_codecs", "load_codec"]
+__all__ = ["build_codec", "codec_key", "list_codecs", "load_codec"]
 
 _WITH_OPTION = 4  # parameters of a family that takes options
 _FOLDER = "autosplit.compression.codecs"
@@ -43,6 +44,21 @@ def load_codec(name: str) -> type[Codec]:
     if not (isinstance(found, type) and issubclass(found, Codec)):
         raise PluginError(f"codec {name!r} is no subclass of autosplit.compression.codecs.base.Codec")
     return found
+
+
+def codec_key(name: str) -> str:
+    """What identifies a codec family in keys of caches: its name, for a plugin with the hash of its file.
+
+    Args:
+        name: As for `load_codec`.
+
+    Raises:
+        AutosplitError: There is no such codec.
+    """
+    kind = load_codec(name)
+    if kind.__module__.startswith(_FOLDER):
+        return name
+    return f"{name}@{hashlib.sha256(source_of(kind).encode()).hexdigest()[:16]}"
 
 
 def build_codec(name: str, shape: tuple[int, int, int], offer: Offer, nonnegative: bool) -> Codec:

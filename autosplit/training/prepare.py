@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from autosplit.backbones.loading import backbone_source_hash, build_backbone, load_weights
 from autosplit.backbones.splitting import SplitPoint, find_split_points, select_split_points, trace
 from autosplit.cache import Cache
+from autosplit.compression import codec_key
 from autosplit.datasets import ImageDataset, load_dataset
 from autosplit.errors import ConfigError, DataError
 from autosplit.report.progress import NullProgress, PhaseReporter
@@ -165,9 +166,9 @@ def _supernet(
     space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
     key = content_hash({
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
-        "codecs": scenario.codecs, "codec_steps": settings.codec_steps, "epochs": settings.supernet_epochs,
-        "lr": settings.supernet_lr,
-        "batch": settings.batch_size, "seed": scenario.search.seed,
+        "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
+        "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,
+        "seed": scenario.search.seed,
     })
     with progress.phase("find prunable channels"):
         torch.manual_seed(scenario.search.seed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 import pytest
 import torch
 
-from autosplit.compression import build_codec, list_codecs, load_codec
+from autosplit.compression import build_codec, codec_key, list_codecs, load_codec
 from autosplit.compression.codecs.base import Codec, Offer, Quantiser, code_grids
 from autosplit.compression.codecs.bottlenet import BottleNetCodec
 from autosplit.compression.codecs.nested import NestedCodec
@@ -161,6 +162,20 @@ class TestQuantiser:
         assert Quantiser(3).limit.requires_grad
         assert not Quantiser(3, limit=1.0, learned=False).limit.requires_grad
         assert "limit" in Quantiser(3, learned=False).state_dict()  # a deployment stores it
+
+
+def test_keys_of_caches_follow_the_file_of_a_plugin(tmp_path):
+    """Else a codec that was edited would get the weights of the one before."""
+    assert codec_key("nested") == "nested"
+    assert codec_key("bottlenet++:awgn=0.1") == "bottlenet++:awgn=0.1"
+    file = tmp_path / "codec.py"
+    text = "from autosplit.compression.codecs.nested import NestedCodec\n\nclass Mine(NestedCodec):\n    pass\n"
+    file.write_text(text, encoding="utf-8")
+    before = codec_key(f"{file}:Mine")
+    assert before == codec_key(f"{file}:Mine")
+    file.write_text(text + "\nclass Other(NestedCodec):\n    pass\n", encoding="utf-8")
+    os.utime(file, ns=(1, 1))
+    assert codec_key(f"{file}:Mine") != before
 
 
 def test_the_base_class_cannot_be_built():
