@@ -27,9 +27,9 @@ def table(
     quiet: Quiet = False,
 ) -> None:
     """Measure every plan of a scenario's space once (F1); the same command goes on with what was stopped."""
+    from autosplit.benching.table import tabulate
     from autosplit.report.progress import Progress
     from autosplit.scenario import load_scenario
-    from autosplit.tabulate import tabulate
 
     if not out.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"--out {str(out)!r}: name a table NAME.csv or NAME.csv.gz")
@@ -45,3 +45,42 @@ def table(
     best = max(made.evaluator.measurements, key=lambda m: m.accuracy)
     typer.echo(f"{made.record.plans} plans in {out}; uncut network {made.record.backbone_accuracy:.1%}, "
                f"best plan {best.accuracy:.1%} ({best.plan.label})")
+
+
+@app.command(name="search")
+@reported
+def search(
+    tables: Annotated[list[Path], typer.Argument(help="Tables, as `autosplit bench table` writes them.")],
+    out: Annotated[Path, typer.Option(help="Folder of searches, summary and figure; one that was stopped goes on.")],
+    agent: Annotated[list[str] | None, typer.Option(
+        help="Methods, the first of which the others are tested against [default: every agent].")] = None,
+    scenarios: Annotated[int, typer.Option(min=1, help="Conditions drawn for each table.")] = 30,
+    scenario_seed: Annotated[int, typer.Option(help="Seed of that draw; 0 to 9 are for development.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches a method, table and scenario.")] = 5,
+    evaluations: Annotated[int, typer.Option(min=1, help="Measurements of a search.")] = 100,
+    latency_model: Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")] = "analytic",
+    objective: Annotated[str, typer.Option(help="Reward.")] = "in-time-accuracy",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare search methods on tables, under conditions drawn from the packaged profiles."""
+    from autosplit.agents import list_agents
+    from autosplit.benching.runs import Grid, run_grid, settings_of
+    from autosplit.benching.summary import draw_regret, scenario_frame, summarise, to_markdown
+    from autosplit.report.progress import Progress
+
+    methods = tuple(agent) if agent else tuple(sorted(list_agents(), key=lambda name: (name != "ppo", name)))
+    grid = Grid(tuple(tables), methods, scenarios, scenario_seed, seeds, evaluations, latency_model, objective)
+    try:
+        runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
+    except KeyboardInterrupt:
+        say(f"interrupted; the searches that are done are in {out}, and the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    frame = summarise(runs, methods[0], evaluations)
+    text = to_markdown(frame, evaluations)
+    frame.to_csv(out / "summary.csv", index=False)
+    scenario_frame(list(settings_of(grid).values())).to_csv(out / "scenarios.csv", index=False)
+    (out / "summary.md").write_text(f"{text}\n", encoding="utf-8")
+    draw_regret(runs, evaluations, out / "regret.png", out / "regret.svg")
+    typer.echo(frame.to_json(orient="records") if as_json else text)

@@ -20,7 +20,7 @@ from autosplit.scenario import Scenario
 from autosplit.training.prepare import prepare
 from autosplit.workshop import Workshop
 
-__all__ = ["Table", "TableRecord", "load_table", "tabulate"]
+__all__ = ["Table", "TableRecord", "load_table", "table_name", "tabulate"]
 
 _SCHEMA = 1
 _AT_ONCE = 16  # measurements between two steps of the progress bar
@@ -134,9 +134,13 @@ def load_table(path: Path) -> Table:
     return Table(record=record, evaluator=evaluator)
 
 
+def table_name(path: Path) -> str:
+    """Name of a table: that of its file without suffixes."""
+    return path.name.removesuffix(".gz").removesuffix(".csv")
+
+
 def _record_path(table: Path) -> Path:
-    name = table.name.removesuffix(".gz").removesuffix(".csv")
-    return table.with_name(f"{name}.json")
+    return table.with_name(f"{table_name(table)}.json")
 
 
 def _sha256(path: Path) -> str:
