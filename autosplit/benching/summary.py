@@ -61,7 +61,7 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
                     "seconds": float(np.median([r.seconds for r in part if r.method == method]))}
             rows.append(row)
     frame: pd.DataFrame = pd.DataFrame(rows)
-    frame.sort_values(["table", "mean_rank"], kind="stable", ignore_index=True, inplace=True)  # noqa: PD002
+    frame.sort_values(["table", "mean_rank"], kind="stable", ignore_index=True, inplace=True)
     return frame
 
 
