@@ -108,7 +108,7 @@ def tabulate(
     return Table(record=record, evaluator=table)
 
 
-def load_table(path: Path) -> Table:
+def load_table(path: str | Path) -> Table:
     """Read a table and its record.
 
     Args:
@@ -118,6 +118,7 @@ def load_table(path: Path) -> Table:
         ResultError: The record is absent, of another schema, or the table is not the one it was written for.
         AutosplitError: The table cannot be read, or makes no complete space.
     """
+    path = Path(path)
     beside = _record_path(path)
     try:
         record = TableRecord.model_validate_json(beside.read_text(encoding="utf-8"))
