@@ -60,8 +60,7 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
                     "worse": int((difference > 0).sum()), "p_value": tests.get(method),
                     "seconds": float(np.median([r.seconds for r in part if r.method == method]))}
             rows.append(row)
-    frame: pd.DataFrame = pd.DataFrame(rows)
-    frame.sort_values(["table", "mean_rank"], kind="stable", ignore_index=True, inplace=True)
+    frame: pd.DataFrame = pd.DataFrame(rows).sort_values(["table", "mean_rank"], kind="stable", ignore_index=True)
     return frame
 
 
