@@ -112,6 +112,22 @@ class CoInferenceCore:
             array[numbers] = getattr(new, name)
         return self._with(LatencyBreakdown(**arrays))
 
+    @classmethod
+    def joined(cls, cores: Sequence[CoInferenceCore]) -> CoInferenceCore:
+        """The same plans under the pools of several cores side by side, in the order of the cores."""
+        if len(cores) == 1:
+            return cores[0]
+        arrays = {f.name: np.concatenate([getattr(c.breakdown, f.name) for c in cores], axis=1)
+                  for f in fields(LatencyBreakdown)}
+        return replace(
+            cores[0],
+            conditions=tuple(c for core in cores for c in core.conditions),
+            breakdown=LatencyBreakdown(**arrays),
+            allowed=np.concatenate([c.allowed for c in cores], axis=1),
+            masks=np.concatenate([c.masks for c in cores]),
+            condition_observations=np.concatenate([c.condition_observations for c in cores]),
+        )
+
     def _with(self, breakdown: LatencyBreakdown) -> CoInferenceCore:
         allowed = allowed_plans(breakdown, _budgets(self.conditions))
         return replace(self, breakdown=breakdown, allowed=allowed, masks=_masks(self.tree, allowed))
