@@ -53,6 +53,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         if num_envs < 1:
             raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
         self.num_envs = num_envs
+        self._sizes = core.observation_size, core.tree.actions
         self.first_share = first_share
         self.single_observation_space = spaces.Box(0.0, 1.0, (core.observation_size,), np.float32)
         self.single_action_space = spaces.Discrete(core.tree.actions)
@@ -82,9 +83,8 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         if rewards.shape != core.allowed.shape:
             raise ValueError(f"rewards have shape {rewards.shape}, plans x conditions are {core.allowed.shape}")
         sizes = core.observation_size, core.tree.actions
-        spaces_ = self.single_observation_space.shape[0], self.single_action_space.n
-        if sizes != spaces_:
-            raise ValueError(f"observation size and actions are {sizes}, not {spaces_} as before")
+        if sizes != self._sizes:
+            raise ValueError(f"observation size and actions are {sizes}, not {self._sizes} as before")
         self._set(core, rewards)
         self._running = False
 
