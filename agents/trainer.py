@@ -53,7 +53,8 @@ def isolated(seed: int) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python, and put them back afterwards.
 
     stable-baselines3 draws from them; what else runs in this process must neither disturb a training nor be
-    disturbed by it. One thread: the networks are so small that a second one costs more than it gives.
+    disturbed by it. One thread: the networks are so small that a second one costs more than it gives. And no checks
+    of distributions: they take a twelfth of a training, and drawing an action fails on a NaN anyway.
     """
     numpy_state, python_state, threads = np.random.get_state(), random.getstate(), torch.get_num_threads()
     validate = Distribution._validate_args

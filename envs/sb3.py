@@ -53,7 +53,8 @@ class StableBaselinesVecEnv(VecEnv):
         seeds = self._seeds if any(s is not None for s in self._seeds) else None
         observations: FloatArray
         observations, infos = self.env.reset(seed=seeds, options=options or None)  # type: ignore[arg-type]
-        self.reset_infos = _rows(infos, np.arange(self.num_envs))
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        _enter(infos, np.arange(self.num_envs), self.reset_infos)
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -70,8 +71,7 @@ class StableBaselinesVecEnv(VecEnv):
         if "final_obs" in found:
             over = np.flatnonzero(dones)
             final = found["final_info"] | {"terminal_observation": found["final_obs"], "TimeLimit.truncated": truncated}
-            for i, info in zip(over.tolist(), _rows(final, over), strict=True):
-                infos[i] = info
+            _enter(final, over, [infos[i] for i in over.tolist()])
         return observations, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
@@ -112,9 +112,10 @@ class StableBaselinesVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def _rows(infos: dict[str, Any], which: IntArray) -> list[dict[str, Any]]:
-    """Infos of some copies, as dictionaries; every array of `infos` must concern all of them."""
-    names = [name for name in infos if not name.startswith("_")]
-    columns = [infos[name][which] for name in names]
-    rows = zip(*(column.tolist() if column.ndim == 1 else column for column in columns), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+def _enter(arrays: dict[str, Any], which: IntArray, infos: list[dict[str, Any]]) -> None:
+    """Copy the entries of some copies out of arrays into their infos, column by column, which is quickest."""
+    for name, array in arrays.items():
+        if not name.startswith("_"):
+            column = array[which]
+            for info, value in zip(infos, column.tolist() if column.ndim == 1 else column, strict=True):
+                info[name] = value
