@@ -44,7 +44,7 @@ class CoInferenceTask:
     pool_size: int = 256
     pool_seed: int = 0
     pool_episodes: int | None = None
-    _latest: dict[int, CoInferenceCore] = field(default_factory=dict, repr=False, compare=False)
+    _latest: dict[int, CoInferenceCore] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.pool_size < 1:
