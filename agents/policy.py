@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from scipy.special import log_softmax
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from autosplit.envs.core import CoInferenceCore
-from autosplit.envs.features import FloatArray
-from autosplit.envs.tree import STEPS, BoolArray, IntArray
+from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
+from autosplit.envs.tree import STEPS, BoolArray, DecisionTree, IntArray
 from autosplit.errors import ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyModel
-from autosplit.plan import CodecSetting, Plan, StageCost, Workload
+from autosplit.objective import Objective, load_objective
+from autosplit.plan import CodecSetting, LatencySummary, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
-__all__ = ["CoInferencePolicy", "network_of", "policy_arguments", "rollout"]
+__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "likeliest", "network_of", "policy_arguments",
+           "rollout"]
 
-_SCHEMA = 1
+_SCHEMA = 2
+_PAIRS = 16  # likeliest pairs of split point and sparsity that a decision follows
 _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _COSTS = tuple(StageCost.model_fields)
@@ -123,71 +129,245 @@ def rollout(
     return nodes - core.tree.inner
 
 
+def likeliest(
+    network: MaskableActorCriticPolicy,
+    tree: DecisionTree,
+    node_observations: FloatArray,
+    condition_observation: FloatArray,
+    count: int,
+) -> IntArray:
+    """The plans that a policy would most likely choose under one set of conditions, were all plans allowed.
+
+    Beam search: of the (split, sparsity) pairs the likeliest are followed, enough for `count` plans and `_PAIRS` at
+    least; so a plan of an unlikely pair can be missed.
+
+    Args:
+        network: The policy.
+        tree: The decisions.
+        node_observations: As in `CoInferenceCore`, shape (N + P, F).
+        condition_observation: Shape (K,).
+        count: Plans wanted.
+
+    Returns:
+        Numbers of at most `count` plans, the likeliest first.
+    """
+    nodes, odds = np.zeros(1, dtype=np.int64), np.zeros(1)
+    for step in range(STEPS):
+        repeated = np.broadcast_to(condition_observation, (len(nodes), len(condition_observation)))
+        logits = _logits(network, np.concatenate([node_observations[nodes], repeated], axis=1))
+        exists = tree.exists[nodes]
+        joint = (odds[:, None] + log_softmax(np.where(exists, logits, -np.inf), axis=1))[exists]
+        following = tree.child[nodes][exists]
+        most = count if step == STEPS - 1 else max(_PAIRS, -(-count // tree.actions))
+        best = np.argsort(-joint, kind="stable")[:most]
+        nodes, odds = following[best], joint[best]
+    return nodes - tree.inner
+
+
 def _logits(network: MaskableActorCriticPolicy, observations: FloatArray) -> Array:
-    with torch.no_grad():
+    with torch.inference_mode():
         distribution = cast("Categorical", network.get_distribution(torch.as_tensor(observations)).distribution)
         result: Array = distribution.logits.numpy().astype(np.float64)
     return result
 
 
+class Decision(BaseModel):
+    """What a policy answers.
+
+    Attributes:
+        plan: The plan.
+        accuracy: Predicted top-1 accuracy in [0, 1]: as measured when the policy was trained, or estimated then.
+        payload_bytes: Mean bytes over the channel.
+        latency: What the latency model says.
+        budget_ms: The budget it was held against.
+        reward: Of the objective.
+        considered: Plans that latency was computed for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: Plan
+    accuracy: float
+    payload_bytes: float
+    latency: LatencySummary
+    budget_ms: float
+    reward: float
+    considered: int
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the 95th percentile of the latency is within the budget."""
+        return self.latency.p95_ms <= self.budget_ms
+
+
+class Origin(BaseModel):
+    """Where a policy comes from.
+
+    Attributes:
+        table: Name of the table or scenario that it was trained on.
+        sha256: Of the table; of nothing where it was trained in a search.
+        conditions: Conditions that it was trained under.
+        steps: Steps of its training.
+        seed: Of its training.
+        unseen_regret: Median and 95th percentile of the regret on conditions drawn likewise but not trained under:
+            1 - reward of the decision / reward of the best plan, accuracies as the policy knows them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str = ""
+    sha256: str = ""
+    conditions: int = 0
+    steps: int = 0
+    seed: int = 0
+    unseen_regret: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """All plans that a policy may answer with, and what is known of them.
+
+    Attributes:
+        space: The P plans.
+        workloads: Work and payload, one a plan, in the order of `space.plans()`.
+        accuracy: Of every plan, measured or estimated, shape (P,).
+    """
+
+    space: PlanSpace
+    workloads: tuple[Workload, ...]
+    accuracy: Array
+
+    def __post_init__(self) -> None:
+        if not len(self.space) == len(self.workloads) == len(self.accuracy):
+            raise ValueError(f"{len(self.workloads)} workloads and {len(self.accuracy)} accuracies do not describe a "
+                             f"space of {len(self.space)} plans")
+
+    @cached_property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans, numbered."""
+        return tuple(self.space.plans())
+
+    @cached_property
+    def tree(self) -> DecisionTree:
+        """The decisions that lead to them."""
+        return DecisionTree.of(self.space)
+
+    @cached_property
+    def node_observations(self) -> FloatArray:
+        """As in `CoInferenceCore`, shape (N + P, F)."""
+        return node_features(self.tree, plan_features(self.space, self.workloads))
+
+
 class CoInferencePolicy:
     """Answers for any device, edge, channel and budget with one of the plans it was trained on.
 
+    The network proposes, the latency model disposes: of the plans that the network finds likeliest, that of the highest
+    reward among those in time is the answer. Latency is thus computed for a few plans instead of all.
+
     Args:
-        space: The plans.
-        workloads: One a plan, in the order of `space.plans()`.
-        latency_model: Tells which plans are within the budget; the policy chooses among those.
+        knowledge: Plans, workloads, accuracies.
+        latency_model: Tells which plans are within the budget.
+        objective: Tells which of those is best.
         network: The trained network.
         hidden: Its hidden layers.
+        origin: Where it comes from.
     """
 
     def __init__(
         self,
-        space: PlanSpace,
-        workloads: Sequence[Workload],
+        knowledge: Knowledge,
         latency_model: LatencyModel,
+        objective: Objective,
         network: MaskableActorCriticPolicy,
         hidden: Sequence[int],
+        origin: Origin | None = None,
     ) -> None:
-        self.space = space
-        self.workloads = tuple(workloads)
-        self._latency_model = latency_model
-        self._network = network
-        self._hidden = tuple(hidden)
-        self._core: CoInferenceCore | None = None
+        self.knowledge, self.network, self.origin = knowledge, network, origin or Origin()
+        self._latency_model, self._objective, self._hidden = latency_model, objective, tuple(hidden)
 
-    def decide(self, conditions: Conditions) -> Plan:
-        """The plan for these conditions; within the budget if any plan is."""
-        return self.decide_all([conditions])[0]
+    def decide(self, conditions: Conditions, among: int = 128) -> Decision:
+        """The plan for these conditions.
 
-    def decide_all(self, conditions: Sequence[Conditions]) -> list[Plan]:
-        """The plan for each of several conditions."""
-        if self._core is None:
-            self._core = CoInferenceCore.build(self.space, self.workloads, self._latency_model, conditions)
-        core = self._core = self._core.under(conditions, self.workloads, self._latency_model)
-        chosen = rollout(self._network, core, np.arange(len(conditions)))
-        return [core.plans[i] for i in chosen]
+        Args:
+            conditions: Device, edge, channel and budget.
+            among: Likeliest plans that are looked at. Where none of them is in time, all plans are.
+
+        Returns:
+            A plan within the budget if any plan is; else the one that is least late.
+
+        Raises:
+            ValueError: `among` is below 1.
+        """
+        if among < 1:
+            raise ValueError(f"a decision is taken among at least one plan, not {among}")
+        known = self.knowledge
+        observation = condition_features([conditions])[0]
+        shortlist = likeliest(self.network, known.tree, known.node_observations, observation, among)
+        found = self._best(shortlist, conditions)
+        if not found.feasible and len(shortlist) < len(known.plans):
+            found = self._best(np.arange(len(known.plans)), conditions)
+        return found
+
+    def _best(self, numbers: IntArray, conditions: Conditions) -> Decision:
+        known = self.knowledge
+        breakdown = self._latency_model.latency([known.workloads[i] for i in numbers], [conditions])
+        rewards = self._objective.reward(known.accuracy[numbers], breakdown, [conditions])[:, 0]
+        p95_ms = breakdown.p95_ms[:, 0]
+        in_time = p95_ms <= conditions.budget_ms
+        at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
+        chosen = int(numbers[at])
+        return Decision(
+            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]),
+            payload_bytes=known.workloads[chosen].payload_bytes_mean, latency=breakdown.summary(at),
+            budget_ms=conditions.budget_ms, reward=float(rewards[at]), considered=len(numbers))
+
+    def regret(self, conditions: Sequence[Conditions], among: int = 128) -> Array:
+        """How much worse decisions are than the best plan, accuracies taken as known.
+
+        Args:
+            conditions: C of them.
+            among: As in `decide`.
+
+        Returns:
+            1 - reward / best reward, shape (C,); 0 where no plan is in time and the least late one was chosen.
+        """
+        everything = np.arange(len(self.knowledge.plans))
+        pairs = [(self.decide(c, among), self._best(everything, c)) for c in conditions]
+        result: Array = np.array([1 - found.reward / best.reward if best.feasible else float(found.plan != best.plan)
+                                  for found, best in pairs])
+        return result
 
     def save(self, path: str | Path) -> None:
-        """Write `policy.safetensors` (weights and workloads) and `policy.json` (plan space, sizes) into a folder."""
+        """Write `policy.safetensors` (weights, workloads, accuracies) and `policy.json` (all else) into a folder."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {_WEIGHT + k: v.clone() for k, v in self._network.state_dict().items()}
-        tensors["workloads"] = torch.tensor([_row(w) for w in self.workloads], dtype=torch.float64)
+        known = self.knowledge
+        tensors = {_WEIGHT + k: v.clone() for k, v in self.network.state_dict().items()}
+        tensors["workloads"] = torch.tensor([_row(w) for w in known.workloads], dtype=torch.float64)
+        tensors["accuracy"] = torch.tensor(known.accuracy, dtype=torch.float64)
         description = {
             "schema_version": _SCHEMA,
+            "origin": self.origin.model_dump(),
+            "objective": self._objective.spec,
             "hidden": list(self._hidden),
-            "observation_size": self._network.features_dim,
-            "actions": self._network.action_net.out_features,
-            "space": {**asdict(self.space), "codecs": {s: [c.model_dump(exclude_none=True) for c in codecs]
-                                                       for s, codecs in self.space.codecs.items()}},
+            "observation_size": self.network.features_dim,
+            "actions": self.network.action_net.out_features,
+            "space": {**asdict(known.space), "codecs": {s: [c.model_dump(exclude_none=True) for c in codecs]
+                                                        for s, codecs in known.space.codecs.items()}},
         }
         save_file(tensors, folder / "policy.safetensors")
         (folder / "policy.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path, latency_model: LatencyModel) -> CoInferencePolicy:
+    def load(
+        cls, path: str | Path, latency_model: LatencyModel, objective: Objective | None = None
+    ) -> CoInferencePolicy:
         """Read what `save` wrote.
+
+        Args:
+            path: The folder.
+            latency_model: As in `CoInferencePolicy`.
+            objective: The one it was trained for when left out.
 
         Raises:
             ResultError: A file is missing, damaged, or of another schema version.
@@ -197,8 +377,9 @@ class CoInferencePolicy:
             data = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
             if data["schema_version"] != _SCHEMA:
                 raise ResultError(f"policy {folder}: schema version {data['schema_version']}, this version reads "
-                                  f"{_SCHEMA}")
-            return cls._read(data, load_file(folder / "policy.safetensors"), latency_model)
+                                  f"{_SCHEMA}; train it anew")
+            objective = objective or load_objective(data["objective"])
+            return cls._read(data, load_file(folder / "policy.safetensors"), latency_model, objective)
         except (OSError, LookupError, TypeError, RuntimeError, SafetensorError, ValueError) as e:
             if isinstance(e, ResultError):
                 raise
@@ -206,14 +387,18 @@ class CoInferencePolicy:
             raise ResultError(f"policy {folder}: cannot be read: {reason}") from e
 
     @classmethod
-    def _read(cls, data: dict[str, Any], tensors: dict[str, Tensor], latency_model: LatencyModel) -> CoInferencePolicy:
+    def _read(
+        cls, data: dict[str, Any], tensors: dict[str, Tensor], latency_model: LatencyModel, objective: Objective
+    ) -> CoInferencePolicy:
         raw = data["space"]
         space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
                           {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
         rows = zip(space.plans(), tensors.pop("workloads").tolist(), strict=True)
+        knowledge = Knowledge(space, tuple(_workload(p, row) for p, row in rows), tensors.pop("accuracy").numpy())
         weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items()}
         network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
-        return cls(space, [_workload(p, row) for p, row in rows], latency_model, network, data["hidden"])
+        return cls(knowledge, latency_model, objective, network, data["hidden"],
+                   Origin.model_validate(data["origin"]))
 
 
 def _row(work: Workload) -> list[float]:

@@ -22,7 +22,7 @@ from autosplit.envs.tree import STEPS
 from autosplit.envs.vector import VectorCoInference
 from autosplit.latency.base import Array
 
-__all__ = ["PPOHyperparameters", "PolicyTrainer", "isolated"]
+__all__ = ["PPOHyperparameters", "PolicyTrainer", "isolated", "training_rewards"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,24 @@ def isolated(seed: int) -> Iterator[None]:
             Distribution.set_default_validate_args(validate)
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0.05) -> Array:
+    """exp(-regret / sharpness), the regret against the best plan of the same conditions.
+
+    So small differences near the optimum count, and easy conditions weigh no more than hard ones.
+
+    Args:
+        core: P plans under C conditions.
+        rewards: Of every plan under every conditions, shape (P, C).
+        sharpness: Reward lost against the best plan at which a training reward falls to 1/e.
+
+    Returns:
+        Shape (P, C), in [0, 1].
+    """
+    best = np.where(core.allowed, rewards, -np.inf).max(axis=0)
+    shaped: Array = np.exp(np.minimum(rewards - best, 0.0) / sharpness)
+    return shaped
 
 
 class PolicyTrainer:

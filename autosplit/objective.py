@@ -69,6 +69,11 @@ class Objective(ABC):
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"objective {self.name!r}: {field.name} must be finite and at least 0, got {value}")
 
+    @property
+    def spec(self) -> str:
+        """The objective with all its options, as `load_objective` reads it."""
+        return f"{self.name}:" + ",".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+
     def reward(self, accuracy: Array, breakdown: LatencyBreakdown, conditions: Sequence[Conditions]) -> Array:
         """Reward of every plan under every set of conditions.
 

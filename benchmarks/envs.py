@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 
 from autosplit.agents.policy import CoInferencePolicy, rollout
-from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
+from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.envs import COINFERENCE
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
@@ -36,8 +36,6 @@ from autosplit.objective import load_objective
 from autosplit.plan import Measurement, Workload
 from autosplit.scenario import Conditions, Scenario
 from benchmarks.common import parser, scenario_of, write_json
-
-_SHARPNESS = 0.05  # of the training reward, as the agent `ppo` has it
 
 
 class InstantLatency:
@@ -127,12 +125,6 @@ def steps_a_second(scenario: Scenario, table: TableEvaluator, model: LatencyMode
     } for name in runs}
 
 
-def training_rewards(core: CoInferenceCore, rewards: Array) -> Array:
-    """exp(-regret / sharpness), as the agent `ppo` trains."""
-    shaped: Array = np.exp(np.minimum(rewards - best_rewards(core, rewards), 0) / _SHARPNESS)
-    return shaped
-
-
 def best_rewards(core: CoInferenceCore, rewards: Array) -> Array:
     """The best reward under each conditions of the pool, shape (C,)."""
     best: Array = np.where(core.allowed, rewards, -np.inf).max(axis=0)
@@ -181,7 +173,7 @@ def main() -> None:
     scenario = scenario_of(options)
     model = load_latency_model(scenario.latency_model)
     table = (TableEvaluator.from_csv(options.table) if options.table
-             else made_up_table(CoInferencePolicy.load(options.policy, model).workloads, options.seed))
+             else made_up_table(CoInferencePolicy.load(options.policy, model).knowledge.workloads, options.seed))
     write_json(options.out / "summary.json", {
         "scenario": scenario.name, "plans": len(table.space), "threads": 1, "copies": options.copies,
         "repetitions": options.repetitions, "processor_seconds": options.seconds,

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from autosplit.agents.policy import CoInferencePolicy, rollout
-from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
+from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import Array
 from autosplit.objective import Objective, load_objective
 from benchmarks.common import parser, scenario_of, write_json
-from benchmarks.envs import best_rewards, made_up_table, training_rewards
+from benchmarks.envs import best_rewards, made_up_table
 
 
 def trained_regret(
@@ -59,7 +59,7 @@ def main() -> None:
     options = options_parser.parse_args()
     scenario = scenario_of(options)
     model, objective = load_latency_model(scenario.latency_model), load_objective(scenario.objective)
-    table = made_up_table(CoInferencePolicy.load(options.policy, model).workloads, options.seed)
+    table = made_up_table(CoInferencePolicy.load(options.policy, model).knowledge.workloads, options.seed)
     plans, sampler = table.space.plans(), ConditionsSampler(scenario.conditions)
     workloads, accuracy = table.workloads(plans), np.array([m.accuracy for m in table.measurements])
     drawn = [[scenario.conditions, *sampler.pool(max(options.sizes) - 1, [options.seed, i])]

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autosplit.errors import ConfigError
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure
+from autosplit.latency.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 from autosplit.scenario import Conditions
 
-__all__ = ["ConditionsSampler"]
+__all__ = ["ConditionsSampler", "Distribution", "ProfilesSampler"]
 
-_RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
+
+class Distribution(ABC):
+    """Conditions drawn at random. An author overrides `sample`."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> Conditions:
+        """Draw conditions."""
+
+    def pool(self, size: int, seed: int | Sequence[int] = 0) -> list[Conditions]:
+        """Draw `size` conditions from a generator of their own; equal seeds (or lists of seeds) give equal pools."""
+        rng = np.random.default_rng(seed)
+        return [self.sample(rng) for _ in range(size)]
 
 
 @dataclass(frozen=True)
-class ConditionsSampler:
+class ConditionsSampler(Distribution):
     """Independent log-uniform factors on what changes from place to place.
 
     A factor f means: multiplied by a number drawn log-uniformly from [1/f, f]. All rates of one machine share one
@@ -64,29 +76,71 @@ class ConditionsSampler:
         low, high = self.budget_range_ms
         budget_ms = low * (high / low) ** rng.random()
         return self.base.model_copy(update={
-            "device": _machine(self.base.device, device),
-            "edge": _machine(self.base.edge, edge),
-            "channel": _channel(self.base.channel, channel, access),
+            "device": self.base.device.scaled(device),
+            "edge": self.base.edge.scaled(edge),
+            "channel": self.base.channel.scaled(channel, access),
             "budget_ms": budget_ms,
         })
 
-    def pool(self, size: int, seed: int | Sequence[int] = 0) -> list[Conditions]:
-        """Draw `size` conditions from a generator of their own; equal seeds (or lists of seeds) give equal pools."""
-        rng = np.random.default_rng(seed)
-        return [self.sample(rng) for _ in range(size)]
 
+@dataclass(frozen=True)
+class ProfilesSampler(Distribution):
+    """A device, an edge and a channel, each uniformly among several, and then log-uniform factors on their figures.
 
-def _scaled(figure: Figure, factor: float) -> Figure:
-    return figure.model_copy(update={"value": figure.value * factor, "assumption": True})
+    Attributes:
+        devices: Device profiles.
+        edges: Edge profiles.
+        channels: Channel profiles.
+        factor: On the device's rates, the edge's rates, the channel's rates and its access delay, one each, drawn
+            log-uniformly from [1/factor, factor].
+        budget_ms: Range of the budget, drawn log-uniformly, milliseconds.
 
+    Raises:
+        ConfigError: There is nothing to draw from, the factor is below 1, or the range of budgets is empty.
+    """
 
-def _machine(profile: DeviceProfile, factor: float) -> DeviceProfile:
-    update: dict[str, Figure] = {name: _scaled(getattr(profile, name), factor) for name in _RATES}
-    update["operator_overhead_us"] = _scaled(profile.operator_overhead_us, 1 / factor)
-    return profile.model_copy(update=update)
+    devices: tuple[DeviceProfile, ...]
+    edges: tuple[DeviceProfile, ...]
+    channels: tuple[ChannelProfile, ...]
+    factor: float = 2.0
+    budget_ms: tuple[float, float] = (10.0, 1000.0)
 
+    def __post_init__(self) -> None:
+        for name in ("devices", "edges", "channels"):
+            if not getattr(self, name):
+                raise ConfigError(f"profiles sampler: no {name} to draw from")
+        self._around(self.devices[0], self.edges[0], self.channels[0])  # which looks at factor and budgets
 
-def _channel(profile: ChannelProfile, rate: float, access: float) -> ChannelProfile:
-    rates = {name: _scaled(getattr(profile, name), rate) for name in ("uplink_kbps", "downlink_kbps")}
-    delays = {name: _scaled(getattr(profile, name), access) for name in ("access_ms_p50", "access_ms_p95")}
-    return profile.model_copy(update={**rates, **delays})
+    @classmethod
+    def named(
+        cls,
+        devices: Sequence[str] = (),
+        edges: Sequence[str] = (),
+        channels: Sequence[str] = (),
+        factor: float = 2.0,
+        budget_ms: tuple[float, float] = (10.0, 1000.0),
+    ) -> ProfilesSampler:
+        """From names of profiles or YAML files; all packaged ones of a sort where none is named.
+
+        Raises:
+            UnknownNameError: No profile has this name.
+        """
+        machines = list_profiles(DeviceProfile)
+        return cls(
+            devices=tuple(load_profile(DeviceProfile, n)
+                          for n in devices or [m for m in machines if not m.startswith("edge-")]),
+            edges=tuple(load_profile(DeviceProfile, n)
+                        for n in edges or [m for m in machines if m.startswith("edge-")]),
+            channels=tuple(load_profile(ChannelProfile, n) for n in channels or list_profiles(ChannelProfile)),
+            factor=factor, budget_ms=budget_ms)
+
+    def sample(self, rng: np.random.Generator) -> Conditions:
+        """Draw conditions."""
+        device = self.devices[rng.integers(len(self.devices))]
+        edge = self.edges[rng.integers(len(self.edges))]
+        channel = self.channels[rng.integers(len(self.channels))]
+        return self._around(device, edge, channel).sample(rng)
+
+    def _around(self, device: DeviceProfile, edge: DeviceProfile, channel: ChannelProfile) -> ConditionsSampler:
+        base = Conditions(device=device, edge=edge, channel=channel, budget_ms=1.0)  # which the range replaces
+        return ConditionsSampler(base, self.factor, self.factor, self.factor, self.factor, self.budget_ms)

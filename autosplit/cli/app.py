@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli import bench, compare, list_, replay, search, show
+from autosplit.cli import bench, compare, list_, policy, replay, search, show
 from autosplit.cli.common import State
 
 __all__ = ["app", "main"]
@@ -45,6 +45,8 @@ app.command(name="compare")(compare.command)
 app.command(name="replay")(replay.command)
 app.command(name="list")(list_.command)
 app.command(name="show")(show.command)
+app.command(name="train-policy")(policy.train)
+app.command(name="decide")(policy.decide)
 app.add_typer(bench.app)
 
 

@@ -15,6 +15,9 @@ from autosplit.errors import ConfigError, UnknownNameError
 __all__ = ["ChannelProfile", "DeviceProfile", "Figure", "list_profiles", "load_profile"]
 
 
+_RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +34,10 @@ class Figure(_Frozen):
     value: float = Field(ge=0, allow_inf_nan=False)
     source: str = Field(min_length=3)
     assumption: bool = False
+
+    def times(self, factor: float) -> Figure:
+        """The figure multiplied; no source supports the result."""
+        return self.model_copy(update={"value": self.value * factor, "assumption": True})
 
 
 class DeviceProfile(_Frozen):
@@ -71,6 +78,11 @@ class DeviceProfile(_Frozen):
         """Bytes of one weight or activation in the device's arithmetic."""
         return {"int8": 1, "fp16": 2, "fp32": 4}[self.arithmetic]
 
+    def scaled(self, rate: float) -> DeviceProfile:
+        """The same machine with all rates so many times as high: a chip keeps its character."""
+        update: dict[str, Figure] = {name: getattr(self, name).times(rate) for name in _RATES}
+        return self.model_copy(update={**update, "operator_overhead_us": self.operator_overhead_us.times(1 / rate)})
+
 
 class ChannelProfile(_Frozen):
     """A radio link between device and edge.
@@ -102,6 +114,12 @@ class ChannelProfile(_Frozen):
     retransmit_ms: Figure
     transmit_mw: Figure
     receive_mw: Figure
+
+    def scaled(self, rate: float, access: float) -> ChannelProfile:
+        """A link of so many times the rates, up and down, and so many times the access delay, median and tail."""
+        return self.model_copy(update={
+            "uplink_kbps": self.uplink_kbps.times(rate), "downlink_kbps": self.downlink_kbps.times(rate),
+            "access_ms_p50": self.access_ms_p50.times(access), "access_ms_p95": self.access_ms_p95.times(access)})
 
 
 P = TypeVar("P", DeviceProfile, ChannelProfile)

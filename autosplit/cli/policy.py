@@ -1,0 +1,113 @@
+"""`autosplit train-policy` and `autosplit decide`: plans for conditions that nobody searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autosplit.cli.common import EXIT_INFEASIBLE, AsJson, Quiet, print_rich, reported, say
+from autosplit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from autosplit.latency.profiles import ChannelProfile
+
+__all__ = ["decide", "train"]
+
+LatencyModelName = Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")]
+
+
+@reported
+def train(
+    table: Annotated[Path, typer.Argument(help="A table, as `autosplit bench table` writes it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the policy.")],
+    device: Annotated[list[str] | None, typer.Option(help="Devices to train for [default: all].")] = None,
+    edge: Annotated[list[str] | None, typer.Option(help="Edges to train for [default: all].")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Channels to train for [default: all].")] = None,
+    factor: Annotated[float, typer.Option(help="Rates vary between 1/factor and factor times the profiles'.")] = 2.0,
+    least_budget_ms: Annotated[float, typer.Option(help="Shortest deadline to train for.")] = 10.0,
+    most_budget_ms: Annotated[float, typer.Option(help="Longest deadline to train for.")] = 1000.0,
+    conditions: Annotated[int, typer.Option(min=1, help="Conditions drawn for the training.")] = 1024,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training; three make a decision.")] = 400_000,
+    seed: Annotated[int, typer.Option(help="Seed of conditions and training.")] = 0,
+    latency_model: LatencyModelName = "analytic",
+    objective: Annotated[str, typer.Option(help="Reward.")] = "in-time-accuracy",
+    quiet: Quiet = False,
+) -> None:
+    """Train a policy over a table: it answers for devices, links and deadlines at once, without a measurement."""
+    from autosplit.agents.amortise import PolicySettings, train_policy
+    from autosplit.agents.policy import Origin
+    from autosplit.benching import load_table
+    from autosplit.benching.table import table_name
+    from autosplit.envs.conditions import ProfilesSampler
+    from autosplit.errors import unwritable
+    from autosplit.latency import load_latency_model
+    from autosplit.objective import load_objective
+    from autosplit.report.progress import Progress
+
+    known = load_table(table)
+    distribution = ProfilesSampler.named(device or (), edge or (), channel or (), factor,
+                                         (least_budget_ms, most_budget_ms))
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # before the training, not after
+        policy = train_policy(
+            known.evaluator, load_latency_model(latency_model), load_objective(objective), distribution,
+            PolicySettings(conditions, steps), seed=seed,
+            origin=Origin(table=table_name(table), sha256=known.record.sha256), progress=Progress(quiet=quiet))
+        policy.save(out)
+    except OSError as e:
+        raise unwritable(out, e) from e
+    assert policy.origin.unseen_regret is not None
+    median, p95 = policy.origin.unseen_regret
+    typer.echo(f"policy in {out}; regret under conditions it never met: median {median:.2%}, 95th percentile {p95:.2%}")
+
+
+@reported
+def decide(
+    policy: Annotated[Path, typer.Option(help="Folder of a policy: of `train-policy`, or RUN/policy of a search.")],
+    device: Annotated[str, typer.Option(help="Device profile, or a YAML file.")],
+    channel: Annotated[str, typer.Option(help="Channel profile, or a YAML file.")],
+    budget_ms: Annotated[float, typer.Option(help="Deadline of one inference, end to end.")],
+    edge: Annotated[str, typer.Option(help="Edge profile, or a YAML file.")] = "edge-cpu",
+    rate_kbps: Annotated[float | None, typer.Option(help="Uplink rate just now, instead of the profile's.")] = None,
+    access_ms: Annotated[float | None, typer.Option(help="Median access delay just now, likewise.")] = None,
+    among: Annotated[int, typer.Option(min=1, help="Likeliest plans that are looked at.")] = 128,
+    latency_model: LatencyModelName = "analytic",
+    as_json: AsJson = False,
+) -> None:
+    """Ask a trained policy for a plan: a few milliseconds, no measurement."""
+    from autosplit.agents.policy import CoInferencePolicy
+    from autosplit.latency import load_latency_model
+    from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
+    from autosplit.scenario import Conditions
+
+    if not budget_ms > 0:
+        raise ConfigError(f"--budget-ms must be above 0, got {budget_ms:g}")
+    link = _adjusted(load_profile(ChannelProfile, channel), rate_kbps, access_ms)
+    conditions = Conditions(device=load_profile(DeviceProfile, device), edge=load_profile(DeviceProfile, edge),
+                            channel=link, budget_ms=budget_ms)
+    found = CoInferencePolicy.load(policy, load_latency_model(latency_model)).decide(conditions, among)
+    if as_json:
+        typer.echo(found.model_dump_json())
+    else:
+        latency = found.latency
+        print_rich(
+            f"{found.plan.label}\n"
+            f"  predicted accuracy {found.accuracy:.1%}, payload {found.payload_bytes:.0f} B\n"
+            f"  p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms (device {latency.device_ms:.1f}, "
+            f"encode {latency.encode_ms:.1f}, uplink {latency.uplink_ms:.1f}, edge {latency.edge_ms:.1f}, "
+            f"downlink {latency.downlink_ms:.1f}), in time {latency.in_time:.1%}, energy {latency.energy_mj:.2f} mJ")
+    if not found.feasible:
+        say(f"no plan is in time within {budget_ms:g} ms; this is the least late one")
+        raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _adjusted(channel: ChannelProfile, rate_kbps: float | None, access_ms: float | None) -> ChannelProfile:
+    """A channel as it is measured just now: downlink and the tail of the access delay go along in proportion."""
+    for name, value in (("--rate-kbps", rate_kbps), ("--access-ms", access_ms)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} must be above 0, got {value:g}")
+    rate = 1.0 if rate_kbps is None else rate_kbps / channel.uplink_kbps.value
+    access = 1.0 if access_ms is None else access_ms / channel.access_ms_p50.value
+    return channel.scaled(rate, access)
