@@ -16,6 +16,8 @@ _AGENTS = Registry(
     group="autosplit.agents",
     builtin={
         "exhaustive": "autosplit.agents.enumerate:ExhaustiveAgent",
+        "model-enumerate": "autosplit.agents.model_only:ModelEnumerateAgent",
+        "model-random": "autosplit.agents.model_only:ModelRandomAgent",
         "ppo": "autosplit.agents.ppo:PPOAgent",
         "random": "autosplit.agents.enumerate:RandomAgent",
     },
