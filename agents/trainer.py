@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from stable_baselines3.common.logger import Logger
 
 from autosplit.agents.policy import network_of, policy_arguments
 from autosplit.envs.core import CoInferenceCore
-from autosplit.envs.tree import STEPS
+from autosplit.envs.tree import STEPS, IntArray
 from autosplit.envs.vector import VectorCoInference
 from autosplit.latency.base import Array
 
@@ -110,6 +111,27 @@ class PolicyTrainer:
         self._env.seed(seed)
         with isolated(seed):
             self._ppo.learn(updates * self.settings.episodes * STEPS)
+
+    def visits(self, core: CoInferenceCore, seed: int) -> IntArray:
+        """Plans that the episodes of a training of one update with this seed will end in, shape (episodes,).
+
+        An episode's reward comes with its end, so no decision of an update depends on a reward of the same update: the
+        same draws now and then give the same plans. So rewards can be had for exactly these before the training.
+
+        Args:
+            core: Plans and conditions.
+            seed: Seed of the training to come.
+        """
+        self._env.core, self._env.rewards = core, np.zeros(core.allowed.shape)
+        self._env.seed(seed)
+        self.network.set_training_mode(False)
+        infos: list[dict[str, Any]] = []
+        with isolated(seed), torch.no_grad():
+            observations: Any = self._env.reset()
+            for _ in range(STEPS):
+                actions, _, _ = self.network(torch.as_tensor(observations), action_masks=self._env.action_masks())
+                observations, _, _, infos = self._env.step(actions.numpy())
+        return np.array([info["plan"] for info in infos], dtype=np.int64)
 
     def trained_copy(
         self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None
