@@ -94,6 +94,8 @@ class PlanAxes:
         """
         if not len(others):
             raise ValueError("no plans to choose the nearest from")
+        if len(others) == 1:
+            return int(others[0])
         payload = np.abs(self.payload[others] - self.payload[number])
         return int(others[np.lexsort((others, payload, self.distance(number, others).round(9)))[0]])
 
@@ -116,12 +118,9 @@ class PlanAxes:
         for other in range(len(self.names)):
             if other != axis and (name not in _PLACES or (name != "split" and self.names[other] == "split")):
                 same &= self.levels[:, other] == here[other]
-        found: dict[int, int] = {}
-        for level in range(self.sizes[axis]):
-            at = np.flatnonzero(same & (self.levels[:, axis] == level))
-            if level != here[axis] and len(at):
-                found[level] = self.nearest(number, at)
-        return found
+        plans = np.flatnonzero(same)
+        at = self.levels[plans, axis]
+        return {int(level): self.nearest(number, plans[at == level]) for level in np.unique(at) if level != here[axis]}
 
     def neighbours(self, number: int, allowed: BoolArray) -> list[int]:
         """Allowed plans one step away from a plan in one dimension.
