@@ -77,13 +77,14 @@ class PlanAxes:
     def distance(self, number: int, others: IntArray) -> Array:
         """Distance of a plan to others, shape (n,).
 
-        The sum over the axes of the difference in levels as a share of the axis; 1 for two kinds, and where one of
-        the two has no such choice.
+        The sum of the differences in level, each as a share of its axis, over the axes that both plans are on; and 1
+        more where they are of different kinds, so that one has choices which the other has not.
         """
         here, there = self.levels[number][None, :], self.levels[others]
         share = np.abs(here - there) / np.maximum(np.array(self.sizes) - 1, 1)
-        apart = ((here < 0) != (there < 0)) | (~self.ordered[None, :] & (here != there))
-        result: Array = np.where(apart, 1.0, share).sum(axis=1)
+        both = (here >= 0) & (there >= 0)
+        other_kind = (~self.ordered & (here != there)) | ((here < 0) != (there < 0))
+        result: Array = np.where(both & self.ordered, share, 0.0).sum(axis=1) + other_kind.any(axis=1)
         return result
 
     def nearest(self, number: int, others: IntArray) -> int:

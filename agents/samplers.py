@@ -101,7 +101,10 @@ class SamplerAgent(Agent):
             self._study.tell(self._asked.pop(number), reward)
         else:  # not the sampler's idea: let it into the generation as if it were
             self._study.enqueue_trial(parameters)
-            self._study.tell(self._study.ask(self._distributions), reward)
+            trial = self._study.ask()
+            _ = trial.relative_params  # a trial gets its place in a generation when the sampler draws for it
+            self._read(trial)
+            self._study.tell(trial, reward)
 
     def _read(self, trial: Trial) -> int:
         """The plan that a suggestion stands for."""
