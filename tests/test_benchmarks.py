@@ -7,7 +7,7 @@ import pytest
 
 from autosplit.evaluation.base import PlanSpace
 from autosplit.plan import INPUT, OUTPUT, CodecSetting
-from benchmarks.codecs import ahead, at_256x
+from benchmarks.codecs import ahead, at_256x, fewer_bytes, frontier
 from benchmarks.fidelity import correlations, draw_plans
 
 
@@ -52,13 +52,14 @@ def test_correlations_of_a_perfect_and_of_a_reversed_proxy():
 @pytest.fixture
 def frame():
     def row(family, size, validation, test, ratio):
-        return {"split": "a", "family": family, "test_bytes": size, "validation_accuracy": validation,
-                "test_accuracy": test, "ratio_to_feature": ratio}
+        return {"split": "a", "family": family, "test_bytes": size, "validation_bytes": size,
+                "validation_accuracy": validation, "test_accuracy": test, "ratio_to_feature": ratio}
 
     return pd.DataFrame([
         row("nested", 100, 0.80, 0.79, 300), row("nested", 90, 0.70, 0.81, 333), row("nested", 200, 0.90, 0.88, 150),
         row("aecnn", 100, 0.75, 0.76, 300), row("aecnn", 210, 0.85, 0.89, 143),
-        {"split": "input", "family": "jpeg", "test_bytes": 600, "validation_accuracy": 0.9, "test_accuracy": 0.9},
+        {"split": "input", "family": "jpeg", "setting": "q75", "test_bytes": 600, "validation_bytes": 600,
+         "validation_accuracy": 0.9, "test_accuracy": 0.9},
     ])
 
 
@@ -68,3 +69,17 @@ def test_256x_takes_the_setting_that_validation_prefers(frame):
 
 def test_ahead_is_the_least_margin_over_a_rival_at_no_more_bytes(frame):
     assert ahead(frame) == {"a": {"aecnn": -1.0}}  # 0.79 - 0.76 at 100 bytes, 0.88 - 0.89 at 210
+
+
+def test_fewer_bytes_counts_codes_that_validation_finds_as_accurate(frame):
+    assert fewer_bytes(frame) == {"jpeg": {"a": {"q75": 3.0}, "any": {"q75": 3.0}}}  # 600 bytes against 200
+    harder = frame.assign(validation_accuracy=frame["validation_accuracy"].replace(0.90, 0.95).where(
+        frame["family"] == "jpeg", frame["validation_accuracy"]))
+    assert fewer_bytes(harder)["jpeg"]["a"] == {"q75": None}
+
+
+def test_the_frontier_leaves_out_what_costs_more_and_is_no_more_accurate(frame):
+    codes = frame[frame["family"] == "nested"]
+    assert frontier(codes)["validation_bytes"].tolist() == [90, 100, 200]
+    worse = pd.concat([codes, codes.iloc[:1].assign(validation_bytes=150)])
+    assert 150 not in frontier(worse)["validation_bytes"].tolist()
