@@ -28,7 +28,7 @@ class PPOLiveSettings:
         ppo: Hyperparameters of PPO. Few episodes an update, since each may cost a measurement.
     """
 
-    patience: int = 20
+    patience: int = 5
     ppo: PPOHyperparameters = field(default_factory=lambda: PPOHyperparameters(
         episodes=16, minibatches=2, epochs=8, hidden=(64, 64), learning_rate=1e-3, entropy=0.01, target_share=1.0))
 
@@ -94,7 +94,6 @@ class PPOLiveAgent(Agent):
         """The plan that the policy draws where only open plans can be chosen."""
         rng = np.random.default_rng(self._seed_of("draw", self._draws))
         self._draws += 1
-        reachable = self._core.tree.reachable(self._open[:, None])[:, 0]
-        drawn = rollout(self._trainer.network, self._core, np.zeros(1, dtype=np.int64), reachable=reachable,
+        drawn = rollout(self._trainer.network, self._core.restricted(self._open), np.zeros(1, dtype=np.int64),
                         temperature=1.0, rng=rng)
         return [int(drawn[0])]

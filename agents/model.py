@@ -128,23 +128,30 @@ class ModelAgent(Agent):
         chosen: list[int] = []
         for optimism in rng.exponential(size=size):
             numbers = np.array(sorted(left))
-            merit = here.rewards(self.problem.objective, self._accuracy(self._surrogate, float(optimism)))[numbers, 0]
+            merit = self._rewards(here, self._surrogate, float(optimism))[numbers, 0]
             chosen.append(int(numbers[merit.argmax()]))
             left.remove(chosen[-1])
         return chosen
 
     def _fitted(self, surrogate: AccuracySurrogate) -> AccuracySurrogate:
         numbers = np.array(list(self._outcomes), dtype=np.int64)
-        accuracy = np.array([o.measurement.accuracy for o in self._outcomes.values()])
-        surrogate.fit(numbers, accuracy)
+        surrogate.fit(numbers, np.array([self._learnt(o) for o in self._outcomes.values()]))
         return surrogate
 
-    def _accuracy(self, surrogate: AccuracySurrogate, optimism: float) -> Array:
-        """Accuracy of every plan: measured, or estimated with optimism."""
-        accuracy = surrogate.estimate(optimism)
+    def _learnt(self, outcome: Outcome) -> float:
+        """What the surrogate learns of an outcome, in [0, 1]."""
+        return outcome.measurement.accuracy
+
+    def _estimated(self, surrogate: AccuracySurrogate, optimism: float) -> Array:
+        """The same of every plan, shape (P,): measured, or estimated with optimism."""
+        values = surrogate.estimate(optimism)
         for number, outcome in self._outcomes.items():
-            accuracy[number] = outcome.measurement.accuracy
-        return accuracy
+            values[number] = self._learnt(outcome)
+        return values
+
+    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
+        """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""
+        return core.rewards(self.problem.objective, self._estimated(surrogate, optimism))
 
     def _current_cores(self) -> tuple[CoInferenceCore, ...]:
         """One core for each of `_pools`, with the measured workloads."""

@@ -20,7 +20,7 @@ from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
-from autosplit.envs.tree import BoolArray, IntArray
+from autosplit.envs.tree import IntArray
 from autosplit.latency.base import Array
 from autosplit.scenario import Conditions
 
@@ -118,9 +118,9 @@ class PPOAgent(ModelAgent):
         return self._draw(here, rng)
 
     def _draw(self, here: CoInferenceCore, rng: np.random.Generator) -> IntArray:
-        reachable: BoolArray = here.tree.reachable(self._open[:, None])[:, 0]
-        draws = [rollout(self._current_trainer().network, here, np.zeros(self.settings.draws, dtype=np.int64),
-                         reachable=reachable, temperature=temperature, rng=rng)
+        still_open, episodes = here.restricted(self._open), np.zeros(self.settings.draws, dtype=np.int64)
+        draws = [rollout(self._current_trainer().network, still_open, episodes, masked=self.settings.ppo.masks,
+                         temperature=temperature, rng=rng)
                  for temperature in self.settings.temperatures]
         drawn: IntArray = np.unique(np.concatenate(draws))
         return drawn
@@ -130,7 +130,7 @@ class PPOAgent(ModelAgent):
 
         So small differences near the optimum count, and easy conditions weigh no more than hard ones.
         """
-        rewards = pool.rewards(self.problem.objective, self._accuracy(surrogate, optimism))
+        rewards = self._rewards(pool, surrogate, optimism)
         best = np.where(pool.allowed, rewards, -np.inf).max(axis=0)
         shaped: Array = np.exp(np.minimum(rewards - best, 0.0) / self.settings.sharpness)
         return shaped

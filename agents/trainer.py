@@ -38,6 +38,8 @@ class PPOHyperparameters:
         learning_rate: Of Adam.
         entropy: Weight of the entropy bonus.
         target_share: Share of the episodes under the pool's first conditions.
+        masks: Whether the policy knows which actions lead to a plan that may be chosen. If not, it draws among all, and
+            the environment takes one that does not as the nearest that does.
     """
 
     episodes: int = 512
@@ -47,6 +49,7 @@ class PPOHyperparameters:
     learning_rate: float = 1e-3
     entropy: float = 0.03
     target_share: float = 0.5
+    masks: bool = True
 
 
 @contextmanager
@@ -117,7 +120,7 @@ class PolicyTrainer:
         self._env.first_share = self.settings.target_share if target_share is None else target_share
         self._adapter.seed(seed)
         with isolated(seed):
-            self._ppo.learn(updates * self.settings.episodes * STEPS)
+            self._ppo.learn(updates * self.settings.episodes * STEPS, use_masking=self.settings.masks)
 
     def visits(self, core: CoInferenceCore, seed: int) -> IntArray:
         """Plans that the episodes of a training of one update with this seed will end in, shape (episodes,).
@@ -135,9 +138,10 @@ class PolicyTrainer:
         self.network.set_training_mode(False)
         infos: list[dict[str, Any]] = []
         with isolated(seed), torch.no_grad():
-            observations = self._adapter.reset()
+            observations: Any = self._adapter.reset()
             for _ in range(STEPS):
-                actions, _, _ = self.network(torch.as_tensor(observations), action_masks=self._env.action_masks())
+                masks = self._env.action_masks() if self.settings.masks else None
+                actions, _, _ = self.network(torch.as_tensor(observations), action_masks=masks)
                 observations, _, _, infos = self._adapter.step(actions.numpy())
         return np.array([info["plan"] for info in infos], dtype=np.int64)
 

@@ -155,7 +155,7 @@ def test_optuna_is_quiet_and_as_it_was(capfd):
 
 @pytest.mark.skipif(importlib.util.find_spec("cmaes") is not None, reason="the package is installed")
 def test_without_its_package_cmaes_says_what_to_install():
-    with pytest.raises(PluginError, match=r"pip install 'autosplit\[cmaes\]'"):
+    with pytest.raises(PluginError, match=r"^agent 'cmaes' needs the package cmaes: pip install 'autosplit\[cmaes\]'$"):
         load_agent("cmaes")
 
 
