@@ -7,12 +7,12 @@ import importlib.util
 from optuna.samplers import BaseSampler, CmaEsSampler
 
 from autosplit.agents.samplers import SamplerAgent
-from autosplit.errors import ConfigError
+from autosplit.errors import PluginError
 
 __all__ = ["CmaEsAgent"]
 
 if importlib.util.find_spec("cmaes") is None:
-    raise ConfigError("agent 'cmaes' needs the package cmaes: pip install 'autosplit[cmaes]'")
+    raise PluginError("agent 'cmaes' needs the package cmaes: pip install 'autosplit[cmaes]'")
 
 
 class CmaEsAgent(SamplerAgent):
@@ -20,8 +20,7 @@ class CmaEsAgent(SamplerAgent):
 
     Hansen and Ostermeier, "Completely derandomized self-adaptation in evolution strategies" (Evolutionary Computation
     2001). It works on numbers alone: split points are numbered in the order of execution, kinds of images and codecs
-    in an order that means nothing. With few levels an axis it is out of its element; it is here because papers of this
-    field compare with it (Bayes-Split-Edge, arXiv 2510.23503).
+    in an order that means nothing. Papers of this field compare with it (Bayes-Split-Edge, arXiv 2510.23503).
     """
 
     name = "cmaes"
