@@ -15,9 +15,18 @@ _AGENTS = Registry(
     kind="agent",
     group="autosplit.agents",
     builtin={
+        "cmaes": "autosplit.agents.cma:CmaEsAgent",
+        "evolution": "autosplit.agents.evolution:EvolutionAgent",
         "exhaustive": "autosplit.agents.enumerate:ExhaustiveAgent",
+        "gp": "autosplit.agents.samplers:GPAgent",
+        "local-search": "autosplit.agents.local:LocalSearchAgent",
+        "model-enumerate": "autosplit.agents.model_only:ModelEnumerateAgent",
+        "model-random": "autosplit.agents.model_only:ModelRandomAgent",
+        "nsga2": "autosplit.agents.samplers:NSGA2Agent",
         "ppo": "autosplit.agents.ppo:PPOAgent",
+        "ppo-live": "autosplit.agents.live:PPOLiveAgent",
         "random": "autosplit.agents.enumerate:RandomAgent",
+        "tpe": "autosplit.agents.samplers:TPEAgent",
     },
 )
 

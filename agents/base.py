@@ -193,6 +193,11 @@ class Agent(ABC):
         """Numbers of the plans that may be proposed, ascending."""
         return np.flatnonzero(self._open)
 
+    def _seed_of(self, purpose: str, step: int = 0) -> int:
+        """A seed for one purpose at one step, so that no draw depends on how many came before it."""
+        entropy = [self.problem.seed, step, *purpose.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
     def _say(self, text: str) -> None:
         if self.on_progress is not None:
             self.on_progress(text)

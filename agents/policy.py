@@ -23,7 +23,7 @@ from torch.distributions import Categorical
 
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
-from autosplit.envs.tree import STEPS, BoolArray, DecisionTree, IntArray
+from autosplit.envs.tree import STEPS, DecisionTree, IntArray
 from autosplit.errors import ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyModel
@@ -99,7 +99,7 @@ def rollout(
     core: CoInferenceCore,
     conditions: IntArray,
     *,
-    reachable: BoolArray | None = None,
+    masked: bool = True,
     temperature: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> IntArray:
@@ -107,9 +107,10 @@ def rollout(
 
     Args:
         network: The policy.
-        core: Plans and conditions.
+        core: Plans and conditions; its masks say which plans may be chosen (see `CoInferenceCore.restricted`).
         conditions: Indices into the core's pool, shape (n,).
-        reachable: Nodes that may be entered, shape (N + P,), if fewer than the core's masks allow.
+        masked: Whether the policy chooses among the actions inside the mask; else among all, and one outside the mask
+            counts as the nearest inside it.
         temperature: 0 takes the likeliest action; else logits are divided by it and an action is drawn.
         rng: Draws the actions; needed for a temperature above 0.
 
@@ -119,13 +120,14 @@ def rollout(
     nodes = np.zeros(len(conditions), dtype=np.int64)
     for _ in range(STEPS):
         logits = _logits(network, core.observe(nodes, conditions))
-        masks = core.action_masks(nodes, conditions)
-        if reachable is not None:
-            masks = masks & reachable[core.tree.child[nodes]]
         if temperature > 0:
             assert rng is not None
             logits = logits / temperature + rng.gumbel(size=logits.shape)  # the Gumbel-max trick: argmax is a draw
-        nodes = core.tree.child[nodes, np.where(masks, logits, -np.inf).argmax(axis=1)]
+        if masked:
+            inside = np.where(core.action_masks(nodes, conditions), logits, -np.inf)
+            nodes = core.tree.child[nodes, inside.argmax(axis=1)]
+        else:
+            nodes = core.advance(nodes, conditions, logits.argmax(axis=1))
     return nodes - core.tree.inner
 
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.distributions import Distribution
 from autosplit.agents.policy import network_of, policy_arguments
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.sb3 import StableBaselinesVecEnv
-from autosplit.envs.tree import STEPS
+from autosplit.envs.tree import STEPS, IntArray
 from autosplit.envs.vector import VectorCoInference
 from autosplit.latency.base import Array
 
@@ -37,6 +38,8 @@ class PPOHyperparameters:
         learning_rate: Of Adam.
         entropy: Weight of the entropy bonus.
         target_share: Share of the episodes under the pool's first conditions.
+        masks: Whether the policy knows which actions lead to a plan that may be chosen. If not, it draws among all, and
+            the environment takes one that does not as the nearest that does.
     """
 
     episodes: int = 512
@@ -46,6 +49,7 @@ class PPOHyperparameters:
     learning_rate: float = 1e-3
     entropy: float = 0.03
     target_share: float = 0.5
+    masks: bool = True
 
 
 @contextmanager
@@ -134,7 +138,30 @@ class PolicyTrainer:
         self._env.first_share = self.settings.target_share if target_share is None else target_share
         self._adapter.seed(seed)
         with isolated(seed):
-            self._ppo.learn(updates * self.settings.episodes * STEPS)
+            self._ppo.learn(updates * self.settings.episodes * STEPS, use_masking=self.settings.masks)
+
+    def visits(self, core: CoInferenceCore, seed: int) -> IntArray:
+        """Plans that the episodes of a training of one update with this seed will end in, shape (episodes,).
+
+        An episode's reward comes with its end, so no decision of an update depends on a reward of the same update: the
+        same draws now and then give the same plans. So rewards can be had for exactly these before the training.
+
+        Args:
+            core: Plans and conditions.
+            seed: Seed of the training to come.
+        """
+        self._env.use(core, np.zeros(core.allowed.shape))
+        self._env.first_share = self.settings.target_share
+        self._adapter.seed(seed)
+        self.network.set_training_mode(False)
+        infos: list[dict[str, Any]] = []
+        with isolated(seed), torch.no_grad():
+            observations: Any = self._adapter.reset()
+            for _ in range(STEPS):
+                masks = self._env.action_masks() if self.settings.masks else None
+                actions, _, _ = self.network(torch.as_tensor(observations), action_masks=masks)
+                observations, _, _, infos = self._adapter.step(actions.numpy())
+        return np.array([info["plan"] for info in infos], dtype=np.int64)
 
     def trained_copy(
         self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from autosplit.errors import AutosplitError, ConfigError, PluginError, ResumeError
 from autosplit.plan import CodecSetting, Fidelity, Measurement, Outcome, Plan
+from autosplit.quiet import silent_optuna
 from autosplit.scenario import Scenario, content_hash
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class Ledger:
 
     def _append(self, trial: FrozenTrial) -> None:
         try:
-            with _writing(self.path), _silent_optuna():
+            with _writing(self.path), silent_optuna():
                 self._study.add_trial(trial)
         except ConfigError:
             # A disk that fills up takes half a line; the next record must not be glued to it.
@@ -328,7 +329,7 @@ def _write_header(path: Path, scenario: Scenario, splits: Sequence[str]) -> None
               "fingerprint": _fingerprint(recorded), "scenario": recorded, "splits": list(splits)}
     draft = path.with_suffix(".tmp")
     draft.unlink(missing_ok=True)
-    with _silent_optuna():
+    with silent_optuna():
         study = optuna.create_study(storage=_storage(draft), study_name=scenario.name, direction="maximize")
         study.set_user_attr(_HEADER, header)
     draft.replace(path)
@@ -339,7 +340,7 @@ def _load_study(path: Path) -> Study:
     import optuna
 
     try:
-        with _silent_optuna():
+        with silent_optuna():
             storage = _storage(path)
             names = [s.study_name for s in storage.get_all_studies() if _HEADER in s.user_attrs]
             study = optuna.load_study(study_name=names[0], storage=storage) if names else None
@@ -417,18 +418,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as e:
         raise ConfigError(f"cannot write {e.filename or path}: {e.strerror or e}; make room or get permission, "
                           "or give another directory with --out") from e
-
-
-@contextmanager
-def _silent_optuna() -> Iterator[None]:
-    import optuna
-
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
 # --- locks ----------------------------------------------------------------------------------------------------

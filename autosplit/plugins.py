@@ -129,6 +129,8 @@ def one_line(error: BaseException) -> str:
 def _import(module: str, subject: str) -> ModuleType:
     try:
         return importlib.import_module(module)
+    except PluginError:  # it says itself what is wrong, such as a package that is to be installed
+        raise
     except ModuleNotFoundError as e:
         if e.name is not None and (module == e.name or module.startswith(e.name + ".")):
             raise PluginError(f"{subject}: there is no module {e.name!r}; install its package, or name "

@@ -8,11 +8,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, SearchProblem
+from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
-from autosplit.errors import AutosplitError, ResumeError, unwritable
+from autosplit.errors import AutosplitError, ConfigError, ResumeError, unwritable
+from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.baselines import PNG, Choice, choose, comparison_row, related, trivial_contestants
 from autosplit.evaluation.judge import Judge
 from autosplit.evaluation.memo import MemoEvaluator
@@ -30,6 +34,7 @@ __all__ = ["checked", "search"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
+_TIMED = 5  # measurements that a duration is told from
 
 
 @dataclass
@@ -64,6 +69,7 @@ def search(
     data_root: Path | None = None,
     reuse: bool = True,
     workshop: Workshop | None = None,
+    most_exhaustive: int | None = None,
 ) -> Result:
     """Search a scenario and write the run directory.
 
@@ -75,12 +81,15 @@ def search(
         data_root: Where data sets lie.
         reuse: Whether measurements and fine-tuned plans of earlier searches in the cache may be used.
         workshop: The scenario's networks where they are at hand already; made when left out.
+        most_exhaustive: Measurements above which the agent `exhaustive` is refused; any number passes when left out.
 
     Returns:
         The result, which is also in `out/best.json`.
 
     Raises:
         AutosplitError: The scenario cannot be searched; what was measured is kept in `out`.
+        ConfigError: An exhaustive search would take more than `most_exhaustive` measurements; the message says how
+            many, and about how long.
     """
     progress = progress or NullProgress()
     judge = checked(scenario)
@@ -91,6 +100,8 @@ def search(
         _require_same_networks(out, workshop.prepared)
         run = _Run(scenario, out, progress, workshop, judge, ledger)
         run.seconds["prepare"] = round(time.perf_counter() - start, 2)
+        if most_exhaustive is not None and scenario.search.agent == ExhaustiveAgent.name:
+            _refuse_long(run, most_exhaustive)
         with run.timed("baselines"), progress.phase("measure the trivial deployments"):
             baselines = _baselines(run)
         with run.timed("search"):
@@ -145,6 +156,33 @@ def _require_same_networks(out: Path, prepared: Prepared) -> None:
     path.write_text(prepared.supernet_key + "\n", encoding="utf-8")
 
 
+def _refuse_long(run: _Run, most: int) -> None:
+    """Refuse to measure everything where that is much, before anything else takes time.
+
+    Raises:
+        ConfigError: More than `most` plans are to be measured. The time is told from a few that follow each other, as
+            they would in the search: the first with a head takes longer. They are kept, as all measurements are.
+    """
+    evaluator = run.workshop.evaluator
+    problem = _problem(run, evaluator)
+    recorded = {m.plan for m in run.ledger.measurements("F1")}
+    asked = [problem.plans[i] for i in np.flatnonzero(problem.candidates)[:run.scenario.search.evaluations]]
+    new = evaluator.unmeasured([plan for plan in asked if plan not in recorded])
+    if len(new) <= most:
+        return
+    middle = len(new) // 2
+    with run.progress.phase("time a few measurements"):
+        seconds = float(np.median([m.seconds for m in evaluator.measure(new[middle:middle + _TIMED])]))
+    raise ConfigError(f"agent 'exhaustive' would measure {len(new):,} plans in about {_duration(len(new) * seconds)} "
+                      f"({seconds:.2f} s each); add --yes to let it, or --evaluations {most} for the first ones only")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]:
     """Take a run back that ends before its first measurement, so that the corrected command can use the folder."""
@@ -169,6 +207,11 @@ def _baselines(run: _Run) -> list[Choice]:
 # --- the search itself ---------------------------------------------------------------------------------------------
 
 
+def _problem(run: _Run, evaluator: Evaluator) -> SearchProblem:
+    return SearchProblem.of(evaluator, run.judge.latency_model, run.judge.objective, run.scenario.conditions,
+                            run.scenario.search.seed)
+
+
 def _search_plans(run: _Run) -> Agent:
     """Propose, measure, observe; a resumed run goes through the same proposals and is answered from the ledger."""
     settings, judge = run.scenario.search, run.judge
@@ -183,7 +226,7 @@ def _search_plans(run: _Run) -> Agent:
 
     memo = MemoEvaluator(run.workshop.evaluator, recorded, record)
     with run.progress.phase("predict latencies"):
-        problem = SearchProblem.of(memo, judge.latency_model, judge.objective, run.scenario.conditions, settings.seed)
+        problem = _problem(run, memo)
         agent = load_agent(settings.agent)(problem)
     total = min(total, int(problem.candidates.sum()))
     with run.progress.phase(f"search with {settings.agent}", total=total) as advance:

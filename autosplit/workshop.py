@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.memo import MemoEvaluator
 from autosplit.evaluation.store import StoredEvaluator, measurement_file
@@ -38,8 +37,7 @@ class Workshop:
     def __init__(self, prepared: Prepared, progress: PhaseReporter | None = None, reuse: bool = True) -> None:
         live = LiveEvaluator(prepared)
         self.prepared = prepared
-        self.evaluator: Evaluator = (StoredEvaluator(live, measurement_file(prepared)) if reuse
-                                     else MemoEvaluator(live))
+        self.evaluator = StoredEvaluator(live, measurement_file(prepared)) if reuse else MemoEvaluator(live)
         self._progress, self._reuse = progress or NullProgress(), reuse
         self._finalists: dict[str, Finalists] = {}
 

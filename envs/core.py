@@ -135,6 +135,15 @@ class CoInferenceCore:
         allowed = allowed_plans(breakdown, _budgets(self.conditions))
         return replace(self, breakdown=breakdown, allowed=allowed, masks=_masks(self.tree, allowed))
 
+    def restricted(self, plans: BoolArray) -> CoInferenceCore:
+        """A core in which these plans may be chosen, and no others.
+
+        Args:
+            plans: Shape (P,), at least one True.
+        """
+        allowed = np.repeat(plans[:, None], len(self.conditions), axis=1)
+        return replace(self, allowed=allowed, masks=_masks(self.tree, allowed))
+
     @property
     def observation_size(self) -> int:
         """Length of an observation."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.common import EXIT_INTERRUPTED, AsJson, DataRoot, Quiet, Set, assignments, changed, reported, say
-from autosplit.errors import ConfigError
+from autosplit.errors import ConfigError, PluginError
 
 __all__ = ["app"]
 
@@ -53,7 +53,7 @@ def search(
     tables: Annotated[list[Path], typer.Argument(help="Tables, as `autosplit bench table` writes them.")],
     out: Annotated[Path, typer.Option(help="Folder of searches, summary and figure; one that was stopped goes on.")],
     agent: Annotated[list[str] | None, typer.Option(
-        help="Methods, the first of which the others are tested against [default: every agent].")] = None,
+        help="Methods, the first of which the others are tested against [default: ppo and every other agent].")] = None,
     scenarios: Annotated[int, typer.Option(min=1, help="Conditions drawn for each table.")] = 30,
     scenario_seed: Annotated[int, typer.Option(help="Seed of that draw; 0 to 9 are for development.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Searches a method, table and scenario.")] = 5,
@@ -65,12 +65,11 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Compare search methods on tables, under conditions drawn from the packaged profiles."""
-    from autosplit.agents import list_agents
     from autosplit.benching.runs import Grid, run_grid, settings_of
     from autosplit.benching.summary import draw_regret, scenario_frame, summarise, to_markdown
     from autosplit.report.progress import Progress
 
-    methods = tuple(agent) if agent else tuple(sorted(list_agents(), key=lambda name: (name != "ppo", name)))
+    methods = tuple(agent) if agent else _every_agent()
     grid = Grid(tuple(tables), methods, scenarios, scenario_seed, seeds, evaluations, latency_model, objective)
     try:
         runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
@@ -84,3 +83,18 @@ def search(
     (out / "summary.md").write_text(f"{text}\n", encoding="utf-8")
     draw_regret(runs, evaluations, out / "regret.png", out / "regret.svg")
     typer.echo(frame.to_json(orient="records") if as_json else text)
+
+
+def _every_agent() -> tuple[str, ...]:
+    """Every agent whose packages are installed, `ppo` first."""
+    from autosplit.agents import list_agents, load_agent
+
+    found = []
+    for name in sorted(list_agents(), key=lambda name: (name != "ppo", name)):
+        try:
+            load_agent(name)
+        except PluginError as e:
+            say(f"left out: {e}")
+        else:
+            found.append(name)
+    return tuple(found)

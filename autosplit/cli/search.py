@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_MOST_EXHAUSTIVE = 300  # measurements; two or three minutes where one takes half a second
+
 
 @reported
 def command(
@@ -55,6 +57,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Run directory; a new one below results/ when left out.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run directory.")] = None,
     reuse: Annotated[bool, typer.Option(help="Take measurements of earlier searches from the cache.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Let the agent exhaustive take long without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched, train nothing.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -69,13 +72,17 @@ def command(
         "objective": objective, "search.agent": agent,
         "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
     }
-    wanted = _scenario(scenario, resume, options, assignments(set_))
+    assigned = assignments(set_)
+    wanted = _scenario(scenario, resume, options, assigned)
+    bounded = resume is not None or evaluations is not None or "search.evaluations" in assigned
+    if assigned.get("search.agent", agent) == "exhaustive" and not bounded:
+        wanted = _whole(wanted, data_root, quiet)
     if dry_run:
         from autosplit.cli.dry_run import describe
 
         describe(wanted, data_root, as_json, quiet)
         return
-    _run(wanted, resume or out or _fresh(wanted), resume is not None, data_root, reuse, as_json, quiet)
+    _run(wanted, resume or out or _fresh(wanted), resume is not None, data_root, reuse, as_json, quiet, yes)
 
 
 def _scenario(name: str, resume: Path | None, options: dict[str, Any], assigned: dict[str, Any]) -> Scenario:
@@ -90,6 +97,15 @@ def _scenario(name: str, resume: Path | None, options: dict[str, Any], assigned:
     return changed(load_scenario(name), options, assigned, rename=resume is None)
 
 
+def _whole(scenario: Scenario, data_root: Path | None, quiet: bool) -> Scenario:
+    """The scenario with as many measurements as there are plans."""
+    from autosplit.report.progress import Progress
+    from autosplit.training.prepare import untrained
+
+    prepared = untrained(scenario, Progress(quiet=quiet), data_root=data_root)
+    return scenario.replace(**{"search.evaluations": len(prepared.supernet.plan_space)})
+
+
 def _fresh(scenario: Scenario) -> Path:
     """A run directory that does not exist yet."""
     stem = f"{scenario.name}-{scenario.conditions.budget_ms:g}ms"
@@ -101,14 +117,16 @@ def _fresh(scenario: Scenario) -> Path:
 
 
 def _run(
-    scenario: Scenario, run: Path, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool
+    scenario: Scenario, run: Path, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool,
+    yes: bool,
 ) -> None:
     from autosplit.ledger import LEDGER_FILE
     from autosplit.report.progress import Progress
     from autosplit.search import search
 
     try:
-        result = search(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root, reuse=reuse)
+        result = search(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root, reuse=reuse,
+                        most_exhaustive=None if yes else _MOST_EXHAUSTIVE)
     except KeyboardInterrupt:
         if (run / LEDGER_FILE).exists():
             say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}")

@@ -60,6 +60,10 @@ class MemoEvaluator:
         """Predicted work and payload, as the inner evaluator has them; what was measured does not change them."""
         return self._inner.workloads(plans)
 
+    def unmeasured(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Those of the plans that `measure` would have to measure."""
+        return [plan for plan in plans if plan not in self._known]
+
     def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
         """Measure plans, in order, each at most once in the life of this object.
 

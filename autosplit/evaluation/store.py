@@ -51,6 +51,10 @@ class StoredEvaluator:
         """Predicted work and payload, as the inner evaluator has them."""
         return self._inner.workloads(plans)
 
+    def unmeasured(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Those of the plans that `measure` would have to measure."""
+        return [plan for plan in plans if plan not in self._known]
+
     def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
         """Measure plans, in order; each new measurement is on disk before the next is taken."""
         for plan in plans:

@@ -1,7 +1,7 @@
 """Contract tests for authors of plugins: subclass one, give one fixture, run pytest.
 
-`LatencyModelContract` is for latency models, `CodecContract` for codecs; `make_plan`, `make_workload` and
-`make_conditions` build what a latency model is asked about.
+`LatencyModelContract` is for latency models, `CodecContract` for codecs, `AgentContract` for agents; `make_plan`,
+`make_workload` and `make_conditions` build what a latency model is asked about, `AgentCase` a small search.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ try:
 except ModuleNotFoundError as e:
     raise ModuleNotFoundError("autosplit.testing needs pytest: pip install 'autosplit[test]'") from e
 
+from autosplit.testing.agents import AgentCase, AgentContract
 from autosplit.testing.codecs import CodecCase, CodecContract
 from autosplit.testing.latency import LatencyModelContract, make_conditions, make_plan, make_workload
 
-__all__ = ["CodecCase", "CodecContract", "LatencyModelContract", "make_conditions", "make_plan", "make_workload"]
+__all__ = ["AgentCase", "AgentContract", "CodecCase", "CodecContract", "LatencyModelContract", "make_conditions",
+           "make_plan", "make_workload"]

@@ -7,27 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from autosplit.agents.base import SearchProblem
-from autosplit.agents.loop import run_search
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.ppo import PPOAgent, PPOSettings
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.errors import ResultError
-from autosplit.objective import best_outcome, load_objective, score
-from tests.synthetic import PlainLatency, make_conditions, make_table, small_table
+from autosplit.objective import best_outcome, score
+from tests.agents.cases import LARGE, LATENCY, OBJECTIVE, SMALL, problem, search
+from tests.synthetic import make_conditions
 
-SMALL, LARGE = small_table(), make_table()
-LATENCY, OBJECTIVE = PlainLatency(), load_objective("in-time-accuracy")
 QUICK = PPOSettings(first=8, round=4, conditions=64, first_updates=8, updates=3, last_updates=40)
 
 
 def agent_on(table, budget_ms, seed=0, settings=None):
-    return PPOAgent(SearchProblem.of(table, LATENCY, OBJECTIVE, make_conditions(budget_ms), seed), settings)
-
-
-def search(agent, table, evaluations, **options):
-    return run_search(agent, table, LATENCY, OBJECTIVE, agent.problem.conditions, evaluations=evaluations, **options)
+    return PPOAgent(problem(table, budget_ms, seed), settings)
 
 
 def optimum(table, conditions):
@@ -175,10 +168,9 @@ def test_damaged_policies_are_refused(searched, tmp_path):
 
 
 def test_surrogate_ranks_unmeasured_plans_and_knows_what_it_does_not_know():
-    problem = SearchProblem.of(LARGE, LATENCY, OBJECTIVE, make_conditions())
     accuracy = np.array([m.accuracy for m in LARGE.measurements])
     order = np.random.default_rng(0).permutation(len(accuracy))
-    surrogate = AccuracySurrogate(problem.features)
+    surrogate = AccuracySurrogate(problem(LARGE).features)
     surrogate.fit(order[:60], accuracy[order[:60]])
     left = order[60:]
     ranks = [values.argsort().argsort() for values in (surrogate.estimate()[left], accuracy[left])]

@@ -7,8 +7,10 @@ from itertools import pairwise
 
 import pytest
 
+from autosplit import agents
 from autosplit.benching.table import load_table
-from autosplit.errors import AutosplitError
+from autosplit.cli.bench import _every_agent
+from autosplit.errors import AutosplitError, PluginError
 from autosplit.evaluation.store import StoredEvaluator
 from tests.runs import failure, invoke, talk
 
@@ -160,6 +162,18 @@ def test_a_folder_of_another_grid_is_refused(made, searched):
 
 def test_a_table_too_small_for_the_measurements_is_refused(made, tmp_path):
     assert "fewer --evaluations" in failure("bench", "search", made[0], "--out", tmp_path, "--agent", "random")
+
+
+def test_every_agent_that_can_be_loaded_takes_part_unless_named(monkeypatch, capsys):
+    def load(name):
+        if name == "cmaes":
+            raise PluginError("agent 'cmaes' needs the package cmaes")
+
+    monkeypatch.setattr(agents, "load_agent", load)
+    methods = _every_agent()
+    assert methods[0] == "ppo"
+    assert sorted(methods) == [name for name in agents.list_agents() if name != "cmaes"]
+    assert capsys.readouterr().err == "left out: agent 'cmaes' needs the package cmaes\n"
 
 
 def test_unknown_agents_are_refused_before_anything_is_searched(made, tmp_path):

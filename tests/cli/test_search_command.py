@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from autosplit.cli import search as search_command
 from autosplit.cli.common import State
+from autosplit.evaluation.judge import Judge
+from autosplit.evaluation.live import LiveEvaluator
+from autosplit.ledger import Ledger
 from autosplit.results import Result
 from autosplit.scenario import load_scenario
 from tests.runs import failure, invoke, talk
@@ -111,6 +116,51 @@ def test_torchvision_backbone(world, tiny):
                  "--set", "space.sparsities=[0.0]")
     assert run.exit_code == 0, run.stderr
     assert json.loads(run.stdout)["backbone"] == "torchvision:squeezenet1_1"
+
+
+# --- exhaustive search ----------------------------------------------------------------------------------------------
+
+
+def planned(*options):
+    said = json.loads(invoke("search", *options, "--dry-run", "--json", "--quiet").stdout)
+    return said["evaluations"], said["plans"]
+
+
+def test_exhaustive_is_for_the_whole_space_unless_told_otherwise(warm, tiny, tmp_path):
+    evaluations, plans = planned(*tiny, "--agent", "exhaustive")
+    assert evaluations == plans > 50
+    assert planned(*tiny, "--agent", "exhaustive", "--evaluations", 7) == (7, plans)
+    assert planned(*tiny, "--agent", "exhaustive", "--set", "search.evaluations=9") == (9, plans)
+    assert planned(*tiny, "--set", "search.agent=exhaustive") == (plans, plans)
+    assert planned(*tiny, "--agent", "random") == (8, plans)
+    (tmp_path / "few.yaml").write_text(warm.scenario(search__agent="exhaustive").to_yaml())
+    assert planned("--scenario", tmp_path / "few.yaml") == (8, plans)
+
+
+def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
+    monkeypatch.setattr(search_command, "_MOST_EXHAUSTIVE", 20)
+    in_time = Judge.of(warm.scenario()).affordable
+    workloads = LiveEvaluator.from_scenario(warm.scenario())
+    plans = len(in_time(workloads.workloads(workloads.space.plans())))
+    line = failure("search", *tiny, "--agent", "exhaustive", "--no-reuse", *out)
+    assert re.fullmatch(rf"agent 'exhaustive' would measure {plans} plans in about \d+ s \(\d+\.\d\d s each\); "
+                        r"add --yes to let it, or --evaluations 20 for the first ones only", line)
+    assert not out[1].exists()
+    few = invoke("search", *tiny, "--agent", "exhaustive", "--no-reuse", "--evaluations", 20, *out)
+    assert few.exit_code == 0, few.stderr
+    assert len(Ledger.read(out[1]).measurements("F1")) == 20
+    assert f"would measure {plans - 20} plans" in failure(
+        "search", "--resume", out[1], "--evaluations", 1000, "--no-reuse")
+    whole = invoke("search", "--resume", out[1], "--evaluations", 1000, "--yes")
+    assert whole.exit_code == 0, whole.stderr
+    assert len(Ledger.read(out[1]).measurements("F1")) == plans
+
+
+def test_what_is_in_the_cache_takes_no_time(warm, tiny, out, monkeypatch):
+    options = "search", *tiny, "--agent", "exhaustive", "--seed", 0, "--evaluations", 24
+    assert invoke(*options, "--yes", *out).exit_code == 0
+    monkeypatch.setattr(search_command, "_MOST_EXHAUSTIVE", 20)
+    assert invoke(*options, "--out", out[1].parent / "again").exit_code == 0
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

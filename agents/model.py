@@ -1,0 +1,165 @@
+"""Agents that choose by a model of the accuracy: first design, fit, acquisition, in rounds.
+
+`ppo`, `model-enumerate` and `model-random` differ in one thing only, which plans the acquisition is computed for.
+So what one of them finds and another does not, is due to that.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autosplit.agents.base import Agent, SearchProblem
+from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.envs.core import CoInferenceCore
+from autosplit.envs.tree import IntArray
+from autosplit.latency.base import Array
+from autosplit.plan import Outcome, Workload
+from autosplit.scenario import Conditions
+
+__all__ = ["ModelAgent", "ModelSettings"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How an agent with a model spends measurements.
+
+    Attributes:
+        first: Measurements before the first round, spread over the space.
+        round: Measurements a round.
+    """
+
+    first: int = 20
+    round: int = 10
+
+
+class ModelAgent(Agent):
+    """Measures a spread of plans, then in rounds the best of a shortlist. An author overrides `_shortlist`.
+
+    A round fits the surrogate on everything measured, asks for the shortlist, and takes of it the plans of the highest
+    optimistic reward. Plans are proposed in the same order whatever number is asked for at a time, provided that a
+    round's outcomes are in before the next round begins.
+
+    Args:
+        problem: What to search.
+        settings: See `ModelSettings`.
+    """
+
+    def __init__(self, problem: SearchProblem, settings: ModelSettings) -> None:
+        super().__init__(problem)
+        self._first, self._size = settings.first, settings.round
+        self._surrogate = AccuracySurrogate(problem.features)
+        self._rounds = 0
+        self._queue: deque[int] = deque(self._spread(self._first))
+        self._revised: dict[int, Workload] = {}
+        self._cores: tuple[CoInferenceCore, ...] | None = None
+
+    @abstractmethod
+    def _shortlist(self, rng: np.random.Generator) -> IntArray:
+        """Numbers of the open plans to choose from, distinct; the surrogate is fitted.
+
+        Args:
+            rng: The round's generator.
+        """
+
+    def _pools(self) -> list[list[Conditions]]:
+        """Pools of conditions to keep latencies for; the first is the problem's conditions alone."""
+        return [[self.problem.conditions]]
+
+    def _propose(self, n: int) -> Sequence[int]:
+        queue = deque(i for i in self._queue if self._open[i])  # others may have been observed meanwhile
+        if not queue:
+            size = self._size  # whatever n is: a proposal must not depend on how many are asked for at once
+            queue.extend(self._spread(size) if len(self._outcomes) < 2 else self._round(size))
+        self._queue = queue
+        return [queue.popleft() for _ in range(min(n, len(queue)))]
+
+    def _observe(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            number, work = self.problem.number[outcome.plan], outcome.measurement.workload
+            if work != self.problem.workloads[number]:
+                self._revised[number] = work
+
+    def _spread(self, size: int) -> list[int]:
+        """Open plans far from each other: each drawn with odds that grow with its squared distance to the others.
+
+        The seeding of k-means++; unlike a maximin design it does not sit on the corners of the space only.
+        """
+        rng = np.random.default_rng(self._seed_of("spread", self._rounds))
+        numbers, points = self.open_numbers(), self._surrogate.points[self.open_numbers()]
+        distance, chosen = np.ones(len(numbers)), list[int]()
+        for _ in range(min(size, len(numbers))):
+            total = distance.sum()
+            odds = distance / total if total > 0 else self._not_in(numbers, chosen)
+            pick = int(rng.choice(len(numbers), p=odds))
+            chosen.append(int(numbers[pick]))
+            squared = ((points - points[pick]) ** 2).sum(axis=1)
+            distance = np.minimum(distance, squared) if len(chosen) > 1 else squared
+        return chosen
+
+    @staticmethod
+    def _not_in(numbers: IntArray, chosen: Sequence[int]) -> Array:
+        left = ~np.isin(numbers, chosen)
+        odds: Array = left / left.sum()
+        return odds
+
+    def _round(self, size: int) -> list[int]:
+        """Fit, ask for a shortlist, choose."""
+        self._rounds += 1
+        self._say(f"round {self._rounds}: {len(self._outcomes)} measurements")
+        self._fitted(self._surrogate)
+        rng = np.random.default_rng(self._seed_of("choose", self._rounds))
+        return self._choose(self._shortlist(rng), min(size, self.remaining), rng)
+
+    def _choose(self, shortlist: IntArray, size: int, rng: np.random.Generator) -> list[int]:
+        """The best of a shortlist, by an optimism drawn anew for each.
+
+        Optimism drawn from Exp(1) makes a batch both exploit and explore (Hutter et al., "Parallel algorithm
+        configuration", LION 2012).
+        """
+        here = self._current_cores()[0]
+        left = set(shortlist.tolist())
+        if len(left) < size:
+            left = set(self.open_numbers().tolist())
+        chosen: list[int] = []
+        for optimism in rng.exponential(size=size):
+            numbers = np.array(sorted(left))
+            merit = self._rewards(here, self._surrogate, float(optimism))[numbers, 0]
+            chosen.append(int(numbers[merit.argmax()]))
+            left.remove(chosen[-1])
+        return chosen
+
+    def _fitted(self, surrogate: AccuracySurrogate) -> AccuracySurrogate:
+        numbers = np.array(list(self._outcomes), dtype=np.int64)
+        surrogate.fit(numbers, np.array([self._learnt(o) for o in self._outcomes.values()]))
+        return surrogate
+
+    def _learnt(self, outcome: Outcome) -> float:
+        """What the surrogate learns of an outcome, in [0, 1]."""
+        return outcome.measurement.accuracy
+
+    def _estimated(self, surrogate: AccuracySurrogate, optimism: float) -> Array:
+        """The same of every plan, shape (P,): measured, or estimated with optimism."""
+        values = surrogate.estimate(optimism)
+        for number, outcome in self._outcomes.items():
+            values[number] = self._learnt(outcome)
+        return values
+
+    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
+        """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""
+        return core.rewards(self.problem.objective, self._estimated(surrogate, optimism))
+
+    def _current_cores(self) -> tuple[CoInferenceCore, ...]:
+        """One core for each of `_pools`, with the measured workloads."""
+        p = self.problem
+        if self._cores is None:
+            self._cores = tuple(CoInferenceCore.build(p.space, p.workloads, p.latency_model, pool)
+                                for pool in self._pools())
+        if self._revised:
+            self._cores = tuple(core.revised(self._revised, p.latency_model) for core in self._cores)
+            self._revised = {}
+        return self._cores

@@ -1,0 +1,87 @@
+"""The agent `ppo` with one of its parts taken away, for comparisons on tables.
+
+Name them as any agent of one's own; `ppo` without its surrogate is `ppo-live`, without its policy `model-enumerate` or
+`model-random`::
+
+    autosplit bench search TABLE --agent ppo --agent benchmarks/ablations.py:NoMasks --agent ppo-live --out OUT
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from autosplit.agents.base import SearchProblem
+from autosplit.agents.ppo import PPOAgent, PPOSettings
+from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.envs.core import CoInferenceCore
+from autosplit.errors import ConfigError
+from autosplit.latency.base import Array
+from autosplit.objective import InTimeAccuracy
+from autosplit.plan import Outcome
+
+__all__ = ["NoConditions", "NoMasks", "NoRelabelling"]
+
+
+class NoConditions(PPOAgent):
+    """The policy is trained under the scenario's conditions alone; those of the observation never change.
+
+    Args:
+        problem: What to search.
+        settings: As of `ppo`; the number of conditions is ignored.
+    """
+
+    name = "ppo-no-conditions"
+
+    def __init__(self, problem: SearchProblem, settings: PPOSettings | None = None) -> None:
+        super().__init__(problem, replace(settings or PPOSettings(), conditions=1))
+
+
+class NoRelabelling(NoConditions):
+    """The surrogate learns the measured reward instead of the accuracy, as is usual in model-based learning.
+
+    A reward is true under the conditions it was measured under, so there is nothing to train for others, and what the
+    latency model says of a plan that is not measured serves the masks only. `policy` answers for the problem's
+    conditions and means nothing under others. The surrogate is the one of `ppo`; it takes values from 0 to 1, and
+    rewards below 0, of plans that turned out to be late, count as 0.
+
+    Args:
+        problem: What to search; the objective must be `in-time-accuracy`, whose rewards are in that range.
+        settings: As of `ppo`; the number of conditions is ignored.
+
+    Raises:
+        ConfigError: The objective is another.
+    """
+
+    name = "ppo-no-relabelling"
+
+    def __init__(self, problem: SearchProblem, settings: PPOSettings | None = None) -> None:
+        if not isinstance(problem.objective, InTimeAccuracy):
+            raise ConfigError(f"agent {self.name!r} is for the objective 'in-time-accuracy', whose rewards its "
+                              f"surrogate can learn, not for {problem.objective.name!r}")
+        super().__init__(problem, settings)
+
+    def _learnt(self, outcome: Outcome) -> float:
+        return max(outcome.reward, 0.0)
+
+    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
+        return np.repeat(self._estimated(surrogate, optimism)[:, None], len(core.conditions), axis=1)
+
+
+class NoMasks(PPOAgent):
+    """The policy does not know which plans can be in time; what it draws becomes the nearest plan that can.
+
+    So it is in training, under all conditions, and where plans are drawn to be measured. Nothing too late is measured:
+    a policy that had to pay for that would be worse still.
+
+    Args:
+        problem: What to search.
+        settings: As of `ppo`; masks are ignored.
+    """
+
+    name = "ppo-no-masks"
+
+    def __init__(self, problem: SearchProblem, settings: PPOSettings | None = None) -> None:
+        settings = settings or PPOSettings()
+        super().__init__(problem, replace(settings, ppo=replace(settings.ppo, masks=False)))
