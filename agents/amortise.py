@@ -19,7 +19,6 @@ from autosplit.report.progress import NullProgress, PhaseReporter
 
 __all__ = ["PolicySettings", "train_policy"]
 
-_UNSEEN = 200  # conditions that the trained policy is tried on
 _PARTS = 50  # of a training, for the progress bar
 
 
@@ -30,11 +29,13 @@ class PolicySettings:
     Attributes:
         conditions: Conditions drawn for the training.
         steps: Steps in the environment, at least; three make a decision.
+        trials: Conditions, drawn likewise but not trained under, that the trained policy is tried on.
         ppo: Hyperparameters of PPO.
     """
 
     conditions: int = 1024
     steps: int = 400_000
+    trials: int = 200
     ppo: PPOHyperparameters = field(default_factory=lambda: PPOHyperparameters(hidden=(256, 256), target_share=0.0))
 
 
@@ -76,7 +77,7 @@ def train_policy(
             advance(len(share))
     policy = CoInferencePolicy(knowledge, latency_model, objective, trainer.network, settings.ppo.hidden)
     with progress.phase("decide under conditions never met"):
-        regret = policy.regret(distribution.pool(_UNSEEN, [seed, 1]))
+        regret = policy.regret(distribution.pool(settings.trials, [seed, 1]))
     policy.origin = (origin or Origin()).model_copy(update={
         "conditions": settings.conditions, "steps": updates * settings.ppo.episodes * STEPS, "seed": seed,
         "unseen_regret": (float(np.median(regret)), float(np.quantile(regret, 0.95)))})

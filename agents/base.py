@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from autosplit.latency.base import Array, LatencyModel
 from autosplit.objective import Objective, best_outcome
 from autosplit.plan import Outcome, Plan, Workload
 from autosplit.scenario import Conditions
+
+if TYPE_CHECKING:
+    from autosplit.agents.policy import CoInferencePolicy
 
 __all__ = ["Agent", "SearchProblem"]
 
@@ -42,6 +45,7 @@ class SearchProblem:
         objective: What to maximise.
         conditions: Where the plan is to run.
         seed: Seed of everything random in the agent.
+        policy: A policy trained on other measurements, whose knowledge an agent may start from.
     """
 
     space: PlanSpace
@@ -50,6 +54,7 @@ class SearchProblem:
     objective: Objective
     conditions: Conditions
     seed: int = 0
+    policy: CoInferencePolicy | None = None
 
     def __post_init__(self) -> None:
         if len(self.workloads) != len(self.space) or not self.workloads:
@@ -63,10 +68,12 @@ class SearchProblem:
         objective: Objective,
         conditions: Conditions,
         seed: int = 0,
+        policy: CoInferencePolicy | None = None,
     ) -> SearchProblem:
         """The problem of searching an evaluator's whole space."""
         space = evaluator.space
-        return cls(space, tuple(evaluator.workloads(space.plans())), latency_model, objective, conditions, seed)
+        workloads = tuple(evaluator.workloads(space.plans()))
+        return cls(space, workloads, latency_model, objective, conditions, seed, policy)
 
     @cached_property
     def plans(self) -> tuple[Plan, ...]:
@@ -82,6 +89,13 @@ class SearchProblem:
     def features(self) -> Array:
         """`autosplit.envs.features.plan_features`, shape (P, F)."""
         return plan_features(self.space, self.workloads)
+
+    @cached_property
+    def prior(self) -> Array | None:
+        """Accuracies that the policy's knowledge suggests, shape (P,); `None` without a policy."""
+        from autosplit.agents.transfer import predicted_accuracy
+
+        return None if self.policy is None else predicted_accuracy(self.policy.knowledge, self.space, self.workloads)
 
     @cached_property
     def candidates(self) -> BoolArray:
@@ -108,9 +122,11 @@ class Agent(ABC):
     Attributes:
         problem: What to search.
         on_progress: Called with a line of text now and then, when set.
+        needs_policy: Whether the problem must come with a trained policy.
     """
 
     name: ClassVar[str]
+    needs_policy: ClassVar[bool] = False
 
     def __init__(self, problem: SearchProblem) -> None:
         self.problem = problem

@@ -30,10 +30,12 @@ class ModelSettings:
 
     Attributes:
         first: Measurements before the first round, spread over the space.
+        warm: The same where the problem comes with a policy; half of them are the best plans by its predictions.
         round: Measurements a round.
     """
 
     first: int = 20
+    warm: int = 10
     round: int = 10
 
 
@@ -51,10 +53,10 @@ class ModelAgent(Agent):
 
     def __init__(self, problem: SearchProblem, settings: ModelSettings) -> None:
         super().__init__(problem)
-        self._first, self._size = settings.first, settings.round
-        self._surrogate = AccuracySurrogate(problem.features)
+        self._first, self._warm, self._size = settings.first, settings.warm, settings.round
+        self._surrogate = AccuracySurrogate(problem.features, prior=problem.prior)
         self._rounds = 0
-        self._queue: deque[int] = deque(self._spread(self._first))
+        self._queue: deque[int] | None = None
         self._revised: dict[int, Workload] = {}
         self._cores: tuple[CoInferenceCore, ...] | None = None
 
@@ -71,7 +73,8 @@ class ModelAgent(Agent):
         return [[self.problem.conditions]]
 
     def _propose(self, n: int) -> Sequence[int]:
-        queue = deque(i for i in self._queue if self._open[i])  # others may have been observed meanwhile
+        planned = self._first_design() if self._queue is None else self._queue
+        queue = deque(i for i in planned if self._open[i])  # others may have been observed meanwhile
         if not queue:
             size = self._size  # whatever n is: a proposal must not depend on how many are asked for at once
             queue.extend(self._spread(size) if len(self._outcomes) < 2 else self._round(size))
@@ -83,6 +86,17 @@ class ModelAgent(Agent):
             number, work = self.problem.number[outcome.plan], outcome.measurement.workload
             if work != self.problem.workloads[number]:
                 self._revised[number] = work
+
+    def _first_design(self) -> list[int]:
+        """Plans spread over the space; with a policy fewer, after the best by what it predicts."""
+        prior = self.problem.prior
+        if prior is None:
+            return self._spread(self._first)
+        here, numbers = self._current_cores()[0], self.open_numbers()
+        merit = here.rewards(self.problem.objective, prior)[numbers, 0]
+        best = numbers[np.argsort(-merit, kind="stable")[: -(-self._warm // 2)]].tolist()
+        spread = [i for i in self._spread(self._warm) if i not in best]
+        return [*best, *spread[: self._warm - len(best)]]
 
     def _spread(self, size: int) -> list[int]:
         """Open plans far from each other: each drawn with odds that grow with its squared distance to the others.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -339,14 +340,23 @@ class CoInferencePolicy:
                                   for found, best in pairs])
         return result
 
+    @property
+    def sha256(self) -> str:
+        """Of the weights and of what is known of the plans: two policies with the same answer alike."""
+        tensors = sorted(self._tensors().items())
+        return hashlib.sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in tensors)).hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {_WEIGHT + k: v.clone() for k, v in self.network.state_dict().items()}
+        tensors["workloads"] = torch.tensor([_row(w) for w in self.knowledge.workloads], dtype=torch.float64)
+        tensors["accuracy"] = torch.tensor(self.knowledge.accuracy, dtype=torch.float64)
+        return tensors
+
     def save(self, path: str | Path) -> None:
         """Write `policy.safetensors` (weights, workloads, accuracies) and `policy.json` (all else) into a folder."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         known = self.knowledge
-        tensors = {_WEIGHT + k: v.clone() for k, v in self.network.state_dict().items()}
-        tensors["workloads"] = torch.tensor([_row(w) for w in known.workloads], dtype=torch.float64)
-        tensors["accuracy"] = torch.tensor(known.accuracy, dtype=torch.float64)
         description = {
             "schema_version": _SCHEMA,
             "origin": self.origin.model_dump(),
@@ -357,7 +367,7 @@ class CoInferencePolicy:
             "space": {**asdict(known.space), "codecs": {s: [c.model_dump(exclude_none=True) for c in codecs]
                                                         for s, codecs in known.space.codecs.items()}},
         }
-        save_file(tensors, folder / "policy.safetensors")
+        save_file(self._tensors(), folder / "policy.safetensors")
         (folder / "policy.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
     @classmethod

@@ -15,9 +15,9 @@ import numpy as np
 
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.model import ModelAgent, ModelSettings
-from autosplit.agents.policy import CoInferencePolicy, rollout
+from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin, rollout
 from autosplit.agents.surrogate import AccuracySurrogate
-from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
+from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
@@ -92,15 +92,18 @@ class PPOAgent(ModelAgent):
         if self._policy is None or self._policy[0] != seen:
             self._say(f"training the policy on {seen} measurements")
             _, pool = self._current_cores()
-            rewards = self._training_rewards(pool, self._fitted(copy.deepcopy(self._surrogate)), optimism=0.0)
+            surrogate = self._fitted(copy.deepcopy(self._surrogate))
+            rewards = self._training_rewards(pool, surrogate, optimism=0.0)
             network = self._current_trainer().trained_copy(
                 pool, rewards, self.settings.last_updates, self._seed_of("policy", self._rounds),
                 self.settings.last_target_share)
             workloads = list(self.problem.workloads)
             for number, outcome in self._outcomes.items():
                 workloads[number] = outcome.measurement.workload
-            self._policy = seen, CoInferencePolicy(self.problem.space, workloads, self.problem.latency_model, network,
-                                                   self.settings.ppo.hidden)
+            knowledge = Knowledge(self.problem.space, tuple(workloads), self._estimated(surrogate, optimism=0.0))
+            self._policy = seen, CoInferencePolicy(
+                knowledge, self.problem.latency_model, self.problem.objective, network, self.settings.ppo.hidden,
+                Origin(conditions=self.settings.conditions, seed=self.problem.seed))
         return self._policy[1]
 
     def _pools(self) -> list[list[Conditions]]:
@@ -126,14 +129,7 @@ class PPOAgent(ModelAgent):
         return drawn
 
     def _training_rewards(self, pool: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
-        """exp(-regret / sharpness), the regret against the best plan of the same conditions.
-
-        So small differences near the optimum count, and easy conditions weigh no more than hard ones.
-        """
-        rewards = self._rewards(pool, surrogate, optimism)
-        best = np.where(pool.allowed, rewards, -np.inf).max(axis=0)
-        shaped: Array = np.exp(np.minimum(rewards - best, 0.0) / self.settings.sharpness)
-        return shaped
+        return training_rewards(pool, self._rewards(pool, surrogate, optimism), self.settings.sharpness)
 
     def _current_trainer(self) -> PolicyTrainer:
         if self._trainer is None:

@@ -27,6 +27,9 @@ __all__ = ["AccuracySurrogate"]
 _EDGE = 0.002
 """Accuracies are cut to [edge, 1 - edge], so that their log-odds are finite."""
 
+_RIDGE = (10.0, 1.0)
+"""Weight of the prior's own slope and level, in measurements."""
+
 
 class AccuracySurrogate:
     """Accuracy of every plan of a space, estimated from some.
@@ -37,19 +40,22 @@ class AccuracySurrogate:
         features: `plan_features` of the P plans. The one-hot of the split point is left out: position and work tell
             split points apart at a fraction of the length scales, and ranked as well.
         iterations: Steps of the optimiser of the marginal likelihood, in each fit.
+        prior: Accuracies expected before any measurement, shape (P,). Their log-odds, shifted and stretched to fit what
+            was measured, are the mean of the process.
 
     Attributes:
         points: The features in use, each scaled to [0, 1] over the space, shape (P, D).
     """
 
-    def __init__(self, features: Array, iterations: int = 25) -> None:
+    def __init__(self, features: Array, iterations: int = 25, prior: Array | None = None) -> None:
         columns = features[:, :len(PLAN_FEATURES)]
         low, span = columns.min(axis=0), np.ptp(columns, axis=0)
         self.points: Array = (columns[:, span > 0] - low[span > 0]) / span[span > 0]
         self._iterations = iterations
         scales = Matern(np.ones(max(1, self.points.shape[1])), (0.05, 20.0), nu=2.5)
         self._kernel = ConstantKernel(1.0, (1e-2, 1e2)) * scales + WhiteKernel(1e-2, (1e-5, 1e-1))
-        self._mean = np.zeros(len(features))
+        self._prior = None if prior is None else _log_odds(prior)
+        self._mean = np.zeros(len(features)) if self._prior is None else self._prior
         self._deviation = np.ones(len(features))
 
     def fit(self, plans: IntArray, accuracy: Array) -> None:
@@ -61,18 +67,34 @@ class AccuracySurrogate:
         """
         if not self.points.shape[1]:
             return  # one plan, or plans that no feature tells apart
+        odds = _log_odds(accuracy)
+        expected = self._expected(plans, odds)
         process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer=self._maximise)
         # one thread: the matrices are small, and threads that wait for each other cost most on a busy machine
         with warnings.catch_warnings(), threadpool_limits(limits=1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: an irrelevant feature
-            process.fit(self.points[plans], _log_odds(accuracy))
-            self._mean, self._deviation = process.predict(self.points, return_std=True)
+            process.fit(self.points[plans], odds - expected[plans])
+            rest, self._deviation = process.predict(self.points, return_std=True)
+        self._mean = expected + rest
         self._kernel = process.kernel_
 
     def estimate(self, optimism: float = 0.0) -> Array:
         """Accuracies of all plans, shape (P,), `optimism` standard deviations above the median."""
         odds = self._mean + optimism * self._deviation
         result: Array = 1.0 / (1.0 + np.exp(-odds))
+        return result
+
+    def _expected(self, plans: IntArray, odds: Array) -> Array:
+        """The mean function, shape (P,): slope times the prior's log-odds plus a shift, by ridge regression to (1, 0).
+
+        Another network on other data is better or worse by some level, and spreads its plans more or less.
+        """
+        if self._prior is None:
+            return np.zeros(len(self._mean))
+        here = self._prior[plans]
+        design = np.stack([here, np.ones(len(here))], axis=1)
+        slope, shift = np.linalg.solve(design.T @ design + np.diag(_RIDGE), design.T @ (odds - here))
+        result: Array = self._prior * (1 + slope) + shift
         return result
 
     def _maximise(self, objective: Callable[..., Any], start: Array, bounds: Array) -> tuple[Array, float]:

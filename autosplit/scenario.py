@@ -121,6 +121,7 @@ class SearchSettings(_Frozen):
     Attributes:
         agent: Name of the agent in `autosplit.agents`.
         evaluations: Measurements that the search may take, as a total over resumed runs.
+        policy: Folder of a trained policy that the search starts from, or `None`.
         finalists: Best feasible plans that are hard-pruned and fine-tuned.
         validation_images: Validation images of one F1 measurement at most; finalists use all of them.
         recalibration_images: Training images that batch-norm statistics are recalibrated on.
@@ -129,6 +130,7 @@ class SearchSettings(_Frozen):
 
     agent: str = "ppo"
     evaluations: int = Field(default=150, ge=1)
+    policy: str | None = None
     finalists: int = Field(default=3, ge=1)
     validation_images: int = Field(default=1024, ge=1)
     recalibration_images: int = Field(default=256, ge=2)

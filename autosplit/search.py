@@ -30,6 +30,9 @@ from autosplit.scenario import Scenario
 from autosplit.training.prepare import Prepared, prepare
 from autosplit.workshop import Workshop
 
+if TYPE_CHECKING:
+    from autosplit.agents.policy import CoInferencePolicy
+
 __all__ = ["checked", "search"]
 
 _WEIGHTS = "best.safetensors"
@@ -118,10 +121,12 @@ def checked(scenario: Scenario) -> Judge:
     """What plans are judged by, after a look at every name in a scenario: a wrong one should not cost a training.
 
     Raises:
-        AutosplitError: A latency model, objective, agent or codec is unknown or cannot be loaded.
+        AutosplitError: A latency model, objective, agent, policy or codec is unknown or cannot be loaded.
     """
     judge = Judge.of(scenario)
-    load_agent(scenario.search.agent)
+    if load_agent(scenario.search.agent).needs_policy and scenario.search.policy is None:
+        raise ConfigError(f"agent {scenario.search.agent!r} needs a trained policy: name its folder with --policy")
+    _policy(scenario, judge)
     for family in scenario.codecs:
         load_codec(family)
     return judge
@@ -208,8 +213,18 @@ def _baselines(run: _Run) -> list[Choice]:
 
 
 def _problem(run: _Run, evaluator: Evaluator) -> SearchProblem:
-    return SearchProblem.of(evaluator, run.judge.latency_model, run.judge.objective, run.scenario.conditions,
-                            run.scenario.search.seed)
+    judge, settings = run.judge, run.scenario.search
+    return SearchProblem.of(evaluator, judge.latency_model, judge.objective, run.scenario.conditions, settings.seed,
+                            _policy(run.scenario, judge))
+
+
+def _policy(scenario: Scenario, judge: Judge) -> CoInferencePolicy | None:
+    """The policy that a search starts from."""
+    if scenario.search.policy is None:
+        return None
+    from autosplit.agents.policy import CoInferencePolicy
+
+    return CoInferencePolicy.load(scenario.search.policy, judge.latency_model, judge.objective)
 
 
 def _search_plans(run: _Run) -> Agent:

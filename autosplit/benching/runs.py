@@ -17,6 +17,7 @@ import numpy as np
 from autosplit.agents import load_agent
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.loop import run_search
+from autosplit.agents.policy import CoInferencePolicy
 from autosplit.benching.conditions import draw_conditions
 from autosplit.benching.table import load_table, table_name
 from autosplit.envs.tree import BoolArray
@@ -47,6 +48,7 @@ class Grid:
         evaluations: Measurements a search.
         latency_model: As in a scenario.
         objective: As in a scenario.
+        policy: Folder of a trained policy that every method may start from.
     """
 
     tables: tuple[Path, ...]
@@ -57,6 +59,7 @@ class Grid:
     evaluations: int = 100
     latency_model: str = "analytic"
     objective: str = "in-time-accuracy"
+    policy: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -174,12 +177,18 @@ def _evaluator(path: Path) -> TableEvaluator:
     return load_table(path).evaluator
 
 
+@cache
+def _policy(path: Path, latency_model: str, objective: str) -> CoInferencePolicy:
+    return CoInferencePolicy.load(path, load_latency_model(latency_model), load_objective(objective))
+
+
 def _search(grid: Grid, key: tuple[str, int, str, int]) -> Run:
     table, number, method, seed = key
     path = next(p for p in grid.tables if table_name(p) == table)
     evaluator, setting = _evaluator(path), settings_of(grid)[table, number]
     model, objective = load_latency_model(grid.latency_model), load_objective(grid.objective)
-    problem = SearchProblem.of(evaluator, model, objective, setting.conditions, seed)
+    policy = None if grid.policy is None else _policy(grid.policy, grid.latency_model, grid.objective)
+    problem = SearchProblem.of(evaluator, model, objective, setting.conditions, seed, policy)
     best, regret = 0.0, []
     start = time.perf_counter()
     agent = load_agent(method)(problem)
@@ -200,6 +209,7 @@ def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:
     """The searches of this grid that are done already; methods and seeds may have been added."""
     asked = json.loads(json.dumps(asdict(grid), default=str))
     same = {name: asked[name] for name in ("scenarios", "scenario_seed", "evaluations", "latency_model", "objective")}
+    same["policy"] = None if grid.policy is None else _policy(grid.policy, grid.latency_model, grid.objective).sha256
     same["tables"] = {p.name: load_table(p).record.sha256 for p in grid.tables}
     path = out / "grid.json"
     try:

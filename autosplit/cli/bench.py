@@ -60,6 +60,7 @@ def search(
     evaluations: Annotated[int, typer.Option(min=1, help="Measurements of a search.")] = 100,
     latency_model: Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")] = "analytic",
     objective: Annotated[str, typer.Option(help="Reward.")] = "in-time-accuracy",
+    policy: Annotated[Path | None, typer.Option(help="Folder of a trained policy to start from.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -69,8 +70,9 @@ def search(
     from autosplit.benching.summary import draw_regret, scenario_frame, summarise, to_markdown
     from autosplit.report.progress import Progress
 
-    methods = tuple(agent) if agent else _every_agent()
-    grid = Grid(tuple(tables), methods, scenarios, scenario_seed, seeds, evaluations, latency_model, objective)
+    methods = tuple(agent) if agent else _every_agent(policy is not None)
+    grid = Grid(tuple(tables), methods, scenarios, scenario_seed, seeds, evaluations, latency_model, objective,
+                policy)
     try:
         runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
     except KeyboardInterrupt:
@@ -85,16 +87,16 @@ def search(
     typer.echo(frame.to_json(orient="records") if as_json else text)
 
 
-def _every_agent() -> tuple[str, ...]:
-    """Every agent whose packages are installed, `ppo` first."""
+def _every_agent(policy: bool) -> tuple[str, ...]:
+    """Every agent whose packages are installed, `ppo` first; those that need a policy where there is one."""
     from autosplit.agents import list_agents, load_agent
 
     found = []
     for name in sorted(list_agents(), key=lambda name: (name != "ppo", name)):
         try:
-            load_agent(name)
+            usable = policy or not load_agent(name).needs_policy
         except PluginError as e:
             say(f"left out: {e}")
         else:
-            found.append(name)
+            found += [name] if usable else []
     return tuple(found)

@@ -115,13 +115,13 @@ def test_payloads_that_differ_from_the_prediction_are_taken_in():
     agent = agent_on(SMALL, 60, settings=QUICK)
     search(agent, Heavier(), 24)
     assert agent.best.feasible
-    assert agent.policy.workloads != agent.problem.workloads
+    assert agent.policy.knowledge.workloads != agent.problem.workloads
 
 
 def test_policy_answers_for_conditions_it_never_saw(searched):
     around = ConditionsSampler(make_conditions(60), device=1.5, channel=1.5, access=2, budget_ms=(25, 60))
     unseen = around.pool(40, seed=77)
-    plans = searched.policy.decide_all(unseen)
+    plans = [searched.policy.decide(c).plan for c in unseen]
     outcomes = [score(SMALL.measure([p]), LATENCY, OBJECTIVE, c)[0] for p, c in zip(plans, unseen, strict=True)]
     assert [o.feasible for o in outcomes] == [optimum(SMALL, c).feasible for c in unseen]
     assert len(set(plans)) > 3
@@ -146,9 +146,9 @@ def test_saved_policy_decides_the_same(searched, tmp_path):
     assert sorted(f.name for f in (tmp_path / "policy").iterdir()) == ["policy.json", "policy.safetensors"]
     loaded = CoInferencePolicy.load(tmp_path / "policy", LATENCY)
     unseen = ConditionsSampler(make_conditions(80)).pool(50, seed=5)
-    assert loaded.decide_all(unseen) == searched.policy.decide_all(unseen)
-    assert loaded.decide(unseen[0]) == loaded.decide_all(unseen)[0]
-    assert loaded.workloads == searched.policy.workloads
+    assert [loaded.decide(c) for c in unseen] == [searched.policy.decide(c) for c in unseen]
+    assert loaded.sha256 == searched.policy.sha256
+    assert loaded.origin == searched.policy.origin
 
 
 def test_damaged_policies_are_refused(searched, tmp_path):
@@ -156,7 +156,7 @@ def test_damaged_policies_are_refused(searched, tmp_path):
         CoInferencePolicy.load(tmp_path / "absent", LATENCY)
     searched.policy.save(tmp_path)
     description = json.loads((tmp_path / "policy.json").read_text())
-    for change in ({"schema_version": 99}, {"hidden": [3]}, {"space": {}}, {"actions": "many"}):
+    for change in ({"schema_version": 99}, {"hidden": [3]}, {"space": {}}, {"actions": "many"}, {"origin": 3}):
         (tmp_path / "policy.json").write_text(json.dumps(description | change))
         with pytest.raises(ResultError, match="policy"):
             CoInferencePolicy.load(tmp_path, LATENCY)

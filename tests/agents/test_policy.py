@@ -1,0 +1,176 @@
+"""Policies for many conditions: what they answer, what they know of other spaces, who starts from them."""
+
+import numpy as np
+import pytest
+
+from autosplit.agents.amortise import PolicySettings, train_policy
+from autosplit.agents.base import SearchProblem
+from autosplit.agents.loop import run_search
+from autosplit.agents.model_only import ModelEnumerateAgent
+from autosplit.agents.policy import Knowledge, Origin, likeliest
+from autosplit.agents.recall import PolicyAgent
+from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.agents.trainer import PPOHyperparameters
+from autosplit.agents.transfer import predicted_accuracy
+from autosplit.envs.conditions import ConditionsSampler, ProfilesSampler
+from autosplit.envs.features import condition_features
+from autosplit.errors import ConfigError
+from autosplit.latency.profiles import ChannelProfile, DeviceProfile, list_profiles
+from autosplit.objective import load_objective, score
+from tests.synthetic import PlainLatency, make_conditions, make_table
+
+LATENCY, OBJECTIVE = PlainLatency(), load_objective("in-time-accuracy")
+TABLE = make_table(splits=("stem", "layer2", "layer3"), widths=(2, 8, 32), bits=(2, 8), sparsities=(0.0, 0.5, 0.75))
+OTHER = make_table(splits=("layer1", "layer3"), widths=(4, 16), bits=(4, 6), noise=0.01, seed=3)
+AROUND = ConditionsSampler(make_conditions(80))
+QUICK = PolicySettings(conditions=128, steps=60_000, trials=60,
+                       ppo=PPOHyperparameters(hidden=(64, 64), target_share=0.0))
+
+
+@pytest.fixture(scope="module")
+def policy(one_thread):
+    return train_policy(TABLE, LATENCY, OBJECTIVE, AROUND, QUICK, origin=Origin(table="made up"))
+
+
+def problem(table, budget_ms=80, policy=None):
+    return SearchProblem.of(table, LATENCY, OBJECTIVE, make_conditions(budget_ms), policy=policy)
+
+
+def test_decisions_under_conditions_never_met_are_nearly_the_best(policy):
+    """Against enumeration by hand, not by the policy's own account."""
+    unseen = AROUND.pool(60, seed=991)
+    regrets = []
+    for conditions in unseen:
+        outcomes = score(TABLE.measurements, LATENCY, OBJECTIVE, conditions)
+        in_time = [o.reward for o in outcomes if o.feasible]
+        found = policy.decide(conditions, among=24)
+        if in_time:
+            assert found.feasible
+            regrets.append(1 - found.reward / max(in_time))
+        else:
+            assert found.plan == min(outcomes, key=lambda o: o.latency.p95_ms).plan
+            regrets.append(0.0)
+    assert np.median(regrets) <= 0.02
+    assert np.quantile(regrets, 0.95) <= 0.06
+    assert policy.regret(unseen, among=24) == pytest.approx(regrets)
+
+
+def test_a_decision_says_what_the_latency_model_says(policy):
+    conditions = make_conditions(100)
+    found = policy.decide(conditions)
+    outcome = score(TABLE.measure([found.plan]), LATENCY, OBJECTIVE, conditions)[0]
+    assert (found.latency, found.reward, found.budget_ms) == (outcome.latency, outcome.reward, 100)
+    assert found.accuracy == outcome.measurement.accuracy
+    assert found.payload_bytes == outcome.measurement.workload.payload_bytes_mean
+    assert found.considered <= 128
+
+
+def test_the_latency_model_is_asked_about_a_few_plans_only(policy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(PlainLatency, "latency", lambda self, w, c, of=PlainLatency.latency: (
+        asked.append(len(w)), of(self, w, c))[1])
+    policy.decide(make_conditions(100), among=16)
+    assert asked == [16]
+    policy.decide(make_conditions(0.01), among=16)  # nothing is in time: all are looked at
+    assert asked == [16, 16, len(TABLE.space)]
+
+
+def test_decisions_need_a_plan_to_choose_from(policy):
+    with pytest.raises(ValueError, match="at least one"):
+        policy.decide(make_conditions(), among=0)
+
+
+def test_a_beam_wide_enough_is_the_order_of_likelihood(policy):
+    """With all plans asked for, each comes once, ordered by the product of its decisions' probabilities."""
+    known = policy.knowledge
+    observation = condition_features([make_conditions(80)])[0]
+    everything = likeliest(policy.network, known.tree, known.node_observations, observation, len(known.plans))
+    assert sorted(everything) == list(range(len(known.plans)))
+    few = likeliest(policy.network, known.tree, known.node_observations, observation, 5)
+    assert list(few) == list(everything[:5])
+
+
+def test_knowledge_describes_every_plan():
+    workloads = tuple(TABLE.workloads(TABLE.space.plans()))
+    with pytest.raises(ValueError, match="do not describe"):
+        Knowledge(TABLE.space, workloads, np.zeros(3))
+
+
+def test_what_was_trained_is_on_record(policy):
+    origin = policy.origin
+    assert (origin.table, origin.conditions, origin.seed) == ("made up", 128, 0)
+    assert origin.steps >= 60_000
+    assert origin.unseen_regret[0] <= origin.unseen_regret[1] < 0.1
+
+
+def test_equal_seeds_train_equal_policies():
+    short = PolicySettings(conditions=16, steps=1000, trials=5, ppo=PPOHyperparameters(episodes=64, hidden=(8,)))
+    first, again, other = (train_policy(TABLE, LATENCY, OBJECTIVE, AROUND, short, seed=s).sha256 for s in (4, 4, 5))
+    assert first == again != other
+
+
+def test_profiles_are_drawn_with_their_neighbourhood():
+    drawn = ProfilesSampler.named(budget_ms=(20, 200)).pool(200, seed=1)
+    assert {c.device.name for c in drawn} == {n for n in list_profiles(DeviceProfile) if not n.startswith("edge-")}
+    assert {c.channel.name for c in drawn} == set(list_profiles(ChannelProfile))
+    assert all(20 <= c.budget_ms <= 200 for c in drawn)
+    rates = [c.channel.uplink_kbps.value for c in drawn if c.channel.name == "ble-1m"]
+    assert max(rates) / min(rates) <= 4
+    assert len(set(rates)) == len(rates)
+
+
+@pytest.mark.parametrize("change", [{"factor": 0.5}, {"budget_ms": (5.0, 1.0)}, {"devices": ()}])
+def test_senseless_distributions_are_refused(change):
+    sampler = ProfilesSampler.named()
+    options = {"devices": sampler.devices, "edges": sampler.edges, "channels": sampler.channels}
+    with pytest.raises(ConfigError, match="sampler"):
+        ProfilesSampler(**options | change)
+
+
+def test_accuracies_of_another_space_are_ranked(policy):
+    workloads = OTHER.workloads(OTHER.space.plans())
+    predicted = predicted_accuracy(policy.knowledge, OTHER.space, workloads)
+    true = np.array([m.accuracy for m in OTHER.measurements])
+    ranks = [a.argsort().argsort() for a in (predicted, true)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.7
+    assert predicted_accuracy(policy.knowledge, TABLE.space, policy.knowledge.workloads) is policy.knowledge.accuracy
+
+
+def test_a_prior_shifts_and_stretches_to_what_was_measured():
+    """A prior that is right up to level and spread of the log-odds makes three measurements enough."""
+    true = np.array([m.accuracy for m in OTHER.measurements])
+    odds = np.log(true / (1 - true))
+    prior = 1 / (1 + np.exp(-(odds * 0.8 + 1)))
+    features = problem(OTHER).features
+    measured = np.array([0, 40, 90])
+    errors = []
+    for surrogate in (AccuracySurrogate(features), AccuracySurrogate(features, prior=prior)):
+        surrogate.fit(measured, true[measured])
+        errors.append(np.abs(surrogate.estimate() - true).mean())
+    assert errors[1] < errors[0] / 3
+
+
+def test_an_agent_with_a_policy_measures_its_best_plans_first(policy):
+    agent = ModelEnumerateAgent(problem(TABLE, policy=policy))
+    first = agent.propose(10)
+    rewards = {o.plan: o.reward for o in score(TABLE.measurements, LATENCY, OBJECTIVE, agent.problem.conditions)
+               if o.feasible}
+    assert first[:5] == sorted(rewards, key=lambda p: -rewards[p])[:5]
+    cold = ModelEnumerateAgent(problem(TABLE))
+    assert cold.propose(10) != first
+
+
+def test_the_agent_policy_measures_the_decision_first(policy):
+    agent = PolicyAgent(problem(TABLE, policy=policy))
+    conditions = agent.problem.conditions
+    outcomes = run_search(agent, TABLE, LATENCY, OBJECTIVE, conditions, evaluations=1000)
+    assert outcomes[0].plan == policy.decide(conditions).plan
+    rewards = [o.reward for o in outcomes[1:]]
+    assert rewards == sorted(rewards, reverse=True)  # the table is what the policy was trained on
+    elsewhere = PolicyAgent(problem(OTHER, policy=policy))
+    assert len(elsewhere.propose(3)) == 3
+
+
+def test_the_agent_policy_needs_one():
+    with pytest.raises(ValueError, match="policy"):
+        PolicyAgent(problem(TABLE))
