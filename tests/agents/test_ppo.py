@@ -103,19 +103,34 @@ def test_progress_is_told():
     assert any("round 1" in line for line in lines)
 
 
+class Surprising:
+    """The small table with payloads that are a multiple of what was predicted."""
+
+    space, workloads = SMALL.space, staticmethod(SMALL.workloads)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def measure(self, plans):
+        return [m.model_copy(update={"workload": m.workload.model_copy(
+            update={"payload_bytes_mean": self.factor * m.workload.payload_bytes_mean})}) for m in SMALL.measure(plans)]
+
+
 def test_payloads_that_differ_from_the_prediction_are_taken_in():
-    class Heavier:
-        space, workloads = SMALL.space, staticmethod(SMALL.workloads)
-
-        @staticmethod
-        def measure(plans):
-            return [m.model_copy(update={"workload": m.workload.model_copy(
-                update={"payload_bytes_mean": 1.5 * m.workload.payload_bytes_mean})}) for m in SMALL.measure(plans)]
-
     agent = agent_on(SMALL, 60, settings=QUICK)
-    search(agent, Heavier(), 24)
+    search(agent, Surprising(1.5), 24)
     assert agent.best.feasible
     assert agent.policy.knowledge.workloads != agent.problem.workloads
+
+
+def test_a_plan_that_turns_out_in_time_where_none_was_expected_does_not_end_the_search():
+    """Then the plans left to propose are not among those that the conditions allow."""
+    p95_ms = LATENCY.latency(problem(SMALL).workloads, [make_conditions()]).p95_ms
+    agent = agent_on(SMALL, 0.99 * p95_ms.min(), settings=PPOSettings(first=2, round=1, conditions=8, first_updates=1,
+                                                                      updates=1, draws=16))
+    outcomes = search(agent, Surprising(0.5), 1000)
+    assert len(outcomes) == agent.problem.candidates.sum() > 4
+    assert agent.best.feasible
 
 
 def test_policy_answers_for_conditions_it_never_saw(searched):

@@ -139,28 +139,26 @@ def test_exhaustive_is_for_the_whole_space_unless_told_otherwise(warm, tiny, tmp
 
 def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
     monkeypatch.setattr(search_command, "_MOST_EXHAUSTIVE", 20)
-    in_time = Judge.of(warm.scenario()).affordable
-    workloads = LiveEvaluator.from_scenario(warm.scenario())
-    plans = len(in_time(workloads.workloads(workloads.space.plans())))
-    line = failure("search", *tiny, "--agent", "exhaustive", "--no-reuse", *out)
+    evaluator = LiveEvaluator.from_scenario(warm.scenario())
+    plans = len(Judge.of(warm.scenario()).affordable(evaluator.workloads(evaluator.space.plans())))
+    # measured on other images, so that nothing is in the cache
+    command = "search", *tiny, "--agent", "exhaustive", "--finalists", 1, "--set", "search.validation_images=64"
+    line = failure(*command, *out)
     assert re.fullmatch(rf"agent 'exhaustive' would measure {plans} plans in about \d+ s \(\d+\.\d\d s each\); "
                         r"add --yes to let it, or --evaluations 20 for the first ones only", line)
     assert not out[1].exists()
-    few = invoke("search", *tiny, "--agent", "exhaustive", "--no-reuse", "--evaluations", 20, *out)
+
+    few = invoke(*command, "--evaluations", 20, *out)
     assert few.exit_code == 0, few.stderr
-    assert len(Ledger.read(out[1]).measurements("F1")) == 20
-    assert f"would measure {plans - 20} plans" in failure(
-        "search", "--resume", out[1], "--evaluations", 1000, "--no-reuse")
-    whole = invoke("search", "--resume", out[1], "--evaluations", 1000, "--yes")
+    more = "search", "--resume", out[1], "--evaluations", 1000
+    assert f"would measure {plans - 20} plans" in failure(*more, "--no-reuse")
+
+    whole = invoke(*more, "--yes")
     assert whole.exit_code == 0, whole.stderr
     assert len(Ledger.read(out[1]).measurements("F1")) == plans
-
-
-def test_what_is_in_the_cache_takes_no_time(warm, tiny, out, monkeypatch):
-    options = "search", *tiny, "--agent", "exhaustive", "--seed", 0, "--evaluations", 24
-    assert invoke(*options, "--yes", *out).exit_code == 0
-    monkeypatch.setattr(search_command, "_MOST_EXHAUSTIVE", 20)
-    assert invoke(*options, "--out", out[1].parent / "again").exit_code == 0
+    cached = invoke(*command, "--out", out[1].parent / "again")  # takes no time, so nobody is asked
+    assert cached.exit_code == 0, cached.stderr
+    assert len(Ledger.read(out[1].parent / "again").measurements("F1")) == plans
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
