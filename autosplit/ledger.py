@@ -41,6 +41,7 @@ _RUN_LOCK_FILE = ".lock"
 _HEADER = "autosplit"
 _FORMAT = 1
 _MAY_CHANGE = frozenset({"search.evaluations"})
+_ADDED = {"search.granularity": "uniform"}  # keys that came later, with what runs of before were like
 _STALE_SECONDS = 2.0
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
 
@@ -534,16 +535,21 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _fingerprint(recorded: dict[str, Any]) -> str:
-    return content_hash({k: v for k, v in _flat(recorded).items() if k not in _MAY_CHANGE})
+    return content_hash(_comparable(recorded))
+
+
+def _comparable(recorded: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same in a resumed run; a key that came later, at its default, is as good as absent."""
+    return {key: value for key, value in _flat(recorded).items()
+            if key not in _MAY_CHANGE and not (key in _ADDED and value == _ADDED[key])}
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:
     asked = _plain(scenario)
     if _fingerprint(asked) == _fingerprint(recorded):
         return
-    before, now = _flat(recorded), _flat(asked)
-    keys = [k for k in dict.fromkeys([*before, *now])
-            if k not in _MAY_CHANGE and (k not in before or k not in now or before[k] != now[k])]
+    before, now = _comparable(recorded), _comparable(asked)
+    keys = [k for k in dict.fromkeys([*before, *now]) if k not in before or k not in now or before[k] != now[k]]
     shown = "; ".join(f"{k} was {_short(before, k)}, now {_short(now, k)}" for k in keys[:5])
     more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
     raise ResumeError(f"{run_dir}: is a run of another scenario ({shown}{more}); resume with the recorded values, "

@@ -120,6 +120,8 @@ class SearchSettings(_Frozen):
 
     Attributes:
         agent: Name of the agent in `autosplit.agents`.
+        granularity: `uniform` = one sparsity for the whole head; `layer` = one for each prunable group, in which case
+            the supernet is trained with such heads too.
         evaluations: Measurements that the search may take, as a total over resumed runs.
         finalists: Best feasible plans that are hard-pruned and fine-tuned.
         validation_images: Validation images of one F1 measurement at most; finalists use all of them.
@@ -128,6 +130,7 @@ class SearchSettings(_Frozen):
     """
 
     agent: str = "ppo"
+    granularity: Literal["uniform", "layer"] = "uniform"
     evaluations: int = Field(default=150, ge=1)
     finalists: int = Field(default=3, ge=1)
     validation_images: int = Field(default=1024, ge=1)
@@ -205,7 +208,10 @@ class Scenario(_Frozen):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything in the scenario, first 16 hex digits."""
-        return content_hash(self.model_dump(mode="json"))
+        data = self.model_dump(mode="json")
+        if self.search.granularity == "uniform":  # scenarios from before there was a choice keep their fingerprints
+            del data["search"]["granularity"]
+        return content_hash(data)
 
 
 def _member(node: Any, name: str, key: str) -> Any:
