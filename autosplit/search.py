@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autosplit.agents import load_agent
-from autosplit.agents.base import Agent, SearchProblem
-from autosplit.agents.loop import run_search
+from autosplit.agents.base import SearchProblem
+from autosplit.agents.granularity import check_agent, load_layerwise_agent, load_uniform_agent
+from autosplit.agents.layerwise import LayerwiseProblem
+from autosplit.agents.loop import Proposer, run_search
 from autosplit.compression import load_codec
 from autosplit.errors import AutosplitError, ResumeError, unwritable
 from autosplit.evaluation.baselines import PNG, Choice, choose, comparison_row, related, trivial_contestants
@@ -110,7 +111,7 @@ def checked(scenario: Scenario) -> Judge:
         AutosplitError: A latency model, objective, agent or codec is unknown or cannot be loaded.
     """
     judge = Judge.of(scenario)
-    load_agent(scenario.search.agent)
+    check_agent(scenario.search)
     for family in scenario.codecs:
         load_codec(family)
     return judge
@@ -169,11 +170,10 @@ def _baselines(run: _Run) -> list[Choice]:
 # --- the search itself ---------------------------------------------------------------------------------------------
 
 
-def _search_plans(run: _Run) -> Agent:
+def _search_plans(run: _Run) -> Proposer:
     """Propose, measure, observe; a resumed run goes through the same proposals and is answered from the ledger."""
     settings, judge = run.scenario.search, run.judge
     recorded = run.ledger.measurements("F1")
-    total = max(1, settings.evaluations)
 
     def record(measurement: Measurement) -> None:
         run.ledger.record(judge.outcome(measurement), settings.agent)
@@ -183,15 +183,27 @@ def _search_plans(run: _Run) -> Agent:
 
     memo = MemoEvaluator(run.workshop.evaluator, recorded, record)
     with run.progress.phase("predict latencies"):
-        problem = SearchProblem.of(memo, judge.latency_model, judge.objective, run.scenario.conditions, settings.seed)
-        agent = load_agent(settings.agent)(problem)
-    total = min(total, int(problem.candidates.sum()))
+        agent, most = _agent(run, memo)
+    total = min(settings.evaluations, most)
     with run.progress.phase(f"search with {settings.agent}", total=total) as advance:
         if recorded:
             advance(min(len(recorded), total))
         run_search(agent, memo, judge.latency_model, judge.objective, run.scenario.conditions,
                    evaluations=settings.evaluations)
     return agent
+
+
+def _agent(run: _Run, evaluator: MemoEvaluator) -> tuple[Proposer, int]:
+    """The agent of the scenario, and how many plans it has to propose at most."""
+    settings, judge = run.scenario.search, run.judge
+    known = (evaluator, judge.latency_model, judge.objective, run.scenario.conditions, settings.seed)
+    if settings.granularity == "uniform":
+        problem = SearchProblem.of(*known)
+        return load_uniform_agent(settings.agent)(problem), int(problem.candidates.sum())
+    # a schedule is for the measurements that the run began with: a raised total must not change what was proposed
+    begun_with = int(run.ledger.scenario["search"]["evaluations"])
+    layers = LayerwiseProblem.of(*known, begun_with)
+    return load_layerwise_agent(settings.agent)(layers), settings.evaluations
 
 
 def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -210,7 +222,7 @@ def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _conclude(run: _Run, agent: Agent, baselines: Sequence[Choice], best: Outcome) -> Result:
+def _conclude(run: _Run, agent: Proposer, baselines: Sequence[Choice], best: Outcome) -> Result:
     """Read the test set once, for the chosen plan and the baselines beside it."""
     prepared, scenario, judge = run.workshop.prepared, run.scenario, run.judge
     deployment = run.finalists.deployment(best.plan)
@@ -236,7 +248,7 @@ def _conclude(run: _Run, agent: Agent, baselines: Sequence[Choice], best: Outcom
     )
 
 
-def _write(run: _Run, result: Result, agent: Agent) -> None:
+def _write(run: _Run, result: Result, agent: Proposer) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy."""
     from autosplit.agents.ppo import PPOAgent
     from autosplit.report.plots import pareto_frame, tradeoff_figure

@@ -216,16 +216,16 @@ class LayerwiseCore:
 
     def _prune(self, episodes: Episodes, rows: IntArray, split: int, group: int, actions: Array) -> Array:
         here = self.space.splits[split]
-        wanted = here.wanted(group, actions)
+        wanted = here.kept(actions, group)
         plans = self._completed(episodes, rows, split)
         plans[:, group] = wanted
-        wrong = np.flatnonzero(~self._within(split, plans, self._cheapest_for(episodes, rows, split)))
+        wrong = np.flatnonzero(~self.within(split, plans, self._cheapest_for(episodes, rows, split)))
         if len(wrong):
             options = here.options[group]
             grid = np.repeat(plans[wrong], len(options), axis=0)
             grid[:, group] = np.tile(options, len(wrong))
             codec = np.full(len(grid), self._cheapest[split])
-            within = self._within(split, grid, codec).reshape(len(wrong), len(options))
+            within = self.within(split, grid, codec).reshape(len(wrong), len(options))
             within[:, 0] |= ~within.any(axis=1)
             distance = np.abs(options[None, :] - wanted[wrong, None])
             wanted[wrong] = options[np.where(within, distance, distance.max() + 1).argmin(axis=1)]
@@ -238,15 +238,16 @@ class LayerwiseCore:
     def _code(self, episodes: Episodes, rows: IntArray, split: int, actions: Array) -> tuple[IntArray, Array]:
         count, keep = len(self.space.splits[split].codecs), self._completed(episodes, rows, split)
         codec = _bins(actions, count)
-        wrong = np.flatnonzero(~self._within(split, keep, codec))
+        wrong = np.flatnonzero(~self.within(split, keep, codec))
         if len(wrong):
             every = np.tile(np.arange(count), len(wrong))
-            within = self._within(split, np.repeat(keep[wrong], count, axis=0), every).reshape(len(wrong), count)
+            within = self.within(split, np.repeat(keep[wrong], count, axis=0), every).reshape(len(wrong), count)
             within[:, self._cheapest[split]] |= ~within.any(axis=1)
             codec[wrong] = _binned(actions[wrong], within)[0]
         return codec, (codec + 0.5) / count
 
-    def _within(self, split: int, keep: IntArray, codec: IntArray) -> BoolArray:
+    def within(self, split: int, keep: IntArray, codec: IntArray) -> BoolArray:
+        """Which plans at a split point are within the limit, shape (N,); arguments as for `ForetoldLatency.p95_ms`."""
         result: BoolArray = self._latency.p95_ms(split, keep, codec) <= self.limit_ms
         return result
 

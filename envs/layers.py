@@ -18,7 +18,7 @@ from autosplit.envs.tree import IntArray
 from autosplit.errors import ConfigError
 from autosplit.evaluation.base import LayerwiseEvaluator, PlanSpace
 from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
-from autosplit.plan import CodecSetting, Plan, StageCost, Workload
+from autosplit.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AffineLatency", "Choice", "ForetoldLatency", "LayerwiseSpace", "LayerwiseSplit", "kept"]
 
 _MOST_OPTIONS = 64
+_NOTHING = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")))
 _CODEC_FEATURES = [i for i, name in enumerate(PLAN_FEATURES) if name not in {"sparsity", "device_macs"}]
 
 
@@ -109,10 +110,16 @@ class LayerwiseSplit:
         options: IntArray = found if len(found) <= _MOST_OPTIONS else found[spread]
         return options.astype(np.int64)
 
-    def wanted(self, group: int, actions: Array) -> IntArray:
-        """What a group keeps by actions in [0, 1], which go from nothing removed to the highest sparsity."""
-        counts = kept(int(self.channels[group]), np.asarray(actions) * self.most, self.round_to)
-        result: IntArray = np.maximum(counts, self.least[group])
+    def kept(self, actions: Array, group: int | None = None) -> IntArray:
+        """What groups keep by actions in [0, 1], which go from nothing removed to the highest sparsity.
+
+        Args:
+            actions: Shape (..., G), or any shape for one group.
+            group: The one group.
+        """
+        which = slice(None) if group is None else group
+        counts = kept(self.channels[which], actions * self.most, self.round_to)
+        result: IntArray = np.maximum(counts, self.least[which])
         return result
 
     def actions(self, keep: IntArray) -> Array:
@@ -198,9 +205,9 @@ class LayerwiseSpace:
 
     def uniform(self, split: int, sparsity: float) -> tuple[int, ...]:
         """What a head keeps at one sparsity for all its groups, as far as its groups may."""
-        s = self.splits[split]
-        actions = np.full(s.groups, sparsity / s.most if s.most else 0.0)
-        return tuple(int(s.wanted(g, a)) for g, a in enumerate(actions))
+        here = self.splits[split]
+        actions = np.full(here.groups, min(sparsity / here.most, 1.0) if here.most else 0.0)
+        return tuple(here.kept(actions).tolist())
 
     def with_payloads(self, scale: Sequence[float]) -> LayerwiseSpace:
         """The same plans with other predicted payloads.
@@ -215,14 +222,15 @@ class LayerwiseSpace:
         return LayerwiseSpace(tuple(splits))
 
     def features(self, choices: Sequence[Choice]) -> Array:
-        """What an accuracy model may know of plans, in [0, 1].
+        """What an accuracy model may know of plans.
 
         Returns:
-            Shape (N, F): the share of channels kept in each of `roots`, 1 where the head ends before it, and features
-            of codec and split point (`autosplit.envs.features.PLAN_FEATURES` without those of the pruning).
+            Shape (N, F): the share of channels kept in each of `roots`, 1 where the head ends before it, then those
+            features of codec and split point that differ between plans, scaled to [0, 1] over the space
+            (`autosplit.envs.features.PLAN_FEATURES` without those of the pruning).
         """
         column = {root: i for i, root in enumerate(self.roots)}
-        result = np.ones((len(choices), len(column) + len(_CODEC_FEATURES)))
+        result = np.ones((len(choices), len(column) + self._codec_table[0].shape[1]))
         for row, choice in zip(result, choices, strict=True):
             split = self.splits[choice.split]
             shares = np.array(choice.keep) / split.channels
@@ -235,6 +243,8 @@ class LayerwiseSpace:
         names = tuple(s.name for s in self.splits)
         space = PlanSpace(names, {n: (0.0,) for n in names}, {s.name: s.codecs for s in self.splits})
         table = plan_features(space, [w for s in self.splits for w in s.workloads])[:, _CODEC_FEATURES]
+        low, span = table.min(axis=0), np.ptp(table, axis=0)
+        table = (table - low)[:, span > 0] / span[span > 0]
         return np.split(table, np.cumsum([len(s.codecs) for s in self.splits])[:-1])
 
 
@@ -290,13 +300,15 @@ class ForetoldLatency:
 
     def breakdown(self, choices: Sequence[Choice]) -> LatencyBreakdown:
         """Latency of any choices, arrays of shape (N, 1)."""
-        works: list[Workload] = []
-        for choice in choices:
-            works += self.workloads(choice.split, np.array([choice.keep], dtype=np.int64).reshape(1, -1),
-                                    np.array([choice.codec], dtype=np.int64))
-        plans = [self.space.plan(c) for c in choices]  # a model may look at the plan
-        named = [w.model_copy(update={"plan": p}) for w, p in zip(works, plans, strict=True)]
-        return self._model.latency(named, [self.conditions])
+        works: list[Workload] = [_NOTHING] * len(choices)
+        for split in {c.split for c in choices}:
+            rows = [i for i, c in enumerate(choices) if c.split == split]
+            keep = np.array([choices[i].keep for i in rows], dtype=np.int64).reshape(len(rows), -1)
+            found = self.workloads(split, keep, np.array([choices[i].codec for i in rows]))
+            for i, work in zip(rows, found, strict=True):
+                # a model may look at the plan
+                works[i] = work.model_copy(update={"plan": self.space.plan(choices[i])})
+        return self._model.latency(works, [self.conditions])
 
 
 class AffineLatency:

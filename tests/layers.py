@@ -1,7 +1,7 @@
 """Networks pruned layer by layer, with accuracies made by formula: a chain of convolutions, instantly measured.
 
-Each group has a fragility of its own, and costs what its place in the network makes it cost, so that the best plan prunes
-some groups hard and others not at all.
+Each group has a fragility of its own, and costs what its place in the network makes it cost, so that the best plan
+prunes some groups hard and others not at all.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ def command(
     latency_model: Annotated[str | None, typer.Option(help="Name, module:Name or file.py:Name.")] = None,
     objective: Annotated[str | None, typer.Option(help="Reward.")] = None,
     agent: Annotated[str | None, typer.Option(help="Who proposes plans.")] = None,
+    granularity: Annotated[str | None, typer.Option(help="One sparsity a head: uniform; or a group: layer.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -66,7 +67,7 @@ def command(
         "conditions.budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone,
         "weights": weights, "codecs": tuple(codec) if codec else None, "conditions.device": device,
         "conditions.edge": edge, "conditions.channel": channel, "latency_model": latency_model,
-        "objective": objective, "search.agent": agent,
+        "objective": objective, "search.agent": agent, "search.granularity": granularity,
         "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
     }
     wanted = _scenario(scenario, resume, options, assignments(set_))
