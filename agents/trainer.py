@@ -13,9 +13,11 @@ import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.logger import Logger
+from torch.distributions import Distribution
 
 from autosplit.agents.policy import network_of, policy_arguments
 from autosplit.envs.core import CoInferenceCore
+from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.tree import STEPS
 from autosplit.envs.vector import VectorCoInference
 from autosplit.latency.base import Array
@@ -51,10 +53,13 @@ def isolated(seed: int) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python, and put them back afterwards.
 
     stable-baselines3 draws from them; what else runs in this process must neither disturb a training nor be
-    disturbed by it. One thread: the networks are so small that a second one costs more than it gives.
+    disturbed by it. One thread: the networks are so small that a second one costs more than it gives. And no checks
+    of distributions: they take a twelfth of a training, and drawing an action fails on a NaN anyway.
     """
     numpy_state, python_state, threads = np.random.get_state(), random.getstate(), torch.get_num_threads()
+    validate = Distribution._validate_args
     torch.set_num_threads(1)
+    Distribution.set_default_validate_args(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -63,6 +68,7 @@ def isolated(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
+            Distribution.set_default_validate_args(validate)
             np.random.set_state(numpy_state)
             random.setstate(python_state)
 
@@ -80,9 +86,10 @@ class PolicyTrainer:
         self.settings = settings
         self._env = VectorCoInference(core, np.zeros(core.allowed.shape), settings.episodes,
                                       first_share=settings.target_share)
+        self._adapter = StableBaselinesVecEnv(self._env)
         with isolated(seed):
             self._ppo = MaskablePPO(
-                "MlpPolicy", self._env, n_steps=STEPS,
+                "MlpPolicy", self._adapter, n_steps=STEPS,
                 batch_size=max(2, settings.episodes * STEPS // settings.minibatches), n_epochs=settings.epochs,
                 gamma=1.0, gae_lambda=1.0, ent_coef=settings.entropy, learning_rate=settings.learning_rate,
                 policy_kwargs=policy_arguments(settings.hidden, core), device="cpu")
@@ -105,9 +112,9 @@ class PolicyTrainer:
             seed: Seed of this training.
             target_share: Share of episodes under the first conditions; that of the settings when left out.
         """
-        self._env.core, self._env.rewards = core, rewards
+        self._env.use(core, rewards)
         self._env.first_share = self.settings.target_share if target_share is None else target_share
-        self._env.seed(seed)
+        self._adapter.seed(seed)
         with isolated(seed):
             self._ppo.learn(updates * self.settings.episodes * STEPS)
 

@@ -52,10 +52,8 @@ class Part:
 class Bench:
     """One split point: features of all parts, and training and measuring of one codec on them."""
 
-    def __init__(
-        self, prepared: Prepared, split: str, images: int, steps: int, codec_steps: int, targets: Sequence[int]
-    ) -> None:
-        self.prepared, self.split, self.targets = prepared, split, targets
+    def __init__(self, prepared: Prepared, split: str, images: int, steps: int, codec_steps: int) -> None:
+        self.prepared, self.split = prepared, split
         self.steps, self.codec_steps = steps, codec_steps
         self.head, self.tail = cut(prepared.backbone, prepared.supernet.points[split])
         channels, height, width = prepared.supernet.points[split].shape
@@ -78,30 +76,6 @@ class Bench:
         with torch.inference_mode():
             found = torch.cat([network(x.float()) for x in in_batches(features, 256)])
         return found.clone()
-
-    def settings(self, family: str) -> list[CodecSetting]:
-        """For each target the setting whose code, before entropy coding, comes nearest to it from below; none twice.
-
-        Where several do, that of the fewest bits; of the nested codec, whose grids differ most in worth, two grids near
-        a quarter of the feature's side, of which validation images choose.
-        """
-        space = self.prepared.scenario.space
-        codec = build_codec(family, self.shape, Offer(space.widths, space.bits), self.nonnegative)
-        sizes = {s: float(np.prod(codec.code_shape(s))) * (s.bits or 0) / 8 for s in codec.settings()}
-        found: list[CodecSetting] = []
-        for target in self.targets:
-            near = [s for s, size in sizes.items() if target / 1.5 <= size <= target * 1.01]
-            full = [s for s in near if sizes[s] > 0.95 * max(sizes[n] for n in near)]
-            if family == "nested":
-                quarter = max(1, self.shape[1] // 4)
-                full.sort(key=lambda s: (abs(np.log2((s.grid or 1) / quarter)), s.bits))
-                seen: dict[int | None, CodecSetting] = {}
-                for setting in full:
-                    seen.setdefault(setting.grid, setting)
-                found += list(seen.values())[:2]
-            else:
-                found += sorted(full, key=lambda s: (s.bits, s.width))[:1]
-        return list(dict.fromkeys(found))
 
     def run(self, family: str, setting: CodecSetting, seed: int) -> dict[str, object]:
         """Train one codec and measure it."""
@@ -158,6 +132,32 @@ class Bench:
                           f"{name}_bytes": float(np.concatenate(sizes).mean())}
         ratio = 4 * float(np.prod(self.shape)) / float(found["test_bytes"])  # type: ignore[arg-type]
         return {"split": self.split, "setting": setting.label, "ratio_to_feature": ratio, **found}
+
+
+def settings_for(prepared: Prepared, split: str, family: str, targets: Sequence[int]) -> list[CodecSetting]:
+    """For each target the setting whose code, before entropy coding, comes nearest to it from below; none twice.
+
+    Where several do, that of the fewest bits; of the nested codec, whose grids differ most in worth, two grids near
+    a quarter of the feature's side, of which validation images choose.
+    """
+    space = prepared.scenario.space
+    channels, height, width = prepared.supernet.points[split].shape
+    codec = build_codec(family, (channels, height, width), Offer(space.widths, space.bits), nonnegative=True)
+    sizes = {s: float(np.prod(codec.code_shape(s))) * (s.bits or 0) / 8 for s in codec.settings()}
+    found: list[CodecSetting] = []
+    for target in targets:
+        near = [s for s, size in sizes.items() if target / 1.5 <= size <= target * 1.01]
+        full = [s for s in near if sizes[s] > 0.95 * max(sizes[n] for n in near)]
+        if family == "nested":
+            quarter = max(1, height // 4)
+            full.sort(key=lambda s: (abs(np.log2((s.grid or 1) / quarter)), s.bits))
+            seen: dict[int | None, CodecSetting] = {}
+            for setting in full:
+                seen.setdefault(setting.grid, setting)
+            found += list(seen.values())[:2]
+        else:
+            found += sorted(full, key=lambda s: (s.bits, s.width))[:1]
+    return list(dict.fromkeys(found))
 
 
 class _Only(Codec):
@@ -228,20 +228,23 @@ def main() -> None:
     done = {(r["split"], r["family"], r["setting"], r["seed"]) for r in rows}
     whole = accuracy(prepared.backbone, prepared.data, prepared.data.test)
     for split in options.splits:
-        bench = Bench(prepared, split, options.images, options.steps, options.codec_steps, options.targets)
-        jobs = [(f, s) for f in options.families for s in bench.settings(f)]
+        jobs = [(f, s) for f in options.families for s in settings_for(prepared, split, f, options.targets)
+                if (split, f, s.label, options.seed) not in done]
+        if not jobs:
+            continue
+        bench = Bench(prepared, split, options.images, options.steps, options.codec_steps)
         with progress.phase(f"codecs at {split}", total=len(jobs)) as advance:
             for family, setting in jobs:
-                if (split, family, setting.label, options.seed) not in done:
-                    rows.append(bench.run(family, setting, options.seed))
-                    pd.DataFrame(rows).to_csv(options.out / "codecs.csv", index=False)
+                rows.append(bench.run(family, setting, options.seed))
+                pd.DataFrame(rows).to_csv(options.out / "codecs.csv", index=False)
                 advance(1, f"{family} {setting.label}")
     frame = pd.DataFrame(rows)
     summary = {"backbone_test_accuracy": whole, "steps": options.steps, "images": options.images,
                "loss_at_256x_points": at_256x(frame, whole), "nested_ahead": ahead(frame),
                "fewer_bytes_than_jpeg": fewer_bytes(frame)}
     write_json(options.out / "summary.json", summary)
-    draw(frame, whole, options.out / "codecs.png")
+    splits = [p.name for p in prepared.points if p.name in set(frame["split"])]
+    draw(frame, splits, whole, options.out / "codecs.png")
 
 
 def at_256x(frame: pd.DataFrame, whole: float) -> dict[str, dict[str, float]]:
@@ -294,14 +297,13 @@ def frontier(part: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["validation_accuracy"] > before]
 
 
-def draw(frame: pd.DataFrame, whole: float, path: Path) -> None:
+def draw(frame: pd.DataFrame, splits: Sequence[str], whole: float, path: Path) -> None:
     """A panel a split point: test accuracy against mean payload bytes; lines join what validation images choose."""
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    splits = [s for s in frame["split"].unique() if s != "input"]
     figure, panels = plt.subplots(1, len(splits), figsize=(4.6 * len(splits), 4.4), dpi=130, sharey=True,
                                   layout="constrained", squeeze=False)
     looks = {"nested": ("#1f77b4", "o-"), "aecnn": ("#d62728", "s-"), "bottlenet++": ("#2ca02c", "^-"),
@@ -310,6 +312,8 @@ def draw(frame: pd.DataFrame, whole: float, path: Path) -> None:
         for family, (colour, style) in looks.items():
             part = frame[(frame["family"] == family) & frame["split"].isin([split, "input"])]
             best = frontier(part)
+            if part.empty:
+                continue
             axes.plot(part["test_bytes"], 100 * part["test_accuracy"], style[0], color=colour, markersize=4, alpha=0.3)
             axes.plot(best["test_bytes"], 100 * best["test_accuracy"], style, color=colour, label=family, markersize=5)
         axes.axhline(100 * whole, color="#222222", linewidth=1, linestyle=(0, (4, 3)))

@@ -6,7 +6,8 @@ Importing this package registers them and loads nothing heavy:
     import autosplit.envs
     env = gymnasium.make("autosplit/CoInference-v0")
 
-or, without the second import, `gymnasium.make("autosplit.envs:autosplit/CoInference-v0")`.
+or, without the second import, `gymnasium.make("autosplit.envs:autosplit/CoInference-v0")`. `gymnasium.make_vec` takes
+the same arguments and makes the vectorised form.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LAYERWISE = "autosplit/CoInferenceLayerwise-v0"
 def register_envs() -> None:
     """Register the environments with Gymnasium; calling it again changes nothing."""
     if COINFERENCE not in registry:
-        register(COINFERENCE, entry_point="autosplit.envs.coinference:CoInferenceEnv")
+        register(COINFERENCE, entry_point="autosplit.envs.coinference:CoInferenceEnv",
+                 vector_entry_point="autosplit.envs.measuring:MeasuringVectorCoInference")
     if LAYERWISE not in registry:
         register(LAYERWISE, entry_point="autosplit.envs.layerwise:CoInferenceLayerwiseEnv")
 

@@ -9,14 +9,15 @@ import numpy as np
 from gymnasium import spaces
 
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray
+from autosplit.envs.streams import pick_conditions
+from autosplit.envs.task import CoInferenceTask
 from autosplit.envs.tree import STEPS, BoolArray, IntArray
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, load_objective, score
+from autosplit.objective import Objective, score
 from autosplit.plan import Outcome
-from autosplit.scenario import Scenario, load_scenario
+from autosplit.scenario import Scenario
 
 __all__ = ["CoInferenceEnv"]
 
@@ -36,11 +37,13 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
 
     **Reward.** 0 until the last step, then the objective's value of the plan, which is measured there and then.
 
-    **Episode.** Ends after three steps, never truncated. `info["outcome"]` of the last step is the `Outcome`;
-    `info["conditions"]` of the reset are the conditions.
+    **Episode.** Ends after three steps, never truncated. `info["outcome"]` of the last step is the `Outcome`, and
+    `info["plan"]` the number of its plan in `PlanSpace.plans()`; `info["conditions"]` of the reset are the conditions.
 
-    **Conditions.** The scenario's, or with a `sampler` one of a pool of `pool_size` drawn once with `pool_seed`; each
-    reset picks one by the environment's own generator. `reset(options={"conditions": i})` takes the i-th.
+    **Conditions.** The scenario's, or with a `sampler` one of a pool of `pool_size` drawn with `pool_seed`; each
+    reset picks one by one number from the environment's own generator, `np_random`. With `pool_episodes` the pool is
+    drawn anew whenever so many episodes have begun, counted from the last seed. `reset(options={"conditions": i})`
+    takes the i-th of the pool.
 
     Args:
         scenario: A scenario, the name of a packaged one, or the path of a YAML file.
@@ -50,6 +53,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         sampler: Where conditions come from; the scenario's conditions only, when left out.
         pool_size: Number of conditions drawn from the sampler.
         pool_seed: Seed of that draw.
+        pool_episodes: Episodes after which the pool is drawn anew; never when left out.
         render_mode: `ansi`, or nothing.
     """
 
@@ -65,17 +69,14 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         *,
         pool_size: int = 256,
         pool_seed: int = 0,
+        pool_episodes: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        self.task = CoInferenceTask.of(scenario, evaluator, latency_model, objective, sampler, pool_size=pool_size,
+                                       pool_seed=pool_seed, pool_episodes=pool_episodes)
+        self.core = self.task.core()
         self.render_mode = render_mode
-        self.evaluator = _live_evaluator(self.scenario) if evaluator is None else evaluator
-        self.latency_model = _latency_model(self.scenario) if latency_model is None else latency_model
-        chosen = self.scenario.objective if objective is None else objective
-        self.objective = load_objective(chosen) if isinstance(chosen, str) else chosen
-        pool = [self.scenario.conditions] if sampler is None else sampler.pool(pool_size, pool_seed)
-        space = self.evaluator.space
-        self.core = CoInferenceCore.build(space, self.evaluator.workloads(space.plans()), self.latency_model, pool)
+        self._episodes = 0  # begun since the last seed
         self.action_space = spaces.Discrete(self.core.tree.actions)
         self.observation_space = spaces.Box(0.0, 1.0, (self.core.observation_size,), np.float32)
         self._node = self._conditions = np.zeros(1, dtype=np.int64)
@@ -91,12 +92,17 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
             options: `{"conditions": i}` for the i-th of the pool instead of a draw.
         """
         super().reset(seed=seed)
-        drawn = draw_conditions(self.np_random, len(self.core.conditions))
+        self._episodes = 0 if seed is not None else self._episodes
+        if self.task.pool_episodes is not None:
+            self.core = self.task.core(self._episodes // self.task.pool_episodes)
+        self._episodes += 1
+        size = len(self.core.conditions)
+        self._node, self._conditions = _one(0), pick_conditions(np.array([self.np_random.random()]), size)
         if options and "conditions" in options:
-            drawn = range(len(self.core.conditions))[options["conditions"]]
-        self._node, self._conditions = _one(0), _one(drawn)
+            self._conditions = _one(range(size)[options["conditions"]])
         self._outcome = None
-        return self._observation(), {"conditions": self.core.conditions[drawn], "action_mask": self._info_mask()}
+        drawn = self.core.conditions[int(self._conditions[0])]
+        return self._observation(), {"conditions": drawn, "action_mask": self._info_mask()}
 
     def step(self, action: np.int64 | int) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Take the next decision; the third one measures the plan.
@@ -110,7 +116,8 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         if not self._done:
             return self._observation(), 0.0, False, False, {"action_mask": self._info_mask()}
         self._outcome = self._measure()
-        return self._observation(), self._outcome.reward, True, False, {"outcome": self._outcome}
+        info = {"outcome": self._outcome, "plan": int(self._node[0]) - self.core.tree.inner}
+        return self._observation(), self._outcome.reward, True, False, info
 
     def action_masks(self) -> BoolArray:
         """Actions that may be taken now, shape (A,); after the last step all, since none counts any more."""
@@ -147,31 +154,9 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
     def _measure(self) -> Outcome:
         plan = self.core.plans[int(self._node[0]) - self.core.tree.inner]
         conditions = self.core.conditions[int(self._conditions[0])]
-        return score(self.evaluator.measure([plan]), self.latency_model, self.objective, conditions)[0]
-
-
-def draw_conditions(rng: np.random.Generator, size: int, first_share: float = 0.0) -> int:
-    """Index into a pool of conditions: the first with probability `first_share`, else any, uniformly."""
-    drawn = rng.random()
-    if drawn < first_share or size == 1:
-        return 0
-    return min(int((drawn - first_share) / (1.0 - first_share) * size), size - 1)
+        task = self.task
+        return score(task.evaluator.measure([plan]), task.latency_model, task.objective, conditions)[0]
 
 
 def _one(value: int) -> IntArray:
     return np.array([value], dtype=np.int64)
-
-
-def _live_evaluator(scenario: Scenario) -> Evaluator:
-    """The live evaluator; imported here because it brings torch, data sets and training along."""
-    from autosplit.evaluation.live import LiveEvaluator
-
-    evaluator: Evaluator = LiveEvaluator.from_scenario(scenario)
-    return evaluator
-
-
-def _latency_model(scenario: Scenario) -> LatencyModel:
-    from autosplit.latency import load_latency_model
-
-    model: LatencyModel = load_latency_model(scenario.latency_model)
-    return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,8 +70,8 @@ class ConditionsSampler:
             "budget_ms": budget_ms,
         })
 
-    def pool(self, size: int, seed: int = 0) -> list[Conditions]:
-        """Draw `size` conditions from a generator of their own; equal seeds give equal pools."""
+    def pool(self, size: int, seed: int | Sequence[int] = 0) -> list[Conditions]:
+        """Draw `size` conditions from a generator of their own; equal seeds (or lists of seeds) give equal pools."""
         rng = np.random.default_rng(seed)
         return [self.sample(rng) for _ in range(size)]
 

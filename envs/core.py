@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import BoolArray, DecisionTree, IntArray
@@ -112,6 +115,22 @@ class CoInferenceCore:
             array[numbers] = getattr(new, name)
         return self._with(LatencyBreakdown(**arrays))
 
+    @classmethod
+    def joined(cls, cores: Sequence[CoInferenceCore]) -> CoInferenceCore:
+        """The same plans under the pools of several cores side by side, in the order of the cores."""
+        if len(cores) == 1:
+            return cores[0]
+        arrays = {f.name: np.concatenate([getattr(c.breakdown, f.name) for c in cores], axis=1)
+                  for f in fields(LatencyBreakdown)}
+        return replace(
+            cores[0],
+            conditions=tuple(c for core in cores for c in core.conditions),
+            breakdown=LatencyBreakdown(**arrays),
+            allowed=np.concatenate([c.allowed for c in cores], axis=1),
+            masks=np.concatenate([c.masks for c in cores]),
+            condition_observations=np.concatenate([c.condition_observations for c in cores]),
+        )
+
     def _with(self, breakdown: LatencyBreakdown) -> CoInferenceCore:
         allowed = allowed_plans(breakdown, _budgets(self.conditions))
         return replace(self, breakdown=breakdown, allowed=allowed, masks=_masks(self.tree, allowed))
@@ -124,12 +143,13 @@ class CoInferenceCore:
     def observe(self, nodes: IntArray, conditions: IntArray) -> FloatArray:
         """Observations of n episodes, shape (n, observation_size), in [0, 1]."""
         result: FloatArray = np.concatenate(
-            (self.node_observations[nodes], self.condition_observations[conditions]), axis=1)
+            (self.node_observations.take(nodes, axis=0), self.condition_observations.take(conditions, axis=0)), axis=1)
         return result
 
     def action_masks(self, nodes: IntArray, conditions: IntArray) -> BoolArray:
         """Actions that n running episodes may take, shape (n, A)."""
-        result: BoolArray = self.masks[conditions, nodes]
+        rows = self.masks.reshape(-1, self.tree.actions)
+        result: BoolArray = rows.take(conditions * self.tree.inner + nodes, axis=0)
         return result
 
     def advance(self, nodes: IntArray, conditions: IntArray, actions: IntArray) -> IntArray:
@@ -137,14 +157,21 @@ class CoInferenceCore:
 
         AMC bounds its actions in the same way; so algorithms without masking stay within the budget as well.
         """
-        legal = self.masks[conditions, nodes, actions]
-        if not legal.all():
-            wrong = np.flatnonzero(~legal)
-            distance = np.abs(np.arange(self.tree.actions)[None, :] - actions[wrong, None])
-            masked = np.where(self.masks[conditions[wrong], nodes[wrong]], distance, 2 * self.tree.actions)
-            actions = actions.copy()
-            actions[wrong] = masked.argmin(axis=1)
-        result: IntArray = self.tree.child[nodes, actions]
+        result: IntArray = self.tree.child[nodes, self._nearest[conditions, nodes, actions]]
+        return result
+
+    @cached_property
+    def _nearest(self) -> NDArray[np.signedinteger[Any]]:
+        """The action inside the mask that is nearest to each action, the lower of two, shape (C, N, A).
+
+        Computed once it is needed: who only rolls policies out never does.
+        """
+        number = self.tree.actions
+        actions = np.arange(number, dtype=np.min_scalar_type(-4 * number))
+        below = np.maximum.accumulate(np.where(self.masks, actions, -number), axis=-1)
+        above = np.minimum.accumulate(np.where(self.masks, actions, 2 * number)[..., ::-1], axis=-1)[..., ::-1]
+        nearest = np.where(actions - below <= above - actions, below, above)
+        result: NDArray[np.signedinteger[Any]] = np.clip(nearest, 0, number - 1)  # for nodes without any
         return result
 
     def rewards(self, objective: Objective, accuracy: Array) -> Array:
@@ -159,5 +186,5 @@ def _budgets(conditions: Sequence[Conditions]) -> Array:
 def _masks(tree: DecisionTree, allowed: BoolArray) -> BoolArray:
     """Actions that lead to an allowed plan, shape (C, N, A)."""
     reachable = tree.reachable(allowed).T
-    result: BoolArray = reachable[:, tree.child] & tree.exists
+    result: BoolArray = np.ascontiguousarray(reachable[:, tree.child] & tree.exists)  # rows of masks lie together
     return result

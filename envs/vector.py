@@ -1,132 +1,214 @@
-"""The environment as a stable-baselines3 `VecEnv`: hundreds of episodes a step, rewards from an array."""
+"""The environment for many episodes at once, as a Gymnasium `VectorEnv`: a step is a few lookups in numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.utils import seeding
-from stable_baselines3.common.vec_env import VecEnv
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
-from autosplit.envs.coinference import draw_conditions
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray
+from autosplit.envs.streams import Selection, UniformStreams, pick_conditions
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.base import Array
 
 __all__ = ["VectorCoInference"]
 
-_Indices = int | Iterable[int] | None
+_ALL = slice(None)
 
 
-class VectorCoInference(VecEnv):
-    """`num_envs` copies of `CoInferenceEnv` over accuracies that are known or estimated beforehand.
+class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
+    """n copies of `CoInferenceEnv` over rewards that are known or estimated beforehand.
 
-    Step for step equal to `CoInferenceEnv` copies over the same pool of conditions, copy i seeded with seed + i. All
-    copies are at the same step, since every episode takes three. The last step's info holds `plan`, the index of the
-    plan, instead of an outcome.
+    Step for step equal to n single environments over the same pool of conditions, copy i seeded with seed + i: the
+    i-th copy draws what the i-th single environment draws from its `np_random`.
+
+    **Autoreset.** In the same step: a copy whose episode ends returns the first observation of its next episode.
+    Hence no step is wasted, of three.
+
+    **Infos** are arrays over the copies, each with a mask of the copies that it concerns (`_plan` for `plan`):
+    `action_mask`, int8, shape (n, A); `conditions`, the `Conditions` of the episodes that begin; of those that end
+    `final_obs`, shape (n, observation size), and `final_info["plan"]`, the number of the plan in `PlanSpace.plans()`.
 
     Args:
-        core: Plans and conditions.
+        core: Plans and C conditions.
         rewards: Reward of every plan under every conditions, shape (P, C): `core.rewards(objective, accuracy)`, the
             accuracies measured, or estimated by a surrogate.
-        num_envs: Number of episodes at once.
+        num_envs: Number n of episodes at once.
         first_share: Share of episodes under the pool's first conditions (those of the scenario); the rest draws
             uniformly from the whole pool.
+
+    Raises:
+        ValueError: The rewards do not fit plans and conditions, or there is no copy.
     """
 
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
     def __init__(self, core: CoInferenceCore, rewards: Array, num_envs: int, *, first_share: float = 0.0) -> None:
-        self.core = core
-        self.rewards = rewards
+        if num_envs < 1:
+            raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
+        self.num_envs = num_envs
+        self._sizes = core.observation_size, core.tree.actions
         self.first_share = first_share
-        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self.single_observation_space = spaces.Box(0.0, 1.0, (core.observation_size,), np.float32)
+        self.single_action_space = spaces.Discrete(core.tree.actions)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.use(core, rewards)
+        self._streams = UniformStreams(num_envs)
         self._nodes: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._conditions: IntArray = np.zeros(num_envs, dtype=np.int64)
-        self._actions: IntArray = np.zeros(num_envs, dtype=np.int64)
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (core.observation_size,), np.float32),
-                         spaces.Discrete(core.tree.actions))
+        self._episodes: IntArray = np.zeros(num_envs, dtype=np.int64)  # that a copy began since its last seed
 
     @property
-    def rewards(self) -> Array:
-        """Reward of every plan under every conditions, shape (P, C); may be replaced between episodes."""
-        return self._rewards
+    def core(self) -> CoInferenceCore:
+        """Plans and conditions."""
+        return self._core
 
-    @rewards.setter
-    def rewards(self, rewards: Array) -> None:
-        if rewards.shape != self.core.allowed.shape:
-            raise ValueError(f"rewards have shape {rewards.shape}, plans x conditions are {self.core.allowed.shape}")
-        self._rewards = rewards
+    def use(self, core: CoInferenceCore, rewards: Array) -> None:
+        """Go on with other conditions or rewards, from the next `reset` on, which has to follow.
 
-    def reset(self) -> FloatArray:
-        """Begin an episode in every copy."""
-        for i, seed in enumerate(self._seeds):
-            if seed is not None:
-                self._rngs[i], _ = seeding.np_random(seed)
-        self._reset_seeds()
-        self._reset_options()
-        self._begin()
-        return self.core.observe(self._nodes, self._conditions)
+        Args:
+            core: Plans and conditions; the same number of actions and size of observations as before.
+            rewards: Reward of every plan under every conditions, shape (P, C).
 
-    def step_async(self, actions: IntArray) -> None:
-        """Take one action a copy, shape (num_envs,)."""
-        self._actions = np.asarray(actions, dtype=np.int64).reshape(self.num_envs)
+        Raises:
+            ValueError: Sizes do not fit.
+        """
+        if rewards.shape != core.allowed.shape:
+            raise ValueError(f"rewards have shape {rewards.shape}, plans x conditions are {core.allowed.shape}")
+        sizes = core.observation_size, core.tree.actions
+        if sizes != self._sizes:
+            raise ValueError(f"observation size and actions are {sizes}, not {self._sizes} as before")
+        self._set(core, rewards)
+        self._running = False
 
-    def step_wait(self) -> tuple[FloatArray, FloatArray, BoolArray, list[dict[str, Any]]]:
-        """Observations, rewards, dones and infos; finished copies have begun their next episode."""
-        self._nodes = self.core.advance(self._nodes, self._conditions, self._actions)
-        rewards = np.zeros(self.num_envs, dtype=np.float32)
-        dones: BoolArray = self._nodes >= self.core.tree.inner
-        if not dones[0]:
-            infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-            return self.core.observe(self._nodes, self._conditions), rewards, dones, infos
-        plans = self._nodes - self.core.tree.inner
-        rewards[:] = self._rewards[plans, self._conditions]
-        last = self.core.observe(self._nodes, self._conditions)
-        infos = [{"plan": p, "terminal_observation": o, "TimeLimit.truncated": False}
-                 for p, o in zip(plans.tolist(), last, strict=True)]
-        self._begin()
-        return self.core.observe(self._nodes, self._conditions), rewards, dones, infos
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Begin an episode in every copy, or in some.
+
+        Args:
+            seed: Seed of the first copy, the others counting up; or one seed a copy (`None` = go on as it is).
+            options: `reset_mask`, shape (n,), for the copies that begin anew while the others keep their episodes;
+                `conditions`, an index into the pool for all copies, or one a copy, instead of a draw.
+
+        Returns:
+            Observations of all copies, infos of those that begin.
+
+        Raises:
+            ValueError: Seeds or options have another shape.
+            IndexError: The pool has no such conditions.
+            ResetNeeded: Some copies never began an episode.
+        """
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        options = options or {}
+        which, begun = self._chosen(options.get("reset_mask"))
+        if seed is not None:
+            seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+            if len(seeds) != self.num_envs:
+                raise ValueError(f"{len(seeds)} seeds do not fit {self.num_envs} copies")
+            numbers = np.arange(self.num_envs)[which]
+            self._episodes[self._streams.seed(which, [seeds[i] for i in numbers])] = 0
+        self._begin(which, options.get("conditions"))
+        self._running = True
+        return self._observations(), self._infos(which, begun, begun)
+
+    def step(self, actions: IntArray) -> tuple[FloatArray, Array, BoolArray, BoolArray, dict[str, Any]]:
+        """Take the next decision of every copy.
+
+        Args:
+            actions: Shape (n,). An action outside the mask counts as the nearest one inside it.
+
+        Returns:
+            Observations (n, observation size), rewards (n,), whether an episode ended (n,), whether it was cut short
+            (n,; never), and infos.
+
+        Raises:
+            ResetNeeded: `reset` was not called yet.
+        """
+        if not self._running:
+            raise ResetNeeded("call reset() before the first step()")
+        actions = np.asarray(actions, dtype=np.int64).reshape(self.num_envs)
+        self._nodes = self._core.advance(self._nodes, self._conditions, actions)
+        inner = self._core.tree.inner
+        over: BoolArray = self._nodes >= inner
+        rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        if not over.any():
+            return self._observations(), rewards, over, truncated, self._infos(_ALL, over, everyone)
+        which: Selection = _ALL if over.all() else np.flatnonzero(over)
+        plans = self._nodes[which] - inner
+        rewards[which] = self._rewards_of(plans, self._conditions[which])
+        final = self._final(which, over, plans)
+        self._begin(which)
+        return self._observations(), rewards, over, truncated, {**final, **self._infos(which, over.copy(), everyone)}
 
     def action_masks(self) -> BoolArray:
-        """Actions that each copy may take, shape (num_envs, A)."""
-        return self.core.action_masks(self._nodes, self._conditions)
+        """Actions that each copy may take, shape (n, A)."""
+        return self._core.action_masks(self._nodes, self._conditions)
 
-    def close(self) -> None:
-        """Nothing to release."""
+    def _set(self, core: CoInferenceCore, rewards: Array) -> None:
+        self._core, self._rewards = core, rewards
+        self._objects = np.empty(len(core.conditions), dtype=object)
+        self._objects[:] = core.conditions
 
-    def get_attr(self, attr_name: str, indices: _Indices = None) -> list[Any]:
-        """An attribute of every copy: the copies share this object's."""
-        known = {"render_mode": None}
-        value = known[attr_name] if attr_name in known else getattr(self, attr_name)
-        return [value for _ in self._get_indices(indices)]
+    def _rewards_of(self, plans: IntArray, conditions: IntArray) -> Array:
+        """Rewards of k finished episodes; plans and conditions by number, shape (k,)."""
+        rewards: Array = self._rewards[plans, conditions]
+        return rewards
 
-    def set_attr(self, attr_name: str, value: Any, indices: _Indices = None) -> None:
-        """Not supported: the copies share their state.
+    def _pools(self, which: Selection) -> tuple[int | IntArray, int]:  # noqa: ARG002 - for those who override it
+        """Where the pools of copies that begin an episode start among the conditions, and how large a pool is."""
+        return 0, len(self._core.conditions)
 
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError(f"copies of {type(self).__name__} have no attribute of their own to set")
+    def _begin(self, which: Selection, chosen: Any = None) -> None:
+        drawn = self._streams.draw(which)  # also where conditions are chosen, as in the single environment
+        start, size = self._pools(which)
+        self._episodes[which] += 1
+        if chosen is None:
+            index = pick_conditions(drawn, size, self.first_share)
+        else:
+            index = np.arange(size)[np.broadcast_to(chosen, self.num_envs)[which]]
+        self._conditions[which] = start + index
+        self._nodes[which] = 0
 
-    def env_method(self, method_name: str, *method_args: Any, indices: _Indices = None, **method_kwargs: Any
-                   ) -> list[Any]:
-        """Call a method of every copy; `action_masks` is the one there is.
+    def _chosen(self, mask: Any) -> tuple[Selection, BoolArray]:
+        """The copies that a `reset_mask` means, by number and as a mask."""
+        if mask is None:
+            return _ALL, np.ones(self.num_envs, dtype=np.bool_)
+        begun: BoolArray = np.array(mask)
+        if begun.shape != (self.num_envs,) or begun.dtype != np.bool_ or not begun.any():
+            raise ValueError(f"reset_mask must hold {self.num_envs} booleans, one of them true")
+        if not self._running:
+            raise ResetNeeded("call reset() without reset_mask before the first reset() with one")
+        return np.flatnonzero(begun), begun
 
-        Raises:
-            AttributeError: There is no such method.
-        """
-        if method_name != "action_masks" or method_args or method_kwargs:
-            raise AttributeError(f"copies of {type(self).__name__} have no method {method_name!r}")
-        return list(self.action_masks()[list(self._get_indices(indices))])
+    def _observations(self) -> FloatArray:
+        return self._core.observe(self._nodes, self._conditions)
 
-    def env_is_wrapped(self, wrapper_class: type[Any], indices: _Indices = None) -> list[bool]:  # noqa: ARG002
-        """No copy is wrapped."""
-        return [False for _ in self._get_indices(indices)]
+    def _infos(self, which: Selection, begun: BoolArray, masked: BoolArray) -> dict[str, Any]:
+        """Action masks of some copies, and conditions of those that began an episode."""
+        mask = self.action_masks().view(np.int8)  # what `Discrete.sample(mask)` takes
+        if not masked.all():
+            mask[~masked] = 0
+        infos: dict[str, Any] = {"action_mask": mask, "_action_mask": masked}
+        if begun.any():
+            infos["conditions"] = np.full(self.num_envs, None, dtype=object)
+            infos["conditions"][which] = self._objects[self._conditions[which]]
+            infos["_conditions"] = begun.copy()
+        return infos
 
-    def _begin(self) -> None:
-        size = len(self.core.conditions)
-        self._nodes = np.zeros(self.num_envs, dtype=np.int64)
-        self._conditions = np.array([draw_conditions(rng, size, self.first_share) for rng in self._rngs],
-                                    dtype=np.int64)
+    def _final(self, which: Selection, over: BoolArray, plans: IntArray) -> dict[str, Any]:
+        """Infos of the episodes that end, before the copies begin their next ones."""
+        observations = np.zeros((self.num_envs, self._core.observation_size), dtype=np.float32)
+        observations[which] = self._core.observe(self._nodes[which], self._conditions[which])
+        numbers = np.zeros(self.num_envs, dtype=np.int64)
+        numbers[which] = plans
+        return {"final_obs": observations, "_final_obs": over.copy(), "_final_info": over.copy(),
+                "final_info": {"plan": numbers, "_plan": over.copy()}}

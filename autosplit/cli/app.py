@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli import compare, list_, replay, search, show
+from autosplit.cli import bench, compare, list_, replay, search, show
 from autosplit.cli.common import State
 
 __all__ = ["app", "main"]
@@ -45,6 +45,7 @@ app.command(name="compare")(compare.command)
 app.command(name="replay")(replay.command)
 app.command(name="list")(list_.command)
 app.command(name="show")(show.command)
+app.add_typer(bench.app)
 
 
 def main() -> None:

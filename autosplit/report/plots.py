@@ -317,5 +317,5 @@ def _draw_footnote(figure: Figure, outcomes: Sequence[Outcome], rows: Sequence[C
     if rows:
         text += f" {'Star and red marks' if any(r.chosen for r in rows) else 'Red marks'}: test images."
     if hidden:
-        text += f" {hidden} plans lie outside this view."
+        text += f" {hidden} dot{' lies' if hidden == 1 else 's lie'} outside this view."
     figure.text(_LEFT, 0.022, text, fontsize=8.5, color=SOFT)

@@ -85,6 +85,8 @@ def test_training_leaves_the_global_generators_alone():
     search(agent_on(SMALL, 60, settings=QUICK), SMALL, 16)
     assert torch.equal(torch.rand(2), expected[0])
     np.testing.assert_array_equal(np.random.rand(2), expected[1])
+    with pytest.raises(ValueError, match="constraint"):  # distributions check their arguments as before
+        torch.distributions.Categorical(probs=torch.tensor([-1.0, 2.0]))
 
 
 def test_training_leaves_no_files(tmp_path, monkeypatch):

@@ -10,8 +10,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import autosplit.envs
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.envs.vector import VectorCoInference
-from autosplit.objective import load_objective
+from autosplit.errors import ConfigError
 from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
 
 TABLE = small_table()
@@ -30,6 +29,39 @@ def test_checkers_are_silent(check, sampler):
         warnings.simplefilter("error")
         check(make(sampler=sampler).unwrapped)
         check(make(sampler=sampler, render_mode="ansi").unwrapped)
+
+
+def test_checkers_are_silent_where_the_pool_changes():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(make(pool_episodes=1).unwrapped)
+        check_env_sb3(make(pool_episodes=1).unwrapped)
+
+
+def test_pools_follow_one_another_and_begin_anew_with_the_seed():
+    env = make(pool_episodes=2, pool_size=3).unwrapped
+    sampler = env.task.sampler
+
+    def pools():
+        first = {"seed": 5}
+        found = []
+        for _ in range(5):
+            env.reset(**first)
+            found.append(list(env.core.conditions))
+            first = {}
+        return found
+
+    once = pools()
+    assert once == pools()
+    assert once[0] == once[1] == sampler.pool(3, 0)
+    assert once[2] == once[3] == sampler.pool(3, [0, 1])
+    assert once[4] == sampler.pool(3, [0, 2])
+
+
+@pytest.mark.parametrize("options", [{"pool_size": 0}, {"pool_episodes": 0}, {"pool_episodes": 1, "sampler": None}])
+def test_pools_that_make_no_sense_are_refused(options):
+    with pytest.raises(ConfigError, match="pool"):
+        make(**options)
 
 
 def test_registered_under_its_module_too():
@@ -101,54 +133,3 @@ def test_render_shows_choices_then_the_outcome():
     env.step(1)
     assert "accuracy" in env.render()
     assert "of 100 ms" in env.render()
-
-
-def single_envs(count, seed):
-    envs = [make().unwrapped for _ in range(count)]
-    return envs, np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
-
-
-def test_vector_equals_single_step_for_step():
-    envs, observations = single_envs(6, seed=11)
-    core, objective = envs[0].core, load_objective("in-time-accuracy")
-    accuracy = np.array([m.accuracy for m in TABLE.measurements])
-    vector = VectorCoInference(core, core.rewards(objective, accuracy), 6)
-    vector.seed(11)
-    np.testing.assert_array_equal(vector.reset(), observations)
-    rng = np.random.default_rng(2)
-    for _ in range(30):
-        np.testing.assert_array_equal(np.stack(vector.env_method("action_masks")),
-                                      np.stack([env.action_masks() for env in envs]))
-        actions = rng.integers(core.tree.actions, size=6)
-        observed, rewards, dones, infos = vector.step(actions)
-        for i, env in enumerate(envs):
-            o, r, terminated, _, info = env.step(actions[i])
-            assert rewards[i] == np.float32(r)
-            assert dones[i] == terminated
-            if terminated:
-                np.testing.assert_array_equal(infos[i]["terminal_observation"], o)
-                assert core.plans[infos[i]["plan"]] == info["outcome"].plan
-                o = env.reset()[0]
-            np.testing.assert_array_equal(observed[i], o)
-
-
-def test_vector_interface():
-    core = make().unwrapped.core
-    vector = VectorCoInference(core, np.zeros(core.allowed.shape), 4, first_share=0.5)
-    assert vector.has_attr("action_masks")
-    assert not vector.has_attr("nothing")
-    assert vector.env_is_wrapped(gymnasium.Wrapper) == [False] * 4
-    with pytest.raises(AttributeError, match="no method"):
-        vector.env_method("reset")
-    with pytest.raises(NotImplementedError):
-        vector.set_attr("x", 1)
-    with pytest.raises(ValueError, match="rewards have shape"):
-        vector.rewards = np.zeros((1, 1))
-
-
-def test_share_of_the_first_conditions():
-    core = make().unwrapped.core
-    vector = VectorCoInference(core, np.zeros(core.allowed.shape), 4000, first_share=0.5)
-    vector.seed(0)
-    first = np.all(vector.reset() == core.observe(np.zeros(1, int), np.zeros(1, int)), axis=1).mean()
-    assert 0.5 < first < 0.56

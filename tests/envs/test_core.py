@@ -150,6 +150,15 @@ def test_under_equals_built_anew():
     assert moved.conditions == anew.conditions
 
 
+def test_joined_equals_built_over_both_pools():
+    pools = [ConditionsSampler(make_conditions()).pool(size, seed=size) for size in (4, 3)]
+    joined, anew = CoInferenceCore.joined([core_of(pool) for pool in pools]), core_of(pools[0] + pools[1])
+    for name in ("allowed", "masks", "node_observations", "condition_observations"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(anew, name))
+    np.testing.assert_array_equal(joined.breakdown.in_time, anew.breakdown.in_time)
+    assert joined.conditions == anew.conditions
+
+
 def test_sampler_is_deterministic_and_stays_in_range():
     base = make_conditions(80)
     sampler = ConditionsSampler(base, device=2, budget_ms=(10, 20))

@@ -1,0 +1,86 @@
+"""Random numbers for many copies of an environment, each from a stream of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium.utils import seeding
+
+from autosplit.envs.tree import IntArray
+from autosplit.latency.base import Array
+
+__all__ = ["Selection", "UniformStreams", "pick_conditions"]
+
+Selection = slice | IntArray
+"""Some of n copies: their numbers, or `slice(None)` for all of them."""
+
+_BLOCK = 64
+"""Numbers drawn ahead for a copy; drawing a block at a time is what makes the streams cheap."""
+
+
+class UniformStreams:
+    """Uniform numbers in [0, 1), one stream a copy.
+
+    A stream seeded with s gives what `gymnasium.utils.seeding.np_random(s)` gives to `random()` call after call, that
+    is, what the single environment gets from its own `np_random`. Streams that were never seeded are unpredictable.
+
+    Args:
+        count: Number n of streams.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._rngs: list[np.random.Generator | None] = [None] * count
+        self._rows = np.arange(count)
+        self._blocks = np.empty((count, _BLOCK))
+        self._next: IntArray = np.full(count, _BLOCK, dtype=np.int64)
+
+    def seed(self, which: Selection, seeds: Sequence[int | None]) -> IntArray:
+        """Begin some streams anew.
+
+        Args:
+            which: The streams.
+            seeds: One a stream of `which`; a stream with `None` goes on as it is.
+
+        Returns:
+            Numbers of the streams that begin anew.
+        """
+        given = [(int(i), s) for i, s in zip(self._rows[which], seeds, strict=True) if s is not None]
+        for i, s in given:
+            self._rngs[i], _ = seeding.np_random(int(s))
+        anew = np.array([i for i, _ in given], dtype=np.int64)
+        self._next[anew] = _BLOCK
+        return anew
+
+    def draw(self, which: Selection) -> Array:
+        """The next number of some streams, one each."""
+        rows = self._rows[which]
+        for i in rows[self._next[which] == _BLOCK]:
+            self._refill(int(i))
+        drawn: Array = self._blocks[rows, self._next[which]]
+        self._next[which] += 1
+        return drawn
+
+    def _refill(self, i: int) -> None:
+        rng = self._rngs[i]
+        if rng is None:
+            self._rngs[i] = rng = np.random.default_rng()
+        rng.random(out=self._blocks[i])
+        self._next[i] = 0
+
+
+def pick_conditions(drawn: Array, size: int, first_share: float = 0.0) -> IntArray:
+    """Indices into a pool of conditions.
+
+    Args:
+        drawn: Uniform numbers in [0, 1), shape (n,).
+        size: Number of conditions in the pool.
+        first_share: Probability of the first; with the rest, any is drawn, the first included.
+
+    Returns:
+        Shape (n,).
+    """
+    if size == 1 or first_share >= 1.0:
+        return np.zeros(len(drawn), dtype=np.int64)
+    index = ((drawn - first_share) / (1.0 - first_share) * size).astype(np.int64)
+    return np.where(drawn < first_share, 0, np.minimum(index, size - 1))

@@ -1,0 +1,167 @@
+"""`autosplit bench table`, and the tables it writes."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from autosplit.benching.table import load_table
+from autosplit.errors import AutosplitError
+from autosplit.evaluation.store import StoredEvaluator
+from tests.runs import failure, invoke, talk
+
+
+@pytest.fixture(scope="module")
+def made(world, tmp_path_factory):
+    """A table of the tiny world, measured with the networks that its finished search left in the cache."""
+    path = tmp_path_factory.mktemp("tables") / "tiny.csv.gz"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
+        return path, invoke("bench", "table", "--scenario", world.root / "tiny.yaml", "--out", path)
+
+
+def test_the_table_holds_the_whole_space(made, world, monkeypatch):
+    path, shown = made
+    assert shown.exit_code == 0, shown.stderr
+    assert talk(shown) == []
+    table = load_table(path)
+    space = table.evaluator.space
+    assert len(space) == table.record.plans == len(table.evaluator.measurements)
+    assert shown.stdout.startswith(f"{len(space)} plans in {path}")
+    assert table.record.scenario.fingerprint == world.scenario().fingerprint
+    assert table.record.provenance.supernet_key
+    assert {m.fidelity for m in table.evaluator.measurements} == {"F1"}
+
+
+def test_a_search_and_a_table_measure_alike(made, world):
+    from autosplit.ledger import Ledger
+
+    rows = {m.plan: m for m in load_table(made[0]).evaluator.measurements}
+    for measured in Ledger.read(world.run).measurements("F1"):
+        row = rows[measured.plan]
+        assert (row.accuracy, row.workload) == (measured.accuracy, measured.workload)
+
+
+def test_a_table_that_was_stopped_is_gone_on_with(made, world, monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
+    taken = []
+    monkeypatch.setattr(StoredEvaluator, "_append", lambda self, m: taken.append(m))
+    path = tmp_path / "tiny.csv.gz"  # gzip holds the name
+    again = invoke("bench", "table", "--scenario", world.root / "tiny.yaml", "--out", path, "--json")
+    assert again.exit_code == 0, again.stderr
+    assert taken == []  # all were in the cache
+    assert path.read_bytes() == made[0].read_bytes()
+    assert json.loads(again.stdout)["sha256"] == load_table(made[0]).record.sha256
+
+
+def test_tables_have_a_suffix_and_a_writable_folder(tmp_path):
+    assert "NAME.csv" in failure("bench", "table", "--out", tmp_path / "table.txt")
+    (tmp_path / "file").write_text("")
+    assert "choose a folder" in failure("bench", "table", "--out", tmp_path / "file" / "t.csv")
+
+
+@pytest.mark.parametrize("harm", ["absent", "damaged", "schema", "other table"])
+def test_a_record_that_does_not_fit_is_refused(made, tmp_path, harm):
+    path, record = tmp_path / "tiny.csv.gz", tmp_path / "tiny.json"
+    path.write_bytes(made[0].read_bytes())
+    text = (made[0].parent / "tiny.json").read_text()
+    if harm == "damaged":
+        record.write_text(text[:200])
+    elif harm == "schema":
+        record.write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
+    elif harm == "other table":
+        record.write_text(text.replace(load_table(made[0]).record.sha256, "0" * 64))
+    with pytest.raises(AutosplitError) as raised:
+        load_table(path)
+    assert str(path) in str(raised.value)
+    assert {"absent": "cannot read", "damaged": "not one of this version", "schema": "schema 99",
+            "other table": "SHA-256 differs"}[harm] in str(raised.value)
+
+
+# --- bench search ---------------------------------------------------------------------------------------------------
+
+
+def grid(made, out, *more):
+    return invoke("bench", "search", made[0], "--out", out, "--agent", "random", "--agent", "exhaustive", "--scenarios",
+                  2, "--seeds", 2, "--evaluations", 8, *more)
+
+
+@pytest.fixture(scope="module")
+def searched(made, tmp_path_factory):
+    out = tmp_path_factory.mktemp("searches")
+    return out, grid(made, out)
+
+
+def test_every_method_scenario_and_seed_is_searched(searched):
+    out, shown = searched
+    assert shown.exit_code == 0, shown.stderr
+    runs = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+    assert len(runs) == 2 * 2 * 2
+    for run in runs:
+        assert len(run["regret"]) == 8
+        assert all(0 <= b <= a <= 1 for a, b in pairwise(run["regret"]))
+    assert "### tiny" in shown.stdout
+    assert (out / "summary.md").read_text() == shown.stdout
+    for name in ("summary.csv", "scenarios.csv", "regret.png", "regret.svg"):
+        assert (out / name).stat().st_size > 0
+
+
+def test_regret_is_against_the_enumerated_optimum(made, searched):
+    from autosplit.agents.base import SearchProblem
+    from autosplit.benching.runs import Grid, settings_of
+    from autosplit.latency import load_latency_model
+    from autosplit.objective import load_objective, score
+
+    table = load_table(made[0]).evaluator
+    setting = settings_of(Grid((made[0],), ("random",), 2, 0, 2, 8))["tiny", 0]
+    model, objective = load_latency_model("analytic"), load_objective("in-time-accuracy")
+    outcomes = score(table.measurements, model, objective, setting.conditions)
+    assert setting.optimum == pytest.approx(max(o.reward for o in outcomes if o.feasible))
+    exhaustive = SearchProblem.of(table, model, objective, setting.conditions)
+    first = [o for o, wanted in zip(outcomes, exhaustive.candidates, strict=True) if wanted][:8]
+    expected = 1 - max(o.reward for o in first) / setting.optimum
+    runs = [json.loads(line) for line in (searched[0] / "runs.jsonl").read_text().splitlines()]
+    found = [r["regret"][-1] for r in runs if (r["method"], r["scenario"]) == ("exhaustive", 0)]
+    assert found == pytest.approx([expected, expected], abs=1e-6)
+
+
+def test_searches_that_are_done_are_not_done_again(made, searched, tmp_path):
+    lines = (searched[0] / "runs.jsonl").read_text().splitlines()
+    (tmp_path / "grid.json").write_text((searched[0] / "grid.json").read_text())
+    (tmp_path / "runs.jsonl").write_text("\n".join([*lines[:5], lines[5][:20]]) + "\n")
+    assert grid(made, tmp_path).exit_code == 0
+    again = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert again[:5] == lines[:5]
+    assert len(again) == 9  # the damaged line is made good
+
+    def curves(text):
+        rows = [json.loads(line) for line in text if line.endswith("}")]
+        return {(r["scenario"], r["method"], r["seed"]): r["regret"] for r in rows}
+
+    assert curves(again) == curves(lines)
+
+
+def test_processes_give_the_same_searches(made, searched, tmp_path):
+    assert grid(made, tmp_path, "--jobs", 2).exit_code == 0
+    def curves(folder):
+        rows = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+        return {(r["scenario"], r["method"], r["seed"]): r["regret"] for r in rows}
+
+    assert curves(tmp_path) == curves(searched[0])
+
+
+def test_a_folder_of_another_grid_is_refused(made, searched):
+    refused = failure("bench", "search", made[0], "--out", searched[0], "--agent", "random", "--scenarios", 3,
+                      "--evaluations", 8)
+    assert "another grid" in refused
+
+
+def test_a_table_too_small_for_the_measurements_is_refused(made, tmp_path):
+    assert "fewer --evaluations" in failure("bench", "search", made[0], "--out", tmp_path, "--agent", "random")
+
+
+def test_unknown_agents_are_refused_before_anything_is_searched(made, tmp_path):
+    assert "unknown agent 'ranbom'" in failure("bench", "search", made[0], "--out", tmp_path, "--agent", "ranbom")
+    assert not list(tmp_path.iterdir())
