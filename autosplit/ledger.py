@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from autosplit.errors import AutosplitError, ConfigError, PluginError, ResumeError
 from autosplit.plan import CodecSetting, Fidelity, Measurement, Outcome, Plan
-from autosplit.scenario import Scenario, content_hash
+from autosplit.scenario import ADDED_KEYS, Scenario, content_hash
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -41,7 +41,6 @@ _RUN_LOCK_FILE = ".lock"
 _HEADER = "autosplit"
 _FORMAT = 1
 _MAY_CHANGE = frozenset({"search.evaluations"})
-_ADDED = {"search.granularity": "uniform"}  # keys that came later, with what runs of before were like
 _STALE_SECONDS = 2.0
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
 
@@ -541,7 +540,7 @@ def _fingerprint(recorded: dict[str, Any]) -> str:
 def _comparable(recorded: dict[str, Any]) -> dict[str, Any]:
     """What must be the same in a resumed run; a key that came later, at its default, is as good as absent."""
     return {key: value for key, value in _flat(recorded).items()
-            if key not in _MAY_CHANGE and not (key in _ADDED and value == _ADDED[key])}
+            if key not in _MAY_CHANGE and not (key in ADDED_KEYS and value == ADDED_KEYS[key])}
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:

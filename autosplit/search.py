@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from autosplit.agents import load_agent
 from autosplit.agents.base import SearchProblem
-from autosplit.agents.granularity import check_agent, load_layerwise_agent, load_uniform_agent
 from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import Proposer, run_search
 from autosplit.compression import load_codec
@@ -111,7 +111,7 @@ def checked(scenario: Scenario) -> Judge:
         AutosplitError: A latency model, objective, agent or codec is unknown or cannot be loaded.
     """
     judge = Judge.of(scenario)
-    check_agent(scenario.search)
+    load_agent(scenario.search.agent, scenario.search.granularity)
     for family in scenario.codecs:
         load_codec(family)
     return judge
@@ -199,11 +199,11 @@ def _agent(run: _Run, evaluator: MemoEvaluator) -> tuple[Proposer, int]:
     known = (evaluator, judge.latency_model, judge.objective, run.scenario.conditions, settings.seed)
     if settings.granularity == "uniform":
         problem = SearchProblem.of(*known)
-        return load_uniform_agent(settings.agent)(problem), int(problem.candidates.sum())
+        return load_agent(settings.agent)(problem), int(problem.candidates.sum())
     # a schedule is for the measurements that the run began with: a raised total must not change what was proposed
     begun_with = int(run.ledger.scenario["search"]["evaluations"])
     layers = LayerwiseProblem.of(*known, begun_with)
-    return load_layerwise_agent(settings.agent)(layers), settings.evaluations
+    return load_agent(settings.agent, "layer")(layers), settings.evaluations
 
 
 def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:

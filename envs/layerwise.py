@@ -12,9 +12,11 @@ from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import LayerwiseSpace
+from autosplit.envs.streams import pick_conditions
+from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.evaluation.base import LayerwiseEvaluator, layerwise
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, load_objective, score
+from autosplit.objective import Objective, score
 from autosplit.plan import Outcome
 from autosplit.scenario import Conditions, Scenario, load_scenario
 
@@ -75,14 +77,13 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
         round_to: int = 1,
         render_mode: str | None = None,
     ) -> None:
-        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        found = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        by_layer = found.replace(**{"search.granularity": "layer"})  # the supernet is to know such heads
+        self.task = CoInferenceTask.of(by_layer, evaluator, latency_model, objective, sampler, pool_size=pool_size,
+                                       pool_seed=pool_seed)
         self.render_mode = render_mode
-        self.evaluator = _live_evaluator(self.scenario) if evaluator is None else layerwise(evaluator)
-        self.latency_model = _latency_model(self.scenario) if latency_model is None else latency_model
-        chosen = self.scenario.objective if objective is None else objective
-        self.objective = load_objective(chosen) if isinstance(chosen, str) else chosen
-        self.space = LayerwiseSpace.of(self.evaluator, round_to=round_to)
-        self._pool = [self.scenario.conditions] if sampler is None else sampler.pool(pool_size, pool_seed)
+        self.space = LayerwiseSpace.of(layerwise(self.task.evaluator), round_to=round_to)
+        self._pool = self.task.pool()
         self._cores: dict[int, LayerwiseCore] = {}
         self.core = self._core(0)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -105,9 +106,10 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
             options: `{"conditions": i}` for the i-th of the pool instead of a draw.
         """
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(len(self._pool)))
+        size = len(self._pool)
+        drawn = int(pick_conditions(np.array([self.np_random.random()]), size)[0])
         if options and "conditions" in options:
-            drawn = range(len(self._pool))[options["conditions"]]
+            drawn = range(size)[options["conditions"]]
         self.core = self._core(drawn)
         self._episode, self._outcome = self.core.begin(1), None
         return self._observation(), {"conditions": self._pool[drawn]}
@@ -126,8 +128,9 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
         if not self._done:
             return self._observation(), 0.0, False, False, info
         plan = self.space.plan(self.core.choices(self._episode)[0])
-        measured = self.evaluator.measure([plan])
-        self._outcome = score(measured, self.latency_model, self.objective, self.core.conditions)[0]
+        task = self.task
+        self._outcome = score(task.evaluator.measure([plan]), task.latency_model, task.objective,
+                              self.core.conditions)[0]
         return self._observation(), self._outcome.reward, True, False, info | {"outcome": self._outcome}
 
     def render(self) -> str | None:
@@ -135,10 +138,7 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
         if self.render_mode != "ansi":
             return None
         if self._outcome is not None:
-            o = self._outcome
-            verdict = "in time" if o.feasible else "too late"
-            return (f"{o.plan.label}: accuracy {o.measurement.accuracy:.3f}, p50 {o.latency.p50_ms:.1f} ms, "
-                    f"p95 {o.latency.p95_ms:.1f} of {o.budget_ms:g} ms ({verdict}), reward {o.reward:.3f}")
+            return outcome_line(self._outcome)
         number, decided = int(self._episode.split[0]), int(self._episode.decided[0])
         if number < 0:
             return "? | ? | ?"
@@ -156,21 +156,6 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
 
     def _core(self, number: int) -> LayerwiseCore:
         if number not in self._cores:
-            self._cores[number] = LayerwiseCore(self.space, self.latency_model, self._pool[number])
+            self._cores[number] = LayerwiseCore(self.space, self.task.latency_model, self._pool[number])
         return self._cores[number]
 
-
-def _live_evaluator(scenario: Scenario) -> LayerwiseEvaluator:
-    """The live evaluator; imported here because it brings torch, data sets and training along."""
-    from autosplit.evaluation.live import LiveEvaluator
-
-    layers = scenario.replace(**{"search.granularity": "layer"})  # the supernet is to know such heads
-    evaluator: LayerwiseEvaluator = LiveEvaluator.from_scenario(layers)
-    return evaluator
-
-
-def _latency_model(scenario: Scenario) -> LatencyModel:
-    from autosplit.latency import load_latency_model
-
-    model: LatencyModel = load_latency_model(scenario.latency_model)
-    return model

@@ -1,13 +1,15 @@
-"""Layer-wise episodes as a stable-baselines3 `VecEnv`: hundreds at once, rewards from any function of the plans."""
+"""Layer-wise episodes, hundreds at once, as a Gymnasium `VectorEnv`; rewards come from any function of the plans."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
@@ -17,85 +19,91 @@ from autosplit.latency.base import Array
 
 __all__ = ["VectorLayerwise"]
 
-_Indices = int | Iterable[int] | None
+_Reward = Callable[[Sequence[Choice]], Array]
 
 
-class VectorLayerwise(VecEnv):
-    """`num_envs` copies of `CoInferenceLayerwiseEnv` under one set of conditions, over rewards known or estimated.
+class VectorLayerwise(VectorEnv[FloatArray, FloatArray, Any]):
+    """n copies of `CoInferenceLayerwiseEnv` under one set of conditions, over rewards known or estimated.
 
-    Step for step equal to the copies. The last step's info holds `choice`, the plan as numbers, instead of an outcome.
-    Copies at split points with fewer groups finish earlier, and begin their next episode at once.
+    Step for step equal to n single environments; nothing is random. A copy whose episode ends, sooner at split points
+    with fewer groups, returns the first observation of its next episode (autoreset in the same step). Infos hold,
+    each with a mask, of the episodes that end `final_obs`, shape (n, F), and `final_info["choice"]`, plans as `Choice`.
 
     Args:
-        core: Plans and conditions; may be replaced between episodes by one of the same sizes.
-        reward: Reward of finished plans, shape (n,); may be replaced at any time.
-        num_envs: Number of episodes at once.
+        core: Plans and conditions.
+        reward: Reward of finished plans, shape (number of plans,).
+        num_envs: Number n of episodes at once.
+
+    Raises:
+        ValueError: There is no copy.
     """
 
-    def __init__(self, core: LayerwiseCore, reward: Callable[[Sequence[Choice]], Array], num_envs: int) -> None:
-        self.core, self.reward = core, reward
-        self._episodes = core.begin(num_envs)
-        self._actions = np.zeros(num_envs)
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (core.observation_size,), np.float32),
-                         spaces.Box(-1.0, 1.0, (1,), np.float32))
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
-    def reset(self) -> FloatArray:
-        """Begin an episode in every copy."""
-        self._reset_seeds()
-        self._reset_options()
-        self._episodes = self.core.begin(self.num_envs)
-        return self.core.observe(self._episodes)
+    def __init__(self, core: LayerwiseCore, reward: _Reward, num_envs: int) -> None:
+        if num_envs < 1:
+            raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
+        self.num_envs = num_envs
+        self.single_observation_space = spaces.Box(0.0, 1.0, (core.observation_size,), np.float32)
+        self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.use(core, reward)
 
-    def step_async(self, actions: FloatArray) -> None:
-        """Take one action a copy, shape (num_envs, 1), in [-1, 1]."""
-        self._actions = (np.asarray(actions, dtype=np.float64).reshape(self.num_envs) + 1.0) / 2.0
+    def use(self, core: LayerwiseCore, reward: _Reward) -> None:
+        """Go on with other conditions, payloads or rewards, from the next `reset` on, which has to follow.
 
-    def step_wait(self) -> tuple[FloatArray, FloatArray, BoolArray, list[dict[str, Any]]]:
-        """Observations, rewards, dones and infos; finished copies have begun their next episode."""
-        self.core.advance(self._episodes, self._actions)
-        dones = self.core.done(self._episodes)
-        rewards = np.zeros(self.num_envs, dtype=np.float32)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        observations = self.core.observe(self._episodes)
-        finished = np.flatnonzero(dones)
-        if len(finished):
-            choices = self.core.choices(self._episodes, finished)
-            rewards[finished] = self.reward(choices)
-            for i, choice in zip(finished.tolist(), choices, strict=True):
-                infos[i] = {"choice": choice, "terminal_observation": observations[i].copy(),
-                            "TimeLimit.truncated": False}
-            self._episodes.reset(finished)
-            observations[finished] = self._first_observation()
-        return observations, rewards, dones, infos
-
-    def _first_observation(self) -> FloatArray:
-        return self.core.observe(self.core.begin(1))
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def get_attr(self, attr_name: str, indices: _Indices = None) -> list[Any]:
-        """An attribute of every copy: the copies share this object's."""
-        value = None if attr_name == "render_mode" else getattr(self, attr_name)
-        return [value for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: _Indices = None) -> None:
-        """Not supported: the copies share their state.
+        Args:
+            core: Plans and conditions; observations as long as before.
+            reward: Reward of finished plans, shape (number of plans,).
 
         Raises:
-            NotImplementedError: Always.
+            ValueError: Observations are of another size.
         """
-        raise NotImplementedError(f"copies of {type(self).__name__} have no attribute of their own to set")
+        if (core.observation_size,) != self.single_observation_space.shape:
+            raise ValueError(f"observations have size {core.observation_size}, not "
+                             f"{self.single_observation_space.shape} as before")
+        self._core, self._reward = core, reward
+        self._episodes = core.begin(self.num_envs)
+        self._running = False
 
-    def env_method(self, method_name: str, *_method_args: Any, indices: _Indices = None,  # noqa: ARG002
-                   **_method_kwargs: Any) -> list[Any]:
-        """Not supported: the copies share their state.
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Begin an episode in every copy; seeds and options change nothing."""
+        super().reset(seed=seed if isinstance(seed, int) else None, options=options)
+        self._episodes = self._core.begin(self.num_envs)
+        self._running = True
+        return self._core.observe(self._episodes), {}
+
+    def step(self, actions: FloatArray) -> tuple[FloatArray, Array, BoolArray, BoolArray, dict[str, Any]]:
+        """Take the next decision of every copy.
+
+        Args:
+            actions: Shape (n, 1), in [-1, 1]; see `CoInferenceLayerwiseEnv`.
+
+        Returns:
+            Observations (n, F), rewards (n,), whether an episode ended (n,), whether it was cut short (n,; never), and
+            infos.
 
         Raises:
-            AttributeError: Always.
+            ResetNeeded: `reset` was not called yet.
         """
-        raise AttributeError(f"copies of {type(self).__name__} have no method {method_name!r}")
-
-    def env_is_wrapped(self, wrapper_class: type[Any], indices: _Indices = None) -> list[bool]:  # noqa: ARG002
-        """No copy is wrapped."""
-        return [False for _ in self._get_indices(indices)]
+        if not self._running:
+            raise ResetNeeded("call reset() before the first step()")
+        self._core.advance(self._episodes, (np.asarray(actions, dtype=np.float64).reshape(self.num_envs) + 1.0) / 2.0)
+        over = self._core.done(self._episodes)
+        observations = self._core.observe(self._episodes)
+        rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
+        if not over.any():
+            return observations, rewards, over, truncated, {}
+        which = np.flatnonzero(over)
+        choices = np.full(self.num_envs, None, dtype=object)
+        for i, choice in zip(which.tolist(), self._core.choices(self._episodes, which), strict=True):
+            choices[i] = choice
+        rewards[which] = self._reward(choices[which].tolist())
+        infos = {"final_obs": observations.copy(), "_final_obs": over.copy(), "_final_info": over.copy(),
+                 "final_info": {"choice": choices, "_choice": over.copy()}}
+        self._episodes.reset(which)
+        observations[which] = self._core.observe(self._core.begin(1))
+        return observations, rewards, over, truncated, infos

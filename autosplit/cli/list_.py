@@ -59,9 +59,8 @@ def _entries(kind: Kind) -> list[tuple[str, str]]:
 def _agents() -> list[tuple[str, str]]:
     """All agents, each with the granularities that it knows."""
     from autosplit.agents import list_agents
-    from autosplit.agents.granularity import list_layerwise_agents
 
-    known = {"uniform": list_agents(), "layer": list_layerwise_agents()}
+    known = {"uniform": list_agents("uniform"), "layer": list_agents("layer")}
     names = sorted({name for found in known.values() for name in found})
     return [(name, " and ".join(g for g, found in known.items() if name in found)) for name in names]
 

@@ -26,7 +26,6 @@ from autosplit.training.supernet import Supernet, train_supernet
 __all__ = ["Prepared", "prepare", "untrained"]
 
 _RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
-_PROFILES = 32  # heads with a sparsity for each group that the supernet is trained with, a split point
 _SAMPLE_IMAGES = 256
 _SHOWN_NOTES = 4
 
@@ -165,9 +164,9 @@ def _supernet(
 ) -> tuple[Supernet, str]:
     settings = scenario.training
     space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
-    profiles = _PROFILES if scenario.search.granularity == "layer" else 0
+    profiles = settings.layer_profiles if scenario.search.granularity == "layer" else 0
     key = content_hash({
-        **({"profiles": profiles} if profiles else {}),
+        **({"profiles": profiles} if profiles else {}),  # so that supernets of uniform heads keep their keys
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,

@@ -10,24 +10,18 @@ import torch
 from gymnasium import spaces
 from scipy.optimize import check_grad
 
-from autosplit.agents import list_agents
-from autosplit.agents.ddpg import AmcSettings, EpisodeReplayBuffer, LayerwiseDDPGAgent
-from autosplit.agents.granularity import (
-    check_agent,
-    list_layerwise_agents,
-    load_layerwise_agent,
-    load_uniform_agent,
-)
-from autosplit.agents.layer_ppo import LayerPPOSettings, LayerwisePPOAgent
-from autosplit.agents.layer_surrogate import LayerSurrogate
-from autosplit.agents.layerwise import LayerwiseAgent, LayerwiseProblem, LayerwiseRandomAgent
+from autosplit.agents import list_agents, load_agent
+from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem, LayerwiseRandomAgent
+from autosplit.agents.layerwise.ddpg import AmcSettings, EpisodeReplayBuffer, LayerwiseDDPGAgent
+from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
+from autosplit.agents.layerwise.surrogate import LayerSurrogate
 from autosplit.agents.loop import run_search
+from autosplit.agents.ppo import PPOAgent
 from autosplit.envs.layers import Choice
 from autosplit.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.evaluation.memo import MemoEvaluator
 from autosplit.latency import load_latency_model
 from autosplit.objective import best_outcome, load_objective, score
-from autosplit.scenario import SearchSettings
 from tests.layers import LayerTable
 from tests.synthetic import make_conditions, small_table
 
@@ -60,21 +54,20 @@ def best_uniform(budget_ms):
 
 
 def test_names_by_granularity():
-    assert list_layerwise_agents() == ["ddpg", "ppo", "random"]
-    assert load_layerwise_agent("ppo") is LayerwisePPOAgent
-    assert load_uniform_agent("ppo").name == "ppo"
+    assert list_agents("layer") == ["ddpg", "ppo", "random"]
+    assert load_agent("ppo", "layer") is LayerwisePPOAgent
+    assert load_agent("ppo") is load_agent("ppo", "uniform") is PPOAgent
     assert "exhaustive" in list_agents()
-    check_agent(SearchSettings(agent="ddpg", granularity="layer"))
-    with pytest.raises(ConfigError, match=r"'exhaustive' prunes whole heads only.*ddpg, ppo or random"):
-        check_agent(SearchSettings(agent="exhaustive", granularity="layer"))
+    with pytest.raises(ConfigError, match=r"'exhaustive' prunes whole heads only: .* take ddpg, ppo or random$"):
+        load_agent("exhaustive", "layer")
     with pytest.raises(ConfigError, match="whole heads only"):
-        load_layerwise_agent("autosplit.agents.enumerate:RandomAgent")
-    with pytest.raises(ConfigError, match="'ddpg' prunes layer by layer; add --granularity layer"):
-        check_agent(SearchSettings(agent="ddpg"))
+        load_agent("autosplit.agents.enumerate:RandomAgent", "layer")
+    with pytest.raises(ConfigError, match="'ddpg' prunes layer by layer: search with --granularity layer, or"):
+        load_agent("ddpg")
     with pytest.raises(UnknownNameError, match="did you mean 'ddpg'"):
-        load_layerwise_agent("dppg")
-    with pytest.raises(PluginError, match="not a subclass"):
-        load_layerwise_agent("autosplit.plan:Plan")
+        load_agent("dppg", "layer")
+    with pytest.raises(PluginError, match=r"not a subclass of autosplit\.agents\.layerwise"):
+        load_agent("autosplit.plan:Plan", "layer")
 
 
 # --- books ----------------------------------------------------------------------------------------------------------
@@ -122,7 +115,7 @@ def test_where_nothing_fits_only_the_least_late_plans_are_measured():
     outcomes = search(agent, 20)
     everything = score(TABLE.measure(TABLE.everything()), LATENCY, OBJECTIVE, agent.problem.conditions)
     assert max(o.latency.p95_ms for o in outcomes) <= 1.25 * min(o.latency.p95_ms for o in everything)
-    assert best_outcome(outcomes) == best_outcome(everything)
+    assert best_outcome(outcomes).latency == best_outcome(everything).latency
 
 
 class Scripted(LayerwiseAgent):
@@ -180,10 +173,10 @@ def test_ppo_shares_out_a_budget_among_twelve_groups():
 
 
 def test_ddpg_gets_better_than_its_warm_up():
-    settings = AmcSettings(hidden=(64, 64), most_updates=8)
-    agent = LayerwiseDDPGAgent(problem(2, evaluations=64, splits=["output"]), settings)
-    rewards = [o.reward for o in search(agent, 64)]
-    assert np.mean(rewards[-16:]) > np.mean(rewards[:8]) + 0.05
+    settings = AmcSettings(hidden=(32, 32), most_updates=4, actor_lr=1e-3)
+    agent = LayerwiseDDPGAgent(problem(2, evaluations=40, splits=["output"]), settings)
+    rewards = [o.reward for o in search(agent, 40)]
+    assert np.mean(rewards[-16:]) > np.mean(rewards[:5]) + 0.05
     assert agent.best.reward > best_uniform(2).reward
 
 
@@ -249,7 +242,7 @@ def test_replay_copies_the_reward_to_the_whole_episode_and_centres_it():
     assert buffer.dones[:6, 0].tolist() == [0, 0, 1] * 2
     first = buffer.sample(64)
     assert first.rewards.mean().item() == pytest.approx(0, abs=1e-6)
-    assert set(np.round(np.diff(np.unique(first.rewards.numpy().round(4))), 2).tolist()) == {0.6}
+    assert np.diff(np.unique(first.rewards.numpy())) == pytest.approx(0.6, abs=1e-6)
     baseline = buffer.baseline
     second = buffer.sample(64)
     mean = second.rewards.mean().item() + buffer.baseline

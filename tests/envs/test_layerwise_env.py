@@ -13,6 +13,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 import autosplit.envs
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.layerwise_vector import VectorLayerwise
+from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.errors import ConfigError
 from autosplit.objective import load_objective, score
 from tests.layers import LayerTable
@@ -135,29 +136,62 @@ def test_vector_equals_single_step_for_step():
         return np.array([o.reward for o in score(measured, PlainLatency(), objective, core.conditions)])
 
     vector, rng = VectorLayerwise(core, reward, 5), np.random.default_rng(2)
-    np.testing.assert_array_equal(vector.reset(), np.stack([env.reset()[0] for env in envs]))
+    assert vector.action_space.shape == (5, 1)
+    observed, infos = vector.reset(seed=1)
+    np.testing.assert_array_equal(observed, np.stack([env.reset()[0] for env in envs]))
+    assert observed in vector.observation_space
+    assert infos == {}
     ends = 0
     for _ in range(25):
         actions = rng.uniform(-1, 1, (5, 1)).astype(np.float32)
-        observed, rewards, dones, infos = vector.step(actions)
+        observed, rewards, terminated, truncated, infos = vector.step(actions)
+        assert not truncated.any()
+        assert ("final_obs" in infos) == terminated.any()
         for i, env in enumerate(envs):
-            o, r, terminated, _, info = env.step(actions[i])
-            assert rewards[i] == np.float32(r)
-            assert dones[i] == terminated
-            if terminated:
+            o, r, over, _, info = env.step(actions[i])
+            assert rewards[i] == r
+            assert terminated[i] == over
+            if over:
                 ends += 1
-                np.testing.assert_array_equal(infos[i]["terminal_observation"], o)
-                assert core.space.plan(infos[i]["choice"]) == info["outcome"].plan
+                assert infos["_final_obs"][i]
+                np.testing.assert_array_equal(infos["final_obs"][i], o)
+                assert core.space.plan(infos["final_info"]["choice"][i]) == info["outcome"].plan
                 o = env.reset()[0]
             np.testing.assert_array_equal(observed[i], o)
     assert ends > 20
 
 
-def test_vector_interface():
-    vector = VectorLayerwise(make(sampler=None).unwrapped.core, lambda choices: np.zeros(len(choices)), 3)
-    assert vector.get_attr("render_mode") == [None] * 3
-    assert vector.env_is_wrapped(gymnasium.Wrapper) == [False] * 3
-    with pytest.raises(AttributeError, match="no method"):
-        vector.env_method("reset")
-    with pytest.raises(NotImplementedError):
-        vector.set_attr("x", 1)
+def nothing(choices):
+    return np.zeros(len(choices))
+
+
+def test_vector_for_stable_baselines3():
+    env = make(sampler=None).unwrapped
+    adapter = StableBaselinesVecEnv(VectorLayerwise(env.core, nothing, 3))
+    first = adapter.reset()
+    dones = np.zeros(3, dtype=bool)
+    while not dones.any():
+        observed, rewards, dones, infos = adapter.step(np.ones((3, 1), dtype=np.float32))
+    assert rewards.dtype == np.float32
+    assert env.space.plan(infos[0]["choice"]).split == "output"
+    assert infos[0]["terminal_observation"].shape == first[0].shape
+    np.testing.assert_array_equal(observed, first)
+
+
+def test_vector_refuses_what_does_not_fit():
+    core = make(sampler=None).unwrapped.core
+    vector = VectorLayerwise(core, nothing, 3)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        vector.step(np.zeros((3, 1), dtype=np.float32))
+    with pytest.raises(ValueError, match="at least one copy"):
+        VectorLayerwise(core, nothing, 0)
+    fewer = make(sampler=None, evaluator=LayerTable(ends=False)).unwrapped.core
+    with pytest.raises(ValueError, match="observations have size"):
+        vector.use(fewer, nothing)
+
+
+def test_gymnasium_makes_many_at_once():
+    envs = gymnasium.make_vec(autosplit.envs.LAYERWISE, num_envs=2, scenario=make_scenario(3), evaluator=TABLE,
+                              latency_model=PlainLatency())
+    observed, _ = envs.reset(seed=0)
+    assert observed.shape == (2, *envs.single_observation_space.shape)

@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch.optim import Optimizer
 
-from autosplit.agents.layerwise import LayerwiseAgent, LayerwiseProblem
+from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.trainer import isolated
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import Choice
@@ -32,9 +32,8 @@ from autosplit.plan import Outcome
 
 __all__ = ["AmcSettings", "EpisodeReplayBuffer", "LayerwiseDDPGAgent"]
 
-_TRIES = 12
-_WIDER = 1.5
-"""A plan that was measured before is not measured again; the next try has so many times the noise."""
+_TRIES, _LEAST, _WIDER = 12, 0.05, 1.5
+"""A plan that was measured before is not measured again: further tries have noise of at least 0.05, and ever more."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +162,14 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
         step = len(self._outcomes)
         if step < self._warm_up:
             return self._random(np.random.default_rng(self._seed_of("warm up", step)))[:1]
-        noise = self.settings.noise * self.settings.decay ** ((step - self._warm_up) * self._pace)
+        most = self.settings.noise
+        noise = most * self.settings.decay ** ((step - self._warm_up) * self._pace)
         rng = np.random.default_rng(self._seed_of("noise", step))
         for _ in range(_TRIES):
-            choice = self._episode(min(noise, self.settings.noise), rng)
+            choice = self._episode(noise, rng)
             if choice not in self._taken:
                 return [choice]
-            noise *= _WIDER
+            noise = min(max(noise * _WIDER, _LEAST), most)
         return self._random(rng)[:1]
 
     def _episode(self, noise: float, rng: np.random.Generator) -> Choice:

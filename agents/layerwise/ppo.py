@@ -18,11 +18,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from torch import nn
 
-from autosplit.agents.layer_surrogate import LayerSurrogate
-from autosplit.agents.layerwise import LayerwiseAgent, LayerwiseProblem
+from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
+from autosplit.agents.layerwise.surrogate import LayerSurrogate
 from autosplit.agents.trainer import isolated
 from autosplit.envs.layers import Choice
 from autosplit.envs.layerwise_vector import VectorLayerwise
+from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.latency.base import Array, LatencyBreakdown
 
 __all__ = ["LayerPPOSettings", "LayerwisePPOAgent"]
@@ -183,19 +184,18 @@ class LayerwisePPOAgent(LayerwiseAgent):
             return np.exp(np.clip((self._merits(choices, settings.optimism) - best) / settings.sharpness, -20.0, 1.0))
 
         if self._ppo is None:
-            self._ppo = self._fresh_ppo(VectorLayerwise(self.core, reward, settings.episodes))
-        env = self._ppo.get_env()
-        assert isinstance(env, VectorLayerwise)
-        env.core, env.reward = self.core, reward
+            self._env = VectorLayerwise(self.core, reward, settings.episodes)
+            self._ppo = self._fresh_ppo()
+        self._env.use(self.core, reward)
         updates = settings.first_updates if self._rounds == 1 else settings.updates
         with isolated(self._seed_of("train", self._rounds)):
             self._ppo.learn(updates * settings.episodes * self.core.longest)
 
-    def _fresh_ppo(self, env: VectorLayerwise) -> PPO:
+    def _fresh_ppo(self) -> PPO:
         settings, steps = self.settings, self.core.longest
         with isolated(self._seed_of("weights")):
-            ppo = PPO("MlpPolicy", env, n_steps=steps, n_epochs=settings.epochs, gamma=1.0, gae_lambda=1.0,
-                      batch_size=max(2, settings.episodes * steps // settings.minibatches),
+            ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), n_steps=steps, n_epochs=settings.epochs, gamma=1.0,
+                      gae_lambda=1.0, batch_size=max(2, settings.episodes * steps // settings.minibatches),
                       ent_coef=settings.entropy, learning_rate=settings.learning_rate, device="cpu",
                       policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": nn.Tanh,
                                      "log_std_init": -0.5})
