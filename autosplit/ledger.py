@@ -538,9 +538,8 @@ def _fingerprint(recorded: dict[str, Any]) -> str:
 
 
 def _comparable(recorded: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in a resumed run; a key that came later, at its default, is as good as absent."""
-    return {key: value for key, value in _flat(recorded).items()
-            if key not in _MAY_CHANGE and not (key in ADDED_KEYS and value == ADDED_KEYS[key])}
+    """What must be the same in a resumed run; keys that came after it was recorded have their defaults."""
+    return {key: value for key, value in (ADDED_KEYS | _flat(recorded)).items() if key not in _MAY_CHANGE}
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -10,6 +11,7 @@ from autosplit.ledger import Ledger
 from autosplit.results import Result
 from autosplit.runtime.deployment import Deployment
 from autosplit.search import search
+from autosplit.training.prepare import prepare
 from tests.runs import failure, invoke
 
 SETTINGS = {"search.granularity": "layer", "training.layer_profiles": 4, "space.splits": ("layer2",),
@@ -20,7 +22,7 @@ OPTIONS = ("--granularity", "layer", "--set", "training.layer_profiles=4", "--se
 
 
 def layered(world, **changes):
-    return world.scenario().replace(**SETTINGS, **changes)
+    return world.scenario().replace(**{**SETTINGS, **changes})
 
 
 def measured(run):
@@ -59,12 +61,13 @@ def test_the_result_is_fine_tuned_saved_and_replayed(run):
 
 def test_a_larger_budget_goes_on_where_it_was(run, world, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
-    before = measured(run)
-    more = invoke("search", "--resume", run, "--evaluations", 10, "--quiet")
+    longer = shutil.copytree(run, tmp_path / "run")
+    more = invoke("search", "--resume", longer, "--evaluations", 10, "--quiet")
     assert more.exit_code == 0, more.stderr
-    assert measured(run)[:8] == before
-    assert len(measured(run)) == 10
-    assert "search.granularity was layer, now uniform" in failure("search", "--resume", run, "--granularity", "uniform")
+    assert measured(longer)[:8] == measured(run)
+    assert len(measured(longer)) == 10
+    refused = failure("search", "--resume", run, "--agent", "random", "--granularity", "uniform", code=5)
+    assert 'search.granularity was "layer", now "uniform"' in refused
 
 
 def test_ddpg_from_the_command_line(warm, tmp_path):
@@ -77,12 +80,10 @@ def test_ddpg_from_the_command_line(warm, tmp_path):
     assert invoke("replay", tmp_path / "run").exit_code == 0
 
 
-def test_supernets_of_other_heads_are_not_taken_for_one_another(run, world, warm):
-    from autosplit.training.prepare import prepare
-
-    uniform = layered(world, **{"search.granularity": "uniform"})
+def test_supernets_of_other_heads_are_not_taken_for_one_another(run, warm):
+    uniform = layered(warm, **{"search.granularity": "uniform"})
     keys = {name: prepare(scenario).supernet_key for name, scenario in {
-        "layer": layered(world), "uniform": uniform,
-        "layer, trained as uniform": layered(world, **{"training.layer_profiles": 0})}.items()}
+        "layer": layered(warm), "uniform": uniform,
+        "layer, trained as uniform": layered(warm, **{"training.layer_profiles": 0})}.items()}
     assert keys["layer"] == Result.load(run / "best.json").provenance.supernet_key
     assert keys["layer"] != keys["uniform"] == keys["layer, trained as uniform"]

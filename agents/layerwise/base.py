@@ -69,11 +69,11 @@ class LayerwiseProblem:
 
         Args:
             evaluator: Knows the heads, predicts the payloads.
-            latency_model: See the class, as for all up to `evaluations`.
-            objective: See above.
-            conditions: See above.
-            seed: See above.
-            evaluations: See above.
+            latency_model: As for the class, like what follows up to `evaluations`.
+            objective: What to maximise.
+            conditions: Where the plan is to run.
+            seed: Seed of everything random in the agent.
+            evaluations: Measurements that are asked for.
             splits: Split points to choose among; all when left out.
             codecs: Codecs to choose among; all when left out.
 
