@@ -29,7 +29,8 @@ from autosplit.latency.base import Array, LatencyBreakdown
 __all__ = ["LayerPPOSettings", "LayerwisePPOAgent"]
 
 _SHIFTS = np.linspace(-1.0, 1.0, 65)
-_UNIFORM, _RANDOM = 0.25, 0.5
+_UNIFORM, _PROFILES = 0.25, 0.5
+"""Shares of the first plans; the rest comes from random episodes."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,13 @@ class LayerwisePPOAgent(LayerwiseAgent):
     # --- plans just within the limit --------------------------------------------------------------------------------
 
     def _design(self, size: int) -> list[Choice]:
-        """Uniform plans, random ones around them, and random episodes; each as large as the limit allows."""
-        rng, layers = self._generator("design"), max(1, self.problem.space.groups)
-        episodes = self.core.play(rng.random(8 * size), rng.random((8 * size, layers)), rng.random(8 * size))
-        kind = rng.random(8 * size)
-        scattered = np.clip(0.5 + (rng.random((8 * size, layers)) - 0.5) * (kind[:, None] > _UNIFORM), 0.0, 1.0)
-        drawn = self.core.choices(episodes)
-        codecs = self.core.actions_of(drawn)
-        filled = self._filled(codecs[0], np.where(kind[:, None] > _UNIFORM + _RANDOM, codecs[1], scattered), codecs[2])
+        """Uniform plans, random profiles and random episodes, each as large as the limit allows."""
+        rng, count, groups = self._generator("design"), 8 * size, max(1, self.problem.space.groups)
+        episodes = self.core.play(rng.random(count), rng.random((count, groups)), rng.random(count))
+        split, played, codec = self.core.actions_of(self.core.choices(episodes))
+        kind, profiles = rng.random((count, 1)), rng.random((count, groups))
+        layers = np.where(kind <= _UNIFORM, 0.5, np.where(kind <= _UNIFORM + _PROFILES, profiles, played))
+        filled = self._filled(split, layers, codec)
         found = list(dict.fromkeys(c for c in filled if c not in self._taken))
         return found[:size] or self._random(rng)[:size]
 
