@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredEvaluator", "measurement_file"]
 
 _log = logging.getLogger(__name__)
-_MEASURING = 2  # raised when F1 measuring changes, so that older stored measurements are not taken for new ones
+_MEASURING = 3  # raised when F1 measuring changes, so that older stored measurements are not taken for new ones
 
 
 def measurement_file(prepared: Prepared) -> Path:
