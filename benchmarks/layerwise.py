@@ -1,6 +1,6 @@
 """Layer-wise against uniform pruning at equal latency, and PPO against DDPG and chance at equal measurements.
 
-    python -m benchmarks.layerwise --scenario cifar10 --budgets 60 90 120 --out results/benchmarks/layerwise-cifar10
+    python -m benchmarks.layerwise --scenario cifar10 --budgets 30 60 90 --out results/benchmarks/layerwise-cifar10
 
 All methods choose among the same split points (`--splits`) and the same codecs (`--codecs` of each, evenly spread by
 payload). At the default split point `output` there is none: pruning alone decides. For each budget every uniform
@@ -153,7 +153,7 @@ def gains(chosen: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
 def main() -> None:
     """Run the benchmark that the options ask for."""
     options_parser = parser(__doc__)
-    options_parser.add_argument("--budgets", nargs="+", type=float, default=[60.0, 90.0, 120.0], metavar="MS")
+    options_parser.add_argument("--budgets", nargs="+", type=float, default=[30.0, 60.0, 90.0], metavar="MS")
     options_parser.add_argument("--splits", nargs="+", default=["output"])
     options_parser.add_argument("--codecs", type=int, default=3, help="on offer at each split point")
     options_parser.add_argument("--agents", nargs="+", default=["ppo", "ddpg", "random"])
