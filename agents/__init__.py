@@ -1,56 +1,95 @@
-"""Agents: anything that proposes plans and observes outcomes. They load when asked for, by name."""
+"""Agents: anything that proposes plans and observes outcomes. They load when asked for, by name and granularity.
+
+A name may stand for two agents, one of uniform heads and one that prunes layer by layer: so does `ppo`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from autosplit.plugins import Registry
 
 if TYPE_CHECKING:
     from autosplit.agents.base import Agent
+    from autosplit.agents.layerwise import LayerwiseAgent
+    from autosplit.scenario import Granularity
 
 __all__ = ["list_agents", "load_agent"]
 
-_AGENTS = Registry(
-    kind="agent",
-    group="autosplit.agents",
-    builtin={
-        "cmaes": "autosplit.agents.cma:CmaEsAgent",
-        "evolution": "autosplit.agents.evolution:EvolutionAgent",
-        "exhaustive": "autosplit.agents.enumerate:ExhaustiveAgent",
-        "gp": "autosplit.agents.samplers:GPAgent",
-        "local-search": "autosplit.agents.local:LocalSearchAgent",
-        "model-enumerate": "autosplit.agents.model_only:ModelEnumerateAgent",
-        "model-random": "autosplit.agents.model_only:ModelRandomAgent",
-        "nsga2": "autosplit.agents.samplers:NSGA2Agent",
-        "policy": "autosplit.agents.recall:PolicyAgent",
-        "ppo": "autosplit.agents.ppo:PPOAgent",
-        "ppo-live": "autosplit.agents.live:PPOLiveAgent",
-        "random": "autosplit.agents.enumerate:RandomAgent",
-        "tpe": "autosplit.agents.samplers:TPEAgent",
-    },
-)
+_AGENTS: dict[Granularity, Registry] = {
+    "uniform": Registry(
+        kind="agent",
+        group="autosplit.agents",
+        builtin={
+            "cmaes": "autosplit.agents.cma:CmaEsAgent",
+            "evolution": "autosplit.agents.evolution:EvolutionAgent",
+            "exhaustive": "autosplit.agents.enumerate:ExhaustiveAgent",
+            "gp": "autosplit.agents.samplers:GPAgent",
+            "local-search": "autosplit.agents.local:LocalSearchAgent",
+            "model-enumerate": "autosplit.agents.model_only:ModelEnumerateAgent",
+            "model-random": "autosplit.agents.model_only:ModelRandomAgent",
+            "nsga2": "autosplit.agents.samplers:NSGA2Agent",
+            "policy": "autosplit.agents.recall:PolicyAgent",
+            "ppo": "autosplit.agents.ppo:PPOAgent",
+            "ppo-live": "autosplit.agents.live:PPOLiveAgent",
+            "random": "autosplit.agents.enumerate:RandomAgent",
+            "tpe": "autosplit.agents.samplers:TPEAgent",
+        },
+    ),
+    "layer": Registry(
+        kind="layer-wise agent",
+        group="autosplit.layerwise_agents",
+        builtin={
+            "ddpg": "autosplit.agents.layerwise.ddpg:LayerwiseDDPGAgent",
+            "ppo": "autosplit.agents.layerwise.ppo:LayerwisePPOAgent",
+            "random": "autosplit.agents.layerwise.base:LayerwiseRandomAgent",
+        },
+    ),
+}
 
 
-def list_agents() -> list[str]:
-    """Names that `load_agent` knows, sorted."""
-    return _AGENTS.names()
+def list_agents(granularity: Granularity = "uniform") -> list[str]:
+    """Names that `load_agent` knows for a granularity, sorted."""
+    return _AGENTS[granularity].names()
 
 
-def load_agent(name: str) -> type[Agent]:
-    """The class of an agent; call it with a `SearchProblem`.
+@overload
+def load_agent(name: str, granularity: Literal["uniform"] = ...) -> type[Agent]: ...
+@overload
+def load_agent(name: str, granularity: Literal["layer"]) -> type[LayerwiseAgent]: ...
+def load_agent(name: str, granularity: Granularity = "uniform") -> type[Agent] | type[LayerwiseAgent]:
+    """The class of an agent; call it with a `SearchProblem`, or with a `LayerwiseProblem` where it prunes by layer.
 
     Args:
-        name: A name of `list_agents()`, `package.module:Name`, or `path/to/file.py:Name`.
+        name: A name of `list_agents(granularity)`, `package.module:Name`, or `path/to/file.py:Name`.
+        granularity: `uniform` = one sparsity for the whole head, `layer` = one for each prunable group.
 
     Raises:
+        ConfigError: The agent of this name is for the other granularity.
         UnknownNameError: No agent has this name.
-        PluginError: The import raised, or the object is no `Agent`.
+        PluginError: The import raised, or the object is no agent.
     """
     from autosplit.agents.base import Agent
+    from autosplit.agents.layerwise import LayerwiseAgent
     from autosplit.errors import PluginError
 
-    agent = _AGENTS.load(name)
-    if not (isinstance(agent, type) and issubclass(agent, Agent)):
-        raise PluginError(f"agent {name!r} is not a subclass of autosplit.agents.base.Agent")
+    other: Granularity = "layer" if granularity == "uniform" else "uniform"
+    wanted, unwanted = (Agent, LayerwiseAgent) if granularity == "uniform" else (LayerwiseAgent, Agent)
+    known = list_agents(granularity)
+    if name not in known and name in list_agents(other):
+        raise _misplaced(name, granularity)
+    agent: Any = _AGENTS[granularity].load(name)
+    if isinstance(agent, type) and issubclass(agent, unwanted):
+        raise _misplaced(name, granularity)
+    if not (isinstance(agent, type) and issubclass(agent, wanted)):
+        raise PluginError(f"agent {name!r} is not a subclass of {wanted.__module__}.{wanted.__name__}")
     return agent
+
+
+def _misplaced(name: str, granularity: Granularity) -> Exception:
+    from autosplit.errors import ConfigError
+
+    what, instead = (("prunes layer by layer", "search with --granularity layer") if granularity == "uniform" else
+                     ("prunes whole heads only", "leave out --granularity layer"))
+    known = list_agents(granularity)
+    return ConfigError(f"agent {name!r} {what}: {instead}, or take {', '.join(known[:-1])} or {known[-1]}")

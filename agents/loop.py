@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from autosplit.agents.base import Agent
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
 from autosplit.objective import Objective, score
-from autosplit.plan import Outcome
+from autosplit.plan import Outcome, Plan
 from autosplit.scenario import Conditions
 
-__all__ = ["run_search"]
+__all__ = ["Proposer", "run_search"]
+
+
+class Proposer(Protocol):
+    """What the loop asks of an agent: `autosplit.agents.base.Agent`, or `autosplit.agents.layerwise.LayerwiseAgent`."""
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Everything observed, in order."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to propose."""
+        ...
+
+    def propose(self, n: int) -> list[Plan]:
+        """At most `n` plans to measure next; none where nothing is left."""
+        ...
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Take in the outcomes of plans."""
+        ...
 
 
 def run_search(
-    agent: Agent,
+    agent: Proposer,
     evaluator: Evaluator,
     latency_model: LatencyModel,
     objective: Objective,

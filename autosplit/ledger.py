@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from autosplit.errors import AutosplitError, ConfigError, PluginError, ResumeError
 from autosplit.plan import CodecSetting, Fidelity, Measurement, Outcome, Plan
 from autosplit.quiet import silent_optuna
-from autosplit.scenario import Scenario, content_hash
+from autosplit.scenario import ADDED_KEYS, Scenario, content_hash
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -523,16 +523,20 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _fingerprint(recorded: dict[str, Any]) -> str:
-    return content_hash({k: v for k, v in _flat(recorded).items() if k not in _MAY_CHANGE})
+    return content_hash(_comparable(recorded))
+
+
+def _comparable(recorded: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same in a resumed run; keys that came after it was recorded have their defaults."""
+    return {key: value for key, value in (ADDED_KEYS | _flat(recorded)).items() if key not in _MAY_CHANGE}
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:
     asked = _plain(scenario)
     if _fingerprint(asked) == _fingerprint(recorded):
         return
-    before, now = _flat(recorded), _flat(asked)
-    keys = [k for k in dict.fromkeys([*before, *now])
-            if k not in _MAY_CHANGE and (k not in before or k not in now or before[k] != now[k])]
+    before, now = _comparable(recorded), _comparable(asked)
+    keys = [k for k in dict.fromkeys([*before, *now]) if k not in before or k not in now or before[k] != now[k]]
     shown = "; ".join(f"{k} was {_short(before, k)}, now {_short(now, k)}" for k in keys[:5])
     more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
     raise ResumeError(f"{run_dir}: is a run of another scenario ({shown}{more}); resume with the recorded values, "

@@ -110,10 +110,13 @@ class Plan(_Frozen):
 
     @property
     def label(self) -> str:
-        """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`."""
+        """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`.
+
+        Of plans pruned by layer it tells the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
+        """
         parts = [self.split]
         if isinstance(self.sparsity, tuple):
-            parts.append("pruned by layer")
+            parts.append(f"{sum(self.sparsity) / max(1, len(self.sparsity)) * 100:.0f}% pruned by layer")
         elif self.sparsity > 0:
             parts.append(f"{self.sparsity * 100:g}% pruned")
         if self.codec.kind != "none":

@@ -15,8 +15,16 @@ from autosplit.errors import ConfigError, UnknownNameError
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, first_error, load_profile, parse_yaml
 from autosplit.plan import DEFAULT_CODEC
 
-__all__ = ["Conditions", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings", "list_scenarios",
-           "load_scenario"]
+__all__ = ["ADDED_KEYS", "Conditions", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
+           "list_scenarios", "load_scenario"]
+
+
+Granularity = Literal["uniform", "layer"]
+"""How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
+
+ADDED_KEYS: dict[str, Any] = {
+    "search.granularity": "uniform", "search.policy": None, "training.layer_profiles": 32}
+"""Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
 
 class _Frozen(BaseModel):
@@ -98,6 +106,8 @@ class TrainingSettings(_Frozen):
         supernet_lr: Peak learning rate of the supernet.
         codec_steps: Steps of a codec's own training at each split point, with the backbone frozen, for families that
             have such phases (`nested` has none).
+        layer_profiles: Heads with a sparsity of their own in each prunable group that the supernet is trained with at
+            each split point, where `search.granularity` is `layer`; with 0 it is the supernet of uniform heads.
         finetune_epochs: Epochs of a finalist's fine-tuning (F3).
         finetune_patience: Epochs of fine-tuning without a better validation accuracy after which it ends.
         finetune_lr: Peak learning rate of fine-tuning.
@@ -109,6 +119,7 @@ class TrainingSettings(_Frozen):
     supernet_epochs: int = Field(default=6, ge=1)
     supernet_lr: float = Field(default=0.1, gt=0)
     codec_steps: int = Field(default=200, ge=1)
+    layer_profiles: int = Field(default=32, ge=0)
     finetune_epochs: int = Field(default=2, ge=1)
     finetune_patience: int = Field(default=3, ge=1)
     finetune_lr: float = Field(default=0.02, gt=0)
@@ -120,6 +131,8 @@ class SearchSettings(_Frozen):
 
     Attributes:
         agent: Name of the agent in `autosplit.agents`.
+        granularity: `uniform` = one sparsity for the whole head; `layer` = one for each prunable group, in which case
+            the supernet is trained with such heads too (`training.layer_profiles`).
         evaluations: Measurements that the search may take, as a total over resumed runs.
         policy: Folder of a trained policy that the search starts from, or `None`.
         finalists: Best feasible plans that are hard-pruned and fine-tuned.
@@ -129,6 +142,7 @@ class SearchSettings(_Frozen):
     """
 
     agent: str = "ppo"
+    granularity: Granularity = "uniform"
     evaluations: int = Field(default=150, ge=1)
     policy: str | None = None
     finalists: int = Field(default=3, ge=1)
@@ -207,7 +221,12 @@ class Scenario(_Frozen):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything in the scenario, first 16 hex digits."""
-        return content_hash(self.model_dump(mode="json"))
+        data = self.model_dump(mode="json")
+        for key, default in ADDED_KEYS.items():
+            part, name = key.split(".")
+            if data[part][name] == default:
+                del data[part][name]
+        return content_hash(data)
 
 
 def _member(node: Any, name: str, key: str) -> Any:

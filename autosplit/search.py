@@ -14,7 +14,8 @@ import numpy as np
 from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.enumerate import ExhaustiveAgent
-from autosplit.agents.loop import run_search
+from autosplit.agents.layerwise import LayerwiseProblem
+from autosplit.agents.loop import Proposer, run_search
 from autosplit.compression import load_codec
 from autosplit.errors import AutosplitError, ConfigError, ResumeError, unwritable
 from autosplit.evaluation.base import Evaluator
@@ -125,8 +126,12 @@ def checked(scenario: Scenario) -> Judge:
         AutosplitError: A latency model, objective, agent, policy or codec is unknown or cannot be loaded.
     """
     judge = Judge.of(scenario)
-    if load_agent(scenario.search.agent).needs_policy and scenario.search.policy is None:
-        raise ConfigError(f"agent {scenario.search.agent!r} needs a trained policy: name its folder with --policy")
+    settings = scenario.search
+    agent = load_agent(settings.agent, settings.granularity)
+    if settings.policy is None and issubclass(agent, Agent) and agent.needs_policy:
+        raise ConfigError(f"agent {settings.agent!r} needs a trained policy: name its folder with --policy")
+    if settings.policy is not None and settings.granularity == "layer":
+        raise ConfigError("a search layer by layer cannot start from a policy; leave out --policy")
     _policy(scenario, judge)
     for family in scenario.codecs:
         load_codec(family)
@@ -228,11 +233,10 @@ def _policy(scenario: Scenario, judge: Judge) -> CoInferencePolicy | None:
     return CoInferencePolicy.load(scenario.search.policy, judge.latency_model, judge.objective)
 
 
-def _search_plans(run: _Run) -> Agent:
+def _search_plans(run: _Run) -> Proposer:
     """Propose, measure, observe; a resumed run goes through the same proposals and is answered from the ledger."""
     settings, judge = run.scenario.search, run.judge
     recorded = run.ledger.measurements("F1")
-    total = max(1, settings.evaluations)
 
     def record(measurement: Measurement) -> None:
         run.ledger.record(judge.outcome(measurement), settings.agent)
@@ -242,15 +246,27 @@ def _search_plans(run: _Run) -> Agent:
 
     memo = MemoEvaluator(run.workshop.evaluator, recorded, record)
     with run.progress.phase("predict latencies"):
-        problem = _problem(run, memo)
-        agent = load_agent(settings.agent)(problem)
-    total = min(total, int(problem.candidates.sum()))
+        agent, most = _agent(run, memo)
+    total = min(settings.evaluations, most)
     with run.progress.phase(f"search with {settings.agent}", total=total) as advance:
         if recorded:
             advance(min(len(recorded), total))
         run_search(agent, memo, judge.latency_model, judge.objective, run.scenario.conditions,
                    evaluations=settings.evaluations)
     return agent
+
+
+def _agent(run: _Run, evaluator: MemoEvaluator) -> tuple[Proposer, int]:
+    """The agent of the scenario, and how many plans it has to propose at most."""
+    settings, judge = run.scenario.search, run.judge
+    if settings.granularity == "uniform":
+        problem = _problem(run, evaluator)
+        return load_agent(settings.agent)(problem), int(problem.candidates.sum())
+    # a schedule is for the measurements that the run began with: a raised total must not change what was proposed
+    begun_with = int(run.ledger.scenario["search"]["evaluations"])
+    layers = LayerwiseProblem.of(evaluator, judge.latency_model, judge.objective, run.scenario.conditions,
+                                 settings.seed, begun_with)
+    return load_agent(settings.agent, "layer")(layers), settings.evaluations
 
 
 def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -269,7 +285,7 @@ def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _conclude(run: _Run, agent: Agent, baselines: Sequence[Choice], best: Outcome) -> Result:
+def _conclude(run: _Run, agent: Proposer, baselines: Sequence[Choice], best: Outcome) -> Result:
     """Read the test set once, for the chosen plan and the baselines beside it."""
     prepared, scenario, judge = run.workshop.prepared, run.scenario, run.judge
     deployment = run.finalists.deployment(best.plan)
@@ -295,7 +311,7 @@ def _conclude(run: _Run, agent: Agent, baselines: Sequence[Choice], best: Outcom
     )
 
 
-def _write(run: _Run, result: Result, agent: Agent) -> None:
+def _write(run: _Run, result: Result, agent: Proposer) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy."""
     from autosplit.agents.ppo import PPOAgent
     from autosplit.report.plots import pareto_frame, tradeoff_figure

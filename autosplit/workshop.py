@@ -17,6 +17,8 @@ def networks_key(scenario: Scenario) -> str:
     """Hash of what determines networks and measurements: scenarios that differ in conditions alone have the same."""
     search = scenario.search
     parts = scenario.model_dump(mode="json", exclude={"name", "conditions", "latency_model", "objective", "search"})
+    if search.granularity != "uniform":
+        parts["granularity"] = search.granularity
     return content_hash({**parts, "seed": search.seed, "validation": search.validation_images,
                          "recalibration": search.recalibration_images})
 

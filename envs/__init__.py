@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from gymnasium.envs.registration import register, registry
 
-__all__ = ["COINFERENCE", "register_envs"]
+__all__ = ["COINFERENCE", "LAYERWISE", "register_envs"]
 
 COINFERENCE = "autosplit/CoInference-v0"
 """Gymnasium id of `autosplit.envs.coinference.CoInferenceEnv`."""
+
+LAYERWISE = "autosplit/CoInferenceLayerwise-v0"
+"""Gymnasium id of `autosplit.envs.layerwise.CoInferenceLayerwiseEnv`."""
 
 
 def register_envs() -> None:
@@ -25,6 +28,8 @@ def register_envs() -> None:
     if COINFERENCE not in registry:
         register(COINFERENCE, entry_point="autosplit.envs.coinference:CoInferenceEnv",
                  vector_entry_point="autosplit.envs.measuring:MeasuringVectorCoInference")
+    if LAYERWISE not in registry:
+        register(LAYERWISE, entry_point="autosplit.envs.layerwise:CoInferenceLayerwiseEnv")
 
 
 register_envs()

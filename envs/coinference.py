@@ -11,7 +11,7 @@ from gymnasium import spaces
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.features import FloatArray
 from autosplit.envs.streams import pick_conditions
-from autosplit.envs.task import CoInferenceTask
+from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.envs.tree import STEPS, BoolArray, IntArray
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
@@ -135,10 +135,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         if self._outcome is None:
             settled = (plan.split, f"sparsity {plan.sparsity}")[:tree.step[node]]
             return " | ".join((*settled, *("?" for _ in range(STEPS - len(settled)))))
-        o = self._outcome
-        verdict = "in time" if o.feasible else "too late"
-        return (f"{plan.label}: accuracy {o.measurement.accuracy:.3f}, p50 {o.latency.p50_ms:.1f} ms, "
-                f"p95 {o.latency.p95_ms:.1f} of {o.budget_ms:g} ms ({verdict}), reward {o.reward:.3f}")
+        return outcome_line(self._outcome)
 
     @property
     def _done(self) -> bool:

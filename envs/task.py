@@ -11,10 +11,10 @@ from autosplit.errors import ConfigError
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
 from autosplit.objective import Objective, load_objective
-from autosplit.plan import Workload
+from autosplit.plan import Outcome, Workload
 from autosplit.scenario import Conditions, Scenario, load_scenario
 
-__all__ = ["CoInferenceTask"]
+__all__ = ["CoInferenceTask", "outcome_line"]
 
 
 @dataclass(frozen=True)
@@ -86,22 +86,30 @@ class CoInferenceTask:
 
     @cached_property
     def _first(self) -> CoInferenceCore:
-        return CoInferenceCore.build(self.evaluator.space, self.workloads, self.latency_model, self._pool(0))
+        return CoInferenceCore.build(self.evaluator.space, self.workloads, self.latency_model, self.pool())
 
     def core(self, pool: int = 0) -> CoInferenceCore:
         """The plans under a pool; the first and the latest pool asked for are kept."""
         if pool == 0:
             return self._first
         if pool not in self._latest:
-            core = self._first.under(self._pool(pool), self.workloads, self.latency_model)
+            core = self._first.under(self.pool(pool), self.workloads, self.latency_model)
             self._latest.clear()
             self._latest[pool] = core
         return self._latest[pool]
 
-    def _pool(self, number: int) -> list[Conditions]:
+    def pool(self, number: int = 0) -> list[Conditions]:
+        """The conditions of a pool, drawn anew."""
         if self.sampler is None:
             return [self.scenario.conditions]
         return self.sampler.pool(self.pool_size, self.pool_seed if number == 0 else [self.pool_seed, number])
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """A finished plan in words: what environments show as text."""
+    verdict = "in time" if outcome.feasible else "too late"
+    return (f"{outcome.plan.label}: accuracy {outcome.measurement.accuracy:.3f}, p50 {outcome.latency.p50_ms:.1f} ms, "
+            f"p95 {outcome.latency.p95_ms:.1f} of {outcome.budget_ms:g} ms ({verdict}), reward {outcome.reward:.3f}")
 
 
 def _live_evaluator(scenario: Scenario) -> Evaluator:

@@ -25,6 +25,7 @@ def network(num_classes, in_channels):
 
 AGENTS = """
 from autosplit.agents.enumerate import ExhaustiveAgent
+from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
 from autosplit.agents.ppo import PPOAgent, PPOSettings
 from autosplit.agents.trainer import PPOHyperparameters
 
@@ -33,6 +34,11 @@ class Quick(PPOAgent):  # learns after a few measurements, and not for long
         settings = PPOSettings(first=5, round=3, conditions=16, first_updates=2, updates=1, last_updates=2, draws=32,
                                ppo=PPOHyperparameters(episodes=32, epochs=1, hidden=(16,)))
         super().__init__(problem, settings)
+
+class QuickLayers(LayerwisePPOAgent):
+    def __init__(self, problem):
+        super().__init__(problem, LayerPPOSettings(first=5, round=3, first_updates=2, updates=1, episodes=32, draws=16,
+                                                   neighbours=32))
 
 class Only(ExhaustiveAgent):
     def __init__(self, problem):

@@ -5,10 +5,16 @@ from collections import Counter
 import pandas as pd
 import pytest
 
+from autosplit.envs.layers import LayerwiseSpace
 from autosplit.evaluation.base import PlanSpace
+from autosplit.latency import load_latency_model
+from autosplit.objective import load_objective, score
 from autosplit.plan import INPUT, OUTPUT, CodecSetting
 from benchmarks.codecs import ahead, at_256x, fewer_bytes, frontier
 from benchmarks.fidelity import correlations, draw_plans
+from benchmarks.layerwise import chosen_row, gains, search_rows, thinned, uniform_plans
+from tests.layers import LayerTable
+from tests.synthetic import make_conditions
 
 
 def setting(width, bits):
@@ -83,3 +89,47 @@ def test_the_frontier_leaves_out_what_costs_more_and_is_no_more_accurate(frame):
     assert frontier(codes)["validation_bytes"].tolist() == [90, 100, 200]
     worse = pd.concat([codes, codes.iloc[:1].assign(validation_bytes=150)])
     assert 150 not in frontier(worse)["validation_bytes"].tolist()
+
+
+class TestLayerwise:
+    table = LayerTable(channels=(8, 16, 4))
+
+    def space(self, **options):
+        return LayerwiseSpace.of(self.table, **options)
+
+    def test_codecs_are_thinned_evenly_and_keep_their_work(self):
+        for count, left in ((1, [1, 1, 1]), (2, [2, 2, 1]), (9, [2, 3, 1])):
+            thin = thinned(self.space(), count)
+            assert [len(s.codecs) for s in thin.splits] == left
+            assert all(w.plan.codec == c for s in thin.splits for c, w in zip(s.codecs, s.workloads, strict=True))
+        sizes = [c.width for c in thinned(self.space(splits=["middle"]), 2).splits[0].codecs]
+        assert sizes == [2, 8]  # the cheapest and the widest
+
+    def test_every_uniform_head_once(self):
+        space = self.space(splits=["output"])
+        heads = [space.locate(plan).keep for plan in uniform_plans(space)]
+        assert len(heads) == len(set(heads))
+        assert heads[0] == (8, 16, 4)
+        assert heads[-1] == (2, 4, 1)
+        assert all(abs(a / 8 - b / 16) <= 1 / 8 + 1 / 16 for a, b, _ in heads)
+        assert {b for _, b, _ in heads} == set(range(4, 17))
+
+    def outcomes(self, budget_ms=2.0):
+        plans = uniform_plans(self.space(splits=["output"]))
+        return score(self.table.measure(plans), load_latency_model("analytic"), load_objective("in-time-accuracy"),
+                     make_conditions(budget_ms))
+
+    def test_rows_tell_the_best_feasible_plan_so_far(self):
+        rows = pd.DataFrame(search_rows(2.0, "uniform", 0, self.outcomes()))
+        assert rows["best_f1"].isna().any()  # nothing in time yet
+        assert rows["best_f1"].dropna().is_monotonic_increasing
+        assert rows["best_f1"].max() == rows.loc[rows["feasible"], "f1"].max()
+
+    def test_gains_are_points_over_the_best_uniform_plan(self):
+        outcomes = self.outcomes()
+        row = chosen_row(2.0, "uniform", 0, outcomes, outcomes[-1])
+        rivals = [row | {"method": "ppo", "seed": seed, "f1": row["f1"] + 0.02, "f3": row["f3"] + gain}
+                  for seed, gain in enumerate((0.004, 0.008))]
+        found = gains(pd.DataFrame([row, *rivals, rivals[0] | {"method": "random"}]))["2"]
+        assert found["ppo"] == {"f1_points": [2.0, 2.0], "f3_points": [0.4, 0.8], "f3_points_mean": 0.6, "enough": True}
+        assert not found["random"]["enough"]

@@ -296,6 +296,16 @@ def test_scenario_of_an_earlier_version_names_the_missing_key(run, scenario):
         Ledger.open(run, scenario)
 
 
+def test_keys_that_came_later_have_their_defaults_in_earlier_runs(run, scenario):
+    fill(run, scenario, 1)
+    path = run / LEDGER_FILE
+    path.write_text(path.read_text().replace('"granularity":"uniform",', "").replace('"layer_profiles":32,', ""))
+    assert "granularity" not in path.read_text()
+    Ledger.open(run, scenario).close()
+    with pytest.raises(ResumeError, match=r'search\.granularity was "uniform", now "layer"'):
+        Ledger.open(run, scenario.replace(**{"search.granularity": "layer"}))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"hello\n"])
 def test_directory_without_a_ledger(run, scenario, content):
     run.mkdir(parents=True)

@@ -9,7 +9,7 @@ import yaml
 
 from autosplit.errors import ConfigError, UnknownNameError
 from autosplit.latency.profiles import DeviceProfile, load_profile
-from autosplit.scenario import Scenario, list_scenarios, load_scenario
+from autosplit.scenario import ADDED_KEYS, Scenario, content_hash, list_scenarios, load_scenario
 
 DEFAULT = load_scenario()
 
@@ -21,6 +21,16 @@ def test_yaml_round_trip(name):
     assert again == scenario
     assert again.fingerprint == scenario.fingerprint
     assert again.fingerprint != load_scenario(name).fingerprint
+
+
+def test_keys_that_came_later_leave_fingerprints_as_they_were():
+    before = DEFAULT.model_dump(mode="json")
+    for key in ADDED_KEYS:
+        part, name = key.split(".")
+        assert before[part].pop(name) == ADDED_KEYS[key]
+    assert DEFAULT.fingerprint == content_hash(before)
+    layered = DEFAULT.replace(**{"search.granularity": "layer"})
+    assert len({DEFAULT.fingerprint, layered.fingerprint, layered.replace(training__layer_profiles=0).fingerprint}) == 3
 
 
 def test_profiles_may_be_names_files_or_written_out(tmp_path):

@@ -51,11 +51,21 @@ def _entries(kind: Kind) -> list[tuple[str, str]]:
         return [(n, load_profile(DeviceProfile, n).title) for n in list_profiles(DeviceProfile)]
     if kind is Kind.channels:
         return [(n, load_profile(ChannelProfile, n).title) for n in list_profiles(ChannelProfile)]
+    if kind is Kind.agents:
+        return _agents()
     return [(name, "") for name in _names(kind)]
 
 
-def _names(kind: Kind) -> list[str]:
+def _agents() -> list[tuple[str, str]]:
+    """All agents, each with the granularities that it knows."""
     from autosplit.agents import list_agents
+
+    known = {"uniform": list_agents("uniform"), "layer": list_agents("layer")}
+    names = sorted({name for found in known.values() for name in found})
+    return [(name, " and ".join(g for g, found in known.items() if name in found)) for name in names]
+
+
+def _names(kind: Kind) -> list[str]:
     from autosplit.backbones import list_backbones
     from autosplit.compression import list_codecs
     from autosplit.datasets import list_datasets
@@ -66,6 +76,6 @@ def _names(kind: Kind) -> list[str]:
     listing = {
         Kind.backbones: lambda: [*list_backbones(), "torchvision:NAME", "FILE.py:FACTORY"],
         Kind.datasets: list_datasets, Kind.latency_models: list_latency_models, Kind.codecs: list_codecs,
-        Kind.agents: list_agents, Kind.objectives: list_objectives, Kind.scenarios: list_scenarios,
+        Kind.objectives: list_objectives, Kind.scenarios: list_scenarios,
     }
     return listing[kind]()

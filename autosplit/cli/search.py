@@ -49,6 +49,7 @@ def command(
     latency_model: Annotated[str | None, typer.Option(help="Name, module:Name or file.py:Name.")] = None,
     objective: Annotated[str | None, typer.Option(help="Reward.")] = None,
     agent: Annotated[str | None, typer.Option(help="Who proposes plans.")] = None,
+    granularity: Annotated[str | None, typer.Option(help="One sparsity a head: uniform; or a group: layer.")] = None,
     policy: Annotated[Path | None, typer.Option(help="Folder of a trained policy to start from.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
@@ -70,7 +71,8 @@ def command(
         "conditions.budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone,
         "weights": weights, "codecs": tuple(codec) if codec else None, "conditions.device": device,
         "conditions.edge": edge, "conditions.channel": channel, "latency_model": latency_model,
-        "objective": objective, "search.agent": agent, "search.policy": str(policy) if policy else None,
+        "objective": objective, "search.agent": agent, "search.granularity": granularity,
+        "search.policy": str(policy) if policy else None,
         "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
     }
     assigned = assignments(set_)

@@ -153,7 +153,7 @@ def _compared(scenario: Scenario, out: Path, workshops: _Workshops, progress: Ph
     judge, arithmetic = Judge.of(scenario), scenario.conditions.device.arithmetic
     own = workshops.of(scenario)
     result, run = _searched(scenario, out, own, progress)
-    rivals = workshops.of(scenario.replace(codecs=RIVAL_CODECS))
+    rivals = workshops.of(scenario.replace(**{"codecs": RIVAL_CODECS, "search.granularity": "uniform"}))
     entrants = [(c, rivals) for c in codec_contestants(rivals.prepared.supernet)]
     entrants.append((uniform_contestant(own.prepared.supernet), own))
     choices: list[Choice] = []

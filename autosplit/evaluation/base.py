@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from autosplit.errors import ConfigError
 from autosplit.plan import CodecSetting, Measurement, Plan, Workload
 
-__all__ = ["Evaluator", "PlanSpace"]
+if TYPE_CHECKING:
+    from autosplit.evaluation.head_cost import HeadCost
+
+__all__ = ["Evaluator", "LayerwiseEvaluator", "PlanSpace", "layerwise"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,28 @@ class Evaluator(Protocol):
     def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
         """Measure plans, in order. Deterministic: one plan gives one measurement, whenever it is asked for."""
         ...
+
+
+@runtime_checkable
+class LayerwiseEvaluator(Evaluator, Protocol):
+    """An evaluator that also measures plans with one sparsity a prunable group."""
+
+    def head(self, split: str) -> HeadCost:
+        """The head at a split point: its prunable groups, and the work of each of its pruned versions.
+
+        Raises:
+            PruningError: The work of its pruned versions cannot be foretold.
+        """
+        ...
+
+
+def layerwise(evaluator: Evaluator) -> LayerwiseEvaluator:
+    """An evaluator as one that measures plans pruned layer by layer.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not isinstance(evaluator, LayerwiseEvaluator):
+        raise ConfigError(f"{type(evaluator).__name__} measures no plans that are pruned layer by layer; "
+                          "leave search.granularity at uniform")
+    return evaluator

@@ -7,7 +7,8 @@ dropout and reshaping are fused or free; convolutions, linear layers, pooling an
 from __future__ import annotations
 
 import operator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,7 +17,7 @@ from autosplit.compression.int8_layers import Int8Conv2d, Int8Layer
 from autosplit.modes import evaluation_mode
 from autosplit.plan import StageCost
 
-__all__ = ["stage_cost"]
+__all__ = ["OperatorWork", "operators", "stage_cost"]
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample)
 _JOINS = {operator.add, operator.iadd, operator.mul, operator.imul, torch.add, torch.mul, torch.cat,
@@ -29,12 +30,49 @@ _FUNCTIONS = {nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d, 
 _ARGUMENTS = {0: "input", 1: "weight", 2: "bias", 6: "groups"}
 
 
-class _Counter(fx.Interpreter):
-    """Runs a graph once and adds up what each node costs."""
+@dataclass(frozen=True)
+class OperatorWork:
+    """What one operator of a network costs, for one input.
+
+    Attributes:
+        kind: What its multiply-accumulates count as; `other` has none.
+        rows: First dimension of its weight; 0 without weight.
+        columns: Second dimension of its weight.
+        kernel: Weight elements of one row and column.
+        positions: How often each weight element is used.
+        bias: Elements of its bias.
+        outputs: Activation elements that it writes.
+        groups: Groups of a convolution, else 1.
+        inputs: Input channels of a convolution, else 0.
+    """
+
+    kind: Literal["conv", "depthwise", "linear", "other"]
+    rows: int = 0
+    columns: int = 0
+    kernel: int = 0
+    positions: int = 0
+    bias: int = 0
+    outputs: int = 0
+    groups: int = 1
+    inputs: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.rows * self.columns * self.kernel * self.positions
+
+    @property
+    def weights(self) -> int:
+        """Parameters read."""
+        return self.rows * self.columns * self.kernel + self.bias
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph once and notes what each node costs."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.totals = dict.fromkeys(StageCost.model_fields, 0.0)
+        self.found: list[OperatorWork] = []
 
     def run_node(self, n: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -82,21 +120,40 @@ class _Counter(fx.Interpreter):
         # a transposed convolution uses each weight once per *input* position
         positions = (inputs if transposed else out)[0, 0].numel()
         depthwise = groups > 1 and groups == inputs.shape[1]
-        self.totals["depthwise_macs" if depthwise else "conv_macs"] += float(weight.numel() * positions)
-        self._weights(weight, bias)
-        self._operator(out)
+        self.found.append(OperatorWork(
+            "depthwise" if depthwise else "conv", weight.shape[0], weight.shape[1], weight[0, 0].numel(), positions,
+            bias=_elements(bias), outputs=_outputs(out), groups=groups, inputs=inputs.shape[1]))
 
     def _linear(self, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-        self.totals["linear_macs"] += float(weight.numel() * (out[0].numel() // weight.shape[0]))
-        self._weights(weight, bias)
-        self._operator(out)
-
-    def _weights(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.totals["weight_elements"] += weight.numel() + (bias.numel() if bias is not None else 0)
+        self.found.append(OperatorWork("linear", weight.shape[0], weight.shape[1], 1,
+                                       out[0].numel() // weight.shape[0], bias=_elements(bias), outputs=_outputs(out)))
 
     def _operator(self, out: Tensor) -> None:
-        self.totals["activation_elements"] += float(out.numel() // max(1, out.shape[0]))
-        self.totals["operators"] += 1
+        self.found.append(OperatorWork("other", outputs=_outputs(out)))
+
+
+def _elements(bias: Tensor | None) -> int:
+    return 0 if bias is None else bias.numel()
+
+
+def _outputs(out: Tensor) -> int:
+    return out.numel() // max(1, out.shape[0])
+
+
+def operators(module: nn.Module, shape: tuple[int, ...]) -> list[OperatorWork]:
+    """The operators of a network with their work for one input, in the order of execution.
+
+    Args:
+        module: As for `stage_cost`.
+        shape: Shape of one input without the batch dimension.
+    """
+    with evaluation_mode(module), torch.inference_mode():  # traced as it will run: noise is for training
+        # a lone layer would be traced into, down to the functions that it is made of
+        graph = module if isinstance(module, fx.GraphModule) else fx.symbolic_trace(nn.Sequential(module))
+        recorder = _Recorder(graph)
+        device = next((p.device for p in graph.parameters()), None)
+        recorder.run(torch.zeros(1, *shape, device=device))
+    return recorder.found
 
 
 def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
@@ -109,12 +166,9 @@ def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
     Returns:
         Counts for batch size 1.
     """
-    with evaluation_mode(module), torch.inference_mode():  # traced as it will run: noise is for training
-        # a lone layer would be traced into, down to the functions that it is made of
-        graph = module if isinstance(module, fx.GraphModule) else fx.symbolic_trace(nn.Sequential(module))
-        counter = _Counter(graph)
-        device = next((p.device for p in graph.parameters()), None)
-        counter.run(torch.zeros(1, *shape, device=device))
-    totals: dict[str, Any] = dict(counter.totals)
-    totals["operators"] = int(totals["operators"])
-    return StageCost(**totals)
+    found = operators(module, shape)
+    macs = {kind: float(sum(w.macs for w in found if w.kind == kind)) for kind in ("conv", "depthwise", "linear")}
+    return StageCost(
+        conv_macs=macs["conv"], depthwise_macs=macs["depthwise"], linear_macs=macs["linear"],
+        weight_elements=float(sum(w.weights for w in found)),
+        activation_elements=float(sum(w.outputs for w in found)), operators=len(found))

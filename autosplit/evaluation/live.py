@@ -23,8 +23,10 @@ from autosplit.compression.entropy import FrequencyTables, payload_bytes
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
 from autosplit.datasets.base import ImageDataset, Split, in_batches
+from autosplit.errors import PruningError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.evaluation.cost import stage_cost
+from autosplit.evaluation.head_cost import HeadCost
 from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
 from autosplit.training.loop import accuracy, autocast, logits_of
 
@@ -72,6 +74,7 @@ class LiveEvaluator:
         self._settings: SearchSettings = prepared.scenario.search
         self._features: OrderedDict[tuple[str, tuple[int, ...]], _Features] = OrderedDict()
         self._costs: dict[tuple[object, ...], StageCost] = {}
+        self._heads: dict[str, HeadCost | PruningError] = {}
         self._predicted: dict[tuple[str, CodecSetting], tuple[float, float]] = {}
         self._jpeg_accuracy: dict[int, float] = {}
 
@@ -112,12 +115,31 @@ class LiveEvaluator:
     def _head_cost(self, plan: Plan) -> StageCost:
         if plan.split == OUTPUT and plan.sparsity == 0.0:  # a baseline, also where it is not in the search space
             return self._backbone_cost
-        pruner = self._supernet.pruners[plan.split]
-        keep = pruner.keep_counts(plan.sparsity)
+        keep = self._supernet.pruners[plan.split].keep_counts(plan.sparsity)
         key = ("head", plan.split, keep)
         if key not in self._costs:
-            self._costs[key] = stage_cost(self._supernet.extract_head(plan), self.data.shape)
+            try:
+                self._costs[key] = self.head(plan.split).stage_cost(keep)
+            except PruningError:
+                self._costs[key] = stage_cost(self._supernet.extract_head(plan), self.data.shape)
         return self._costs[key]
+
+    def head(self, split: str) -> HeadCost:
+        """The head at a split point: its prunable groups, and the work of each of its pruned versions.
+
+        Raises:
+            PruningError: The work of its pruned versions cannot be foretold.
+        """
+        if split not in self._heads:
+            try:
+                self._heads[split] = (HeadCost.of(self._supernet.pruners[split], self.data.shape)
+                                      if split in self._supernet.pruners else HeadCost.nothing())
+            except PruningError as e:
+                self._heads[split] = e
+        found = self._heads[split]
+        if isinstance(found, PruningError):
+            raise found
+        return found
 
     def _codec_cost(self, plan: Plan) -> tuple[StageCost, StageCost]:
         """Work of the encoder, and of decoder and tail together."""

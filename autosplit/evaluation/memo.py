@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from autosplit.evaluation.base import Evaluator, PlanSpace
+from autosplit.evaluation.base import Evaluator, PlanSpace, layerwise
 from autosplit.plan import Measurement, Plan, Workload
+
+if TYPE_CHECKING:
+    from autosplit.evaluation.head_cost import HeadCost
 
 __all__ = ["MemoEvaluator"]
 
@@ -55,6 +59,14 @@ class MemoEvaluator:
     def measurements(self) -> list[Measurement]:
         """Everything known, the given ones first, then in the order of measuring."""
         return list(self._known.values())
+
+    def head(self, split: str) -> HeadCost:
+        """The head at a split point, as the inner evaluator has it.
+
+        Raises:
+            ConfigError: The inner evaluator measures no plans that are pruned layer by layer.
+        """
+        return layerwise(self._inner).head(split)
 
     def workloads(self, plans: Sequence[Plan]) -> list[Workload]:
         """Predicted work and payload, as the inner evaluator has them; what was measured does not change them."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from autosplit.evaluation.base import Evaluator, PlanSpace
+from autosplit.evaluation.base import Evaluator, PlanSpace, layerwise
 from autosplit.plan import Measurement, Plan, Workload
 from autosplit.scenario import content_hash
 
 if TYPE_CHECKING:
+    from autosplit.evaluation.head_cost import HeadCost
     from autosplit.training.prepare import Prepared
 
 __all__ = ["StoredEvaluator", "measurement_file"]
@@ -46,6 +47,14 @@ class StoredEvaluator:
     def space(self) -> PlanSpace:
         """The plans that can be measured."""
         return self._inner.space
+
+    def head(self, split: str) -> HeadCost:
+        """The head at a split point, as the inner evaluator has it.
+
+        Raises:
+            ConfigError: The inner evaluator measures no plans that are pruned layer by layer.
+        """
+        return layerwise(self._inner).head(split)
 
     def workloads(self, plans: Sequence[Plan]) -> list[Workload]:
         """Predicted work and payload, as the inner evaluator has them."""

@@ -164,7 +164,9 @@ def _supernet(
 ) -> tuple[Supernet, str]:
     settings = scenario.training
     space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
+    profiles = settings.layer_profiles if scenario.search.granularity == "layer" else 0
     key = content_hash({
+        **({"profiles": profiles} if profiles else {}),  # so that supernets of uniform heads keep their keys
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,
@@ -176,7 +178,7 @@ def _supernet(
         supernet = Supernet(backbone, points, scenario.space, sample, scenario.codecs)
 
     def fit(on_step: Callable[[], None]) -> None:
-        train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step)
+        train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step, profiles)
 
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
     steps += pretraining_steps(supernet, settings)

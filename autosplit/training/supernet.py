@@ -7,6 +7,10 @@ very few bits are drawn less often. What these choices bring is measured in `doc
 
 Channels of the head are ordered by importance and code channels are nested, so that plans share weights without
 disturbing one another. The teacher is the untouched backbone.
+
+For a search that prunes layer by layer, half of the random plans have one of some random profiles, a sparsity for each
+group. A fixed number of them, because torch-pruning takes 0.1 to 0.5 s for each; the shared weights carry over to other
+profiles, as they do between sparsities.
 """
 
 from __future__ import annotations
@@ -33,13 +37,14 @@ from autosplit.scenario import SearchSpace, TrainingSettings
 from autosplit.training.codecs import pretrain_codecs
 from autosplit.training.loop import Batch, Teacher, distillation_loss, train
 
-__all__ = ["Supernet", "train_supernet"]
+__all__ = ["Supernet", "random_profiles", "train_supernet"]
 
 _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
 _LIMIT_LR = 0.1
 _SAMPLE_BATCH = 64
 _EQUAL = 1.0
 _SCALE = 1.3
+_PROFILE_SHARE = 0.5  # of the random plans, where heads are pruned layer by layer
 _USUAL_BYTES = 24.0  # smaller codes are drawn in proportion to their size
 
 
@@ -197,6 +202,7 @@ def train_supernet(
     settings: TrainingSettings,
     seed: int,
     on_step: Callable[[], None] = lambda: None,
+    profiles: int = 0,
 ) -> None:
     """Train a supernet in place.
 
@@ -207,8 +213,10 @@ def train_supernet(
         settings: Epochs, learning rate, batch size.
         seed: Plans, order and augmentation.
         on_step: Called after each step.
+        profiles: Heads with a sparsity of their own in each group that are trained at each split point, beside the
+            uniform ones: every other random plan has one of them.
     """
-    draws = _Draws(supernet, Random(seed))
+    draws = _Draws(supernet, Random(seed), profiles)
 
     def loss(batch: Batch) -> Tensor:
         taught = teacher(batch)
@@ -227,6 +235,24 @@ def train_supernet(
     supernet.eval()
 
 
+def random_profiles(groups: int, most: float, count: int, rng: Random) -> list[tuple[float, ...]]:
+    """Sparsities for each group of a head, all different.
+
+    Each scatters around a centre of its own: independent ones would all remove about half of the work.
+
+    Args:
+        groups: Number of groups; with fewer than two every head is uniform.
+        most: Highest sparsity.
+        count: Number of profiles.
+        rng: Draws them.
+    """
+    found = []
+    for _ in range(count if groups > 1 else 0):
+        centre = rng.uniform(0.0, most)
+        found.append(tuple(min(max(centre + rng.uniform(-0.5, 0.5) * most, 0.0), most) for _ in range(groups)))
+    return found
+
+
 def _relative(loss: Tensor) -> Tensor:
     """A loss whose gradient is nearly as large for small as for large values; that of its logarithm, far above 1."""
     return loss / (loss.detach() + _EQUAL) * _SCALE
@@ -235,8 +261,11 @@ def _relative(loss: Tensor) -> Tensor:
 class _Draws:
     """The plans of each step."""
 
-    def __init__(self, supernet: Supernet, rng: Random) -> None:
+    def __init__(self, supernet: Supernet, rng: Random, profiles: int = 0) -> None:
         self._supernet, self._rng = supernet, rng
+        self._profiles = {split: random_profiles(len(pruner.groups), max(supernet.plan_space.sparsities[split]),
+                                                 profiles, Random(f"{split} {rng.random()}"))
+                          for split, pruner in supernet.pruners.items()} if profiles else {}
         self._queue: list[str] = []
         self._steps = 0
         self._weights: dict[tuple[str, str], list[float]] = {}
@@ -251,7 +280,9 @@ class _Draws:
         return (self._random(split) if self._steps % 2 else self._supernet.widest(split)), self._random(split)
 
     def _random(self, split: str) -> Plan:
-        sparsity = self._rng.choice(self._supernet.plan_space.sparsities[split])
+        sparsity: float | tuple[float, ...] = self._rng.choice(self._supernet.plan_space.sparsities[split])
+        if self._profiles.get(split) and self._rng.random() < _PROFILE_SHARE:
+            sparsity = self._rng.choice(self._profiles[split])
         return Plan(split=split, sparsity=sparsity, codec=self._codec(split))
 
     def _codec(self, split: str) -> CodecSetting:

@@ -40,6 +40,13 @@ def test_list_one_kind(kind):
     assert len(shown.stdout.splitlines()) == 1 + len(names[kind])
 
 
+def test_agents_are_listed_with_their_granularities():
+    shown = {line.split()[0]: line for line in invoke("list", "agents").stdout.splitlines()[1:]}
+    assert shown["ppo"].endswith("uniform and layer")
+    assert shown["exhaustive"].endswith("uniform")
+    assert shown["ddpg"].endswith("layer")
+
+
 def test_list_everything():
     found = json.loads(invoke("list", "--json").stdout)
     assert set(found) == set(SOME)

@@ -111,6 +111,20 @@ def test_dry_run_counts_growing_heads(world, tiny):
     assert times[1] > 0
 
 
+def test_dry_run_counts_plans_with_a_sparsity_a_group(warm, tiny):
+    def described(*options):
+        return json.loads(invoke("search", *tiny, "--dry-run", "--json", *options).stdout)
+
+    uniform, layered = described(), described("--granularity", "layer")
+    assert (uniform["granularity"], layered["granularity"]) == ("uniform", "layer")
+    for few, many in zip(uniform["splits"], layered["splits"], strict=True):
+        assert few["groups"] == many["groups"]
+        heads = {"input": 1, "stem": 1}.get(few["split"], 2)
+        assert many["plans"] == few["plans"] // heads * 3 ** few["groups"] or few["groups"] > 1
+    assert layered["splits"][-1]["groups"] > 2
+    assert layered["plans"] > 10 * uniform["plans"]
+
+
 def test_torchvision_backbone(world, tiny):
     run = invoke("search", *tiny, "--backbone", "torchvision:squeezenet1_1", "--image-size", 32, "--dry-run", "--json",
                  "--set", "space.sparsities=[0.0]")
@@ -176,6 +190,11 @@ def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
     (("--dataset", "fashion"), "unknown data set 'fashion'; did you mean 'fashion-mnist'"),
     (("--dataset", "image-folder:/nowhere"), "no such folder as /nowhere"),
     (("--agent", "rando"), "unknown agent 'rando'; did you mean 'random'"),
+    (("--agent", "ddpg"), "agent 'ddpg' prunes layer by layer: search with --granularity layer, or take exhaustive"),
+    (("--agent", "exhaustive", "--granularity", "layer"), "'exhaustive' prunes whole heads only: leave out --granul"),
+    (("--agent", "dppg", "--granularity", "layer"), "unknown layer-wise agent 'dppg'; did you mean 'ddpg'"),
+    (("--granularity", "channel"), "search.granularity: "),
+    (("--set", "training.layer_profiles=-1"), "training.layer_profiles: "),
     (("--objective", "amd"), "unknown objective 'amd'; did you mean 'amc'"),
     (("--latency-model", "analytik"), "unknown latency model 'analytik'; did you mean 'analytic'"),
     (("--latency-model", "gone.py:Model"), "gone.py"),

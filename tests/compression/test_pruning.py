@@ -10,6 +10,7 @@ from torchvision import models
 
 from autosplit.backbones.splitting import block_ends, cut, find_split_points, trace
 from autosplit.backbones.zoo import resnet8
+from autosplit.compression import pruning
 from autosplit.compression.pruning import HeadPruner
 from autosplit.errors import PruningError
 from autosplit.evaluation.cost import stage_cost
@@ -148,6 +149,16 @@ class TestKeepCounts:
 class TestSubNetwork:
     def test_made_once(self, small):
         assert small[2].sub_network((4, 4, 8)) is small[2].sub_network((4, 4, 8))
+
+    def test_those_asked_for_last_are_remembered(self, small, monkeypatch):
+        monkeypatch.setattr(pruning, "_REMEMBERED", 2)
+        head, shape, _ = small
+        pruner = HeadPruner(head, shape)
+        first, second = pruner.sub_network((4, 4, 8)), pruner.sub_network((4, 4, 9))
+        assert pruner.sub_network((4, 4, 8)) is first
+        pruner.sub_network((4, 4, 10))
+        assert pruner.sub_network((4, 4, 8)) is first
+        assert pruner.sub_network((4, 4, 9)) is not second
 
     def test_nothing_removed_is_the_head(self, small):
         head, shape, pruner = small

@@ -18,7 +18,7 @@ from autosplit.plan import CodecSetting, Plan
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import Teacher, accuracy, logits_of
-from autosplit.training.supernet import Supernet, _Draws, _relative, train_supernet
+from autosplit.training.supernet import Supernet, _Draws, _relative, random_profiles, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 
@@ -342,6 +342,37 @@ class TestDraws:
         assert {p.split for p in plans} == {"layer1", "layer2", "output"}
         assert {p.codec.kind for p in plans if p.split == "output"} == {"none"}
         assert {p.sparsity for p in plans} == {0.0, 0.5}
+
+
+class TestProfiles:
+    def test_they_scatter_around_centres_of_their_own(self):
+        found = random_profiles(12, 0.8, 200, Random(0))
+        assert len(set(found)) == 200
+        assert all(len(p) == 12 and 0 <= min(p) <= max(p) <= 0.8 for p in found)
+        means = [sum(p) / 12 for p in found]
+        assert min(means) < 0.25  # of independent sparsities none would be, or beyond
+        assert max(means) > 0.55
+        assert random_profiles(1, 0.8, 5, Random(0)) == []
+
+    def test_half_of_the_random_plans_have_one(self, fresh):
+        draws = _Draws(fresh, Random(0), profiles=3)
+        plans = [plan for _ in range(200) for plan in draws.next()]
+        splits = [s for s, pruner in fresh.pruners.items() if len(pruner.groups) > 1]
+        assert splits
+        for split in splits:
+            profiles = Counter(p.sparsity for p in plans if p.split == split and isinstance(p.sparsity, tuple))
+            assert len(profiles) == 3
+            assert 0.2 < profiles.total() / sum(p.split == split for p in plans) < 0.55  # a quarter is the widest
+        assert not any(isinstance(p.sparsity, tuple) for _ in range(50) for p in _Draws(fresh, Random(0)).next())
+
+    def test_training_with_them_is_another_training(self, backbone, data):
+        teacher, weights = Teacher(backbone, data), []
+        for profiles in (0, 2, 2):
+            supernet = tiny_supernet(backbone, data)
+            train_supernet(supernet, teacher, data, tiny_settings(1), 0, profiles=profiles)
+            weights.append(next(supernet.backbone.parameters()).detach().clone())
+        assert torch.equal(weights[1], weights[2])
+        assert not torch.equal(weights[0], weights[1])
 
 
 def test_no_loss_drowns_the_others():

@@ -1,0 +1,246 @@
+"""`LayerwiseAgent`: proposes plans with one sparsity a prunable group; and `LayerwiseProblem`, what it searches.
+
+The life cycle is that of `autosplit.agents.base.Agent`, and the same loop drives both. Such plans cannot be numbered,
+there are too many; the books are kept by `Choice`, so that plans of the same head and codec are one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from autosplit.envs.episodes import LayerwiseCore
+from autosplit.envs.layers import Choice, LayerwiseSpace
+from autosplit.errors import PluginError
+from autosplit.evaluation.base import Evaluator, layerwise
+from autosplit.latency.base import LatencyModel
+from autosplit.objective import Objective, best_outcome
+from autosplit.plan import CodecSetting, Outcome, Plan
+from autosplit.scenario import Conditions
+
+__all__ = ["LayerwiseAgent", "LayerwiseProblem", "LayerwiseRandomAgent"]
+
+_SLACK = 1e-6
+_BLOCK = 64
+_FRUITLESS = 16
+"""Blocks of random episodes without a new plan after which there is none."""
+
+
+@dataclass(frozen=True)
+class LayerwiseProblem:
+    """All that is known before the first measurement.
+
+    Attributes:
+        space: The plans.
+        latency_model: Gives the latency of a workload under conditions.
+        objective: What to maximise.
+        conditions: Where the plan is to run.
+        seed: Seed of everything random in the agent.
+        evaluations: Measurements that are asked for; agents with a schedule spread it over so many.
+    """
+
+    space: LayerwiseSpace
+    latency_model: LatencyModel
+    objective: Objective
+    conditions: Conditions
+    seed: int = 0
+    evaluations: int = 150
+
+    @classmethod
+    def of(
+        cls,
+        evaluator: Evaluator,
+        latency_model: LatencyModel,
+        objective: Objective,
+        conditions: Conditions,
+        seed: int = 0,
+        evaluations: int = 150,
+        *,
+        splits: Sequence[str] | None = None,
+        codecs: Sequence[CodecSetting] | None = None,
+    ) -> LayerwiseProblem:
+        """The problem of searching an evaluator's space, or a part of it.
+
+        Args:
+            evaluator: Knows the heads, predicts the payloads.
+            latency_model: As for the class, like what follows up to `evaluations`.
+            objective: What to maximise.
+            conditions: Where the plan is to run.
+            seed: Seed of everything random in the agent.
+            evaluations: Measurements that are asked for.
+            splits: Split points to choose among; all when left out.
+            codecs: Codecs to choose among; all when left out.
+
+        Raises:
+            ConfigError: The evaluator measures no such plans, or nothing is left to choose.
+            PruningError: The work of a pruned head cannot be foretold.
+        """
+        space = LayerwiseSpace.of(layerwise(evaluator), splits=splits, codecs=codecs)
+        return cls(space, latency_model, objective, conditions, seed, evaluations)
+
+    @cached_property
+    def core(self) -> LayerwiseCore:
+        """The decisions under the problem's conditions."""
+        return LayerwiseCore(self.space, self.latency_model, self.conditions, quick=True)
+
+
+class LayerwiseAgent(ABC):
+    """Something that proposes plans pruned layer by layer. An author overrides `_propose`, and `_observe` if need be.
+
+    The public methods keep the books: a plan is proposed once, is not measured, and is within the limit of `core`, as
+    far as latency is known before measuring.
+
+    Args:
+        problem: What to search.
+
+    Attributes:
+        problem: What to search.
+        core: The decisions under the problem's conditions; `_correct_payloads` replaces it.
+        on_progress: Called with a line of text now and then, when set.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, problem: LayerwiseProblem) -> None:
+        self.problem = problem
+        self.core = problem.core
+        self.on_progress: Callable[[str], None] | None = None
+        self._outcomes: dict[Choice, Outcome] = {}
+        self._taken: set[Choice] = set()
+        self._exhausted = False
+        self._payload_scale = (1.0,) * len(problem.space.splits)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Everything observed, in order."""
+        return list(self._outcomes.values())
+
+    @property
+    def best(self) -> Outcome | None:
+        """The best outcome so far (see `autosplit.objective.best_outcome`)."""
+        return best_outcome(self._outcomes.values()) if self._outcomes else None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the agent found nothing new to propose when it was asked last."""
+        return self._exhausted
+
+    def propose(self, n: int) -> list[Plan]:
+        """Plans to measure next.
+
+        Args:
+            n: How many are wanted, at least 1.
+
+        Returns:
+            At most `n` distinct plans; none only where the agent is exhausted.
+
+        Raises:
+            ValueError: `n` is below 1.
+            PluginError: The agent's own code proposed too many, or a plan that it may not propose.
+        """
+        if n < 1:
+            raise ValueError(f"an agent is asked for at least one plan, not {n}")
+        choices = [] if self._exhausted else list(self._propose(n))
+        self._exhausted = not choices
+        if len(choices) > n:
+            raise PluginError(f"agent {self.name!r} proposed {len(choices)} plans, asked for {n}")
+        for choice in choices:
+            if choice in self._taken or not self._affordable(choice):
+                label = self.problem.space.plan(choice).label
+                raise PluginError(f"agent {self.name!r} proposed the plan {label!r}, which is no candidate or was "
+                                  "proposed before")
+            self._taken.add(choice)
+        return [self.problem.space.plan(c) for c in choices]
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Take in the outcomes of proposed plans, or of others of the space, measured elsewhere.
+
+        Raises:
+            ValueError: A plan is not of this space or was observed before.
+        """
+        for outcome in outcomes:
+            choice = self.problem.space.locate(outcome.plan)
+            if choice in self._outcomes:
+                raise ValueError(f"plan {outcome.plan.label!r} was observed before")
+            self._outcomes[choice] = outcome
+            self._taken.add(choice)
+        self._observe(outcomes)
+
+    @abstractmethod
+    def _propose(self, n: int) -> Sequence[Choice]:
+        """At most `n` choices that are not in `self._taken`; none where there is nothing new."""
+
+    def _observe(self, outcomes: Sequence[Outcome]) -> None:  # noqa: B027
+        """Learn from new outcomes; they are in `self._outcomes` already."""
+
+    def _affordable(self, choice: Choice) -> bool:
+        p95_ms = self.core.latency.breakdown([choice]).p95_ms[0, 0]
+        return bool(p95_ms <= self.core.limit_ms * (1 + _SLACK))
+
+    def _random(self, rng: np.random.Generator) -> list[Choice]:
+        """New plans of some random episodes: every action uniform, then bounded; none where there seem to be none."""
+        layers = max(1, self.problem.space.groups)
+        for _ in range(_FRUITLESS):
+            episodes = self.core.play(rng.random(_BLOCK), rng.random((_BLOCK, layers)), rng.random(_BLOCK))
+            found = [c for c in dict.fromkeys(self.core.choices(episodes)) if c not in self._taken]
+            if found:
+                return found
+        return []
+
+    def _correct_payloads(self) -> bool:
+        """Predict payloads as the measured ones were, split point by split point; says whether that changed `core`.
+
+        Bounded plans lie just within the limit by predicted payloads. Where pruned heads need more bytes, all of them
+        would be too late.
+        """
+        ratios: list[list[float]] = [[] for _ in self.problem.space.splits]
+        for choice, outcome in self._outcomes.items():
+            predicted = self.problem.space.splits[choice.split].workloads[choice.codec]
+            if predicted.plan.codec.kind == "code" and predicted.payload_bytes_p95 > 0:
+                measured = outcome.measurement.workload.payload_bytes_p95
+                ratios[choice.split].append(measured / predicted.payload_bytes_p95)
+        scale = tuple(float(np.ceil(np.quantile(r, 0.8) * 100) / 100) if r else 1.0 for r in ratios)
+        if scale == self._payload_scale:
+            return False
+        self._payload_scale = scale
+        space = self.problem.space.with_payloads(scale)
+        self.core = LayerwiseCore(space, self.problem.latency_model, self.problem.conditions, quick=True)
+        return True
+
+    def _seed_of(self, purpose: str, step: int = 0) -> int:
+        """A seed for one purpose at one step, so that no draw depends on how many came before it."""
+        entropy = [self.problem.seed, step, *purpose.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _say(self, text: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(text)
+
+
+class LayerwiseRandomAgent(LayerwiseAgent):
+    """Random actions, bounded: the baseline that every method must beat."""
+
+    name = "random"
+
+    def __init__(self, problem: LayerwiseProblem) -> None:
+        super().__init__(problem)
+        self._rng = np.random.default_rng(self._seed_of("random"))
+        self._queue: deque[Choice] = deque()
+
+    def _propose(self, n: int) -> Sequence[Choice]:
+        found: list[Choice] = []
+        while len(found) < n:
+            if not self._queue:
+                self._queue.extend(c for c in self._random(self._rng) if c not in found)
+                if not self._queue:
+                    break
+            choice = self._queue.popleft()
+            if choice not in self._taken:
+                found.append(choice)
+        return found

@@ -1,0 +1,240 @@
+"""`ppo` for plans that are pruned layer by layer: PPO inside a model of the accuracy, in rounds.
+
+The scheme is that of `autosplit.agents.ppo` (DyNA-PPO, Angermueller et al., ICLR 2020), with one decision for each
+prunable group: a round fits the surrogate on everything measured, trains the policy in episodes whose reward is the
+surrogate's, and measures the best of what the policy chooses. Episodes are bounded, so what it learns is how to share
+out a budget among the groups, not that there is one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from torch import nn
+
+from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
+from autosplit.agents.layerwise.surrogate import LayerSurrogate
+from autosplit.agents.trainer import isolated
+from autosplit.envs.layers import Choice
+from autosplit.envs.layerwise_vector import VectorLayerwise
+from autosplit.envs.sb3 import StableBaselinesVecEnv
+from autosplit.latency.base import Array, LatencyBreakdown
+
+__all__ = ["LayerPPOSettings", "LayerwisePPOAgent"]
+
+_SHIFTS = np.linspace(-1.0, 1.0, 65)
+_UNIFORM, _PROFILES = 0.25, 0.5
+"""Shares of the first plans; the rest comes from random episodes."""
+
+
+@dataclass(frozen=True)
+class LayerPPOSettings:
+    """How the agent spends measurements and time.
+
+    Attributes:
+        first: Measurements before the first round: uniform plans and random ones, all just within the limit.
+        round: Measurements a round.
+        optimism: Standard deviations of the surrogate that training adds to its median.
+        sharpness: Reward lost against the best at which a training reward falls to 1/e.
+        first_updates: PPO updates of the first round.
+        updates: PPO updates of each further round.
+        episodes: Episodes that run at once in an update.
+        minibatches: Parts that an update's steps are divided into.
+        epochs: Passes over them.
+        hidden: Hidden layers of actor and critic.
+        learning_rate: Of Adam.
+        entropy: Weight of the entropy bonus.
+        spreads: Multiples of the policy's own standard deviation at which it is asked for proposals.
+        draws: Episodes at each of them.
+        neighbours: Plans near the best measured ones that stand beside the policy's proposals.
+    """
+
+    first: int = 20
+    round: int = 10
+    optimism: float = 1.0
+    sharpness: float = 0.03
+    first_updates: int = 16
+    updates: int = 5
+    episodes: int = 128
+    minibatches: int = 2
+    epochs: int = 4
+    hidden: tuple[int, ...] = (64, 64)
+    learning_rate: float = 1e-3
+    entropy: float = 0.02
+    spreads: tuple[float, ...] = (1.0, 2.0)
+    draws: int = 128
+    neighbours: int = 256
+
+
+class LayerwisePPOAgent(LayerwiseAgent):
+    """Proposes what a policy, trained in surrogate and latency model, would choose.
+
+    Plans are proposed in the same order whatever number is asked for at a time, provided that a round's outcomes
+    are in before the next round begins.
+
+    Args:
+        problem: What to search.
+        settings: See `LayerPPOSettings`.
+    """
+
+    name = "ppo"
+
+    def __init__(self, problem: LayerwiseProblem, settings: LayerPPOSettings | None = None) -> None:
+        super().__init__(problem)
+        self.settings = settings or LayerPPOSettings()
+        self._rounds = 0
+        self._queue: deque[Choice] = deque(self._design(self.settings.first))
+        groups = len(problem.space.roots)
+        self._surrogate = LayerSurrogate(groups, problem.space.features([]).shape[1] - groups)
+        self._ppo: PPO | None = None
+
+    def _propose(self, n: int) -> Sequence[Choice]:
+        self._queue = deque(c for c in self._queue if c not in self._taken)
+        if not self._queue:
+            size = self.settings.round  # whatever n is: a proposal must not depend on how many are asked for at once
+            self._queue.extend(self._random(self._generator("random"))[:size] if len(self._outcomes) < 2
+                               else self._round(size))
+        return [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
+
+    def _generator(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng(self._seed_of(purpose, len(self._outcomes)))
+
+    # --- plans just within the limit --------------------------------------------------------------------------------
+
+    def _design(self, size: int) -> list[Choice]:
+        """Uniform plans, random profiles and random episodes, each as large as the limit allows."""
+        rng, count, groups = self._generator("design"), 8 * size, max(1, self.problem.space.groups)
+        episodes = self.core.play(rng.random(count), rng.random((count, groups)), rng.random(count))
+        split, played, codec = self.core.actions_of(self.core.choices(episodes))
+        kind, profiles = rng.random((count, 1)), rng.random((count, groups))
+        layers = np.where(kind <= _UNIFORM, 0.5, np.where(kind <= _UNIFORM + _PROFILES, profiles, played))
+        filled = self._filled(split, layers, codec)
+        found = list(dict.fromkeys(c for c in filled if c not in self._taken))
+        return found[:size] or self._random(rng)[:size]
+
+    def _filled(self, split: Array, layers: Array, codec: Array) -> list[Choice]:
+        """Plans with all their sparsities shifted alike, as low as the limit allows; the codec as asked for.
+
+        Args:
+            split: Action for the split point, shape (N,).
+            layers: Actions for the groups, shape (N, G).
+            codec: Action for the codec, shape (N,).
+        """
+        bounded = self.core.choices(self.core.play(split, layers, codec))
+        result: list[Choice] = []
+        for row, choice in zip(layers, bounded, strict=True):
+            here = self.problem.space.splits[choice.split]
+            keep = here.kept(np.clip(row[None, :here.groups] + _SHIFTS[:, None], 0.0, 1.0))
+            within = self.core.within(choice.split, keep, np.full(len(keep), choice.codec))
+            result.append(choice._replace(keep=tuple(keep[within.argmax()].tolist())) if within.any() else choice)
+        return result
+
+    # --- rounds -----------------------------------------------------------------------------------------------------
+
+    def _round(self, size: int) -> list[Choice]:
+        """Fit, train, and choose among what the policy proposes."""
+        self._rounds += 1
+        self._say(f"round {self._rounds}: {len(self._outcomes)} measurements, training the policy")
+        self._correct_payloads()
+        measured = list(self._outcomes)
+        accuracy = np.array([o.measurement.accuracy for o in self.outcomes])
+        self._surrogate.fit(self.problem.space.features(measured), accuracy)
+        near = self._near()
+        best = max(float(self._merits(measured).max()), float(self._merits(near, self.settings.optimism).max()))
+        self._train(best)
+        candidates = list(dict.fromkeys(c for c in [*self._drawn(), *near] if c not in self._taken))
+        if len(candidates) < size:
+            candidates = list(dict.fromkeys([*candidates, *self._random(self._generator("random"))]))
+        return self._chosen(candidates, size)
+
+    def _merits(self, choices: Sequence[Choice], optimism: float | Array = 0.0) -> Array:
+        """Reward of plans by the surrogate, shape (N,)."""
+        if not choices:
+            return np.full(1, -np.inf)
+        accuracy = self._surrogate.estimate(self.problem.space.features(choices), optimism)
+        return self._rewards(accuracy, self.core.latency.breakdown(choices))
+
+    def _rewards(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
+        rewards: Array = self.problem.objective.reward(accuracy, breakdown, [self.problem.conditions])[:, 0]
+        return rewards
+
+    def _near(self) -> list[Choice]:
+        """Plans near the best measured ones, just within the limit."""
+        rng = self._generator("near")
+        ranked = sorted(self._outcomes, key=lambda c: (-self._outcomes[c].feasible, -self._outcomes[c].reward))[:8]
+        picked = [ranked[int(i)] for i in rng.integers(len(ranked), size=self.settings.neighbours)]
+        split, layers, codec = self.core.actions_of(picked)
+        moved = rng.random(layers.shape) < np.maximum(1.5 / layers.shape[1], 0.15)
+        layers = np.clip(layers + moved * rng.normal(0.0, 0.2, layers.shape), 0.0, 1.0)
+        moved_codec = rng.random(len(codec)) < 0.25
+        codec = np.clip(codec + moved_codec * rng.normal(0.0, 0.15, len(codec)), 0.0, 1.0)
+        return [c for c in dict.fromkeys(self._filled(split, layers, codec)) if c not in self._taken]
+
+    def _train(self, best: float) -> None:
+        """Train the policy further; a reward is how near to the best a plan comes, by the surrogate."""
+        settings = self.settings
+
+        def reward(choices: Sequence[Choice]) -> Array:
+            return np.exp(np.clip((self._merits(choices, settings.optimism) - best) / settings.sharpness, -20.0, 1.0))
+
+        if self._ppo is None:
+            self._env = VectorLayerwise(self.core, reward, settings.episodes)
+            self._ppo = self._fresh_ppo()
+        self._env.use(self.core, reward)
+        updates = settings.first_updates if self._rounds == 1 else settings.updates
+        with isolated(self._seed_of("train", self._rounds)):
+            self._ppo.learn(updates * settings.episodes * self.core.longest)
+
+    def _fresh_ppo(self) -> PPO:
+        settings, steps = self.settings, self.core.longest
+        with isolated(self._seed_of("weights")):
+            ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), n_steps=steps, n_epochs=settings.epochs, gamma=1.0,
+                      gae_lambda=1.0, batch_size=max(2, settings.episodes * steps // settings.minibatches),
+                      ent_coef=settings.entropy, learning_rate=settings.learning_rate, device="cpu",
+                      policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": nn.Tanh,
+                                     "log_std_init": -0.5})
+        ppo.set_logger(Logger(None, []))  # its own makes an empty folder below the system's temporary one
+        return ppo
+
+    def _drawn(self) -> list[Choice]:
+        """Plans that the policy takes, and the same with what is left of the limit shared out."""
+        rng, found = self._generator("draw"), list[Choice]()
+        for spread in self.settings.spreads:
+            found += self._played(spread, rng)
+        return [*found, *self._filled(*self.core.actions_of(found))]
+
+    def _played(self, spread: float, rng: np.random.Generator) -> list[Choice]:
+        assert self._ppo is not None
+        episodes = self.core.begin(self.settings.draws)
+        while not self.core.done(episodes).all():
+            with torch.no_grad():
+                distribution = self._ppo.policy.get_distribution(
+                    torch.as_tensor(self.core.observe(episodes))).distribution
+                mean, deviation = (t.numpy()[:, 0].astype(np.float64)
+                                   for t in (distribution.mean, distribution.stddev))  # type: ignore[union-attr]
+            drawn = mean + spread * deviation * rng.standard_normal(len(mean))
+            self.core.advance(episodes, (np.clip(drawn, -1.0, 1.0) + 1.0) / 2.0)
+        return self.core.choices(episodes)
+
+    def _chosen(self, candidates: Sequence[Choice], size: int) -> list[Choice]:
+        """The best candidates by the surrogate, by an optimism drawn anew for each (Hutter et al., LION 2012)."""
+        breakdown = self.core.latency.breakdown(candidates) if candidates else None
+        if breakdown is None:
+            return []
+        within = breakdown.p95_ms[:, 0] <= self.core.limit_ms
+        mean, deviation = self._surrogate.log_odds(self.problem.space.features(candidates))
+        left, chosen = np.flatnonzero(within).tolist(), list[Choice]()
+        for optimism in self._generator("choose").exponential(size=size):
+            if left:
+                accuracy = 1.0 / (1.0 + np.exp(-(mean + optimism * deviation)))
+                rewards = self._rewards(accuracy, breakdown)
+                best = max(left, key=lambda i: float(rewards[i]))
+                left.remove(best)
+                chosen.append(candidates[best])
+        return chosen
