@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,7 @@ from torch.distributions import Categorical
 
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
-from autosplit.envs.tree import STEPS, DecisionTree, IntArray
+from autosplit.envs.tree import STEPS, BoolArray, DecisionTree, IntArray
 from autosplit.errors import ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyModel
@@ -32,11 +32,11 @@ from autosplit.objective import Objective, load_objective
 from autosplit.plan import CodecSetting, LatencySummary, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
-__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "likeliest", "network_of", "policy_arguments",
+__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "by_likelihood", "network_of", "policy_arguments",
            "rollout"]
 
 _SCHEMA = 2
-_PAIRS = 16  # likeliest pairs of split point and sparsity that a decision follows
+_ENOUGH = 8  # plans in time that a decision is taken among, if there are so many
 _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _COSTS = tuple(StageCost.model_fields)
@@ -132,39 +132,33 @@ def rollout(
     return nodes - core.tree.inner
 
 
-def likeliest(
+def by_likelihood(
     network: MaskableActorCriticPolicy,
     tree: DecisionTree,
     node_observations: FloatArray,
     condition_observation: FloatArray,
-    count: int,
 ) -> IntArray:
-    """The plans that a policy would most likely choose under one set of conditions, were all plans allowed.
-
-    Beam search: of the (split, sparsity) pairs the likeliest are followed, enough for `count` plans and `_PAIRS` at
-    least; so a plan of an unlikely pair can be missed.
+    """All plans, from the one that a policy would most likely choose under one set of conditions down.
 
     Args:
         network: The policy.
         tree: The decisions.
         node_observations: As in `CoInferenceCore`, shape (N + P, F).
         condition_observation: Shape (K,).
-        count: Plans wanted.
 
     Returns:
-        Numbers of at most `count` plans, the likeliest first.
+        Numbers of the plans, shape (P,).
     """
-    nodes, odds = np.zeros(1, dtype=np.int64), np.zeros(1)
+    inner = np.concatenate([node_observations[:tree.inner],
+                            np.broadcast_to(condition_observation, (tree.inner, len(condition_observation)))], axis=1)
+    odds = log_softmax(np.where(tree.exists, _logits(network, inner), -np.inf), axis=1)
+    joint = np.zeros(tree.inner + tree.plans)
     for step in range(STEPS):
-        repeated = np.broadcast_to(condition_observation, (len(nodes), len(condition_observation)))
-        logits = _logits(network, np.concatenate([node_observations[nodes], repeated], axis=1))
-        exists = tree.exists[nodes]
-        joint = (odds[:, None] + log_softmax(np.where(exists, logits, -np.inf), axis=1))[exists]
-        following = tree.child[nodes][exists]
-        most = count if step == STEPS - 1 else max(_PAIRS, -(-count // tree.actions))
-        best = np.argsort(-joint, kind="stable")[:most]
-        nodes, odds = following[best], joint[best]
-    return nodes - tree.inner
+        nodes = np.flatnonzero(tree.step[:tree.inner] == step)
+        there = tree.exists[nodes]
+        joint[tree.child[nodes][there]] = (joint[nodes][:, None] + odds[nodes])[there]
+    result: IntArray = np.argsort(-joint[tree.inner:], kind="stable")
+    return result
 
 
 def _logits(network: MaskableActorCriticPolicy, observations: FloatArray) -> Array:
@@ -261,6 +255,19 @@ class Knowledge:
         return node_features(self.tree, plan_features(self.space, self.workloads))
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """Plans whose latency under some conditions is known; arrays of shape (n,)."""
+
+    numbers: IntArray
+    rewards: Array
+    p95_ms: Array
+    in_time: BoolArray
+
+    def with_more(self, other: _Looked) -> _Looked:
+        return _Looked(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
+
 class CoInferencePolicy:
     """Answers for any device, edge, channel and budget with one of the plans it was trained on.
 
@@ -293,7 +300,8 @@ class CoInferencePolicy:
 
         Args:
             conditions: Device, edge, channel and budget.
-            among: Likeliest plans that are looked at. Where none of them is in time, all plans are.
+            among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, twice as many are, and so
+                on up to all.
 
         Returns:
             A plan within the budget if any plan is; else the one that is least late.
@@ -304,25 +312,29 @@ class CoInferencePolicy:
         if among < 1:
             raise ValueError(f"a decision is taken among at least one plan, not {among}")
         known = self.knowledge
-        observation = condition_features([conditions])[0]
-        shortlist = likeliest(self.network, known.tree, known.node_observations, observation, among)
-        found = self._best(shortlist, conditions)
-        if not found.feasible and len(shortlist) < len(known.plans):
-            found = self._best(np.arange(len(known.plans)), conditions)
-        return found
+        order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
+        looked = self._looked_at(order[:among], conditions)
+        while len(looked.numbers) < len(order) and looked.in_time.sum() < _ENOUGH:
+            following = order[len(looked.numbers):2 * len(looked.numbers)]
+            looked = looked.with_more(self._looked_at(following, conditions))
+        return self._best(looked, conditions)
 
-    def _best(self, numbers: IntArray, conditions: Conditions) -> Decision:
+    def _looked_at(self, numbers: IntArray, conditions: Conditions) -> _Looked:
         known = self.knowledge
         breakdown = self._latency_model.latency([known.workloads[i] for i in numbers], [conditions])
         rewards = self._objective.reward(known.accuracy[numbers], breakdown, [conditions])[:, 0]
         p95_ms = breakdown.p95_ms[:, 0]
-        in_time = p95_ms <= conditions.budget_ms
-        at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
-        chosen = int(numbers[at])
+        return _Looked(numbers, rewards, p95_ms, p95_ms <= conditions.budget_ms)
+
+    def _best(self, looked: _Looked, conditions: Conditions) -> Decision:
+        known, in_time = self.knowledge, looked.in_time
+        at = int(np.where(in_time, looked.rewards, -np.inf).argmax() if in_time.any() else looked.p95_ms.argmin())
+        chosen = int(looked.numbers[at])
+        work = known.workloads[chosen]
         return Decision(
-            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]),
-            payload_bytes=known.workloads[chosen].payload_bytes_mean, latency=breakdown.summary(at),
-            budget_ms=conditions.budget_ms, reward=float(rewards[at]), considered=len(numbers))
+            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]), payload_bytes=work.payload_bytes_mean,
+            latency=self._latency_model.latency([work], [conditions]).summary(0), budget_ms=conditions.budget_ms,
+            reward=float(looked.rewards[at]), considered=len(looked.numbers))
 
     def regret(self, conditions: Sequence[Conditions], among: int = 128) -> Array:
         """How much worse decisions are than the best plan, accuracies taken as known.
@@ -335,7 +347,7 @@ class CoInferencePolicy:
             1 - reward / best reward, shape (C,); 0 where no plan is in time and the least late one was chosen.
         """
         everything = np.arange(len(self.knowledge.plans))
-        pairs = [(self.decide(c, among), self._best(everything, c)) for c in conditions]
+        pairs = [(self.decide(c, among), self._best(self._looked_at(everything, c), c)) for c in conditions]
         result: Array = np.array([1 - found.reward / best.reward if best.feasible else float(found.plan != best.plan)
                                   for found, best in pairs])
         return result
