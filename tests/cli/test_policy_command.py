@@ -23,7 +23,8 @@ def made(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
         assert invoke("bench", "table", "--scenario", world.root / "tiny.yaml", "--out", table).exit_code == 0
-        shown = invoke("train-policy", table, "--out", policy, "--conditions", 16, "--steps", 5000, "--seed", 3)
+        shown = invoke("train-policy", table, "--out", policy, "--conditions", 16, "--steps", 5000, "--seed", 3,
+                       "--onnx")
     return table, policy, shown
 
 
@@ -35,6 +36,7 @@ def test_training_says_how_well_it_went(made):
     assert (origin.table, origin.sha256) == ("tiny", load_table(table).record.sha256)
     assert (origin.conditions, origin.seed) == (16, 3)
     assert origin.steps >= 5000
+    assert sorted(f.name for f in policy.iterdir()) == ["policy.json", "policy.onnx", "policy.safetensors"]
 
 
 def test_a_decision_is_a_plan_with_its_prediction(made):
