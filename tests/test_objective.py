@@ -29,12 +29,18 @@ def test_names():
 
 
 def test_in_time_accuracy_is_the_accuracy_of_a_plan_in_time():
-    assert reward("in-time-accuracy", [0.9, 0.5], [10, 100]) == pytest.approx([0.9, 0.5])
+    assert reward("in-time-accuracy:haste=0", [0.9, 0.5], [10, 100]) == pytest.approx([0.9, 0.5])
+    assert reward("in-time-accuracy", [0.9, 0.5], [10, 100]) == pytest.approx([0.9 - 0.0002, 0.5 - 0.002])
+
+
+def test_of_equally_accurate_plans_the_faster_is_better_but_accuracy_counts_more():
+    slow, fast, better = reward("in-time-accuracy", [0.9, 0.9, 0.902], [95, 20, 95])
+    assert slow < fast < better
 
 
 def test_in_time_accuracy_known_value_beyond_the_budget():
     late = 0.5 * math.log(2) / math.log(1000)
-    assert reward("in-time-accuracy", [0.9], [200]) == pytest.approx([-late])
+    assert reward("in-time-accuracy", [0.9], [200]) == pytest.approx([-late - 0.002])
 
 
 def test_amc_known_value():
@@ -75,7 +81,7 @@ def test_more_accuracy_is_never_worse(name):
 def test_energy_weight_prefers_the_thrifty_plan():
     name = "in-time-accuracy:energy_weight=0.2"
     assert reward(name, [0.9], [50], energy_mj=1) > reward(name, [0.9], [50], energy_mj=10)
-    assert reward(name, [0.9], [50]) == pytest.approx([0.9])
+    assert reward("in-time-accuracy:haste=0", [0.9], [50]) == pytest.approx([0.9])
 
 
 def test_rewards_are_vectorised_over_conditions():
