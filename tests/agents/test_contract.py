@@ -3,18 +3,22 @@
 import importlib.util
 import random
 import sys
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
 from autosplit.agents import list_agents, load_agent
+from autosplit.agents.amortise import PolicySettings, train_policy
 from autosplit.agents.enumerate import ExhaustiveAgent, RandomAgent
 from autosplit.agents.live import PPOLiveSettings
 from autosplit.agents.model import ModelSettings
 from autosplit.agents.model_only import ShootingSettings
 from autosplit.agents.ppo import PPOSettings
 from autosplit.agents.trainer import PPOHyperparameters
+from autosplit.envs.conditions import ConditionsSampler
 from autosplit.testing import AgentCase, AgentContract
 
 TINY = PPOHyperparameters(episodes=16, minibatches=1, epochs=1, hidden=(8,))
@@ -28,6 +32,15 @@ SHORT = {
 """Settings with which an agent learns within a few measurements."""
 
 
+@cache
+def usual_policy():
+    """A policy, hardly trained, on the plans that agents are tried on."""
+    case = AgentCase.usual()
+    problem = case.problem
+    return train_policy(case.evaluator, problem.latency_model, problem.objective, ConditionsSampler(problem.conditions),
+                        PolicySettings(conditions=4, steps=100, trials=2, ppo=TINY))
+
+
 class TestRegistered(AgentContract):
     @pytest.fixture(params=[name for name in list_agents() if name != "gp"])
     def build(self, request):
@@ -36,6 +49,8 @@ class TestRegistered(AgentContract):
             pytest.skip("an extra: pip install 'autosplit[cmaes]'")
         agent = load_agent(name)
         assert agent.name == name
+        if agent.needs_policy:
+            return lambda problem: agent(replace(problem, policy=usual_policy()))
         return lambda problem: agent(problem, **SHORT.get(name, {}))
 
 
