@@ -133,7 +133,7 @@ def test_policy_decides_from_the_files_alone(world, prepared):
     live = LiveEvaluator(prepared)
     policy = CoInferencePolicy.load(world.run / "policy", load_latency_model("analytic"))
     conditions = world.scenario(conditions__budget_ms=40.0).conditions
-    assert policy.decide(conditions) in live.space.plans()
+    assert policy.decide(conditions).plan in live.space.plans()
 
 
 # --- determinism ----------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
     (("--dataset", "fashion"), "unknown data set 'fashion'; did you mean 'fashion-mnist'"),
     (("--dataset", "image-folder:/nowhere"), "no such folder as /nowhere"),
     (("--agent", "rando"), "unknown agent 'rando'; did you mean 'random'"),
-    (("--agent", "ddpg"), "agent 'ddpg' prunes layer by layer: search with --granularity layer, or take exhaustive"),
+    (("--agent", "ddpg"), "agent 'ddpg' prunes layer by layer: search with --granularity layer, or take cmaes, "),
     (("--agent", "exhaustive", "--granularity", "layer"), "'exhaustive' prunes whole heads only: leave out --granul"),
     (("--agent", "dppg", "--granularity", "layer"), "unknown layer-wise agent 'dppg'; did you mean 'ddpg'"),
     (("--granularity", "channel"), "search.granularity: "),

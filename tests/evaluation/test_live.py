@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autosplit.compression.network import recalibrate
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Plan
-from autosplit.training.loop import accuracy
+from autosplit.training.loop import accuracy, autocast
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,11 @@ def test_raw_cuts_are_measured_though_no_search_proposes_them(live, measured, pr
     plain, pruned = live.measure([Plan(split="layer2", sparsity=s, codec=raw) for s in (0.0, 0.5)])
     assert plain.accuracy == whole.accuracy
     assert plain.workload.payload_bytes_mean == plain.feature_bytes
-    network = live._recalibrated(Plan(split="layer2", sparsity=0.5, codec=raw))
-    assert pruned.accuracy == accuracy(network, prepared.data, prepared.data.validation)
+    network = prepared.supernet.extract(Plan(split="layer2", sparsity=0.5, codec=raw))
+    with autocast():
+        recalibrate(network, prepared.data.normalise(
+            prepared.data.train.images[: prepared.scenario.search.recalibration_images]))
+        assert pruned.accuracy == accuracy(network, prepared.data, prepared.data.validation)
     assert pruned.workload.device.macs < plain.workload.device.macs
 
 
