@@ -197,6 +197,7 @@ def test_the_agent_policy_needs_one():
 
 
 def test_onnx_says_what_torch_says(policy, tmp_path, capfd):
+    pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     save_onnx(policy, tmp_path / "policy.onnx")
     assert capfd.readouterr() == ("", "")
