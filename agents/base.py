@@ -9,10 +9,10 @@ with the recorded measurements at hand.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,9 @@ from autosplit.scenario import Conditions
 if TYPE_CHECKING:
     from autosplit.agents.policy import CoInferencePolicy
 
-__all__ = ["Agent", "SearchProblem"]
+__all__ = ["Agent", "Proposer", "SearchProblem"]
+
+Key = TypeVar("Key", bound=Hashable)
 
 _NEAREST = 1.25
 """Where no plan is within the budget, those within this factor of the least late one are still worth measuring."""
@@ -110,29 +112,22 @@ class SearchProblem:
         return within if within.any() else nearest
 
 
-class Agent(ABC):
-    """Something that proposes plans. An author overrides `_propose`, and `_observe` where outcomes matter.
-
-    The public methods keep the books: a plan is proposed once, only if it belongs to the space, is not measured, and
-    is not known to be hopeless (`SearchProblem.candidates`).
+class Proposer(ABC, Generic[Key]):
+    """What agents have in common, whatever they know a plan by: outcomes, progress, seeds.
 
     Args:
-        problem: What to search.
+        seed: Seed of everything random in the agent.
 
     Attributes:
-        problem: What to search.
         on_progress: Called with a line of text now and then, when set.
-        needs_policy: Whether the problem must come with a trained policy.
     """
 
     name: ClassVar[str]
-    needs_policy: ClassVar[bool] = False
 
-    def __init__(self, problem: SearchProblem) -> None:
-        self.problem = problem
+    def __init__(self, seed: int) -> None:
         self.on_progress: Callable[[str], None] | None = None
-        self._open = problem.candidates.copy()
-        self._outcomes: dict[int, Outcome] = {}
+        self._seed = seed
+        self._outcomes: dict[Key, Outcome] = {}
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -143,6 +138,75 @@ class Agent(ABC):
     def best(self) -> Outcome | None:
         """The best outcome so far (see `autosplit.objective.best_outcome`)."""
         return best_outcome(self._outcomes.values()) if self._outcomes else None
+
+    @property
+    @abstractmethod
+    def exhausted(self) -> bool:
+        """Whether nothing is left to propose."""
+
+    @abstractmethod
+    def propose(self, n: int) -> list[Plan]:
+        """At most `n` plans to measure next; none where nothing is left."""
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Take in the outcomes of proposed plans, or of others of the space, measured elsewhere.
+
+        Raises:
+            ValueError: A plan is not of this space or was observed before.
+        """
+        for outcome in outcomes:
+            key = self._key(outcome.plan)
+            if key in self._outcomes:
+                raise ValueError(f"plan {outcome.plan.label!r} was observed before")
+            self._outcomes[key] = outcome
+            self._take(key)
+        self._observe(outcomes)
+
+    @abstractmethod
+    def _key(self, plan: Plan) -> Key:
+        """What the agent knows a plan by.
+
+        Raises:
+            ValueError: The plan is not of this space.
+        """
+
+    @abstractmethod
+    def _take(self, key: Key) -> None:
+        """Note that a plan is not to be proposed any more."""
+
+    def _observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn from new outcomes; they are in `self._outcomes` already."""
+
+    def _seed_of(self, purpose: str, step: int = 0) -> int:
+        """A seed for one purpose at one step, so that no draw depends on how many came before it."""
+        entropy = [self._seed, step, *purpose.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _say(self, text: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(text)
+
+
+class Agent(Proposer[int]):
+    """Something that proposes plans. An author overrides `_propose`, and `_observe` where outcomes matter.
+
+    The public methods keep the books: a plan is proposed once, only if it belongs to the space, is not measured, and
+    is not known to be hopeless (`SearchProblem.candidates`).
+
+    Args:
+        problem: What to search.
+
+    Attributes:
+        problem: What to search.
+        needs_policy: Whether the problem must come with a trained policy.
+    """
+
+    needs_policy: ClassVar[bool] = False
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem.seed)
+        self.problem = problem
+        self._open = problem.candidates.copy()
 
     @property
     def remaining(self) -> int:
@@ -179,41 +243,22 @@ class Agent(ABC):
             if not (0 <= number < len(self._open) and self._open[number]):
                 raise PluginError(f"agent {self.name!r} proposed plan {number}, which is no candidate or was proposed "
                                   f"before")
-            self._open[number] = False
+            self._take(number)
         return [self.problem.plans[i] for i in numbers]
 
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take in the outcomes of proposed plans, or of others of the space, measured elsewhere.
+    def _key(self, plan: Plan) -> int:
+        number = self.problem.number.get(plan)
+        if number is None:
+            raise ValueError(f"plan {plan.label!r} is not in the search space")
+        return number
 
-        Raises:
-            ValueError: A plan is not of this space or was observed before.
-        """
-        for outcome in outcomes:
-            number = self.problem.number.get(outcome.plan)
-            if number is None:
-                raise ValueError(f"plan {outcome.plan.label!r} is not in the search space")
-            if number in self._outcomes:
-                raise ValueError(f"plan {outcome.plan.label!r} was observed before")
-            self._outcomes[number] = outcome
-            self._open[number] = False
-        self._observe(outcomes)
+    def _take(self, key: int) -> None:
+        self._open[key] = False
 
     @abstractmethod
     def _propose(self, n: int) -> Sequence[int]:
         """Numbers of 1 to `n` open plans (`self.open_numbers()`); `n` is at least 1 and at most `remaining`."""
 
-    def _observe(self, outcomes: Sequence[Outcome]) -> None:  # noqa: B027
-        """Learn from new outcomes; they are in `self._outcomes` already."""
-
     def open_numbers(self) -> IntArray:
         """Numbers of the plans that may be proposed, ascending."""
         return np.flatnonzero(self._open)
-
-    def _seed_of(self, purpose: str, step: int = 0) -> int:
-        """A seed for one purpose at one step, so that no draw depends on how many came before it."""
-        entropy = [self.problem.seed, step, *purpose.encode()]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-    def _say(self, text: str) -> None:
-        if self.on_progress is not None:
-            self.on_progress(text)

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
+from autosplit.agents.base import Proposer
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
 from autosplit.objective import Objective, score
-from autosplit.plan import Outcome, Plan
+from autosplit.plan import Outcome
 from autosplit.scenario import Conditions
 
-__all__ = ["Proposer", "run_search"]
-
-
-class Proposer(Protocol):
-    """What the loop asks of an agent: `autosplit.agents.base.Agent`, or `autosplit.agents.layerwise.LayerwiseAgent`."""
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        """Everything observed, in order."""
-        ...
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing is left to propose."""
-        ...
-
-    def propose(self, n: int) -> list[Plan]:
-        """At most `n` plans to measure next; none where nothing is left."""
-        ...
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take in the outcomes of plans."""
-        ...
+__all__ = ["run_search"]
 
 
 def run_search(
-    agent: Proposer,
+    agent: Proposer[Any],
     evaluator: Evaluator,
     latency_model: LatencyModel,
     objective: Objective,

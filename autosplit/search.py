@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autosplit.agents import load_agent
-from autosplit.agents.base import Agent, SearchProblem
+from autosplit.agents.base import Agent, Proposer, SearchProblem
 from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.layerwise import LayerwiseProblem
-from autosplit.agents.loop import Proposer, run_search
+from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
 from autosplit.errors import AutosplitError, ConfigError, ResumeError, unwritable
 from autosplit.evaluation.base import Evaluator
@@ -233,7 +233,7 @@ def _policy(scenario: Scenario, judge: Judge) -> CoInferencePolicy | None:
     return CoInferencePolicy.load(scenario.search.policy, judge.latency_model, judge.objective)
 
 
-def _search_plans(run: _Run) -> Proposer:
+def _search_plans(run: _Run) -> Proposer[Any]:
     """Propose, measure, observe; a resumed run goes through the same proposals and is answered from the ledger."""
     settings, judge = run.scenario.search, run.judge
     recorded = run.ledger.measurements("F1")
@@ -256,7 +256,7 @@ def _search_plans(run: _Run) -> Proposer:
     return agent
 
 
-def _agent(run: _Run, evaluator: MemoEvaluator) -> tuple[Proposer, int]:
+def _agent(run: _Run, evaluator: MemoEvaluator) -> tuple[Proposer[Any], int]:
     """The agent of the scenario, and how many plans it has to propose at most."""
     settings, judge = run.scenario.search, run.judge
     if settings.granularity == "uniform":
@@ -285,7 +285,7 @@ def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _conclude(run: _Run, agent: Proposer, baselines: Sequence[Choice], best: Outcome) -> Result:
+def _conclude(run: _Run, agent: Proposer[Any], baselines: Sequence[Choice], best: Outcome) -> Result:
     """Read the test set once, for the chosen plan and the baselines beside it."""
     prepared, scenario, judge = run.workshop.prepared, run.scenario, run.judge
     deployment = run.finalists.deployment(best.plan)
@@ -311,7 +311,7 @@ def _conclude(run: _Run, agent: Proposer, baselines: Sequence[Choice], best: Out
     )
 
 
-def _write(run: _Run, result: Result, agent: Proposer) -> None:
+def _write(run: _Run, result: Result, agent: Proposer[Any]) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy."""
     from autosplit.agents.ppo import PPOAgent
     from autosplit.report.plots import pareto_frame, tradeoff_figure

@@ -6,22 +6,22 @@ there are too many; the books are kept by `Choice`, so that plans of the same he
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 
+from autosplit.agents.base import Proposer
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.layers import Choice, LayerwiseSpace
 from autosplit.errors import PluginError
 from autosplit.evaluation.base import Evaluator, layerwise
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, best_outcome
-from autosplit.plan import CodecSetting, Outcome, Plan
+from autosplit.objective import Objective
+from autosplit.plan import CodecSetting, Plan
 from autosplit.scenario import Conditions
 
 __all__ = ["LayerwiseAgent", "LayerwiseProblem", "LayerwiseRandomAgent"]
@@ -90,7 +90,7 @@ class LayerwiseProblem:
         return LayerwiseCore(self.space, self.latency_model, self.conditions, quick=True)
 
 
-class LayerwiseAgent(ABC):
+class LayerwiseAgent(Proposer[Choice]):
     """Something that proposes plans pruned layer by layer. An author overrides `_propose`, and `_observe` if need be.
 
     The public methods keep the books: a plan is proposed once, is not measured, and is within the limit of `core`, as
@@ -102,29 +102,15 @@ class LayerwiseAgent(ABC):
     Attributes:
         problem: What to search.
         core: The decisions under the problem's conditions; `_correct_payloads` replaces it.
-        on_progress: Called with a line of text now and then, when set.
     """
 
-    name: ClassVar[str]
-
     def __init__(self, problem: LayerwiseProblem) -> None:
+        super().__init__(problem.seed)
         self.problem = problem
         self.core = problem.core
-        self.on_progress: Callable[[str], None] | None = None
-        self._outcomes: dict[Choice, Outcome] = {}
         self._taken: set[Choice] = set()
         self._exhausted = False
         self._payload_scale = (1.0,) * len(problem.space.splits)
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        """Everything observed, in order."""
-        return list(self._outcomes.values())
-
-    @property
-    def best(self) -> Outcome | None:
-        """The best outcome so far (see `autosplit.objective.best_outcome`)."""
-        return best_outcome(self._outcomes.values()) if self._outcomes else None
 
     @property
     def exhausted(self) -> bool:
@@ -155,29 +141,18 @@ class LayerwiseAgent(ABC):
                 label = self.problem.space.plan(choice).label
                 raise PluginError(f"agent {self.name!r} proposed the plan {label!r}, which is no candidate or was "
                                   "proposed before")
-            self._taken.add(choice)
+            self._take(choice)
         return [self.problem.space.plan(c) for c in choices]
 
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take in the outcomes of proposed plans, or of others of the space, measured elsewhere.
+    def _key(self, plan: Plan) -> Choice:
+        return self.problem.space.locate(plan)
 
-        Raises:
-            ValueError: A plan is not of this space or was observed before.
-        """
-        for outcome in outcomes:
-            choice = self.problem.space.locate(outcome.plan)
-            if choice in self._outcomes:
-                raise ValueError(f"plan {outcome.plan.label!r} was observed before")
-            self._outcomes[choice] = outcome
-            self._taken.add(choice)
-        self._observe(outcomes)
+    def _take(self, key: Choice) -> None:
+        self._taken.add(key)
 
     @abstractmethod
     def _propose(self, n: int) -> Sequence[Choice]:
         """At most `n` choices that are not in `self._taken`; none where there is nothing new."""
-
-    def _observe(self, outcomes: Sequence[Outcome]) -> None:  # noqa: B027
-        """Learn from new outcomes; they are in `self._outcomes` already."""
 
     def _affordable(self, choice: Choice) -> bool:
         p95_ms = self.core.latency.breakdown([choice]).p95_ms[0, 0]
@@ -212,15 +187,6 @@ class LayerwiseAgent(ABC):
         space = self.problem.space.with_payloads(scale)
         self.core = LayerwiseCore(space, self.problem.latency_model, self.problem.conditions, quick=True)
         return True
-
-    def _seed_of(self, purpose: str, step: int = 0) -> int:
-        """A seed for one purpose at one step, so that no draw depends on how many came before it."""
-        entropy = [self.problem.seed, step, *purpose.encode()]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-    def _say(self, text: str) -> None:
-        if self.on_progress is not None:
-            self.on_progress(text)
 
 
 class LayerwiseRandomAgent(LayerwiseAgent):
