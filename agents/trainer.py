@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from torch.distributions import Distribution
 
@@ -23,12 +24,12 @@ from autosplit.envs.tree import STEPS, IntArray
 from autosplit.envs.vector import VectorCoInference
 from autosplit.latency.base import Array
 
-__all__ = ["PPOHyperparameters", "PolicyTrainer", "isolated", "training_rewards"]
+__all__ = ["EpisodicPPO", "PPOHyperparameters", "PolicyTrainer", "isolated", "silence", "training_rewards"]
 
 
 @dataclass(frozen=True)
-class PPOHyperparameters:
-    """PPO on three-step episodes with the reward at the end: no discount, no bootstrapping.
+class EpisodicPPO:
+    """PPO on episodes of known length with the reward at the end: no discount, no bootstrapping.
 
     Attributes:
         episodes: Episodes of one update; all run at once.
@@ -37,9 +38,6 @@ class PPOHyperparameters:
         hidden: Hidden layers of actor and critic.
         learning_rate: Of Adam.
         entropy: Weight of the entropy bonus.
-        target_share: Share of the episodes under the pool's first conditions.
-        masks: Whether the policy knows which actions lead to a plan that may be chosen. If not, it draws among all, and
-            the environment takes one that does not as the nearest that does.
     """
 
     episodes: int = 512
@@ -48,6 +46,24 @@ class PPOHyperparameters:
     hidden: tuple[int, ...] = (128, 128)
     learning_rate: float = 1e-3
     entropy: float = 0.03
+
+    def arguments(self, steps: int) -> dict[str, Any]:
+        """What stable-baselines3's PPO is built with for episodes of so many steps, its policy apart."""
+        return {"n_steps": steps, "batch_size": max(2, self.episodes * steps // self.minibatches),
+                "n_epochs": self.epochs, "gamma": 1.0, "gae_lambda": 1.0, "ent_coef": self.entropy,
+                "learning_rate": self.learning_rate, "device": "cpu"}
+
+
+@dataclass(frozen=True)
+class PPOHyperparameters(EpisodicPPO):
+    """PPO for three-step episodes under many conditions, with masks.
+
+    Attributes:
+        target_share: Share of the episodes under the pool's first conditions.
+        masks: Whether the policy knows which actions lead to a plan that may be chosen. If not, it draws among all, and
+            the environment takes one that does not as the nearest that does.
+    """
+
     target_share: float = 0.5
     masks: bool = True
 
@@ -75,6 +91,11 @@ def isolated(seed: int) -> Iterator[None]:
             Distribution.set_default_validate_args(validate)
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def silence(algorithm: BaseAlgorithm) -> None:
+    """Keep an algorithm from logging: its own logger makes an empty folder below the system's temporary one."""
+    algorithm.set_logger(Logger(None, []))
 
 
 def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0.05) -> Array:
@@ -110,12 +131,9 @@ class PolicyTrainer:
                                       first_share=settings.target_share)
         self._adapter = StableBaselinesVecEnv(self._env)
         with isolated(seed):
-            self._ppo = MaskablePPO(
-                "MlpPolicy", self._adapter, n_steps=STEPS,
-                batch_size=max(2, settings.episodes * STEPS // settings.minibatches), n_epochs=settings.epochs,
-                gamma=1.0, gae_lambda=1.0, ent_coef=settings.entropy, learning_rate=settings.learning_rate,
-                policy_kwargs=policy_arguments(settings.hidden, core), device="cpu")
-        self._ppo.set_logger(Logger(None, []))  # its own makes an empty folder below the system's temporary one
+            self._ppo = MaskablePPO("MlpPolicy", self._adapter, **settings.arguments(STEPS),
+                                    policy_kwargs=policy_arguments(settings.hidden, core))
+        silence(self._ppo)
 
     @property
     def network(self) -> MaskableActorCriticPolicy:

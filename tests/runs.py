@@ -27,7 +27,7 @@ AGENTS = """
 from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
 from autosplit.agents.ppo import PPOAgent, PPOSettings
-from autosplit.agents.trainer import PPOHyperparameters
+from autosplit.agents.trainer import EpisodicPPO, PPOHyperparameters
 
 class Quick(PPOAgent):  # learns after a few measurements, and not for long
     def __init__(self, problem):
@@ -37,8 +37,9 @@ class Quick(PPOAgent):  # learns after a few measurements, and not for long
 
 class QuickLayers(LayerwisePPOAgent):
     def __init__(self, problem):
-        super().__init__(problem, LayerPPOSettings(first=5, round=3, first_updates=2, updates=1, episodes=32, draws=16,
-                                                   neighbours=32))
+        settings = LayerPPOSettings(first=5, round=3, first_updates=2, updates=1, draws=16, neighbours=32,
+                                    ppo=EpisodicPPO(episodes=32, hidden=(64, 64), entropy=0.02))
+        super().__init__(problem, settings)
 
 class Only(ExhaustiveAgent):
     def __init__(self, problem):

@@ -20,12 +20,11 @@ from gymnasium import spaces
 from scipy.stats import truncnorm
 from stable_baselines3 import DDPG
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch.optim import Optimizer
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
-from autosplit.agents.trainer import isolated
+from autosplit.agents.trainer import isolated, silence
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import Choice
 from autosplit.plan import Outcome
@@ -156,7 +155,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
                 replay_buffer_class=EpisodeReplayBuffer, replay_buffer_kwargs={"baseline_rate": s.baseline_rate},
                 policy_kwargs={"net_arch": list(s.hidden)})
         self._ddpg.actor_lr = s.actor_lr
-        self._ddpg.set_logger(Logger(None, []))  # its own makes an empty folder below the system's temporary one
+        silence(self._ddpg)
 
     def _propose(self, n: int) -> Sequence[Choice]:  # noqa: ARG002
         step = len(self._outcomes)

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.logger import Logger
 from torch import nn
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.layerwise.surrogate import LayerSurrogate
-from autosplit.agents.trainer import isolated
+from autosplit.agents.trainer import EpisodicPPO, isolated, silence
 from autosplit.envs.layers import Choice
 from autosplit.envs.layerwise_vector import VectorLayerwise
 from autosplit.envs.sb3 import StableBaselinesVecEnv
@@ -44,15 +43,10 @@ class LayerPPOSettings:
         sharpness: Reward lost against the best at which a training reward falls to 1/e.
         first_updates: PPO updates of the first round.
         updates: PPO updates of each further round.
-        episodes: Episodes that run at once in an update.
-        minibatches: Parts that an update's steps are divided into.
-        epochs: Passes over them.
-        hidden: Hidden layers of actor and critic.
-        learning_rate: Of Adam.
-        entropy: Weight of the entropy bonus.
         spreads: Multiples of the policy's own standard deviation at which it is asked for proposals.
         draws: Episodes at each of them.
         neighbours: Plans near the best measured ones that stand beside the policy's proposals.
+        ppo: Hyperparameters of PPO itself.
     """
 
     first: int = 20
@@ -61,15 +55,10 @@ class LayerPPOSettings:
     sharpness: float = 0.03
     first_updates: int = 16
     updates: int = 5
-    episodes: int = 128
-    minibatches: int = 2
-    epochs: int = 4
-    hidden: tuple[int, ...] = (64, 64)
-    learning_rate: float = 1e-3
-    entropy: float = 0.02
     spreads: tuple[float, ...] = (1.0, 2.0)
     draws: int = 128
     neighbours: int = 256
+    ppo: EpisodicPPO = field(default_factory=lambda: EpisodicPPO(episodes=128, hidden=(64, 64), entropy=0.02))
 
 
 class LayerwisePPOAgent(LayerwiseAgent):
@@ -184,22 +173,20 @@ class LayerwisePPOAgent(LayerwiseAgent):
             return np.exp(np.clip((self._merits(choices, settings.optimism) - best) / settings.sharpness, -20.0, 1.0))
 
         if self._ppo is None:
-            self._env = VectorLayerwise(self.core, reward, settings.episodes)
+            self._env = VectorLayerwise(self.core, reward, settings.ppo.episodes)
             self._ppo = self._fresh_ppo()
         self._env.use(self.core, reward)
         updates = settings.first_updates if self._rounds == 1 else settings.updates
         with isolated(self._seed_of("train", self._rounds)):
-            self._ppo.learn(updates * settings.episodes * self.core.longest)
+            self._ppo.learn(updates * settings.ppo.episodes * self.core.longest)
 
     def _fresh_ppo(self) -> PPO:
-        settings, steps = self.settings, self.core.longest
+        settings = self.settings.ppo
         with isolated(self._seed_of("weights")):
-            ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), n_steps=steps, n_epochs=settings.epochs, gamma=1.0,
-                      gae_lambda=1.0, batch_size=max(2, settings.episodes * steps // settings.minibatches),
-                      ent_coef=settings.entropy, learning_rate=settings.learning_rate, device="cpu",
+            ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), **settings.arguments(self.core.longest),
                       policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": nn.Tanh,
                                      "log_std_init": -0.5})
-        ppo.set_logger(Logger(None, []))  # its own makes an empty folder below the system's temporary one
+        silence(ppo)
         return ppo
 
     def _drawn(self) -> list[Choice]:

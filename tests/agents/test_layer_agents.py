@@ -17,6 +17,7 @@ from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
 from autosplit.agents.layerwise.surrogate import LayerSurrogate
 from autosplit.agents.loop import run_search
 from autosplit.agents.ppo import PPOAgent
+from autosplit.agents.trainer import EpisodicPPO
 from autosplit.envs.layers import Choice
 from autosplit.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.evaluation.memo import MemoEvaluator
@@ -27,7 +28,8 @@ from tests.synthetic import make_conditions, small_table
 
 TABLE = LayerTable()
 LATENCY, OBJECTIVE = load_latency_model("analytic"), load_objective("in-time-accuracy")
-PPO = LayerPPOSettings(first=8, round=8, first_updates=4, updates=2, episodes=32, draws=32, neighbours=64)
+PPO = LayerPPOSettings(first=8, round=8, first_updates=4, updates=2, draws=32, neighbours=64,
+                       ppo=EpisodicPPO(episodes=32, hidden=(64, 64), entropy=0.02))
 DDPG = AmcSettings(hidden=(32, 32), most_updates=2)
 AGENTS = {"random": LayerwiseRandomAgent, "ppo": lambda p: LayerwisePPOAgent(p, PPO),
           "ddpg": lambda p: LayerwiseDDPGAgent(p, DDPG)}
