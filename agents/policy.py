@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +24,10 @@ from torch.distributions import Categorical
 
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
-from autosplit.envs.tree import STEPS, BoolArray, DecisionTree, IntArray
+from autosplit.envs.tree import STEPS, DecisionTree, IntArray
 from autosplit.errors import ResultError
 from autosplit.evaluation.base import PlanSpace
-from autosplit.latency.base import Array, LatencyModel
+from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
 from autosplit.objective import Objective, load_objective
 from autosplit.plan import CodecSetting, LatencySummary, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
@@ -255,19 +255,6 @@ class Knowledge:
         return node_features(self.tree, plan_features(self.space, self.workloads))
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """Plans whose latency under some conditions is known; arrays of shape (n,)."""
-
-    numbers: IntArray
-    rewards: Array
-    p95_ms: Array
-    in_time: BoolArray
-
-    def with_more(self, other: _Looked) -> _Looked:
-        return _Looked(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
-
-
 class CoInferencePolicy:
     """Answers for any device, edge, channel and budget with one of the plans it was trained on.
 
@@ -313,28 +300,25 @@ class CoInferencePolicy:
             raise ValueError(f"a decision is taken among at least one plan, not {among}")
         known = self.knowledge
         order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
-        looked = self._looked_at(order[:among], conditions)
-        while len(looked.numbers) < len(order) and looked.in_time.sum() < _ENOUGH:
-            following = order[len(looked.numbers):2 * len(looked.numbers)]
-            looked = looked.with_more(self._looked_at(following, conditions))
-        return self._best(looked, conditions)
+        breakdown, looked = self._latency(order[:among], conditions), min(among, len(order))
+        while looked < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
+            following = self._latency(order[looked:2 * looked], conditions)
+            breakdown, looked = LatencyBreakdown.joined([breakdown, following], axis=0), min(2 * looked, len(order))
+        return self._best(order[:looked], breakdown, conditions)
 
-    def _looked_at(self, numbers: IntArray, conditions: Conditions) -> _Looked:
-        known = self.knowledge
-        breakdown = self._latency_model.latency([known.workloads[i] for i in numbers], [conditions])
+    def _latency(self, numbers: IntArray, conditions: Conditions) -> LatencyBreakdown:
+        return self._latency_model.latency([self.knowledge.workloads[i] for i in numbers], [conditions])
+
+    def _best(self, numbers: IntArray, breakdown: LatencyBreakdown, conditions: Conditions) -> Decision:
+        known, p95_ms = self.knowledge, breakdown.p95_ms[:, 0]
         rewards = self._objective.reward(known.accuracy[numbers], breakdown, [conditions])[:, 0]
-        p95_ms = breakdown.p95_ms[:, 0]
-        return _Looked(numbers, rewards, p95_ms, p95_ms <= conditions.budget_ms)
-
-    def _best(self, looked: _Looked, conditions: Conditions) -> Decision:
-        known, in_time = self.knowledge, looked.in_time
-        at = int(np.where(in_time, looked.rewards, -np.inf).argmax() if in_time.any() else looked.p95_ms.argmin())
-        chosen = int(looked.numbers[at])
-        work = known.workloads[chosen]
+        in_time = p95_ms <= conditions.budget_ms
+        at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
+        chosen = int(numbers[at])
         return Decision(
-            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]), payload_bytes=work.payload_bytes_mean,
-            latency=self._latency_model.latency([work], [conditions]).summary(0), budget_ms=conditions.budget_ms,
-            reward=float(looked.rewards[at]), considered=len(looked.numbers))
+            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]),
+            payload_bytes=known.workloads[chosen].payload_bytes_mean, latency=breakdown.summary(at),
+            budget_ms=conditions.budget_ms, reward=float(rewards[at]), considered=len(numbers))
 
     def regret(self, conditions: Sequence[Conditions], among: int = 128) -> Array:
         """How much worse decisions are than the best plan, accuracies taken as known.
@@ -347,7 +331,7 @@ class CoInferencePolicy:
             1 - reward / best reward, shape (C,); 0 where no plan is in time and the least late one was chosen.
         """
         everything = np.arange(len(self.knowledge.plans))
-        pairs = [(self.decide(c, among), self._best(self._looked_at(everything, c), c)) for c in conditions]
+        pairs = [(self.decide(c, among), self._best(everything, self._latency(everything, c), c)) for c in conditions]
         result: Array = np.array([1 - found.reward / best.reward if best.feasible else float(found.plan != best.plan)
                                   for found, best in pairs])
         return result

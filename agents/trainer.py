@@ -111,8 +111,7 @@ def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0
     Returns:
         Shape (P, C), in [0, 1].
     """
-    best = np.where(core.allowed, rewards, -np.inf).max(axis=0)
-    shaped: Array = np.exp(np.minimum(rewards - best, 0.0) / sharpness)
+    shaped: Array = np.exp(np.minimum(rewards - core.best(rewards), 0.0) / sharpness)
     return shaped
 
 

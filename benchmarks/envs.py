@@ -31,7 +31,7 @@ from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.tree import STEPS
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency import load_latency_model
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 from autosplit.objective import load_objective
 from autosplit.plan import Measurement, Workload
 from autosplit.scenario import Conditions, Scenario
@@ -125,12 +125,6 @@ def steps_a_second(scenario: Scenario, table: TableEvaluator, model: LatencyMode
     } for name in runs}
 
 
-def best_rewards(core: CoInferenceCore, rewards: Array) -> Array:
-    """The best reward under each conditions of the pool, shape (C,)."""
-    best: Array = np.where(core.allowed, rewards, -np.inf).max(axis=0)
-    return best
-
-
 def training(scenario: Scenario, table: TableEvaluator, model: LatencyModel, options: Any) -> dict[str, Any]:
     """Time of pools and of trainings, and the regret of the trained policies on conditions they never saw."""
     plans, sampler = table.space.plans(), ConditionsSampler(scenario.conditions)
@@ -150,7 +144,7 @@ def training(scenario: Scenario, table: TableEvaluator, model: LatencyModel, opt
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         numbers = np.arange(len(unseen.conditions))
         chosen = rollout(trainer.network, unseen, numbers)
-        regret = best_rewards(unseen, unseen_rewards) - unseen_rewards[chosen, numbers]
+        regret = unseen.best(unseen_rewards) - unseen_rewards[chosen, numbers]
         rows.append({"seed": seed, "seconds": wall, "processor_seconds": cpu,
                      "regret_median": float(np.median(regret)), "regret_p95": float(np.quantile(regret, 0.95))})
     return {"steps": updates * settings.episodes * STEPS, "conditions": len(core.conditions),

@@ -23,7 +23,7 @@ from autosplit.latency import load_latency_model
 from autosplit.latency.base import Array
 from autosplit.objective import Objective, load_objective
 from benchmarks.common import parser, scenario_of, write_json
-from benchmarks.envs import best_rewards, made_up_table
+from benchmarks.envs import made_up_table
 
 
 def trained_regret(
@@ -36,7 +36,7 @@ def trained_regret(
         rewards = training_rewards(pool, pool.rewards(objective, accuracy))
         trainer.train(pool, rewards, updates // len(pools), seed * len(pools) + number, target_share=0.1)
     rewards, numbers = unseen.rewards(objective, accuracy), np.arange(len(unseen.conditions))
-    regret: Array = best_rewards(unseen, rewards) - rewards[rollout(trainer.network, unseen, numbers), numbers]
+    regret: Array = unseen.best(rewards) - rewards[rollout(trainer.network, unseen, numbers), numbers]
     return regret
 
 

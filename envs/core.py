@@ -120,12 +120,10 @@ class CoInferenceCore:
         """The same plans under the pools of several cores side by side, in the order of the cores."""
         if len(cores) == 1:
             return cores[0]
-        arrays = {f.name: np.concatenate([getattr(c.breakdown, f.name) for c in cores], axis=1)
-                  for f in fields(LatencyBreakdown)}
         return replace(
             cores[0],
             conditions=tuple(c for core in cores for c in core.conditions),
-            breakdown=LatencyBreakdown(**arrays),
+            breakdown=LatencyBreakdown.joined([c.breakdown for c in cores], axis=1),
             allowed=np.concatenate([c.allowed for c in cores], axis=1),
             masks=np.concatenate([c.masks for c in cores]),
             condition_observations=np.concatenate([c.condition_observations for c in cores]),
@@ -181,6 +179,11 @@ class CoInferenceCore:
         above = np.minimum.accumulate(np.where(self.masks, actions, 2 * number)[..., ::-1], axis=-1)[..., ::-1]
         nearest = np.where(actions - below <= above - actions, below, above)
         result: NDArray[np.signedinteger[Any]] = np.clip(nearest, 0, number - 1)  # for nodes without any
+        return result
+
+    def best(self, rewards: Array) -> Array:
+        """The best reward of an allowed plan under each conditions of the pool, from rewards (P, C); shape (C,)."""
+        result: Array = np.where(self.allowed, rewards, -np.inf).max(axis=0)
         return result
 
     def rewards(self, objective: Objective, accuracy: Array) -> Array:

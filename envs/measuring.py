@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 
 from autosplit.envs.conditions import ConditionsSampler
@@ -77,7 +75,7 @@ class MeasuringVectorCoInference(VectorCoInference):
             found = self.task.evaluator.measure([self.core.plans[p] for p in new])
             self._measured |= dict(zip(new, found, strict=True))
         foretold = np.array([self._measured[p].workload == self.task.workloads[p] for p in plans.tolist()])
-        self._enter(plans[foretold], _rows(self.core.breakdown, plans[foretold]))
+        self._enter(plans[foretold], self.core.breakdown.rows(plans[foretold]))
         if not foretold.all():
             other = plans[~foretold]
             workloads = [self._measured[p].workload for p in other.tolist()]
@@ -101,11 +99,6 @@ class MeasuringVectorCoInference(VectorCoInference):
             self._conditions = np.searchsorted(used, self._pool_of) * size + within
         start: IntArray = np.searchsorted(used, self._pool_of[which]) * size
         return start, size
-
-
-def _rows(breakdown: LatencyBreakdown, plans: IntArray) -> LatencyBreakdown:
-    """The breakdown of some plans."""
-    return LatencyBreakdown(**{f.name: getattr(breakdown, f.name)[plans] for f in fields(breakdown)})
 
 
 def _unknown(core: CoInferenceCore) -> Array:

@@ -54,6 +54,15 @@ class LatencyBreakdown:
         """The breakdown of one plan under one set of conditions."""
         return LatencySummary(**{f.name: float(getattr(self, f.name)[plan, condition]) for f in fields(self)})
 
+    def rows(self, plans: NDArray[np.int64]) -> LatencyBreakdown:
+        """The breakdown of some plans, by number."""
+        return LatencyBreakdown(**{f.name: getattr(self, f.name)[plans] for f in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[LatencyBreakdown], axis: int) -> LatencyBreakdown:
+        """Breakdowns one after the other: of other plans (axis 0) or under other conditions (axis 1)."""
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=axis) for f in fields(cls)})
+
     @classmethod
     def deterministic(
         cls,
