@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import plan_features
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.errors import PluginError
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "Proposer", "SearchProblem"]
 
 Key = TypeVar("Key", bound=Hashable)
-
-_NEAREST = 1.25
-"""Where no plan is within the budget, those within this factor of the least late one are still worth measuring."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,11 @@ class SearchProblem:
     def candidates(self) -> BoolArray:
         """Plans worth a measurement, shape (P,).
 
-        Those whose predicted p95 is within the budget; where there are none, those nearly as little late as the least
-        late one, since no accuracy can make up for the rest.
+        Those whose predicted p95 is within `autosplit.envs.core.latency_limit_ms`.
         """
         p95_ms = self.latency_model.latency(self.workloads, [self.conditions]).p95_ms[:, 0]
-        within: BoolArray = p95_ms <= self.conditions.budget_ms
-        nearest: BoolArray = p95_ms <= p95_ms.min() * _NEAREST
-        return within if within.any() else nearest
+        worth: BoolArray = p95_ms <= latency_limit_ms(p95_ms, self.conditions.budget_ms)
+        return worth
 
 
 class Proposer(ABC, Generic[Key]):

@@ -22,7 +22,9 @@ from autosplit.objective import Objective
 from autosplit.plan import Plan, Workload
 from autosplit.scenario import Conditions
 
-__all__ = ["CoInferenceCore", "allowed_plans"]
+__all__ = ["CoInferenceCore", "allowed_plans", "latency_limit_ms"]
+
+_NEAREST = 1.25
 
 
 def allowed_plans(breakdown: LatencyBreakdown, budget_ms: Array) -> BoolArray:
@@ -38,6 +40,16 @@ def allowed_plans(breakdown: LatencyBreakdown, budget_ms: Array) -> BoolArray:
     feasible = breakdown.p95_ms <= budget_ms[None, :]
     result: BoolArray = feasible | ~feasible.any(axis=0, keepdims=True)
     return result
+
+
+def latency_limit_ms(p95_ms: Array, budget_ms: float) -> float:
+    """Latency up to which a plan is worth a measurement: the budget, if any of `p95_ms` is within it.
+
+    Otherwise 1.25 times the least: the plans nearly as little late as the least late one, since no accuracy can make
+    up for the rest.
+    """
+    least_ms = float(p95_ms.min())
+    return budget_ms if least_ms <= budget_ms else least_ms * _NEAREST
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import FloatArray, condition_features
 from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace
 from autosplit.envs.tree import BoolArray, IntArray
@@ -24,8 +25,6 @@ multiply-accumulates that its group can save; each between the least and the gre
 
 _PROGRESS = ("removed", "removable", "latency", "last")
 _SPLIT, _LAYER, _CODEC, _DONE = range(4)
-_NEAREST = 1.25
-"""Where no plan is within the budget, those within this factor of the least late one are still worth measuring."""
 
 
 @dataclass
@@ -88,8 +87,7 @@ class LayerwiseCore:
         self.latency = ForetoldLatency(space, latency_model, conditions)
         self._latency = (AffineLatency.of(self.latency) if quick else None) or self.latency
         self._cheapest, least_ms = self._least()
-        within = least_ms <= conditions.budget_ms
-        self.limit_ms = conditions.budget_ms if within.any() else float(least_ms.min()) * _NEAREST
+        self.limit_ms = latency_limit_ms(least_ms, conditions.budget_ms)
         self.open_splits: BoolArray = least_ms <= self.limit_ms
         self._layers = _layer_table(space)
         self._whole = [float(s.head.macs(s.channels[None, :])[0]) for s in space.splits]

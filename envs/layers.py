@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from autosplit.compression.sparsity import channels_kept
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 from autosplit.envs.tree import IntArray
 from autosplit.errors import ConfigError
@@ -24,7 +25,7 @@ from autosplit.scenario import Conditions
 if TYPE_CHECKING:
     from autosplit.evaluation.head_cost import HeadCost
 
-__all__ = ["AffineLatency", "Choice", "ForetoldLatency", "LayerwiseSpace", "LayerwiseSplit", "kept"]
+__all__ = ["AffineLatency", "Choice", "ForetoldLatency", "LayerwiseSpace", "LayerwiseSplit"]
 
 _MOST_OPTIONS = 64
 _NOTHING = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")))
@@ -43,20 +44,6 @@ class Choice(NamedTuple):
     split: int
     keep: tuple[int, ...]
     codec: int
-
-
-def kept(channels: IntArray | int, sparsity: Array | float, round_to: int = 1) -> IntArray:
-    """Channels kept at a sparsity, at least one: what `HeadPruner.keep_counts` says.
-
-    Args:
-        channels: Channels of the whole group.
-        sparsity: Share that is removed.
-        round_to: The nearest multiple of this is kept, or all channels.
-    """
-    wanted = np.asarray(channels) * (1.0 - np.asarray(sparsity))
-    counts = np.rint(wanted / round_to) * round_to if round_to > 1 else np.rint(wanted)
-    result: IntArray = np.minimum(np.maximum(counts, max(1, round_to)), channels).astype(np.int64)
-    return result
 
 
 @dataclass(frozen=True)
@@ -103,7 +90,7 @@ class LayerwiseSplit:
         return np.array([options[0] for options in self.options], dtype=np.int64)
 
     def _options(self, channels: int) -> IntArray:
-        fewest = int(kept(channels, self.most))
+        fewest = int(channels_kept(channels, self.most))
         step = self.round_to
         found = np.unique(np.append(np.arange(-(-fewest // step) * step, channels, step), channels))
         spread = np.linspace(0, len(found) - 1, _MOST_OPTIONS).round().astype(np.int64)
@@ -118,7 +105,7 @@ class LayerwiseSplit:
             group: The one group.
         """
         which = slice(None) if group is None else group
-        counts = kept(self.channels[which], actions * self.most, self.round_to)
+        counts = channels_kept(self.channels[which], actions * self.most, self.round_to)
         result: IntArray = np.maximum(counts, self.least[which])
         return result
 
@@ -199,7 +186,7 @@ class LayerwiseSpace:
             if split.name == plan.split and plan.codec in split.codecs:
                 levels = plan.sparsity if isinstance(plan.sparsity, tuple) else (plan.sparsity,) * split.groups
                 if len(levels) == split.groups:
-                    keep = kept(split.channels, np.array(levels, dtype=np.float64))
+                    keep = channels_kept(split.channels, np.array(levels, dtype=np.float64))
                     return Choice(number, tuple(keep.tolist()), split.codecs.index(plan.codec))
         raise ValueError(f"plan {plan.label!r} is not in the search space")
 
@@ -252,7 +239,7 @@ def _split(evaluator: LayerwiseEvaluator, name: str, codecs: Sequence[CodecSetti
     works = evaluator.workloads([Plan(split=name, sparsity=0.0, codec=c) for c in codecs])
     order = sorted(range(len(works)), key=lambda i: (works[i].payload_bytes_mean, i))
     head, levels = evaluator.head(name), evaluator.space.sparsities[name]
-    uniform = {tuple(kept(head.channels, level).tolist()): level for level in reversed((0.0, *levels))}
+    uniform = {tuple(channels_kept(head.channels, level).tolist()): level for level in reversed((0.0, *levels))}
     return LayerwiseSplit(name, max(levels) if head.layers else 0.0, round_to, head, tuple(codecs[i] for i in order),
                           tuple(works[i] for i in order), uniform)
 

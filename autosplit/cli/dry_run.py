@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from autosplit.cli.common import print_rich
+from autosplit.compression.sparsity import channels_kept
 from autosplit.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _heads(scenario: Scenario, space: PlanSpace, split: str, groups: Sequence[Pr
     if scenario.search.granularity == "uniform":
         return len(space.sparsities[split])
     most = max(space.sparsities[split])
-    return math.prod(1 + g.channels - max(1, round(g.channels * (1 - most))) for g in groups)
+    return math.prod(1 + g.channels - int(channels_kept(g.channels, most)) for g in groups)
 
 
 def _number(count: int) -> str:

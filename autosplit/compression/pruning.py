@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from autosplit.compression.sparsity import channels_kept
 from autosplit.errors import PruningError
 from autosplit.modes import evaluation_mode
 
@@ -118,7 +119,7 @@ class HeadPruner:
         levels = sparsity if isinstance(sparsity, tuple) else (sparsity,) * len(self.groups)
         if len(levels) != len(self.groups):
             raise PruningError(f"{len(levels)} sparsities for a head of {len(self.groups)} prunable groups")
-        return tuple(max(1, round(g.channels * (1.0 - s))) for g, s in zip(self.groups, levels, strict=True))
+        return tuple(channels_kept([g.channels for g in self.groups], levels).tolist())
 
     def sub_network(self, keep: tuple[int, ...]) -> SubNetwork:
         """The head with `keep` channels left in each group; those asked for last are remembered."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from autosplit.compression.pruning import HeadPruner, PrunableGroup
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LAYER_FEATURES, LayerwiseCore
-from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace, kept
+from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace
 from autosplit.errors import ConfigError
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyBreakdown
@@ -38,13 +35,6 @@ def random_plays(core, count, seed=0):
 
 
 # --- choices ----------------------------------------------------------------------------------------------------------
-
-
-@given(channels=st.lists(st.integers(2, 2000), min_size=1, max_size=4), sparsity=st.floats(0, 0.99))
-def test_kept_is_what_the_pruner_keeps(channels, sparsity):
-    pruner = object.__new__(HeadPruner)
-    pruner.groups = tuple(PrunableGroup(f"c{n}", n, tuple(range(n))) for n in channels)
-    assert tuple(kept(np.array(channels), sparsity).tolist()) == pruner.keep_counts(sparsity)
 
 
 def test_plans_and_choices_are_each_other():
