@@ -61,11 +61,11 @@ def save_onnx(policy: CoInferencePolicy, path: Path) -> None:
     require_onnx()
     actor = _Actor(policy.network).eval()
     example = torch.zeros(2, policy.network.features_dim)
-    logger, written = logging.getLogger("torch.onnx"), io.StringIO()
+    logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(written):  # it reports its steps
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it reports its steps
             warnings.simplefilter("ignore")
             torch.onnx.export(actor, (example,), path, input_names=["observations"], output_names=["logits"],
                               dynamic_shapes={"observations": {0: torch.export.Dim("n")}}, dynamo=True,

@@ -10,12 +10,12 @@ from gymnasium import spaces
 
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.features import FloatArray
-from autosplit.envs.streams import pick_conditions
+from autosplit.envs.streams import pick_one
 from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.envs.tree import STEPS, BoolArray, IntArray
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, score
+from autosplit.objective import Objective
 from autosplit.plan import Outcome
 from autosplit.scenario import Scenario
 
@@ -96,13 +96,9 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         if self.task.pool_episodes is not None:
             self.core = self.task.core(self._episodes // self.task.pool_episodes)
         self._episodes += 1
-        size = len(self.core.conditions)
-        self._node, self._conditions = _one(0), pick_conditions(np.array([self.np_random.random()]), size)
-        if options and "conditions" in options:
-            self._conditions = _one(range(size)[options["conditions"]])
-        self._outcome = None
-        drawn = self.core.conditions[int(self._conditions[0])]
-        return self._observation(), {"conditions": drawn, "action_mask": self._info_mask()}
+        drawn = pick_one(self.np_random, len(self.core.conditions), options)
+        self._node, self._conditions, self._outcome = _one(0), _one(drawn), None
+        return self._observation(), {"conditions": self.core.conditions[drawn], "action_mask": self._info_mask()}
 
     def step(self, action: np.int64 | int) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Take the next decision; the third one measures the plan.
@@ -151,8 +147,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
     def _measure(self) -> Outcome:
         plan = self.core.plans[int(self._node[0]) - self.core.tree.inner]
         conditions = self.core.conditions[int(self._conditions[0])]
-        task = self.task
-        return score(task.evaluator.measure([plan]), task.latency_model, task.objective, conditions)[0]
+        return self.task.measured(plan, conditions)
 
 
 def _one(value: int) -> IntArray:

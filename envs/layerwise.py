@@ -12,11 +12,11 @@ from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import LayerwiseSpace
-from autosplit.envs.streams import pick_conditions
+from autosplit.envs.streams import pick_one
 from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.evaluation.base import LayerwiseEvaluator, layerwise
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, score
+from autosplit.objective import Objective
 from autosplit.plan import Outcome
 from autosplit.scenario import Conditions, Scenario, load_scenario
 
@@ -106,10 +106,7 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
             options: `{"conditions": i}` for the i-th of the pool instead of a draw.
         """
         super().reset(seed=seed)
-        size = len(self._pool)
-        drawn = int(pick_conditions(np.array([self.np_random.random()]), size)[0])
-        if options and "conditions" in options:
-            drawn = range(size)[options["conditions"]]
+        drawn = pick_one(self.np_random, len(self._pool), options)
         self.core = self._core(drawn)
         self._episode, self._outcome = self.core.begin(1), None
         return self._observation(), {"conditions": self._pool[drawn]}
@@ -128,9 +125,7 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
         if not self._done:
             return self._observation(), 0.0, False, False, info
         plan = self.space.plan(self.core.choices(self._episode)[0])
-        task = self.task
-        self._outcome = score(task.evaluator.measure([plan]), task.latency_model, task.objective,
-                              self.core.conditions)[0]
+        self._outcome = self.task.measured(plan, self.core.conditions)
         return self._observation(), self._outcome.reward, True, False, info | {"outcome": self._outcome}
 
     def render(self) -> str | None:

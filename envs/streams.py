@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -10,7 +11,7 @@ from gymnasium.utils import seeding
 from autosplit.envs.tree import IntArray
 from autosplit.latency.base import Array
 
-__all__ = ["Selection", "UniformStreams", "pick_conditions"]
+__all__ = ["Selection", "UniformStreams", "pick_conditions", "pick_one"]
 
 Selection = slice | IntArray
 """Some of n copies: their numbers, or `slice(None)` for all of them."""
@@ -84,3 +85,18 @@ def pick_conditions(drawn: Array, size: int, first_share: float = 0.0) -> IntArr
         return np.zeros(len(drawn), dtype=np.int64)
     index = ((drawn - first_share) / (1.0 - first_share) * size).astype(np.int64)
     return np.where(drawn < first_share, 0, np.minimum(index, size - 1))
+
+
+def pick_one(rng: np.random.Generator, size: int, options: dict[str, Any] | None = None) -> int:
+    """Index into a pool of conditions for one episode, by one number of a generator.
+
+    Args:
+        rng: The environment's own generator.
+        size: Of the pool.
+        options: Of `reset`: `{"conditions": i}` takes the i-th instead, though a number is drawn all the same.
+
+    Raises:
+        IndexError: The pool has no i-th.
+    """
+    drawn = int(pick_conditions(np.array([rng.random()]), size)[0])
+    return range(size)[options["conditions"]] if options and "conditions" in options else drawn

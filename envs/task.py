@@ -10,8 +10,8 @@ from autosplit.envs.core import CoInferenceCore
 from autosplit.errors import ConfigError
 from autosplit.evaluation.base import Evaluator
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, load_objective
-from autosplit.plan import Outcome, Workload
+from autosplit.objective import Objective, load_objective, score
+from autosplit.plan import Outcome, Plan, Workload
 from autosplit.scenario import Conditions, Scenario, load_scenario
 
 __all__ = ["CoInferenceTask", "outcome_line"]
@@ -97,6 +97,10 @@ class CoInferenceTask:
             self._latest.clear()
             self._latest[pool] = core
         return self._latest[pool]
+
+    def measured(self, plan: Plan, conditions: Conditions) -> Outcome:
+        """Measure a plan and say what it is worth under these conditions."""
+        return score(self.evaluator.measure([plan]), self.latency_model, self.objective, conditions)[0]
 
     def pool(self, number: int = 0) -> list[Conditions]:
         """The conditions of a pool, drawn anew."""

@@ -111,9 +111,15 @@ def decide(
 
 def _adjusted(channel: ChannelProfile, rate_kbps: float | None, access_ms: float | None) -> ChannelProfile:
     """A channel as it is measured just now: downlink and the tail of the access delay go along in proportion."""
-    for name, value in (("--rate-kbps", rate_kbps), ("--access-ms", access_ms)):
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} must be above 0, got {value:g}")
-    rate = 1.0 if rate_kbps is None else rate_kbps / channel.uplink_kbps.value
-    access = 1.0 if access_ms is None else access_ms / channel.access_ms_p50.value
-    return channel.scaled(rate, access)
+    return channel.scaled(_factor("--rate-kbps", rate_kbps, channel.uplink_kbps.value, channel),
+                          _factor("--access-ms", access_ms, channel.access_ms_p50.value, channel))
+
+
+def _factor(flag: str, now: float | None, usual: float, channel: ChannelProfile) -> float:
+    if now is None:
+        return 1.0
+    if not now > 0:
+        raise ConfigError(f"{flag} must be above 0, got {now:g}")
+    if not usual > 0:
+        raise ConfigError(f"{flag}: channel {channel.name!r} has none to scale; give it one in a YAML file of your own")
+    return now / usual

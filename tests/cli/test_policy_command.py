@@ -80,6 +80,7 @@ def test_a_deadline_that_no_plan_meets(made):
     (("--budget-ms", "0"), "--budget-ms"),
     (("--rate-kbps", "-3"), "--rate-kbps"),
     (("--access-ms", "0"), "--access-ms"),
+    (("--channel", "lora-sf7", "--access-ms", "5"), "lora-sf7"),
     (("--device", "abacus"), "abacus"),
     (("--channel", "pigeon"), "pigeon"),
     (("--latency-model", "nothing"), "nothing"),
