@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from autosplit.agents.prior import expected_accuracy
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import plan_features
 from autosplit.envs.tree import BoolArray, IntArray
@@ -91,11 +92,13 @@ class SearchProblem:
         return plan_features(self.space, self.workloads)
 
     @cached_property
-    def prior(self) -> Array | None:
-        """Accuracies that the policy's knowledge suggests, shape (P,); `None` without a policy."""
+    def prior(self) -> Array:
+        """Accuracies expected before any measurement, shape (P,): what the policy knows, or a guess without one."""
+        if self.policy is None:
+            return expected_accuracy(self.workloads)
         from autosplit.agents.transfer import predicted_accuracy
 
-        return None if self.policy is None else predicted_accuracy(self.policy.knowledge, self.space, self.workloads)
+        return predicted_accuracy(self.policy.knowledge, self.space, self.workloads)
 
     @cached_property
     def candidates(self) -> BoolArray:

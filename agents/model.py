@@ -29,13 +29,13 @@ class ModelSettings:
     """How an agent with a model spends measurements.
 
     Attributes:
-        first: Measurements before the first round, spread over the space.
-        warm: The same where the problem comes with a policy; half of them are the best plans by its predictions.
+        first: Measurements before the first round.
+        guesses: So many of them are the best plans by what is expected of them; the others are spread over the space.
         round: Measurements a round.
     """
 
-    first: int = 20
-    warm: int = 10
+    first: int = 10
+    guesses: int = 5
     round: int = 10
 
 
@@ -53,7 +53,7 @@ class ModelAgent(Agent):
 
     def __init__(self, problem: SearchProblem, settings: ModelSettings) -> None:
         super().__init__(problem)
-        self._first, self._warm, self._size = settings.first, settings.warm, settings.round
+        self._first, self._guesses, self._size = settings.first, settings.guesses, settings.round
         self._surrogate = AccuracySurrogate(problem.features, prior=problem.prior)
         self._rounds = 0
         self._queue: deque[int] | None = None
@@ -88,15 +88,12 @@ class ModelAgent(Agent):
                 self._revised[number] = work
 
     def _first_design(self) -> list[int]:
-        """Plans spread over the space; with a policy fewer, after the best by what it predicts."""
-        prior = self.problem.prior
-        if prior is None:
-            return self._spread(self._first)
+        """The best plans by what is expected of them, then plans spread over the space."""
         here, numbers = self._current_cores()[0], self.open_numbers()
-        merit = here.rewards(self.problem.objective, prior)[numbers, 0]
-        best = numbers[np.argsort(-merit, kind="stable")[: -(-self._warm // 2)]].tolist()
-        spread = [i for i in self._spread(self._warm) if i not in best]
-        return [*best, *spread[: self._warm - len(best)]]
+        merit = here.rewards(self.problem.objective, self.problem.prior)[numbers, 0]
+        best = numbers[np.argsort(-merit, kind="stable")[:self._guesses]].tolist()
+        spread = [i for i in self._spread(self._first) if i not in best]
+        return [*best, *spread[: self._first - len(best)]]
 
     def _spread(self, size: int) -> list[int]:
         """Open plans far from each other: each drawn with odds that grow with its squared distance to the others.

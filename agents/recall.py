@@ -30,11 +30,11 @@ class PolicyAgent(Agent):
 
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem)
-        policy, prior = problem.policy, problem.prior
-        if policy is None or prior is None:
+        policy = problem.policy
+        if policy is None:
             raise ValueError("agent 'policy' needs a problem with a policy")
         breakdown = problem.latency_model.latency(problem.workloads, [problem.conditions])
-        rewards = problem.objective.reward(prior, breakdown, [problem.conditions])[:, 0]
+        rewards = problem.objective.reward(problem.prior, breakdown, [problem.conditions])[:, 0]
         if policy.knowledge.space == problem.space:
             rewards[problem.number[policy.decide(problem.conditions).plan]] = np.inf
         self._order: IntArray = np.argsort(-rewards, kind="stable")

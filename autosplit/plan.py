@@ -123,6 +123,12 @@ class Plan(_Frozen):
             parts.append(self.codec.label)
         return " | ".join(parts)
 
+    @property
+    def lossless(self) -> bool:
+        """Whether it leaves the backbone as it is: nothing is pruned, and what crosses is exact."""
+        whole = not any(self.sparsity) if isinstance(self.sparsity, tuple) else self.sparsity == 0
+        return whole and self.codec.kind in {"none", "raw", "png"}
+
 
 class StageCost(_Frozen):
     """Work of one stage for one inference, independent of the machine that does it.

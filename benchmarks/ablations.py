@@ -21,7 +21,7 @@ from autosplit.latency.base import Array
 from autosplit.objective import InTimeAccuracy
 from autosplit.plan import Outcome
 
-__all__ = ["NoConditions", "NoMasks", "NoRelabelling"]
+__all__ = ["NoConditions", "NoMasks", "NoPrior", "NoRelabelling"]
 
 
 class NoConditions(PPOAgent):
@@ -85,3 +85,19 @@ class NoMasks(PPOAgent):
     def __init__(self, problem: SearchProblem, settings: PPOSettings | None = None) -> None:
         settings = settings or PPOSettings()
         super().__init__(problem, replace(settings, ppo=replace(settings.ppo, masks=False)))
+
+
+class NoPrior(PPOAgent):
+    """Nothing is expected of a plan before it was measured: twice the first design, all of it spread over the space.
+
+    Args:
+        problem: What to search.
+        settings: As of `ppo`.
+    """
+
+    name = "ppo-no-prior"
+
+    def __init__(self, problem: SearchProblem, settings: PPOSettings | None = None) -> None:
+        settings = settings or PPOSettings()
+        super().__init__(problem, replace(settings, first=2 * settings.first, guesses=0))
+        self._surrogate = AccuracySurrogate(problem.features)

@@ -10,13 +10,13 @@ from autosplit.agents.trainer import PPOHyperparameters
 from autosplit.errors import ConfigError
 from autosplit.objective import load_objective
 from autosplit.testing import AgentContract
-from benchmarks.ablations import NoConditions, NoMasks, NoRelabelling
+from benchmarks.ablations import NoConditions, NoMasks, NoPrior, NoRelabelling
 from tests.agents.cases import LARGE, LATENCY, SMALL, problem, search
 from tests.synthetic import make_conditions
 
 SHORT = PPOSettings(first=6, round=3, conditions=8, first_updates=1, updates=1, last_updates=1, draws=16,
                     ppo=PPOHyperparameters(episodes=16, minibatches=1, epochs=1, hidden=(8,)))
-ABLATIONS = [NoConditions, NoRelabelling, NoMasks]
+ABLATIONS = [NoConditions, NoRelabelling, NoMasks, NoPrior]
 
 
 class TestAblations(AgentContract):
@@ -100,3 +100,13 @@ def test_without_masks_what_is_drawn_becomes_the_nearest():
         expected |= set((nodes - inside.tree.inner).tolist())
     assert set(drawn.tolist()) == expected
     assert agent._open[drawn].all()
+
+
+def test_without_a_prior_the_first_design_is_spread_and_twice_as_long():
+    agents = {kind: kind(problem(LARGE, 200), SHORT) for kind in (PPOAgent, NoPrior)}
+    first = {kind: agent.propose(2 * SHORT.first) for kind, agent in agents.items()}
+    assert (len(first[PPOAgent]), len(first[NoPrior])) == (SHORT.first, 2 * SHORT.first)
+    prior = agents[PPOAgent].problem.prior
+    expected = {kind: np.mean([prior[agents[kind].problem.number[p]] for p in plans[:SHORT.guesses]])
+                for kind, plans in first.items()}
+    assert expected[PPOAgent] > expected[NoPrior]

@@ -21,8 +21,8 @@ def draw_conditions(
     """Draw conditions in which a search has something to find.
 
     As `ProfilesSampler.named` draws them from all packaged profiles: factors in [1/2, 2], budgets in 10 to 1,000 ms.
-    Drawn again where fewer than `least_plans` plans are in time, so that no method can measure them all, or where all
-    are, so that latency has no say.
+    Drawn again where fewer than `least_plans` plans are in time, so that no method can measure them all, and where a
+    lossless plan is (`Plan.lossless`): then the answer is known without a measurement.
 
     Args:
         table: Whose plans count.
@@ -35,17 +35,19 @@ def draw_conditions(
         ConfigError: Such conditions are too rare: the table is too small.
     """
     rng = np.random.default_rng([seed, 0xBE])
-    sampler, workloads = ProfilesSampler.named(), table.workloads(table.space.plans())
+    sampler, plans = ProfilesSampler.named(), table.space.plans()
+    workloads, lossless = table.workloads(plans), np.array([p.lossless for p in plans], dtype=np.bool_)
     found: list[Conditions] = []
     for _ in range(_MOST_DRAWS * count):
         if len(found) == count:
             break
         drawn = sampler.sample(rng)
         p95_ms = latency_model.latency(workloads, [drawn]).p95_ms[:, 0]
-        in_time = int((p95_ms <= drawn.budget_ms).sum())
-        if least_plans <= in_time < len(p95_ms):
+        in_time = p95_ms <= drawn.budget_ms
+        if in_time.sum() >= least_plans and not in_time[lossless].any():
             found.append(drawn)
     if len(found) < count:
         raise ConfigError(f"only {len(found)} of {_MOST_DRAWS * count} drawn conditions leave {least_plans} of "
-                          f"{len(table.space)} plans in time; ask for fewer --evaluations, or take a larger table")
+                          f"{len(plans)} plans in time and no lossless one; ask for fewer "
+                          "--evaluations, or take a larger table")
     return found

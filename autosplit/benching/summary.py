@@ -29,8 +29,9 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
 
     Columns: median and 90th percentile of the regret after 25, 50 and all measurements (over scenarios and seeds);
     median measurements until the regret is at most 1 % (those that never are count as one more than there were);
-    mean rank by final regret within each scenario and seed; and, against the reference, the share of scenarios in which
-    a method's mean final regret is lower, equal or higher, with Wilcoxon's signed-rank test over scenarios, two-sided,
+    mean rank within each scenario and seed, by final regret (`mean_rank`) and by the mean regret along the way, the
+    area under the curve (`mean_rank_along`); for each of the two, against the reference, the number of scenarios in which a
+    method's mean over the seeds is lower, equal or higher, with Wilcoxon's signed-rank test over scenarios, two-sided,
     p-values by Holm's procedure within a table; median seconds of a search.
 
     Args:
@@ -45,22 +46,18 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
         part = [r for r in runs if r.table == table]
         curves = {m: np.array([_full(r, evaluations) for r in part if r.method == m])
                   for m in dict.fromkeys(r.method for r in part)}
-        blocks = np.array([[c[-1] for c in curve] for curve in curves.values()])
-        ranks = rankdata(blocks, axis=0).mean(axis=1)
-        means = {m: _by_scenario(part, m, evaluations) for m in curves}
-        tests = _holm({m: _signed_rank(means[m], means[reference]) for m in curves if m != reference})
-        for (method, curve), rank in zip(curves.items(), ranks, strict=True):
+        final = _against({m: curve[:, -1] for m, curve in curves.items()}, part, reference)
+        along = _against({m: curve.mean(axis=1) for m, curve in curves.items()}, part, reference)
+        for method, curve in curves.items():
             row: dict[str, Any] = {"table": table, "method": method, "searches": len(curve)}
             for at in sorted({min(25, evaluations), min(50, evaluations), evaluations}):
                 row |= {f"median_{at}": np.median(curve[:, at - 1]), f"p90_{at}": np.percentile(curve[:, at - 1], 90)}
             row |= {"to_1_percent": float(np.median(_until(curve))),
-                    "reached_1_percent": float((curve[:, -1] <= _CLOSE).mean()), "mean_rank": rank}
-            difference = means[method] - means[reference]
-            row |= {"better": int((difference < 0).sum()), "equal": int((difference == 0).sum()),
-                    "worse": int((difference > 0).sum()), "p_value": tests.get(method),
-                    "seconds": float(np.median([r.seconds for r in part if r.method == method]))}
+                    "reached_1_percent": float((curve[:, -1] <= _CLOSE).mean())}
+            row |= final[method] | {f"{name}_along": value for name, value in along[method].items()}
+            row["seconds"] = float(np.median([r.seconds for r in part if r.method == method]))
             rows.append(row)
-    frame: pd.DataFrame = pd.DataFrame(rows).sort_values(["table", "mean_rank"], kind="stable", ignore_index=True)
+    frame: pd.DataFrame = pd.DataFrame(rows).sort_values(["table", "mean_rank_along"], kind="stable", ignore_index=True)
     return frame
 
 
@@ -79,17 +76,16 @@ def scenario_frame(settings: Sequence[Setting]) -> pd.DataFrame:
 
 def to_markdown(frame: pd.DataFrame, evaluations: int) -> str:
     """The summary as a table for people."""
-    head = ("method", "mean rank", f"median regret at {evaluations}", "90th percentile", "measurements to 1 %",
-            "reached", "better / equal / worse", "p", "s")
+    head = ("method", f"median regret at {evaluations}", "90th percentile", "rank", "better / equal / worse", "p",
+            "rank along the way", "better / equal / worse", "p", "measurements to 1 %", "reached", "s")
     lines = []
     for table, part in frame.groupby("table", sort=False):
         lines += [f"### {table}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
         for r in part.to_dict("records"):
-            p = "" if r["p_value"] is None or np.isnan(r["p_value"]) else f"{r['p_value']:.2g}"
             until = f"{r['to_1_percent']:.0f}" if r["to_1_percent"] <= evaluations else f"> {evaluations}"
-            lines.append(f"| {r['method']} | {r['mean_rank']:.2f} | {r[f'median_{evaluations}']:.2%} | "
-                         f"{r[f'p90_{evaluations}']:.2%} | {until} | {r['reached_1_percent']:.0%} | "
-                         f"{r['better']} / {r['equal']} / {r['worse']} | {p} | {r['seconds']:.1f} |")
+            lines.append(f"| {r['method']} | {r[f'median_{evaluations}']:.2%} | {r[f'p90_{evaluations}']:.2%} | "
+                         f"{_compared(r, '')} | {_compared(r, '_along')} | {until} | {r['reached_1_percent']:.0%} | "
+                         f"{r['seconds']:.1f} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -129,13 +125,37 @@ def _until(curves: Array) -> Array:
     return found
 
 
-def _by_scenario(runs: Sequence[Run], method: str, evaluations: int) -> Array:
-    """Mean final regret over the seeds, a figure a scenario."""
-    found: dict[int, list[float]] = {}
-    for run in runs:
-        if run.method == method:
-            found.setdefault(run.scenario, []).append(float(_full(run, evaluations)[-1]))
-    return np.array([np.mean(found[s]) for s in sorted(found)])
+def _compared(row: dict[str, Any], which: str) -> str:
+    """Rank, scenarios won and lost, p-value, as cells."""
+    rank, p = row[f"mean_rank{which}"], row[f"p_value{which}"]
+    won = " / ".join(str(row[name + which]) for name in ("better", "equal", "worse"))
+    return f"{rank:.2f} | {won} | {'' if p is None or np.isnan(p) else f'{p:.2g}'}"
+
+
+def _against(figures: dict[str, Array], runs: Sequence[Run], reference: str) -> dict[str, dict[str, Any]]:
+    """Ranks of methods by a figure a search, lower is better, and their tests against the reference.
+
+    Args:
+        figures: Of each method, in the order of its searches in `runs`.
+        runs: Of one table.
+        reference: A method.
+    """
+    ranks = rankdata(np.array(list(figures.values())), axis=0).mean(axis=1)
+    means = {m: _by_scenario(figure, [r.scenario for r in runs if r.method == m]) for m, figure in figures.items()}
+    tests = _holm({m: _signed_rank(means[m], means[reference]) for m in figures if m != reference})
+    found = {}
+    for method, rank in zip(figures, ranks, strict=True):
+        difference = means[method] - means[reference]
+        found[method] = {"mean_rank": rank, "better": int((difference < 0).sum()),
+                         "equal": int((difference == 0).sum()), "worse": int((difference > 0).sum()),
+                         "p_value": tests.get(method)}
+    return found
+
+
+def _by_scenario(figures: Array, scenarios: Sequence[int]) -> Array:
+    """Mean over the seeds, a figure a scenario."""
+    numbers = np.array(scenarios)
+    return np.array([figures[numbers == s].mean() for s in np.unique(numbers)])
 
 
 def _signed_rank(ours: Array, theirs: Array) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 from autosplit import agents
@@ -85,15 +87,31 @@ def test_a_record_that_does_not_fit_is_refused(made, tmp_path, harm):
 # --- bench search ---------------------------------------------------------------------------------------------------
 
 
-def grid(made, out, *more):
-    return invoke("bench", "search", made[0], "--out", out, "--agent", "random", "--agent", "exhaustive", "--scenarios",
+@pytest.fixture(scope="module")
+def heavy(made, tmp_path_factory):
+    """The table as it were of a network with 2,000 times the work, on pictures of 30 times the bytes.
+
+    The tiny world is in time everywhere as it is, so that there would be nothing to search.
+    """
+    path = tmp_path_factory.mktemp("heavy") / "heavy.csv.gz"
+    rows = pd.read_csv(made[0])
+    rows[[c for c in rows if c.endswith("_macs")]] *= 2000.0
+    rows.loc[rows.split == "input", ["payload_bytes_mean", "payload_bytes_p95"]] *= 30.0
+    rows.to_csv(path, index=False)
+    record = load_table(made[0]).record.model_copy(update={"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    (path.parent / "heavy.json").write_text(record.model_dump_json())
+    return path
+
+
+def grid(table, out, *more):
+    return invoke("bench", "search", table, "--out", out, "--agent", "random", "--agent", "exhaustive", "--scenarios",
                   2, "--seeds", 2, "--evaluations", 8, *more)
 
 
 @pytest.fixture(scope="module")
-def searched(made, tmp_path_factory):
+def searched(heavy, tmp_path_factory):
     out = tmp_path_factory.mktemp("searches")
-    return out, grid(made, out)
+    return out, grid(heavy, out)
 
 
 def test_every_method_scenario_and_seed_is_searched(searched):
@@ -104,20 +122,20 @@ def test_every_method_scenario_and_seed_is_searched(searched):
     for run in runs:
         assert len(run["regret"]) == 8
         assert all(0 <= b <= a <= 1 for a, b in pairwise(run["regret"]))
-    assert "### tiny" in shown.stdout
+    assert "### heavy" in shown.stdout
     assert (out / "summary.md").read_text() == shown.stdout
     for name in ("summary.csv", "scenarios.csv", "regret.png", "regret.svg"):
         assert (out / name).stat().st_size > 0
 
 
-def test_regret_is_against_the_enumerated_optimum(made, searched):
+def test_regret_is_against_the_enumerated_optimum(heavy, searched):
     from autosplit.agents.base import SearchProblem
     from autosplit.benching.runs import Grid, settings_of
     from autosplit.latency import load_latency_model
     from autosplit.objective import load_objective, score
 
-    table = load_table(made[0]).evaluator
-    setting = settings_of(Grid((made[0],), ("random",), 2, 0, 2, 8))["tiny", 0]
+    table = load_table(heavy).evaluator
+    setting = settings_of(Grid((heavy,), ("random",), 2, 0, 2, 8))["heavy", 0]
     model, objective = load_latency_model("analytic"), load_objective("in-time-accuracy")
     outcomes = score(table.measurements, model, objective, setting.conditions)
     assert setting.optimum == pytest.approx(max(o.reward for o in outcomes if o.feasible))
@@ -129,11 +147,11 @@ def test_regret_is_against_the_enumerated_optimum(made, searched):
     assert found == pytest.approx([expected, expected], abs=1e-6)
 
 
-def test_searches_that_are_done_are_not_done_again(made, searched, tmp_path):
+def test_searches_that_are_done_are_not_done_again(heavy, searched, tmp_path):
     lines = (searched[0] / "runs.jsonl").read_text().splitlines()
     (tmp_path / "grid.json").write_text((searched[0] / "grid.json").read_text())
     (tmp_path / "runs.jsonl").write_text("\n".join([*lines[:5], lines[5][:20]]) + "\n")
-    assert grid(made, tmp_path).exit_code == 0
+    assert grid(heavy, tmp_path).exit_code == 0
     again = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert again[:5] == lines[:5]
     assert len(again) == 9  # the damaged line is made good
@@ -145,8 +163,8 @@ def test_searches_that_are_done_are_not_done_again(made, searched, tmp_path):
     assert curves(again) == curves(lines)
 
 
-def test_processes_give_the_same_searches(made, searched, tmp_path):
-    assert grid(made, tmp_path, "--jobs", 2).exit_code == 0
+def test_processes_give_the_same_searches(heavy, searched, tmp_path):
+    assert grid(heavy, tmp_path, "--jobs", 2).exit_code == 0
     def curves(folder):
         rows = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
         return {(r["scenario"], r["method"], r["seed"]): r["regret"] for r in rows}
@@ -154,8 +172,8 @@ def test_processes_give_the_same_searches(made, searched, tmp_path):
     assert curves(tmp_path) == curves(searched[0])
 
 
-def test_a_folder_of_another_grid_is_refused(made, searched):
-    refused = failure("bench", "search", made[0], "--out", searched[0], "--agent", "random", "--scenarios", 3,
+def test_a_folder_of_another_grid_is_refused(heavy, searched):
+    refused = failure("bench", "search", heavy, "--out", searched[0], "--agent", "random", "--scenarios", 3,
                       "--evaluations", 8)
     assert "another grid" in refused
 

@@ -1,0 +1,38 @@
+"""What is expected of a plan's accuracy before anything was measured: pruning and compression cost some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autosplit.latency.base import Array
+from autosplit.plan import Workload
+
+__all__ = ["expected_accuracy"]
+
+_LEVEL, _PRUNING, _HALVING = 4.0, 4.0, 0.25
+
+
+def expected_accuracy(workloads: Sequence[Workload]) -> Array:
+    """A guess that ranks plans, and says little of their level.
+
+    The log-odds of the accuracy are 4 for a plan that loses nothing; less 4 times the square of the sparsity, and
+    less 1/4 for each halving of the payload against the largest one at the same split point. Round numbers, fitted to
+    nothing: whoever uses it has to fit level and slope, and to learn what is different (`AccuracySurrogate`).
+
+    Args:
+        workloads: One a plan.
+
+    Returns:
+        Shape (P,), in (0, 1).
+    """
+    largest: dict[str, float] = {}
+    for work in workloads:
+        largest[work.plan.split] = max(largest.get(work.plan.split, 1.0), work.payload_bytes_mean)
+    sparsity = np.array([np.mean(w.plan.sparsity) for w in workloads])
+    payload = np.array([w.payload_bytes_mean or largest[w.plan.split] for w in workloads])
+    halvings = np.log2([largest[w.plan.split] for w in workloads]) - np.log2(np.maximum(payload, 1.0))
+    odds = _LEVEL - _PRUNING * sparsity**2 - _HALVING * halvings
+    result: Array = 1.0 / (1.0 + np.exp(-odds))
+    return result
