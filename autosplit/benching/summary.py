@@ -28,11 +28,11 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
     """A line a table and method.
 
     Columns: median and 90th percentile of the regret after 25, 50 and all measurements (over scenarios and seeds);
-    median measurements until the regret is at most 1 % (those that never are count as one more than there were);
-    mean rank within each scenario and seed, by final regret (`mean_rank`) and by the mean regret along the way, the
-    area under the curve (`mean_rank_along`); for each of the two, against the reference, the number of scenarios in which a
-    method's mean over the seeds is lower, equal or higher, with Wilcoxon's signed-rank test over scenarios, two-sided,
-    p-values by Holm's procedure within a table; median seconds of a search.
+    median measurements until the regret is at most 1 % (those that never are count as one more than there were); mean
+    rank within each scenario and seed, by final regret (`mean_rank`) and by the mean regret along the way, the area
+    under the curve (`mean_rank_along`); for each of the two, against the reference, the number of scenarios in which
+    a method's mean over the seeds is lower, equal or higher, with Wilcoxon's signed-rank test over scenarios, two-
+    sided, p-values by Holm's procedure within a table; median seconds of a search.
 
     Args:
         runs: All of them, complete.
