@@ -23,6 +23,7 @@ import torch
 
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
+from autosplit.evaluation.memo import MemoEvaluator
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.objective import load_objective, score
@@ -95,6 +96,12 @@ class AgentCase:
         outcomes = run_search(agent, self.evaluator, p.latency_model, p.objective, p.conditions,
                               evaluations=evaluations, batch=batch, on_outcome=between)
         return [o.plan for o in outcomes]
+
+    def resumed(self, agent: Agent, evaluations: int, known: Sequence[Outcome] = ()) -> tuple[list[Outcome], int]:
+        """Outcomes of a search of which some were measured before it was killed, and how many were measured now."""
+        p, memo = agent.problem, MemoEvaluator(self.evaluator, known=[o.measurement for o in known])
+        outcomes = run_search(agent, memo, p.latency_model, p.objective, p.conditions, evaluations=evaluations, batch=4)
+        return outcomes, memo.new_measurements
 
 
 class AgentContract:
@@ -213,6 +220,15 @@ class AgentContract:
         torch.manual_seed(11)
         second = case.search(build(case.problem), self.evaluations, between=lambda _: _draw())
         assert first == second
+
+    def test_killed_anywhere_and_resumed_it_ends_the_same(self, build: Callable[[SearchProblem], Agent]) -> None:
+        """Every figure of every outcome; what was measured before the kill is not measured again."""
+        case = AgentCase.usual(seed=5)
+        whole = case.resumed(build(case.problem), self.evaluations)[0]
+        for done in np.random.default_rng(0).choice(np.arange(1, self.evaluations), 3, replace=False).tolist():
+            again, taken = case.resumed(build(case.problem), self.evaluations, whole[:done])
+            assert again == whole
+            assert taken == len(whole) - done
 
     def test_the_number_asked_for_does_not_matter(self, build: Callable[[SearchProblem], Agent]) -> None:
         """The order is the same, one by one and ten at a time, outcomes coming in between (see `any_batch`)."""
