@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ from autosplit.evaluation.base import PlanSpace
 from autosplit.latency import load_latency_model
 from autosplit.objective import load_objective, score
 from autosplit.plan import INPUT, OUTPUT, CodecSetting
+from benchmarks.amortised import measurements_needed
 from benchmarks.codecs import ahead, at_256x, fewer_bytes, frontier
 from benchmarks.fidelity import correlations, draw_plans
 from benchmarks.layerwise import chosen_row, gains, search_rows, thinned, uniform_plans
@@ -133,3 +135,11 @@ class TestLayerwise:
         found = gains(pd.DataFrame([row, *rivals, rivals[0] | {"method": "random"}]))["2"]
         assert found["ppo"] == {"f1_points": [2.0, 2.0], "f3_points": [0.4, 0.8], "f3_points_mean": 0.6, "enough": True}
         assert not found["random"]["enough"]
+
+
+def test_measurements_until_a_search_is_as_good_as_a_policy():
+    curves = [("a", 0, [0.5, 0.1, 0.0]), ("a", 1, [0.2, 0.2]), ("b", 0, [0.9, 0.9, 0.9]), ("b", 1, [0.3, 0.0])]
+    runs = [{"method": m, "scenario": s, "regret": regret} for m, s, regret in curves]
+    needed = measurements_needed(runs, np.array([0.1, 0.2]))
+    assert needed["a"] == {"in_each_scenario": 1.5, "by_the_median": 2.0}
+    assert needed["b"] == {"in_each_scenario": np.inf, "by_the_median": np.inf}
