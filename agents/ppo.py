@@ -44,7 +44,7 @@ class PPOSettings(ModelSettings):
         ppo: Hyperparameters of PPO itself.
     """
 
-    conditions: int = 512
+    conditions: int = 256
     optimism: float = 1.0
     sharpness: float = 0.05
     first_updates: int = 16

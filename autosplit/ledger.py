@@ -8,22 +8,27 @@ a full disk. One process writes at a time (a kernel lock on the run directory); 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import time
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from autosplit.errors import AutosplitError, ConfigError, PluginError, ResumeError
+from autosplit.errors import ConfigError, PluginError, ResumeError
+from autosplit.journal import (
+    RunLock,
+    first_bad_line,
+    journal_storage,
+    mend,
+    released_on_error,
+    sync_directory,
+    writing,
+)
 from autosplit.plan import CodecSetting, Fidelity, Measurement, Outcome, Plan
 from autosplit.quiet import silent_optuna
 from autosplit.scenario import ADDED_KEYS, Scenario, content_hash
@@ -42,10 +47,7 @@ _RUN_LOCK_FILE = ".lock"
 _HEADER = "autosplit"
 _FORMAT = 1
 _MAY_CHANGE = frozenset({"search.evaluations"})
-_STALE_SECONDS = 2.0
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Ledger:
         notes: What had to be repaired on opening, one line each; empty as a rule.
     """
 
-    def __init__(self, path: Path, lock: _RunLock | None, notes: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, lock: RunLock | None, notes: Sequence[str] = ()) -> None:
         """Use `create`, `open` or `read` instead."""
         self.path = path
         self.notes = tuple(notes)
@@ -102,15 +104,15 @@ class Ledger:
             ConfigError: The directory already holds a ledger, is in use, or cannot be written to.
         """
         path = Path(run_dir) / LEDGER_FILE
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _RunLock(path.parent / _RUN_LOCK_FILE)
-        with _released_on_error(lock):
+            lock = RunLock(path.parent / _RUN_LOCK_FILE)
+        with released_on_error(lock):
             if path.exists():
                 raise ConfigError(f"{path.parent}: already holds a run; continue it with --resume {path.parent} "
                                   "or give another directory with --out")
             names = splits or (scenario.space.splits if isinstance(scenario.space.splits, tuple) else ())
-            with _writing(path):
+            with writing(path):
                 _write_header(path, scenario, names)
             return cls(path, lock)
 
@@ -127,11 +129,11 @@ class Ledger:
             ConfigError: The run is in use by another process, or cannot be written to.
         """
         path = _existing(run_dir)
-        with _writing(path):
-            lock = _RunLock(path.parent / _RUN_LOCK_FILE)
-        with _released_on_error(lock):
-            with _writing(path):
-                note = _mend(path)
+        with writing(path):
+            lock = RunLock(path.parent / _RUN_LOCK_FILE)
+        with released_on_error(lock):
+            with writing(path):
+                note = mend(path)
             ledger = cls(path, lock, [note] if note else [])
             _require_same_scenario(path.parent, ledger.scenario, scenario)
             return ledger
@@ -220,12 +222,12 @@ class Ledger:
 
     def _append(self, trial: FrozenTrial) -> None:
         try:
-            with _writing(self.path), silent_optuna():
+            with writing(self.path), silent_optuna():
                 self._study.add_trial(trial)
         except ConfigError:
             # A disk that fills up takes half a line; the next record must not be glued to it.
             with suppress(OSError):
-                _mend(self.path)
+                mend(self.path)
             raise
 
 
@@ -310,14 +312,6 @@ def _existing(run_dir: Path | str) -> Path:
     return path
 
 
-def _storage(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    backend = JournalFileBackend(str(path), lock_obj=cast("Any", _JournalLock(path)))
-    return JournalStorage(backend)
-
-
 def _write_header(path: Path, scenario: Scenario, splits: Sequence[str]) -> None:
     """Begin the journal beside its place and move it there, so that a ledger without a header never exists."""
     import optuna
@@ -330,10 +324,10 @@ def _write_header(path: Path, scenario: Scenario, splits: Sequence[str]) -> None
     draft = path.with_suffix(".tmp")
     draft.unlink(missing_ok=True)
     with silent_optuna():
-        study = optuna.create_study(storage=_storage(draft), study_name=scenario.name, direction="maximize")
+        study = optuna.create_study(storage=journal_storage(draft), study_name=scenario.name, direction="maximize")
         study.set_user_attr(_HEADER, header)
     draft.replace(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _load_study(path: Path) -> Study:
@@ -341,13 +335,13 @@ def _load_study(path: Path) -> Study:
 
     try:
         with silent_optuna():
-            storage = _storage(path)
+            storage = journal_storage(path)
             names = [s.study_name for s in storage.get_all_studies() if _HEADER in s.user_attrs]
             study = optuna.load_study(study_name=names[0], storage=storage) if names else None
     except OSError as e:
         raise ResumeError(f"cannot read {path}: {e.strerror or e}") from e
     except (ValueError, KeyError, AttributeError, TypeError, AssertionError) as e:
-        raise ResumeError(f"{path}: damaged at line {_first_bad_line(path)}; remove that line, "
+        raise ResumeError(f"{path}: damaged at line {first_bad_line(path)}; remove that line, "
                           "or begin a new run with another --out") from e
     if study is None:
         raise ResumeError(f"{path}: not begun by autosplit or its beginning is lost; begin a new run "
@@ -356,155 +350,6 @@ def _load_study(path: Path) -> Study:
         raise ResumeError(f"{path}: ledger format {study.user_attrs[_HEADER].get('format')}, this version reads "
                           f"{_FORMAT}; begin a new run with another --out")
     return study
-
-
-def _first_bad_line(path: Path) -> int | str:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not _is_record(line):
-            return number
-    return "an unknown place"
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(record, dict) and "op_code" in record
-
-
-def _mend(path: Path) -> str | None:
-    """Complete or drop a last line that a killed process left unfinished; says what it dropped."""
-    lock = _JournalLock(path)
-    lock.acquire()
-    try:
-        data = path.read_bytes()
-        start = data.rstrip(b"\n").rfind(b"\n") + 1
-        last = data[start:]
-        if not last or (last.endswith(b"\n") and _is_record(last)):
-            return None
-        with path.open("r+b") as file:
-            if _is_record(last):  # only the line end is missing: nothing is lost
-                file.seek(0, os.SEEK_END)
-                file.write(b"\n")
-            else:
-                file.truncate(start)
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        lock.release()
-    if _is_record(last):
-        return None
-    note = f"{path}: dropped an incomplete last line of {len(last)} bytes; every finished measurement is kept"
-    _log.warning(note)
-    return note
-
-
-def _sync_directory(folder: Path) -> None:
-    with suppress(OSError):  # some file systems cannot sync a directory
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except AutosplitError:
-        raise
-    except OSError as e:
-        raise ConfigError(f"cannot write {e.filename or path}: {e.strerror or e}; make room or get permission, "
-                          "or give another directory with --out") from e
-
-
-# --- locks ----------------------------------------------------------------------------------------------------
-
-
-class _JournalLock:
-    """Optuna's journal lock (`<journal>.lock` exists while someone writes), safe against killed owners.
-
-    Optuna's own waits 30 s for a dead owner, and forever when the lock is a dangling relative symlink. A write
-    takes milliseconds, so a lock that stands unchanged for two seconds has no owner.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        self._path = Path(f"{journal}.lock")
-
-    def acquire(self) -> bool:
-        seen: tuple[int, int] | None = None
-        since = time.monotonic()
-        while True:
-            with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-                return True
-            now, stamp = time.monotonic(), self._stamp()
-            if stamp != seen:
-                seen, since = stamp, now
-            elif now - since > _STALE_SECONDS:
-                self._path.unlink(missing_ok=True)
-            time.sleep(0.005)
-
-    def release(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            state = self._path.lstat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns
-
-
-class _RunLock:
-    """Exclusive use of a run directory; the kernel releases it however the process ends."""
-
-    _held: ClassVar[weakref.WeakSet[_RunLock]] = weakref.WeakSet()
-
-    def __init__(self, path: Path) -> None:
-        import fcntl
-
-        self._file = path.open("a+", encoding="ascii")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise ConfigError(f"{path.parent}: in use by another autosplit process (pid {owner}); "
-                              "wait for it to end, or give another directory with --out") from None
-        except OSError as e:
-            _log.warning("%s: this file system has no locks (%s); do not use the run twice at a time",
-                         path.parent, e.strerror)
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-        self._held.add(self)
-
-    def release(self) -> None:
-        self._held.discard(self)
-        self._file.close()
-
-    @classmethod
-    def forget_all(cls) -> None:
-        """In a forked child: a worker that outlives its killed parent must not keep the run locked."""
-        for lock in list(cls._held):
-            lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_RunLock.forget_all)
-
-
-@contextmanager
-def _released_on_error(lock: _RunLock) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        lock.release()
-        raise
 
 
 # --- the scenario of a run ------------------------------------------------------------------------------------

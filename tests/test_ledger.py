@@ -207,7 +207,7 @@ def test_kill_9_in_the_middle_of_a_write_is_repaired(run, scenario, cut, monkeyp
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
     assert (run / f"{LEDGER_FILE}.lock").exists()
-    monkeypatch.setattr("autosplit.ledger._STALE_SECONDS", 0.3)
+    monkeypatch.setattr("autosplit.journal._STALE_SECONDS", 0.3)
     start = time.monotonic()
     with Ledger.open(run, scenario) as ledger:
         assert time.monotonic() - start < 5
@@ -242,7 +242,7 @@ def test_reading_tolerates_a_line_that_is_being_written(run, scenario):
 
 def test_lock_left_as_dangling_symlink_does_not_hang(run, scenario, monkeypatch):
     fill(run, scenario, 1)
-    monkeypatch.setattr("autosplit.ledger._STALE_SECONDS", 0.3)
+    monkeypatch.setattr("autosplit.journal._STALE_SECONDS", 0.3)
     (run / f"{LEDGER_FILE}.lock").symlink_to("nowhere/else")  # as optuna-dashboard leaves it when killed
     start = time.monotonic()
     with Ledger.open(run, scenario) as ledger:

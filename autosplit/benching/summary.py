@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,7 @@ def _until(curves: Array) -> Array:
     return found
 
 
-def _compared(row: dict[str, Any], which: str) -> str:
+def _compared(row: Mapping[Any, Any], which: str) -> str:
     """Rank, scenarios won and lost, p-value, as cells."""
     rank, p = row[f"mean_rank{which}"], row[f"p_value{which}"]
     won = " / ".join(str(row[name + which]) for name in ("better", "equal", "worse"))
