@@ -282,7 +282,7 @@ class CoInferencePolicy:
         self.knowledge, self.network, self.origin = knowledge, network, origin or Origin()
         self._latency_model, self._objective, self._hidden = latency_model, objective, tuple(hidden)
 
-    def decide(self, conditions: Conditions, among: int = 128) -> Decision:
+    def decide(self, conditions: Conditions, among: int = 64) -> Decision:
         """The plan for these conditions.
 
         Args:
@@ -320,7 +320,7 @@ class CoInferencePolicy:
             payload_bytes=known.workloads[chosen].payload_bytes_mean, latency=breakdown.summary(at),
             budget_ms=conditions.budget_ms, reward=float(rewards[at]), considered=len(numbers))
 
-    def regret(self, conditions: Sequence[Conditions], among: int = 128) -> Array:
+    def regret(self, conditions: Sequence[Conditions], among: int = 64) -> Array:
         """How much worse decisions are than the best plan, accuracies taken as known.
 
         Args:

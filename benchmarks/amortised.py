@@ -87,7 +87,7 @@ def main() -> None:
     options_parser.add_argument("--scenarios", type=int, default=30)
     options_parser.add_argument("--scenario-seed", type=int, default=10)
     options_parser.add_argument("--draws", type=int, default=1000)
-    options_parser.add_argument("--among", type=int, nargs="+", default=[32, 128, 512])
+    options_parser.add_argument("--among", type=int, nargs="+", default=[32, 64, 256])
     options = options_parser.parse_args()
     table = load_table(options.table)
     model, objective = load_latency_model("analytic"), load_objective("in-time-accuracy")

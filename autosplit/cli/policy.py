@@ -78,7 +78,7 @@ def decide(
     edge: Annotated[str, typer.Option(help="Edge profile, or a YAML file.")] = "edge-cpu",
     rate_kbps: Annotated[float | None, typer.Option(help="Uplink rate just now, instead of the profile's.")] = None,
     access_ms: Annotated[float | None, typer.Option(help="Median access delay just now, likewise.")] = None,
-    among: Annotated[int, typer.Option(min=1, help="Likeliest plans that are looked at.")] = 128,
+    among: Annotated[int, typer.Option(min=1, help="Likeliest plans that are looked at.")] = 64,
     latency_model: LatencyModelName = "analytic",
     as_json: AsJson = False,
 ) -> None:
