@@ -314,7 +314,8 @@ def _conclude(run: _Run, agent: Proposer[Any], baselines: Sequence[Choice], best
 def _write(run: _Run, result: Result, agent: Proposer[Any]) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy."""
     from autosplit.agents.ppo import PPOAgent
-    from autosplit.report.plots import pareto_frame, tradeoff_figure
+    from autosplit.report.pareto import pareto_frame
+    from autosplit.report.plots import tradeoff_figure
 
     result.save(run.out / "best.json")
     outcomes = run.ledger.outcomes()

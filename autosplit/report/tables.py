@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["CAPTION", "ComparisonRow", "SummaryRow", "comparison_table", "latency_table", "summary_markdown",
-           "summary_table", "to_frame", "to_markdown"]
+__all__ = ["CAPTION", "STAGES", "ComparisonRow", "SummaryRow", "comparison_table", "latency_table", "quickest_baseline",
+           "summary_markdown", "summary_table", "to_frame", "to_markdown"]
 
-_STAGES = ("device", "encode", "uplink", "edge", "downlink")
+STAGES = ("device", "encode", "uplink", "edge", "downlink")
+_MOST_LOSS_POINTS = 1.0  # what a baseline may lose to be one that speed-ups are against
 _RELATIVE_TOLERANCE = 1e-6
 _EMPTY = "-"
 CAPTION = """\
@@ -71,6 +72,16 @@ class ComparisonRow(BaseModel):
     def in_time_accuracy(self) -> float:
         """Expected accuracy of an answer within the budget: accuracy times the probability of being in time."""
         return self.accuracy * self.latency.in_time
+
+
+def quickest_baseline(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
+    """The baseline of the lowest p95 latency among those that lose at most one point of accuracy: what speed-ups are over.
+
+    Args:
+        rows: A comparison; the chosen plan is no baseline.
+    """
+    fair = [row for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
+    return min(fair, key=lambda row: row.latency.p95_ms, default=None)
 
 
 def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
@@ -200,7 +211,7 @@ def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = No
 
 
 def _latency_lines() -> list[tuple[str, str, str]]:
-    stages = [(f"{stage} (median)", f"{stage}_ms", "ms") for stage in _STAGES]
+    stages = [(f"{stage} (median)", f"{stage}_ms", "ms") for stage in STAGES]
     return [*stages, ("end to end, p50", "p50_ms", "ms"), ("end to end, p95", "p95_ms", "ms"),
             ("in time", "in_time", "%"), ("device energy", "energy_mj", "mJ")]
 
