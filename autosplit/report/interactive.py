@@ -274,7 +274,7 @@ def _plans_at_home(found: Sensitivity) -> go.Figure:
     top = max(levels)
     bottom = max(min(levels), top - 60.0)
     margin = 0.07 * (top - bottom) + 0.5
-    figure.update_yaxes(range=[bottom - margin, top + 2 * margin], title_text="accuracy (%), F1")
+    figure.update_yaxes(range=[bottom - margin, min(top + 2 * margin, 101.5)], title_text="accuracy (%), F1")
     _add_budget(figure, budget, min(right, budget * 400))
     return figure
 

@@ -20,7 +20,7 @@ __all__ = ["DARK", "GOLD", "GRID", "INK", "LOOKS", "RED", "SOFT", "STAGE_COLOURS
            "plain_number", "shades"]
 
 INK, SOFT, RED, GOLD, GRID = "#222222", "#6b6b6b", "#b3261e", "#f5b800", "#e4e4e4"
-DARK = {INK: "#ececec", SOFT: "#a8a8a8", RED: "#ff8a80", GRID: "#3d3d3d", "#ffffff": "#1b1c1e", "#0072b2": "#4aa3df",
+DARK = {INK: "#ececec", SOFT: "#a8a8a8", RED: "#ff8a80", GRID: "#3d3d3d", "#ffffff": "#1b1c1e",
         "#7b4fa3": "#b48ad6", "#a08060": "#c4a484"}
 """What a colour of the figures becomes on a dark page."""
 

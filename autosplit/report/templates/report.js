@@ -32,15 +32,14 @@
   // a legend that stands beside a chart, in groups, goes below it where the page is narrow
   const isAside = (name) => figures[name].layout.legend?.orientation !== "h";
   const layoutOf = (name) => {
-    const layout = merged(template, figures[name].layout);
+    const layout = merged(structuredClone(template), structuredClone(figures[name].layout));
     const { legend, xaxis } = layout;
-    if (!isAside(name)) Object.assign(legend, { xref: "container", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" });
+    if (!isAside(name) || narrowPage.matches) {
+      Object.assign(legend, { orientation: "h", xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom" });
+    }
     if (!narrowPage.matches) return layout;
     layout.font = { ...layout.font, size: 11 };
     legend.font = { size: 11 };
-    if (isAside(name)) {
-      Object.assign(legend, { orientation: "h", xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom" });
-    }
     if (xaxis.type === "log") {
       const fits = xaxis.tickvals.map((value) => !value.toExponential().startsWith("2"));
       xaxis.ticktext = xaxis.ticktext.filter((_, i) => fits[i]);
