@@ -1,4 +1,4 @@
-"""The figures of a run as plotly draws them on the page; colours are those of a light page (`style.DARK` has the other).
+"""The figures of a run as plotly draws them on the page, in the colours of a light page (`style.DARK` has the others).
 
 Texts that plotly shows on hover are HTML of a few tags; everything from outside is escaped.
 """
@@ -176,7 +176,7 @@ def _finish_bars(figure: go.Figure, bars: Bars, names: Sequence[str], unit: Any,
                               showarrow=False, bgcolor=_PAPER, borderpad=1, xanchor="right" if cut else "left",
                               xshift=1 if cut else 6)
     figure.update_xaxes(range=[0, limit * _ROOM], title_text=title, showgrid=True, rangemode="tozero")
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", showline=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", showline=False, ticksuffix=" ")
     figure.update_layout(bargap=0.38)
     if any(bars.cut):  # what is beyond the limit is no length but room for figures
         figure.add_shape(type="rect", xref="x", yref="paper", x0=limit, x1=limit * (_ROOM + 0.01), y0=0, y1=1,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autosplit.errors import AutosplitError, ConfigError
 from autosplit.evaluation.judge import Judge
@@ -22,12 +22,9 @@ from autosplit.plan import Outcome
 from autosplit.report.figures import Course, HeatMap, energy_bars, stage_bars
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import DARK
-from autosplit.report.tables import factor
+from autosplit.report.templates import environment
 from autosplit.report.verdict import verdict
 from autosplit.results import Result
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 __all__ = ["REPORT_FILE", "load_run", "report_page", "sensitivity_of", "write_report"]
 
@@ -79,7 +76,7 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
         outcomes: Its ledger, in the order of the search.
     """
     sensitivity, problem = sensitivity_of(result, outcomes)
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
         budget_ms=result.scenario.conditions.budget_ms, rows=result.comparison,
         chosen=next(row for row in result.comparison if row.chosen),
@@ -128,15 +125,3 @@ def _embedded(data: dict[str, Any]) -> str:
 def _packed_plotly() -> str:
     script = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(script, 9, mtime=0)).decode("ascii")
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(loader=PackageLoader("autosplit.report"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["short"] = lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    environment.filters["factor"] = factor
-    return environment

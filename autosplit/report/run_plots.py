@@ -1,4 +1,4 @@
-"""The other figures of a run as files: stages, energy, heat map, course of the search, sensitivity. See `interactive`."""
+"""The other figures of a run as files: stages, energy, heat map, course of the search, sensitivity to the link."""
 
 from __future__ import annotations
 

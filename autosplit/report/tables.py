@@ -75,7 +75,7 @@ class ComparisonRow(BaseModel):
 
 
 def quickest_baseline(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
-    """The baseline of the lowest p95 latency among those that lose at most one point of accuracy: what speed-ups are over.
+    """What speed-ups are over: the baseline of the lowest p95 latency among those that lose at most one point.
 
     Args:
         rows: A comparison; the chosen plan is no baseline.

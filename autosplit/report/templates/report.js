@@ -41,7 +41,8 @@
     layout.font = { ...layout.font, size: 11 };
     legend.font = { size: 11 };
     if (xaxis.type === "log") {
-      const fits = xaxis.tickvals.map((value) => !value.toExponential().startsWith("2"));
+      const decades = xaxis.tickvals.filter((value) => value.toExponential().startsWith("1")).length;
+      const fits = xaxis.tickvals.map((value) => (decades < 3 ? "15" : "1").includes(value.toExponential()[0]));
       xaxis.ticktext = xaxis.ticktext.filter((_, i) => fits[i]);
       xaxis.tickvals = xaxis.tickvals.filter((_, i) => fits[i]);
     }
