@@ -17,14 +17,13 @@ from autosplit.plan import INPUT, OUTPUT, Outcome
 from autosplit.report.pareto import pareto_mask
 from autosplit.report.tables import STAGES, ComparisonRow
 
-__all__ = ["Bars", "Course", "HeatMap", "View", "depth_order", "energy_bars", "few", "front_of", "role", "stage_bars",
-           "view_of"]
+__all__ = ["Bars", "Course", "HeatMap", "View", "depth_order", "energy_bars", "few", "front_of", "role", "shortened",
+           "stage_bars", "view_of"]
 
 _ACCURACY_SPAN = 45.0
 _OFF_SCALE = 6.0
 _LEGEND_ENTRIES = 8
-_LONGEST_BAR = 3.0  # times the next one; a longer one is cut, since it would flatten all others
-_LEAST_BARS = 3
+_LONGEST_BAR = 4.0  # times the median bar; a longer one is cut, since it would flatten all others
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]
@@ -83,6 +82,11 @@ def few(entries: Sequence[T]) -> list[T]:
         return list(entries)
     picked = np.unique(np.linspace(0, len(entries) - 1, _LEGEND_ENTRIES).round().astype(int))
     return [entries[i] for i in picked]
+
+
+def shortened(path: str, width: int) -> str:
+    """A module path for an axis or a legend: one that is too long keeps its end, which tells it from others."""
+    return path if len(path) <= width else f"…{path[1 - width:]}"
 
 
 def front_of(outcomes: Sequence[Outcome]) -> Array:
@@ -151,10 +155,8 @@ def _chosen_first(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 
 
 def _limit(totals: Sequence[float], least: float) -> float:
-    kept = sorted(totals)
-    while len(kept) > _LEAST_BARS and kept[-1] > _LONGEST_BAR * max(kept[-2], least):
-        kept.pop()
-    return 1.04 * max([*kept, least, 1e-9])
+    reach = max(_LONGEST_BAR * float(np.median(totals)), least)
+    return 1.04 * max([least, 1e-9, *(total for total in totals if total <= reach)])
 
 
 # --- accuracy over split and compression ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autosplit.plan import Outcome
-from autosplit.report.figures import Bars, Course, HeatMap, depth_order, few, front_of, role, view_of
+from autosplit.report.figures import Bars, Course, HeatMap, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, STAGE_COLOURS, look, plain_number, shades
@@ -31,6 +31,7 @@ _SYMBOLS = {"s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-do
 _PAPER = "#ffffff"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _WRAP = 21
+_NAME = 20  # characters of a split point
 _ROOM = 1.28  # of an axis of bars, in lengths of the longest, for the figures beside them
 _SPAN = 45.0  # percentage points that colours tell apart
 
@@ -85,11 +86,11 @@ def _add_plans(figure: go.Figure, plans: Sequence[Outcome]) -> None:
     splits = depth_order(plans)
     listed = set(few(splits))
     for split, shade in zip(splits, shades(len(splits)), strict=True):
-        mine = [o for o in plans if o.plan.split == split]
+        mine = sorted((o for o in plans if o.plan.split == split), key=lambda o: not o.feasible)  # legend: the first
         symbols = ["circle" if o.feasible else "circle-open" for o in mine]
         figure.add_scatter(
             x=[o.latency.p95_ms for o in mine], y=[100 * o.measurement.accuracy for o in mine], mode="markers",
-            name=html.escape(split), legendgroup="plans", showlegend=split in listed,
+            name=html.escape(shortened(split, _NAME)), legendgroup="plans", showlegend=split in listed,
             legendgrouptitle_text="measured plans<br>by split point<br>(hollow: too late)",
             marker={"color": shade, "size": 7, "symbol": symbols, "line": {"color": SOFT, "width": 1}},
             hovertext=[_about(o) for o in mine], hoverinfo="text")
@@ -192,7 +193,7 @@ def heat_map_figure(found: HeatMap) -> go.Figure:
     import plotly.graph_objects as go
 
     levels = found.accuracy
-    rows = [html.escape(_short(split, 18)) for split in found.splits]
+    rows = [html.escape(shortened(split, _NAME)) for split in found.splits]
     hover = [["" if o is None else _about(o) for o in row] for row in found.best]
     cells = _plain(levels)
     figure = go.Figure(go.Heatmap(
@@ -367,11 +368,6 @@ def _about_row(row: ComparisonRow) -> str:
     return (f"<b>{html.escape(row.name)}</b><br>{html.escape(row.plan)}<br>{100 * row.accuracy:.1f} % on test images"
             f"<br>p95 {_ms(times.p95_ms)}, p50 {_ms(times.p50_ms)}<br>payload {row.payload_bytes:,.0f} B"
             f"<br>{_mj(times.energy_mj)}")
-
-
-def _short(text: str, width: int) -> str:
-    """A module path that is too long keeps its end, which tells it from others."""
-    return text if len(text) <= width else f"…{text[1 - width:]}"
 
 
 def _ms(value: float) -> str:

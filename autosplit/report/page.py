@@ -76,12 +76,13 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
         outcomes: Its ledger, in the order of the search.
     """
     sensitivity, problem = sensitivity_of(result, outcomes)
+    measured = [o for o in outcomes if o.measurement.fidelity == "F1"]
     return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
         budget_ms=result.scenario.conditions.budget_ms, rows=result.comparison,
         chosen=next(row for row in result.comparison if row.chosen),
         verdict=verdict(result.comparison, result.scenario.conditions.budget_ms),
-        measured=[o for o in outcomes if o.measurement.fidelity == "F1"], sensitivity=sensitivity, problem=problem,
+        measured=measured, heat_map=HeatMap.of(measured), sensitivity=sensitivity, problem=problem,
         data=_embedded(_data(result, outcomes, sensitivity)), plotly=_packed_plotly(), yaml=result.scenario.to_yaml(),
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autosplit.plan import Outcome
-from autosplit.report.figures import View, depth_order, few, front_of, role, view_of
+from autosplit.report.figures import View, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.labels import Mark, draw_labels
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, figure_file, plain_number, shades
@@ -26,6 +26,7 @@ __all__ = ["tradeoff_figure"]
 
 _BASELINE_MARKERS = ("s", "D", "^", "v", "P", "X")
 _LEFT = 0.075
+_LONGEST_NAME = 18
 
 
 def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], best: Outcome, path: Path) -> None:
@@ -126,7 +127,8 @@ def _draw_plans(axes: Axes, outcomes: Sequence[Outcome]) -> None:
             x, y = zip(*points, strict=True) if points else ((), ())
             axes.scatter(x, y, s=26, facecolors=[shade] if feasible else "none", edgecolors=[shade],
                          linewidths=1.1, alpha=0.9, zorder=3)
-        handles.append(Line2D([], [], linestyle="", marker="o", markersize=5.5, color=shade, label=split))
+        handles.append(Line2D([], [], linestyle="", marker="o", markersize=5.5, color=shade,
+                              label=shortened(split, _LONGEST_NAME)))
     _draw_legend(axes, handles)
 
 

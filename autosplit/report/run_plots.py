@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autosplit.plan import Outcome
-from autosplit.report.figures import Bars, Course, HeatMap, energy_bars, stage_bars
+from autosplit.report.figures import Bars, Course, HeatMap, energy_bars, shortened, stage_bars
 from autosplit.report.page import sensitivity_of
 from autosplit.report.plots import tradeoff_figure
 from autosplit.report.sensitivity import Sensitivity
@@ -117,7 +117,7 @@ def heat_map_figure(found: HeatMap, path: Path) -> None:
         _title(figure, axes, "Accuracy over split and compression",
                "best measured plan of each cell, per cent, validation images (F1)")
         image = _draw_levels(figure, axes, levels)
-        axes.set_yticks(range(rows), [textwrap.shorten(s, 22, placeholder="...") for s in found.splits])
+        axes.set_yticks(range(rows), [shortened(s, _WRAP) for s in found.splits])
         axes.set_xticks(range(columns), found.sizes, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_xlabel("payload")
         axes.set_ylabel("split point")
@@ -225,7 +225,7 @@ def _draw_levels(figure: Figure, axes: Axes, levels: Any, origin: Any = "upper")
     image = axes.imshow(levels, cmap="viridis", aspect="auto", origin=origin, vmin=max(low, top - _SPAN), vmax=top)
     scale = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     scale.ax.set_title("%", fontsize=9, color=SOFT)
-    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.outline.set_visible(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return image

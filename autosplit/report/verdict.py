@@ -23,7 +23,7 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
     if chosen.feasible:
         opening = f"The plan answers in {p95} (p95) of the {_ms(budget_ms)} allowed"
     else:
-        opening = f"No plan is in time: the least late one takes {p95} (p95), {_ms(budget_ms)} are allowed"
+        opening = f"No plan is in time: the least late one takes {p95} (p95) where {_ms(budget_ms)} are allowed"
     return f"{opening}{_against(chosen, quickest_baseline(rows))}, and {_loss(chosen)}."
 
 

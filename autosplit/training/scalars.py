@@ -33,12 +33,12 @@ class _Logs:
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
-        self._writer.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self._folder))
+        self._writer.add_scalar(tag, value, step)
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
 
 
 _logs: ContextVar[_Logs | None] = ContextVar("autosplit_logs", default=None)

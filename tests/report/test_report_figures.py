@@ -100,7 +100,7 @@ def test_the_verdict_where_nothing_is_in_time_and_nothing_is_gained(rows):
     late = rows[-1].latency.model_copy(update={"p95_ms": 340.0})
     chosen = rows[-1].model_copy(update={"latency": late, "feasible": False, "accuracy_loss_points": -0.3})
     said = verdict([*rows[:-1], chosen], 100.0)
-    assert said.startswith("No plan is in time: the least late one takes 340 ms (p95), 100 ms are allowed")
+    assert said.startswith("No plan is in time: the least late one takes 340 ms (p95) where 100 ms are allowed")
     assert "2.0 times slower than" in said
     assert "gains 0.3 points" in said
     alone = verdict([chosen.model_copy(update={"accuracy_loss_points": 0.0})], 100.0)

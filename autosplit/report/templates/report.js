@@ -39,7 +39,7 @@
     }
     if (!narrowPage.matches) return layout;
     layout.font = { ...layout.font, size: 11 };
-    legend.font = { size: 11 };
+    Object.assign(legend, { font: { size: 11 }, maxheight: 0.9 });
     if (xaxis.type === "log") {
       const decades = xaxis.tickvals.filter((value) => value.toExponential().startsWith("1")).length;
       const fits = xaxis.tickvals.map((value) => (decades < 3 ? "15" : "1").includes(value.toExponential()[0]));
@@ -48,12 +48,23 @@
     }
     return layout;
   };
-  const dataOf = (name) => (narrowPage.matches
-    ? figures[name].data.map(({ legendgroup, legendgrouptitle, ...trace }) => trace)
-    : figures[name].data);
+  const dataOf = (name) => {
+    if (!narrowPage.matches) return figures[name].data;
+    const traces = figures[name].data.map(({ legendgroup, legendgrouptitle, ...trace }) => trace);
+    for (const trace of traces) if (trace.z && trace.z[0].length > 9) trace.texttemplate = ""; // no room in the cells
+    return traces;
+  };
 
   const hovers = matchMedia("(hover: hover)").matches;
-  const draw = (name) => Plotly.react(byId(`figure-${name}`), coloured(dataOf(name)), coloured(layoutOf(name)), {
+  const draw = (name) => {
+    const place = byId(`figure-${name}`);
+    if (isAside(name)) {
+      const entries = figures[name].data.filter((trace) => trace.showlegend !== false).length;
+      if (entries > 4) place.style.minHeight = `${(narrowPage.matches ? 340 : 190) + 20 * entries}px`;
+    }
+    return drawn(place, name);
+  };
+  const drawn = (place, name) => Plotly.react(place, coloured(dataOf(name)), coloured(layoutOf(name)), {
     responsive: true, displaylogo: false, displayModeBar: hovers ? "hover" : false,
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: `autosplit-${name}` },
