@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import AsJson, print_rich, reported
+from autosplit.cli.common import AsJson, reported
 
 __all__ = ["command"]
 
@@ -42,4 +42,5 @@ def command(
     if as_json:
         typer.echo(json.dumps({"verdict": sentence, "page": str(page), "figures": [str(path) for path in drawn]}))
         return
-    print_rich(sentence, f"written to {page}", *(f"written to {path}" for path in drawn))
+    for line in (sentence, *(f"written to {path}" for path in (page, *drawn))):
+        typer.echo(line)

@@ -1,5 +1,6 @@
 """The report of a run: what stands on the page, and how it behaves in a browser."""
 
+import html
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from autosplit.report.run_plots import draw_figures
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.tables import STAGES
 from autosplit.report.verdict import verdict
+from autosplit.results import Result
 from tests.runs import failure, invoke
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -95,6 +97,8 @@ def test_figures_are_valid_and_show_the_ledger(report, data):
     dots = [t for t in traces if t.get("legendgroup") == "plans" and t["mode"] == "markers"]
     shown = {(x, y) for t in dots for x, y in zip(t["x"], t["y"], strict=True)}
     assert shown == {(o.latency.p95_ms, 100 * o.measurement.accuracy) for o in one_a_plan(report.outcomes)}
+    named = {re.match(r"<b>(.*?)</b>", text)[1] for t in dots for text in t["hovertext"]}
+    assert named == {html.escape(o.plan.label) for o in report.outcomes}
     marks = [t for t in traces if t.get("legendgroup") == "deployments"]
     assert {t["x"][0] for t in marks} == {row.latency.p95_ms for row in report.result.comparison}
     assert sum(t["marker"]["symbol"] == "star" for t in marks) == 1
@@ -211,6 +215,14 @@ def test_report_command(world, tmp_path):
     assert Path(said["page"]).read_text(encoding="utf-8") == (world.run / REPORT_FILE).read_text(encoding="utf-8")
     assert len(said["figures"]) == 6
     assert all(imread(path).shape[2] == 4 for path in said["figures"])
+
+
+def test_report_command_for_people(world, tmp_path):
+    shown = invoke("report", world.run, "--out", tmp_path / "[x].html")
+    first, last = shown.stdout.splitlines()
+    assert first == verdict(Result.load(world.run / "best.json").comparison, 100.0)
+    assert last == f"written to {tmp_path / '[x].html'}"
+    assert shown.stderr == ""
 
 
 def test_report_command_refuses(world, tmp_path):
