@@ -14,7 +14,7 @@ import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import KVWriter, Logger
 from torch.distributions import Distribution
 
 from autosplit.agents.policy import network_of, policy_arguments
@@ -23,8 +23,9 @@ from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.tree import STEPS, IntArray
 from autosplit.envs.vector import VectorCoInference
 from autosplit.latency.base import Array
+from autosplit.training.scalars import log_scalar
 
-__all__ = ["EpisodicPPO", "PPOHyperparameters", "PolicyTrainer", "isolated", "silence", "training_rewards"]
+__all__ = ["EpisodicPPO", "PPOHyperparameters", "PolicyTrainer", "isolated", "keep_quiet", "training_rewards"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,30 @@ def isolated(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def silence(algorithm: BaseAlgorithm) -> None:
-    """Keep an algorithm from logging: its own logger makes an empty folder below the system's temporary one."""
-    algorithm.set_logger(Logger(None, []))
+def keep_quiet(algorithm: BaseAlgorithm) -> None:
+    """Keep an algorithm from logging on its own, which makes a folder below the system's temporary one.
+
+    What it logs goes to TensorBoard where a search keeps such logs.
+    """
+    algorithm.set_logger(Logger(None, [_Curves()]))
+
+
+class _Curves(KVWriter):
+    """Losses of an algorithm, one step an update: its own count begins anew with each round of a search."""
+
+    def __init__(self) -> None:
+        self._updates = 0
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:  # noqa: ARG002
+        for key, value in key_values.items():
+            if key.startswith(("train/", "rollout/")):
+                log_scalar(f"policy/{key.partition('/')[2]}", value, self._updates)
+        self._updates += 1
+
+    def close(self) -> None:
+        """Nothing is open here."""
+
+
 
 
 def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0.05) -> Array:
@@ -132,7 +154,7 @@ class PolicyTrainer:
         with isolated(seed):
             self._ppo = MaskablePPO("MlpPolicy", self._adapter, **settings.arguments(STEPS),
                                     policy_kwargs=policy_arguments(settings.hidden, core))
-        silence(self._ppo)
+        keep_quiet(self._ppo)
 
     @property
     def network(self) -> MaskableActorCriticPolicy:

@@ -191,7 +191,7 @@ class Finalists:
         steps = settings.finetune_epochs * steps_per_epoch(prepared.data, settings.batch_size)
         with self._progress.phase(f"fine-tune {title}", total=steps) as advance:
             finetune(network, prepared.teacher, prepared.data, settings, seed, advance,
-                     cache=prepared.cache if self._reuse else None, key=key)
+                     cache=prepared.cache if self._reuse else None, key=key, name=f"fine-tune {title}")
         with suppress(OSError):
             prepared.cache.path("partial", key).unlink(missing_ok=True)
 

@@ -239,6 +239,11 @@ class LatencySummary(_Frozen):
     in_time: float
     energy_mj: float
 
+    def _repr_html_(self) -> str:
+        from autosplit.report.notebook import latency_html
+
+        return latency_html(self)
+
 
 class Outcome(_Frozen):
     """A measurement joined with its latency and reward under one set of conditions.
@@ -264,3 +269,8 @@ class Outcome(_Frozen):
     def feasible(self) -> bool:
         """Whether the 95th percentile of the latency is within the budget."""
         return self.latency.p95_ms <= self.budget_ms
+
+    def _repr_html_(self) -> str:
+        from autosplit.report.notebook import outcome_html
+
+        return outcome_html(self)

@@ -187,6 +187,11 @@ class Result(_Frozen):
         except ValidationError as e:
             raise ResultError(f"{path}: {first_error(e)}") from e
 
+    def _repr_html_(self) -> str:
+        from autosplit.report.notebook import comparison_html
+
+        return comparison_html(self.comparison, self.scenario.conditions.budget_ms)
+
     def load_deployment(self, path: Path) -> Deployment:
         """The deployment of a result that was read from `path`.
 

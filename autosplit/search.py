@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.results import DeploymentFile, Result, TestFigures, provenance
 from autosplit.scenario import Scenario
 from autosplit.training.prepare import Prepared, prepare
+from autosplit.training.scalars import TENSORBOARD_FOLDER, tensorboard_logs
 from autosplit.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def search(
     progress = progress or NullProgress()
     judge = checked(scenario)
     ledger = _open_ledger(scenario, out, resume)
-    with ledger, _nothing_left_behind(ledger, out, resume):
+    with ledger, _nothing_left_behind(ledger, out, resume), tensorboard_logs(out / TENSORBOARD_FOLDER):
         start = time.perf_counter()
         workshop = workshop or Workshop(prepare(scenario, progress, data_root=data_root), progress, reuse)
         _require_same_networks(out, workshop.prepared)
@@ -204,6 +206,7 @@ def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[No
             ledger.close()
             for name in (LEDGER_FILE, _KEY_FILE, "scenario.yaml", ".lock"):
                 (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / TENSORBOARD_FOLDER, ignore_errors=True)
             with suppress(OSError):  # it holds something else
                 out.rmdir()
         raise
@@ -312,9 +315,11 @@ def _conclude(run: _Run, agent: Proposer[Any], baselines: Sequence[Choice], best
 
 
 def _write(run: _Run, result: Result, agent: Proposer[Any]) -> None:
-    """The run directory's files for people: result, Pareto table, picture, policy."""
+    """The run directory's files for people: result, Pareto table, picture, policy, report."""
     from autosplit.agents.ppo import PPOAgent
-    from autosplit.report.plots import pareto_frame, tradeoff_figure
+    from autosplit.report.page import REPORT_FILE, write_report
+    from autosplit.report.pareto import pareto_frame
+    from autosplit.report.plots import tradeoff_figure
 
     result.save(run.out / "best.json")
     outcomes = run.ledger.outcomes()
@@ -323,3 +328,5 @@ def _write(run: _Run, result: Result, agent: Proposer[Any]) -> None:
     if isinstance(agent, PPOAgent) and len(agent.outcomes) >= 2:
         with run.progress.phase("train the policy for other conditions"):
             agent.policy.save(run.out / "policy")
+    with run.progress.phase("write the report"):
+        write_report(result, outcomes, run.out / REPORT_FILE)

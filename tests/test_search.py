@@ -52,7 +52,8 @@ def f1_plans(run):
 
 def test_run_directory(world, result):
     names = {p.name for p in world.run.iterdir()}
-    assert names >= {"scenario.yaml", LEDGER_FILE, "best.json", "best.safetensors", "pareto.csv", "tradeoff.png"}
+    assert names >= {"scenario.yaml", LEDGER_FILE, "best.json", "best.safetensors", "pareto.csv", "tradeoff.png",
+                     "report.html"}
     assert (world.run / "policy").is_dir()
     assert Scenario.from_yaml((world.run / "scenario.yaml").read_text()) == result.scenario == world.scenario()
     with Image.open(world.run / "tradeoff.png") as picture:

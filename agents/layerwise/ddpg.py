@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch.optim import Optimizer
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
-from autosplit.agents.trainer import isolated, silence
+from autosplit.agents.trainer import isolated, keep_quiet
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import Choice
 from autosplit.plan import Outcome
@@ -155,7 +155,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
                 replay_buffer_class=EpisodeReplayBuffer, replay_buffer_kwargs={"baseline_rate": s.baseline_rate},
                 policy_kwargs={"net_arch": list(s.hidden)})
         self._ddpg.actor_lr = s.actor_lr
-        silence(self._ddpg)
+        keep_quiet(self._ddpg)
 
     def _propose(self, n: int) -> Sequence[Choice]:  # noqa: ARG002
         step = len(self._outcomes)

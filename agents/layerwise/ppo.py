@@ -19,7 +19,7 @@ from torch import nn
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.layerwise.surrogate import LayerSurrogate
-from autosplit.agents.trainer import EpisodicPPO, isolated, silence
+from autosplit.agents.trainer import EpisodicPPO, isolated, keep_quiet
 from autosplit.envs.layers import Choice
 from autosplit.envs.layerwise_vector import VectorLayerwise
 from autosplit.envs.sb3 import StableBaselinesVecEnv
@@ -186,7 +186,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
             ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), **settings.arguments(self.core.longest),
                       policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": nn.Tanh,
                                      "log_std_init": -0.5})
-        silence(ppo)
+        keep_quiet(ppo)
         return ppo
 
     def _drawn(self) -> list[Choice]:

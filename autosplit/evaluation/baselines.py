@@ -18,12 +18,11 @@ from autosplit.evaluation.judge import Judge
 from autosplit.finalists import Finalists, fine_tuned
 from autosplit.objective import best_outcome
 from autosplit.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan
-from autosplit.report.tables import ComparisonRow
+from autosplit.report.tables import ComparisonRow, quickest_baseline
 
 __all__ = ["JPEG", "PNG", "Choice", "Contestant", "choose", "comparison_row", "related", "trivial_contestants"]
 
 PNG, JPEG = "png", "jpeg"
-_MOST_LOSS_POINTS = 1.0  # what a baseline may lose to be one that speed-ups are against
 
 
 @dataclass(frozen=True)
@@ -139,14 +138,14 @@ def related(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
     The speed-up is over the quickest baseline that loses at most one point of accuracy.
     """
     sizes = {row.method: row.payload_bytes for row in rows}
-    fair = [row.latency.p95_ms for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
+    quickest = quickest_baseline(rows)
 
     def complete(row: ComparisonRow) -> ComparisonRow:
         payload = row.payload_bytes
         return row.model_copy(update={
             "ratio_to_png": sizes[PNG] / payload if payload and PNG in sizes else None,
             "ratio_to_jpeg": sizes[JPEG] / payload if payload and JPEG in sizes else None,
-            "speed_up": min(fair) / row.latency.p95_ms if fair and row.latency.p95_ms else None,
+            "speed_up": quickest.latency.p95_ms / row.latency.p95_ms if quickest and row.latency.p95_ms else None,
         })
 
     return tuple(complete(row) for row in rows)

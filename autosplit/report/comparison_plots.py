@@ -10,55 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autosplit.report.labels import Mark, draw_labels
-from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, figure_file, plain_number
+from autosplit.report.style import GOLD, GRID, INK, LOOKS, SOFT, figure_file, look, plain_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "Panel", "Series", "accuracy_latency_figure", "accuracy_payload_figure", "in_time_figure", "look"]
+__all__ = ["Panel", "Series", "accuracy_latency_figure", "accuracy_payload_figure", "in_time_figure"]
 
 _MOST_COLUMNS = 4
 _SPAN = 45.0  # percentage points of accuracy in view below the best; what is lower stands at the edge
 _LABELLED = 1  # panels up to which marks are labelled where they stand, not in a legend
 _CAPTION_WIDTH = 150
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a contestant or a codec is drawn in every figure.
-
-    Attributes:
-        label: In legends.
-        colour: Of its line and mark.
-        marker: Of its mark.
-    """
-
-    label: str
-    colour: str
-    marker: str
-
-
-# Okabe and Ito's colours, which people with any kind of colour vision tell apart, and greys for what learns nothing
-_LOOKS = {
-    "device": Look("whole network on device", INK, "s"),
-    "png": Look("raw image (PNG)", SOFT, "D"),
-    "jpeg": Look("JPEG", "#d55e00", "^"),
-    "jpeg-body": Look("JPEG without headers", RED, "v"),
-    "raw": Look("split, fp32 feature", "#a08060", "P"),
-    "two-step": Look("split + pruning (2-step)", "#7b4fa3", "X"),
-    "aecnn": Look("AECNN", "#0072b2", "o"),
-    "bottlenet++": Look("BottleNet++", "#009e73", "h"),
-    "jalad": Look("JALAD", "#56b4e9", "p"),
-    "uniform": Look("uniform 50 %, 64x", "#cc79a7", "<"),
-    "autosplit": Look("autosplit", GOLD, "*"),
-    "nested": Look("nested (autosplit's codec)", GOLD, "*"),
-}
-
-
-def look(name: str) -> Look:
-    """How a method or codec family is drawn; one that has no look of its own in grey under its name."""
-    return _LOOKS.get(name) or Look(name, "#999999", ">")
 
 
 @dataclass(frozen=True)
@@ -272,7 +235,7 @@ def _edge(name: str) -> str:
 
 
 def _occurring(names: Sequence[str]) -> list[str]:
-    known = list(_LOOKS)
+    known = list(LOOKS)
     return sorted(set(names), key=lambda n: (known.index(n) if n in known else len(known), n))
 
 

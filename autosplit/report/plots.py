@@ -1,99 +1,32 @@
-"""Figures: accuracy against latency, with the budget, the baselines and the chosen plan; and the Pareto front."""
+"""The figure of a run that stands in papers: accuracy against latency, with budget, baselines and the chosen plan."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from autosplit.plan import INPUT, OUTPUT, Outcome
+from autosplit.plan import Outcome
+from autosplit.report.figures import View, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.labels import Mark, draw_labels
-from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, figure_file, plain_number
+from autosplit.report.pareto import one_a_plan
+from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, figure_file, plain_number, shades
 from autosplit.report.tables import ComparisonRow
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["pareto_frame", "pareto_mask", "tradeoff_figure"]
+__all__ = ["tradeoff_figure"]
 
 _BASELINE_MARKERS = ("s", "D", "^", "v", "P", "X")
-_LEGEND_SPLITS = 8
 _LEFT = 0.075
-_ACCURACY_SPAN = 45.0
-_OFF_SCALE = 6.0
-
-
-def pareto_mask(costs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which points no other point dominates; of exact duplicates all or none.
-
-    Args:
-        costs: Points by objectives, each objective the lower the better.
-
-    Returns:
-        One truth value a point.
-    """
-    points = np.asarray(costs, dtype=float)
-    keep = np.ones(len(points), dtype=bool)
-    for i, point in enumerate(points):
-        keep[i] = not bool(np.any(np.all(points <= point, axis=1) & np.any(points < point, axis=1)))
-    return keep
-
-
-def pareto_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """The plans that no other plan beats in accuracy, p95 latency and energy at once, fastest first.
-
-    A plan recorded more than once counts with its highest fidelity, the latest record of it.
-
-    Args:
-        outcomes: Outcomes under one set of conditions, in the order of the search.
-
-    Returns:
-        One line a plan: plan, split, sparsity, codec, fidelity, accuracy, payload_bytes, compression_ratio,
-        device_macs, p50_ms, p95_ms, in_time, energy_mj, budget_ms, feasible, reward.
-    """
-    import pandas as pd
-
-    frame = pd.DataFrame([_record(o) for o in _one_a_plan(outcomes)], columns=list(_COLUMNS))
-    costs = np.column_stack([-frame["accuracy"].to_numpy(dtype=float), frame["p95_ms"].to_numpy(dtype=float),
-                             frame["energy_mj"].to_numpy(dtype=float)])
-    front: pd.DataFrame = frame[pareto_mask(costs)].sort_values(["p95_ms", "accuracy"], kind="stable",
-                                                                ignore_index=True)
-    return front
-
-
-_COLUMNS = ("plan", "split", "sparsity", "codec", "fidelity", "accuracy", "payload_bytes", "compression_ratio",
-            "device_macs", "p50_ms", "p95_ms", "in_time", "energy_mj", "budget_ms", "feasible", "reward")
-
-
-def _record(outcome: Outcome) -> dict[str, Any]:
-    measured, plan, times = outcome.measurement, outcome.plan, outcome.latency
-    work = measured.workload
-    sparsity = plan.sparsity
-    return {
-        "plan": plan.label, "split": plan.split, "codec": plan.codec.label, "fidelity": measured.fidelity,
-        "sparsity": " ".join(map(str, sparsity)) if isinstance(sparsity, tuple) else sparsity,
-        "accuracy": measured.accuracy, "payload_bytes": work.payload_bytes_mean,
-        "compression_ratio": measured.compression_ratio, "device_macs": work.device.macs + work.encode.macs,
-        "p50_ms": times.p50_ms, "p95_ms": times.p95_ms, "in_time": times.in_time, "energy_mj": times.energy_mj,
-        "budget_ms": outcome.budget_ms, "feasible": outcome.feasible, "reward": outcome.reward,
-    }
-
-
-def _one_a_plan(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    kept: dict[Any, Outcome] = {}
-    for outcome in outcomes:
-        known = kept.get(outcome.plan)
-        if known is None or outcome.measurement.fidelity >= known.measurement.fidelity:
-            kept[outcome.plan] = outcome
-    return list(kept.values())
+_LONGEST_NAME = 18
 
 
 def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], best: Outcome, path: Path) -> None:
@@ -110,26 +43,13 @@ def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], 
     """
     with figure_file(path) as figure:
         figure.subplots_adjust(left=_LEFT, right=0.83, top=0.84, bottom=0.15)
-        _draw(figure, _one_a_plan(outcomes), rows, best)
-
-
-@dataclass(frozen=True)
-class _View:
-    """The visible part of the plane: milliseconds and per cent."""
-
-    left: float
-    right: float
-    bottom: float
-    top: float
-
-    def holds(self, ms: float, percent: float) -> bool:
-        return self.left <= ms <= self.right and self.bottom <= percent <= self.top
+        _draw(figure, one_a_plan(outcomes), rows, best)
 
 
 def _draw(figure: Figure, outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], best: Outcome) -> None:
     axes = figure.add_subplot()
     marks = _marks(rows, best)
-    view = _view(outcomes, marks, best.budget_ms)
+    view = view_of(outcomes, [(m.x, m.y) for m in marks], next((m.x, m.y) for m in marks if m.chosen), best.budget_ms)
     _set_axes(axes, view)
     budget_box = _draw_budget(axes, view, best.budget_ms)
     _draw_plans(axes, outcomes)
@@ -148,12 +68,8 @@ def _marks(rows: Sequence[ComparisonRow], best: Outcome) -> list[Mark]:
                   INK if r.chosen else RED) for r in rows]
     if not any(m.chosen for m in marks):
         accuracy, p95 = best.measurement.accuracy, best.latency.p95_ms
-        marks.append(Mark(p95, accuracy * 100, f"{_role(best)}\n{_point(accuracy, p95)}", True))
+        marks.append(Mark(p95, accuracy * 100, f"{role(best)}\n{_point(accuracy, p95)}", True))
     return marks
-
-
-def _role(best: Outcome) -> str:
-    return "chosen plan" if best.feasible else "least late plan"
 
 
 def _point(accuracy: float, p95_ms: float) -> str:
@@ -164,21 +80,7 @@ def _ms(value: float) -> str:
     return f"{value:,.0f} ms" if value >= 20 else f"{value:.3g} ms"
 
 
-def _view(outcomes: Sequence[Outcome], marks: Sequence[Mark], budget_ms: float) -> _View:
-    chosen = next(m for m in marks if m.chosen)
-    times = [o.latency.p95_ms for o in outcomes] + [m.x for m in marks] + [budget_ms]
-    reach = _OFF_SCALE * max(budget_ms, chosen.x)
-    levels = [o.measurement.accuracy * 100 for o in outcomes] + [m.y for m in marks]
-    top = max(levels)
-    bottom = max(min(levels), min(top - _ACCURACY_SPAN, chosen.y))
-    margin = max(1.0, 0.06 * (top - bottom))
-    low = max(min(t for t in times if t > 0), min(budget_ms, chosen.x) / 50)
-    high = max(t for t in times if t <= reach)
-    room = 1.3 if high == max(times) else 1.6  # marks off the scale stand at the edge
-    return _View(low / 1.2, high * room, bottom - margin, top + 3.2 * margin)
-
-
-def _set_axes(axes: Axes, view: _View) -> None:
+def _set_axes(axes: Axes, view: View) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -205,46 +107,35 @@ def _tick_multiples(decades: float) -> tuple[float, ...]:
     return (1.0,)
 
 
-def _draw_budget(axes: Axes, view: _View, budget_ms: float) -> Any:
+def _draw_budget(axes: Axes, view: View, budget_ms: float) -> Any:
     axes.axvspan(min(budget_ms, view.right), view.right, color="#000000", alpha=0.05, linewidth=0, zorder=0)
     axes.axvline(budget_ms, color=INK, linewidth=1.3, linestyle=(0, (5, 3)), zorder=1.5)
     return axes.annotate(f"budget {budget_ms:g} ms", (budget_ms, 0), (4, 5), xycoords=("data", "axes fraction"),
                          textcoords="offset points", fontsize=9, color=INK, zorder=6)
 
 
-def _depth_order(outcomes: Sequence[Outcome]) -> list[str]:
-    """Split points from shallow to deep: by the work of the least pruned head seen; `input` first, `output` last."""
-    depth: dict[str, float] = {}
-    for o in outcomes:
-        depth[o.plan.split] = max(depth.get(o.plan.split, 0.0), o.measurement.workload.device.macs)
-    return sorted(depth, key=lambda split: (split == OUTPUT, split != INPUT, depth[split], split))
-
-
 def _draw_plans(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     """Dots coloured by split point, shallow to deep; hollow when infeasible."""
-    import matplotlib as mpl
     from matplotlib.lines import Line2D
 
-    splits = _depth_order(outcomes)
-    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.87, len(splits)))
+    splits = depth_order(outcomes)
     handles = []
-    for split, shade in zip(splits, shades, strict=True):
+    for split, shade in zip(splits, shades(len(splits)), strict=True):
         mine = [o for o in outcomes if o.plan.split == split]
         for feasible in (True, False):
             points = [(o.latency.p95_ms, o.measurement.accuracy * 100) for o in mine if o.feasible is feasible]
             x, y = zip(*points, strict=True) if points else ((), ())
             axes.scatter(x, y, s=26, facecolors=[shade] if feasible else "none", edgecolors=[shade],
                          linewidths=1.1, alpha=0.9, zorder=3)
-        handles.append(Line2D([], [], linestyle="", marker="o", markersize=5.5, color=tuple(shade), label=split))
+        handles.append(Line2D([], [], linestyle="", marker="o", markersize=5.5, color=shade,
+                              label=shortened(split, _LONGEST_NAME)))
     _draw_legend(axes, handles)
 
 
 def _draw_legend(axes: Axes, splits: list[Any]) -> None:
     from matplotlib.lines import Line2D
 
-    if len(splits) > _LEGEND_SPLITS:  # an even choice, ends included
-        picked = np.unique(np.linspace(0, len(splits) - 1, _LEGEND_SPLITS).round().astype(int))
-        splits = [splits[i] for i in picked]
+    splits = few(splits)
     kinds = [
         Line2D([], [], linestyle="", marker="o", markersize=5.5, color=SOFT, label="within budget"),
         Line2D([], [], linestyle="", marker="o", markersize=5.5, color=SOFT, fillstyle="none", label="too late"),
@@ -257,13 +148,11 @@ def _draw_legend(axes: Axes, splits: list[Any]) -> None:
     axes.legend(handles=splits, loc="upper left", bbox_to_anchor=(1.02, 0.72), title="split point", **more)
 
 
-def _draw_front(axes: Axes, outcomes: Sequence[Outcome], view: _View) -> list[tuple[float, float]]:
+def _draw_front(axes: Axes, outcomes: Sequence[Outcome], view: View) -> list[tuple[float, float]]:
     """Draw the front as steps; gives points along it, for labels to keep away from."""
     if not outcomes:
         return []
-    points = np.array([(o.latency.p95_ms, o.measurement.accuracy * 100) for o in outcomes])
-    front = points[pareto_mask(points * [1, -1])]
-    front = np.unique(front, axis=0)
+    front = front_of(outcomes)
     x = np.append(front[:, 0], max(view.right, front[-1, 0]))
     y = np.append(front[:, 1], front[-1, 1])
     axes.step(x, y, where="post", color=INK, linewidth=1.4, zorder=2.5)
@@ -272,7 +161,7 @@ def _draw_front(axes: Axes, outcomes: Sequence[Outcome], view: _View) -> list[tu
     return [(float(a), float(b)) for a, b in zip(along, levels, strict=True)]
 
 
-def _draw_marks(axes: Axes, marks: Sequence[Mark], view: _View) -> list[Mark]:
+def _draw_marks(axes: Axes, marks: Sequence[Mark], view: View) -> list[Mark]:
     """Draw baselines and the star; gives them back where they are drawn."""
     drawn = []
     others = [m for m in marks if not m.chosen]
@@ -295,7 +184,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark], view: _View) -> list[Mark]:
 def _draw_title(figure: Figure, rows: Sequence[ComparisonRow], best: Outcome) -> None:
     figure.text(_LEFT, 0.945, _verdict(rows, best), fontsize=13, fontweight="bold", color=INK, va="center")
     plan = textwrap.shorten(best.plan.label, 110, placeholder=" ...")
-    figure.text(_LEFT, 0.895, f"{_role(best)}: {plan}", fontsize=10, color=SOFT, va="center")
+    figure.text(_LEFT, 0.895, f"{role(best)}: {plan}", fontsize=10, color=SOFT, va="center")
 
 
 def _verdict(rows: Sequence[ComparisonRow], best: Outcome) -> str:
@@ -311,7 +200,7 @@ def _verdict(rows: Sequence[ComparisonRow], best: Outcome) -> str:
     return f"{accuracy * 100:.1f} % accuracy within {best.budget_ms:g} ms{gain}"
 
 
-def _draw_footnote(figure: Figure, outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], view: _View) -> None:
+def _draw_footnote(figure: Figure, outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], view: View) -> None:
     hidden = sum(not view.holds(o.latency.p95_ms, o.measurement.accuracy * 100) for o in outcomes)
     text = f"Dots: {len(outcomes)} measured plans, validation images."
     if rows:

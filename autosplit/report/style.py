@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,18 @@ from autosplit.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GOLD", "GRID", "INK", "RED", "SOFT", "figure_file", "plain_number"]
+__all__ = ["DARK", "GOLD", "GRID", "INK", "LOOKS", "RED", "SOFT", "STAGE_COLOURS", "Look", "figure_file", "look",
+           "plain_number", "shades"]
 
 INK, SOFT, RED, GOLD, GRID = "#222222", "#6b6b6b", "#b3261e", "#f5b800", "#e4e4e4"
+DARK = {INK: "#ececec", SOFT: "#a8a8a8", RED: "#ff8a80", GRID: "#3d3d3d", "#ffffff": "#1b1c1e",
+        "#7b4fa3": "#b48ad6", "#a08060": "#c4a484"}
+"""What a colour of the figures becomes on a dark page."""
+
+STAGE_COLOURS = {"device": "#0072b2", "encode": "#56b4e9", "uplink": "#e69f00", "edge": "#009e73",
+                 "downlink": "#cc79a7"}
+"""Colours of the stages, Okabe and Ito's."""
+
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
     "xtick.color": SOFT, "ytick.color": SOFT, "axes.edgecolor": SOFT, "axes.spines.top": False,
@@ -64,3 +74,49 @@ def figure_file(*paths: Path, size: tuple[float, float] = (10.0, 5.8)) -> Iterat
 def plain_number(value: float) -> str:
     """A tick of a logarithmic axis, without powers of ten."""
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a contestant or a codec is drawn in every figure.
+
+    Attributes:
+        label: In legends.
+        colour: Of its line and mark.
+        marker: Of its mark.
+    """
+
+    label: str
+    colour: str
+    marker: str
+
+
+# Okabe and Ito's colours, which people with any kind of colour vision tell apart, and greys for what learns nothing
+LOOKS = {
+    "device": Look("whole network on device", INK, "s"),
+    "png": Look("raw image (PNG)", SOFT, "D"),
+    "jpeg": Look("JPEG", "#d55e00", "^"),
+    "jpeg-body": Look("JPEG without headers", RED, "v"),
+    "raw": Look("split, fp32 feature", "#a08060", "P"),
+    "two-step": Look("split + pruning (2-step)", "#7b4fa3", "X"),
+    "aecnn": Look("AECNN", "#0072b2", "o"),
+    "bottlenet++": Look("BottleNet++", "#009e73", "h"),
+    "jalad": Look("JALAD", "#56b4e9", "p"),
+    "uniform": Look("uniform 50 %, 64x", "#cc79a7", "<"),
+    "autosplit": Look("autosplit", GOLD, "*"),
+    "nested": Look("nested (autosplit's codec)", GOLD, "*"),
+}
+
+
+def look(name: str) -> Look:
+    """How a method or codec family is drawn; one that has no look of its own in grey under its name."""
+    return LOOKS.get(name) or Look(name, "#999999", ">")
+
+
+def shades(count: int) -> list[str]:
+    """Colours from dark to light for things in an order, such as split points from shallow to deep, as `#rrggbb`."""
+    import matplotlib as mpl
+    import numpy as np
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.0, 0.87, count))]

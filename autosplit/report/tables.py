@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["CAPTION", "ComparisonRow", "SummaryRow", "comparison_table", "latency_table", "summary_markdown",
-           "summary_table", "to_frame", "to_markdown"]
+__all__ = ["CAPTION", "STAGES", "ComparisonRow", "SummaryRow", "comparison_table", "factor", "latency_table",
+           "quickest_baseline", "summary_markdown", "summary_table", "to_frame", "to_markdown"]
 
-_STAGES = ("device", "encode", "uplink", "edge", "downlink")
+STAGES = ("device", "encode", "uplink", "edge", "downlink")
+_MOST_LOSS_POINTS = 1.0  # what a baseline may lose to be one that speed-ups are against
 _RELATIVE_TOLERANCE = 1e-6
 _EMPTY = "-"
 CAPTION = """\
@@ -73,6 +74,16 @@ class ComparisonRow(BaseModel):
         return self.accuracy * self.latency.in_time
 
 
+def quickest_baseline(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
+    """What speed-ups are over: the baseline of the lowest p95 latency among those that lose at most one point.
+
+    Args:
+        rows: A comparison; the chosen plan is no baseline.
+    """
+    fair = [row for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
+    return min(fair, key=lambda row: row.latency.p95_ms, default=None)
+
+
 def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
     """The deployments side by side; readable from 80 columns up, and without colour.
 
@@ -110,7 +121,7 @@ def _cells(row: ComparisonRow) -> list[Text | str]:
     accuracy = Text(f"{row.accuracy * 100:.1f} %")
     accuracy.append(f"\n{_change(row)}", style="dim")
     return [name, accuracy, payload, times, verdict, f"{row.in_time_accuracy * 100:.1f} %", work,
-            _factor(row.speed_up)]
+            factor(row.speed_up)]
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ class SummaryRow:
     def cells(self) -> tuple[str, ...]:
         """Scenario, plan, in-time accuracy, best baseline and its own, and the speed-up, as text."""
         return (self.title, self.ours.plan, f"{self.ours.in_time_accuracy * 100:.1f} %", self.best.name,
-                f"{self.best.in_time_accuracy * 100:.1f} %", _factor(self.ours.speed_up))
+                f"{self.best.in_time_accuracy * 100:.1f} %", factor(self.ours.speed_up))
 
 
 _SUMMARY_TITLES = ("scenario", "plan", "in-time accuracy", "best baseline", "its own", "speed-up")
@@ -200,7 +211,7 @@ def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = No
 
 
 def _latency_lines() -> list[tuple[str, str, str]]:
-    stages = [(f"{stage} (median)", f"{stage}_ms", "ms") for stage in _STAGES]
+    stages = [(f"{stage} (median)", f"{stage}_ms", "ms") for stage in STAGES]
     return [*stages, ("end to end, p50", "p50_ms", "ms"), ("end to end, p95", "p95_ms", "ms"),
             ("in time", "in_time", "%"), ("device energy", "energy_mj", "mJ")]
 
@@ -234,10 +245,10 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
 
 def _markdown_cells(row: ComparisonRow) -> list[str]:
     cells = [row.name, row.plan, f"{row.accuracy * 100:.1f} %", _change(row), f"{row.payload_bytes:,.0f} B",
-             *map(_factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
+             *map(factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
              _number(row.device_macs / 1e6), _ms(row.latency.p50_ms), _ms(row.latency.p95_ms),
              f"{'yes' if row.feasible else 'no'} ({_share(row.latency.in_time)})",
-             f"{row.in_time_accuracy * 100:.1f} %", _number(row.latency.energy_mj), _factor(row.speed_up)]
+             f"{row.in_time_accuracy * 100:.1f} %", _number(row.latency.energy_mj), factor(row.speed_up)]
     escaped = [_escaped(cell) for cell in cells]
     return [f"**{cell}**" for cell in escaped] if row.chosen else escaped
 
@@ -254,7 +265,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _factor(value: float | None) -> str:
+def factor(value: float | None) -> str:
+    """A speed-up or a ratio as text; a dash for none."""
     if value is None:
         return _EMPTY
     return f"{value:,.0f}x" if value >= 10 else f"{value:.1f}x" if value >= 0.95 else f"{value:.2f}x"

@@ -38,5 +38,5 @@ def train_backbone(
         return F.cross_entropy(model(batch.images).float(), batch.labels)
 
     train(data, [(list(model.parameters()), settings.backbone_lr)], loss, epochs=settings.backbone_epochs,
-          batch_size=settings.batch_size, seed=seed, on_step=on_step)
+          batch_size=settings.batch_size, seed=seed, name="backbone", on_step=on_step)
     model.eval()

@@ -19,6 +19,7 @@ from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.datasets.base import ImageDataset
 from autosplit.scenario import TrainingSettings
 from autosplit.training.loop import Batch, Memory, Teacher, accuracy, distillation_loss, steps_per_epoch, train
+from autosplit.training.scalars import log_scalar
 
 __all__ = ["finetune"]
 
@@ -38,6 +39,7 @@ def finetune(
     *,
     cache: Cache | None = None,
     key: str = "",
+    name: str = "fine-tune",
 ) -> None:
     """Train a plan in place, through its quantiser, and estimate its batch-norm statistics afterwards.
 
@@ -50,6 +52,7 @@ def finetune(
         on_step: Called after each step.
         cache: Where the state after each epoch is kept; `None` = nowhere.
         key: Hash of whatever determines this fine-tuning.
+        name: Of its curves in TensorBoard.
     """
 
     def loss(batch: Batch) -> Tensor:
@@ -61,14 +64,14 @@ def finetune(
     codec = [p for n, p in named.items() if n.startswith(("encoder.", "decoder."))]
     rest = [p for n, p in named.items() if n.startswith(("head.", "tail."))]
     groups = [(g, r) for g, r in ((rest, lr), (codec, lr * _CODEC_LR), (limits, lr * _LIMIT_LR)) if g]
-    course = _Course(network, data, settings, cache, key)
+    course = _Course(network, data, settings, cache, key, name)
     done, memory = course.restore()
     for _ in range(done * steps_per_epoch(data, settings.batch_size)):
         on_step()
     network.train()
     if not course.over:
         train(data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=seed,
-              weight_decay=1e-4, on_step=on_step, on_epoch=course.after_epoch, done=done, memory=memory)
+              weight_decay=1e-4, name=name, on_step=on_step, on_epoch=course.after_epoch, done=done, memory=memory)
     network.load_state_dict(course.best)
     recalibrate(network, data.normalise(data.train.images[:_STATISTICS_IMAGES]), settings.batch_size)
 
@@ -82,6 +85,7 @@ class _Course:
     settings: TrainingSettings
     cache: Cache | None
     key: str
+    name: str
     best: dict[str, Tensor] = field(default_factory=dict)
     best_accuracy: float = -1.0
     waited: int = 0
@@ -94,6 +98,7 @@ class _Course:
     def after_epoch(self, done: int, memory: Memory) -> bool:
         """Score, remember, store; says whether to go on."""
         found = accuracy(self.network, self.data, self.data.validation)
+        log_scalar(f"{self.name}/validation accuracy", found, done)
         self.network.train()
         if found > self.best_accuracy:
             self.best, self.best_accuracy, self.waited = copy.deepcopy(self.network.state_dict()), found, 0

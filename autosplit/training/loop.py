@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from autosplit.datasets.augment import augment_batch
 from autosplit.datasets.base import ImageDataset, Split, in_batches
 from autosplit.modes import evaluation_mode
+from autosplit.training.scalars import log_scalar
 
 __all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "train"]
 
@@ -108,6 +109,7 @@ def train(
     batch_size: int,
     seed: int,
     weight_decay: float = 5e-4,
+    name: str = "training",
     on_step: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int, Memory], bool] = lambda done, memory: True,  # noqa: ARG005
     done: int = 0,
@@ -123,6 +125,7 @@ def train(
         batch_size: Images of a step.
         seed: Order and augmentation.
         weight_decay: L2 penalty.
+        name: Of the curve of the loss in TensorBoard.
         on_step: Called after each step.
         on_epoch: Called with the number of epochs done and a function that gives the optimiser's memory; what it
             returns says whether to go on.
@@ -143,9 +146,10 @@ def train(
         # order, dropout and noise of its own for each epoch, so that training can go on from any of them
         generator = torch.Generator().manual_seed(seed * _EPOCHS_A_SEED + epoch)
         torch.manual_seed(seed * _EPOCHS_A_SEED + epoch)
-        for batch in batches(data, batch_size, generator):
+        for number, batch in enumerate(batches(data, batch_size, generator)):
             with autocast():
                 value = loss(batch)
+            log_scalar(f"{name}/loss", value.detach(), epoch * per_epoch + number)
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 5.0)

@@ -231,7 +231,7 @@ def train_supernet(
     lr = settings.supernet_lr
     groups = [(list(supernet.backbone.parameters()), lr), (codecs, lr * _CODEC_LR), (limits, lr * _LIMIT_LR)]
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
-          weight_decay=1e-4, on_step=on_step)
+          weight_decay=1e-4, name="supernet", on_step=on_step)
     supernet.eval()
 
 

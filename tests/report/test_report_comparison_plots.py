@@ -19,8 +19,8 @@ from autosplit.report.comparison_plots import (
     accuracy_latency_figure,
     accuracy_payload_figure,
     in_time_figure,
-    look,
 )
+from autosplit.report.style import look
 
 METHODS = ("device", "png", "jpeg", "jpeg-body", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
            "autosplit")

@@ -8,7 +8,8 @@ from matplotlib.image import imread
 
 from autosplit.errors import ConfigError
 from autosplit.report import plots
-from autosplit.report.plots import pareto_frame, pareto_mask, tradeoff_figure
+from autosplit.report.pareto import pareto_frame, pareto_mask
+from autosplit.report.plots import tradeoff_figure
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,26 @@
+"""The page of the report and its parts, as jinja2 templates."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from autosplit.report.tables import factor
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["environment"]
+
+
+@cache
+def environment() -> Environment:
+    """Templates that escape whatever is put into them and refuse names that do not exist."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(loader=PackageLoader("autosplit.report"), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True)
+    made.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    made.filters["short"] = lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    made.filters["factor"] = factor
+    return made

@@ -1,0 +1,51 @@
+"""What a search found, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autosplit.report.tables import ComparisonRow, quickest_baseline
+
+__all__ = ["verdict"]
+
+_EVEN = 0.05  # points of accuracy, and share of the latency, that make no difference worth a word
+
+
+def verdict(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
+    """The chosen plan against the best trivial deployment: p95 latency, accuracy lost, in time or not.
+
+    Args:
+        rows: The comparison, test accuracies; exactly one row is the chosen plan.
+        budget_ms: The deadline.
+    """
+    chosen = next(row for row in rows if row.chosen)
+    p95 = _ms(chosen.latency.p95_ms)
+    if chosen.feasible:
+        opening = f"The plan answers in {p95} (p95) of the {_ms(budget_ms)} allowed"
+    else:
+        opening = f"No plan is in time: the least late one takes {p95} (p95) where {_ms(budget_ms)} are allowed"
+    return f"{opening}{_against(chosen, quickest_baseline(rows))}, and {_loss(chosen)}."
+
+
+def _against(chosen: ComparisonRow, rival: ComparisonRow | None) -> str:
+    if rival is None or not chosen.latency.p95_ms:
+        return ""
+    factor = rival.latency.p95_ms / chosen.latency.p95_ms
+    if abs(factor - 1) < _EVEN:
+        how = "as fast as"
+    else:
+        how = f"{factor:.1f} times faster than" if factor > 1 else f"{1 / factor:.1f} times slower than"
+    return f", {how} the best trivial deployment ({rival.name}, {_ms(rival.latency.p95_ms)})"
+
+
+def _loss(chosen: ComparisonRow) -> str:
+    points, accuracy = chosen.accuracy_loss_points, f"{chosen.accuracy:.1%}".replace("%", " %")
+    uncut = f"{chosen.accuracy * 100 + points:.1f} %"
+    if abs(points) < _EVEN:
+        return f"loses no accuracy ({accuracy})"
+    change = f"loses {points:.1f}" if points > 0 else f"gains {-points:.1f}"
+    return f"{change} points of accuracy ({accuracy} against {uncut} of the uncut network)"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"

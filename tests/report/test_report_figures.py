@@ -1,0 +1,120 @@
+"""What figures show, apart from how they are drawn."""
+
+import numpy as np
+import pytest
+
+from autosplit.plan import CodecSetting, Plan
+from autosplit.report.figures import Course, HeatMap, depth_order, energy_bars, few, front_of, stage_bars
+from autosplit.report.notebook import comparison_html, latency_html, outcome_html
+from autosplit.report.verdict import verdict
+
+
+def test_stage_bars_begin_with_the_chosen_plan_and_hold_the_rows_figures(rows):
+    bars = stage_bars(rows, 100.0)
+    assert [r.chosen for r in bars.rows] == [True, False, False, False, False]
+    assert bars.parts["uplink"] == tuple(r.latency.uplink_ms for r in bars.rows)
+    assert bars.totals == tuple(r.latency.p95_ms for r in bars.rows)
+    assert sum(bars.cut) == 1  # 10 s beside 0.4 s
+    assert bars.rows[bars.cut.index(True)].name == "split, no compression"
+
+
+def test_no_bar_is_cut_where_none_stands_out(rows):
+    some = [r for r in rows if r.latency.p95_ms < 1000]
+    assert not any(stage_bars(some, 100.0).cut)
+    assert not any(energy_bars(some).cut)
+    assert stage_bars(some, 2000.0).limit > 2000  # the budget is on the axis
+
+
+def test_the_heat_map_holds_the_most_accurate_plan_of_each_cell(outcomes, make_outcome):
+    whole = make_outcome().model_copy(deep=True)
+    plan = Plan(split="output", codec=CodecSetting(kind="none"))
+    work = whole.measurement.workload.model_copy(update={"plan": plan, "payload_bytes_mean": 0.0})
+    whole = whole.model_copy(update={"measurement": whole.measurement.model_copy(update={"plan": plan,
+                                                                                           "workload": work})})
+    found = HeatMap.of([*outcomes, whole])
+    assert found.sizes[0] == "nothing"
+    assert found.splits == tuple(depth_order([*outcomes, whole]))
+    shown = [o for row in found.best for o in row if o is not None]
+    assert found.accuracy[-1, 0] == pytest.approx(100 * whole.measurement.accuracy)
+    for o in outcomes:
+        payload = o.measurement.workload.payload_bytes_mean
+        column = next(i for i, s in enumerate(found.sizes[1:], 1)
+                      if float(s.split("-")[0]) <= payload < float(s.split("-")[1].split()[0]))
+        cell = found.best[found.splits.index(o.plan.split)][column]
+        assert cell.measurement.accuracy >= o.measurement.accuracy
+    assert {id(o) for o in shown} <= {id(o) for o in [*outcomes, whole]}
+    assert np.isnan(found.accuracy).sum() == sum(o is None for row in found.best for o in row)
+
+
+def test_sizes_of_large_payloads(make_outcome):
+    found = HeatMap.of([make_outcome(width=16, bits=6), make_outcome(width=2000, bits=8)])
+    assert found.sizes[-1] == "16-32 kB"
+    assert len(found.sizes) == 15 - 7 + 1 - 1  # 2**7 to 2**14, without a gap
+
+
+def test_the_course_follows_the_best_feasible_reward(outcomes):
+    course = Course.of(outcomes)
+    for i, at in enumerate(course.best):
+        feasible = [o.reward for o in outcomes[:i + 1] if o.feasible]
+        assert (at < 0) == (not feasible)
+        assert not feasible or outcomes[at].reward == max(feasible)
+    assert [outcomes[i].reward for i in course.records] == sorted(outcomes[i].reward for i in course.records)
+    bottom, top = course.view
+    assert bottom < max(o.reward for o in outcomes if o.feasible) < top
+
+
+def test_the_course_of_a_search_in_which_nothing_is_in_time(make_outcome):
+    course = Course.of([make_outcome(p50_ms=300.0), make_outcome(p50_ms=200.0, bits=4)])
+    assert course.best == (-1, -1)
+    assert course.records == []
+
+
+def test_the_front_is_increasing(outcomes):
+    front = front_of(outcomes)
+    assert len(front) > 1
+    assert (np.diff(front[:, 0]) > 0).all()
+    assert (np.diff(front[:, 1]) > 0).all()
+    assert front_of([]).shape == (0, 2)
+
+
+def test_few_keeps_both_ends():
+    assert few(range(5)) == [0, 1, 2, 3, 4]
+    assert few(range(100))[0] == 0
+    assert few(range(100))[-1] == 99
+    assert len(few(range(100))) == 8
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict(rows):
+    said = verdict(rows, 100.0)
+    chosen = rows[-1]
+    assert said.startswith(f"The plan answers in {chosen.latency.p95_ms:.3g} ms (p95) of the 100 ms allowed")
+    assert f"{170 / chosen.latency.p95_ms:.1f} times faster than the best trivial deployment (JPEG q75, 170 ms)" in said
+    assert f"loses {chosen.accuracy_loss_points:.1f} points of accuracy" in said
+    assert said.endswith("against 96.1 % of the uncut network).")
+
+
+def test_the_verdict_where_nothing_is_in_time_and_nothing_is_gained(rows):
+    late = rows[-1].latency.model_copy(update={"p95_ms": 340.0})
+    chosen = rows[-1].model_copy(update={"latency": late, "feasible": False, "accuracy_loss_points": -0.3})
+    said = verdict([*rows[:-1], chosen], 100.0)
+    assert said.startswith("No plan is in time: the least late one takes 340 ms (p95) where 100 ms are allowed")
+    assert "2.0 times slower than" in said
+    assert "gains 0.3 points" in said
+    alone = verdict([chosen.model_copy(update={"accuracy_loss_points": 0.0})], 100.0)
+    assert "trivial" not in alone
+    assert "loses no accuracy" in alone
+
+
+def test_notebook_tables(rows, outcomes):
+    shown = comparison_html(rows, 100.0)
+    assert verdict(rows, 100.0) in shown
+    assert shown.count("<tr") == 1 + len(rows)
+    assert shown.count('class="chosen"') == 1
+    assert "<script" not in shown
+    assert f"{outcomes[0].measurement.accuracy * 100:.1f} %" in outcome_html(outcomes[0])
+    assert outcomes[0]._repr_html_() == outcome_html(outcomes[0])
+    assert f"{outcomes[0].latency.p95_ms:.1f} ms" in latency_html(outcomes[0].latency)
+    assert outcomes[0].latency._repr_html_() == latency_html(outcomes[0].latency)
