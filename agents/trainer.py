@@ -118,8 +118,6 @@ class _Curves(KVWriter):
         """Nothing is open here."""
 
 
-
-
 def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0.05) -> Array:
     """exp(-regret / sharpness), the regret against the best plan of the same conditions.
 
