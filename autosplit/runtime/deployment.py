@@ -24,7 +24,6 @@ from autosplit.backbones.loading import build_backbone
 from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
 from autosplit.compression import load_codec
 from autosplit.compression.codecs.base import CodecParts
-from autosplit.compression.entropy import FrequencyTables, PayloadCoder
 from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
@@ -34,6 +33,7 @@ from autosplit.errors import ConfigError, PayloadError, ResultError
 from autosplit.evaluation.cost import stage_cost
 from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.plugins import one_line
+from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
 
 __all__ = ["Arithmetic", "Blueprint", "Deployment", "Evaluation"]
 
