@@ -12,46 +12,140 @@ Weights are stored as uint8 around 128: engines on processors without VNNI add p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, fx, nn
 
+from autosplit.compression.int8 import as_function
 from autosplit.compression.int8_layers import Grid, Int8Conv2d, Int8Layer, Int8Linear
 from autosplit.errors import ConfigError
 
 __all__ = ["integer_form"]
 
 _ZERO_WEIGHT = 128
+_INTEGER = (Grid, Int8Layer)
+_WINDOWS = {"avg_pool2d", "adaptive_avg_pool2d", "AvgPool2d", "AdaptiveAvgPool2d"}
 
 
-def integer_form(network: nn.Module) -> nn.Module:
+def integer_form(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """A copy of an int8 network for `torch.onnx.export`; it does not compute outside of it.
 
     Args:
         network: As of `autosplit.compression.int8.quantise_int8`; any other module is given back as it is.
+        shape: Of an input without the batch dimension.
 
     Raises:
         ConfigError: This version of torch cannot name ONNX operators.
     """
-    layers = [m for m in network.modules() if isinstance(m, (Grid, Int8Layer))]
-    if not isinstance(network, fx.GraphModule) or not layers:
+    if not isinstance(network, fx.GraphModule) or not any(isinstance(m, _INTEGER) for m in network.modules()):
         return network
     if not hasattr(torch.onnx, "ops"):
         raise ConfigError("exporting int8 networks needs torch 2.8 or newer: pip install -U torch")
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(network.graph, {}))
-    modules: dict[str, nn.Module] = {}
-    levels: dict[fx.Node, fx.Node] = {}  # uint8 of what a grid rounded, by its real values
-    for node in list(graph.nodes):
-        if node.op == "call_module":
-            module = network.get_submodule(str(node.target))
+    return _Form(network, shape).build()
+
+
+class _Form:
+    """One network on its way to the integer form.
+
+    Args:
+        network: The int8 network.
+        shape: Of an input without the batch dimension.
+    """
+
+    def __init__(self, network: fx.GraphModule, shape: tuple[int, ...]) -> None:
+        self.network, self.graph = network, fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        self.graph.output(self.graph.graph_copy(network.graph, copies))  # type: ignore[arg-type]
+        sizes = _sizes(network, shape)
+        self.sizes = {copies[node]: size for node, size in sizes.items() if node in copies}
+        self.modules: dict[str, nn.Module] = {}
+        self.levels: dict[fx.Node, fx.Node] = {}  # uint8 of what a grid rounded, by its real values
+
+    def build(self) -> fx.GraphModule:
+        """The network in integer form."""
+        for node in list(self.graph.nodes):
+            module = self._module(node)
             if type(module) is Grid:
-                _split_grid(graph, node, module, modules, levels)
+                self._split(node, module)
             elif isinstance(module, Int8Layer):
-                _use_levels(graph, node, module, modules, levels, network)
-    result = fx.GraphModule({**dict(network.named_modules()), **_attributes(network), **modules}, graph)
-    result.graph.eliminate_dead_code()
-    result.recompile()
-    return result.eval()
+                self._use_levels(node, module)
+            elif self._is_window(node):
+                self._use_matrices(node, module)
+        parts = {**dict(self.network.named_modules()), **_attributes(self.network), **self.modules}
+        result = fx.GraphModule(parts, self.graph)
+        result.graph.eliminate_dead_code()
+        result.recompile()
+        return result.eval()
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        if node.op != "call_module":
+            return None
+        name = str(node.target)
+        return self.modules.get(name) or self.network.get_submodule(name)
+
+    def _split(self, node: fx.Node, grid: Grid) -> None:
+        """Make two nodes of a grid: to levels, and back to real values."""
+        name = str(node.target)
+        self.modules[f"{name}_levels"], self.modules[f"{name}_values"] = _Quantise(grid), _Dequantise(grid)
+        with self.graph.inserting_after(node):
+            rounded = self.graph.create_node("call_module", f"{name}_levels", node.args)
+        with self.graph.inserting_after(rounded):
+            values = self.graph.create_node("call_module", f"{name}_values", (rounded,))
+        node.replace_all_uses_with(values)
+        self.graph.erase_node(node)
+        self.levels[values] = rounded
+
+    def _use_levels(self, node: fx.Node, layer: Int8Layer) -> None:
+        """Feed a layer with levels: those of the grid right before it, else its input's, rounded anew without error."""
+        name, source = str(node.target), node.all_input_nodes[0]
+        grid = self._grid(source)
+        if source not in self.levels:
+            self.modules[f"{name}_levels"] = _Quantise(grid)
+            with self.graph.inserting_before(node):
+                self.levels[source] = self.graph.create_node("call_module", f"{name}_levels", (source,))
+        self.modules[name] = _Conv(layer, grid) if isinstance(layer, Int8Conv2d) else _Linear(layer, grid)
+        node.args, node.kwargs = (self.levels[source],), {}
+
+    def _use_matrices(self, node: fx.Node, module: nn.Module | None) -> None:
+        (source,), name = node.all_input_nodes, f"{node.name}_windows"
+        self.modules[name] = _Windows(as_function(node, {node.name: module}), self.sizes[source])
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
+
+    def _grid(self, node: fx.Node) -> Grid:
+        """The grid that a layer's input lies on: only operations that keep to it stand between."""
+        found = self._module(node)
+        if isinstance(found, _Dequantise):
+            return found.grid
+        if isinstance(found, Grid):
+            return found
+        if not node.all_input_nodes:
+            raise ConfigError(f"the int8 network rounds nothing before {node.name!r}; quantise it again")
+        return self._grid(node.all_input_nodes[0])
+
+    def _is_window(self, node: fx.Node) -> bool:
+        """Whether this averages over windows in float64, for which engines have no operator."""
+        module = self._module(node)
+        name = getattr(node.target, "__name__", "") if module is None else type(module).__name__
+        if name not in _WINDOWS or node.all_input_nodes[0].target != "double":
+            return False
+        return not (name.lower().startswith("adaptive") and self.sizes[node][-2:] == (1, 1))  # that one is a plain mean
+
+
+def _sizes(network: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
+    """Shape of the tensor at each node, for one image."""
+    found: dict[fx.Node, tuple[int, ...]] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            value = super().run_node(n)
+            if isinstance(value, Tensor):
+                found[n] = tuple(value.shape)
+            return value
+
+    with torch.no_grad():
+        Recorder(network).run(torch.zeros(1, *shape))
+    return found
 
 
 def _attributes(network: fx.GraphModule) -> dict[str, object]:
@@ -62,51 +156,6 @@ def _attributes(network: fx.GraphModule) -> dict[str, object]:
             path, _, name = str(node.target).rpartition(".")
             found[str(node.target)] = getattr(network.get_submodule(path), name)
     return found
-
-
-def _split_grid(
-    graph: fx.Graph, node: fx.Node, grid: Grid, modules: dict[str, nn.Module], levels: dict[fx.Node, fx.Node]
-) -> None:
-    """Make two nodes of a grid: to levels, and back to real values."""
-    name = str(node.target)
-    modules[f"{name}_levels"], modules[f"{name}_values"] = _Quantise(grid), _Dequantise(grid)
-    with graph.inserting_after(node):
-        rounded = graph.call_module(f"{name}_levels", node.args)
-    with graph.inserting_after(rounded):
-        values = graph.call_module(f"{name}_values", (rounded,))
-    node.replace_all_uses_with(values)
-    graph.erase_node(node)
-    levels[values] = rounded
-
-
-def _use_levels(
-    graph: fx.Graph, node: fx.Node, layer: Int8Layer, modules: dict[str, nn.Module],
-    levels: dict[fx.Node, fx.Node], network: fx.GraphModule,
-) -> None:
-    """Feed a layer with levels: those of the grid right before it, else its input's, rounded anew without error."""
-    name, source = str(node.target), node.all_input_nodes[0]
-    grid = _grid_of(source, network, modules)
-    if source not in levels:
-        modules[f"{name}_levels"] = _Quantise(grid)
-        with graph.inserting_before(node):
-            levels[source] = graph.call_module(f"{name}_levels", (source,))
-    modules[name] = _Conv(layer, grid) if isinstance(layer, Int8Conv2d) else _Linear(layer, grid)
-    node.args, node.kwargs = (levels[source],), {}
-
-
-def _grid_of(node: fx.Node, network: fx.GraphModule, modules: dict[str, nn.Module]) -> Grid:
-    """The grid that a layer's input lies on: only operations that keep to it stand between."""
-    while True:
-        if node.op == "call_module":
-            name = str(node.target)
-            found = modules.get(name) or network.get_submodule(name)
-            if isinstance(found, _Dequantise):
-                return found.grid
-            if isinstance(found, Grid):
-                return found
-        if not node.all_input_nodes:
-            raise ConfigError(f"the int8 network rounds nothing before {node.name!r}; quantise it again")
-        node = node.all_input_nodes[0]
 
 
 class _Affine(nn.Module):
@@ -205,3 +254,30 @@ class _Linear(_Integer):
         total = torch.onnx.ops.symbolic("MatMulInteger", (levels, self.weight, self.input_zero, self.weight_zero),
                                         dtype=torch.int32, shape=[*levels.shape[:-1], self.weight.shape[1]])
         return (total + self.bias).to(torch.float32) * self.scale
+
+
+class _Windows(nn.Module):
+    """Averages over windows as two products of matrices in float64.
+
+    Such an average is separable: what it makes of ones in a row (or column) alone is its weights along the other side.
+
+    Args:
+        average: Features (N, C, H, W) -> their averages.
+        size: Shape of what comes in.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, average: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> None:
+        super().__init__()
+        height, width = size[-2:]
+        by_row = torch.eye(height, dtype=torch.float64).view(height, 1, height, 1).expand(-1, -1, -1, width)
+        by_column = torch.eye(width, dtype=torch.float64).view(width, 1, 1, width).expand(-1, -1, height, -1)
+        both = average(torch.ones(1, 1, height, width, dtype=torch.float64))[0, 0, 0, 0]
+        self.register_buffer("rows", (average(by_row)[:, 0, :, 0] / both).t().contiguous())
+        self.register_buffer("columns", average(by_column)[:, 0, 0, :].contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, h, w), float64."""
+        return self.rows @ x @ self.columns

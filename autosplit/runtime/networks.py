@@ -33,10 +33,10 @@ def write_device(deployment: Deployment, path: Path) -> bool:
     if deployment.plan.split == INPUT:
         return False
     net = deployment.network
-    parts: list[nn.Module] = [integer_form(_plain(net.head))]
+    parts: list[nn.Module] = [integer_form(_plain(net.head), deployment.blueprint.image_shape)]
     output = "logits" if deployment.plan.split == OUTPUT else "feature"
     if net.encoder is not None and net.quantiser is not None:
-        parts += [integer_form(_plain(net.encoder)), _Symbols(net.quantiser)]
+        parts += [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
         output = "symbols"
     write_onnx(nn.Sequential(_Normalise(deployment), *parts).eval(), _images(deployment), path, ("images", output))
     return True

@@ -19,7 +19,7 @@ from autosplit.runtime.standalone.manifest import Parity
 
 __all__ = ["RELATIVE_TOLERANCE", "compare", "recorded"]
 
-RELATIVE_TOLERANCE = 1e-3
+RELATIVE_TOLERANCE = 1e-4
 """Of a logit, in units of the largest one: floating-point sums are taken in another order."""
 
 
