@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported
+from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,8 +42,9 @@ def command(
         typer.echo(json.dumps({"bundle": str(out), "bytes": size, **asdict(manifest)}))
         return
     print_rich(f"plan    {manifest.label}  ({manifest.arithmetic} on the device)",
-               f"bundle  {out}, {len(manifest.files) + 1} files, {size / 1000:.0f} kB", _table(manifest),
-               f"check it anywhere with: cd {out} && python -m coinference check")
+               f"bundle  {out}, {len(manifest.files) + 1} files, {size / 1000:.0f} kB", _table(manifest))
+    if not quiet:
+        say(f"check it anywhere with: cd {out} && python -m coinference check")
 
 
 def _table(manifest: Manifest) -> Table:

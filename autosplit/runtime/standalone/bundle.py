@@ -96,7 +96,10 @@ class DevicePart:
             return encode_images(images, kind, self.manifest.quality or _QUALITY)
         assert self._network is not None
         values = self._network(images)
-        return self._coder.encode_batch(values) if self._coder else [v.astype(_FLOAT).tobytes() for v in values]
+        if self._coder is not None:
+            return self._coder.encode_batch(values)
+        values += 0.0  # no negative zeros: engines differ in them
+        return [v.tobytes() for v in values.astype(_FLOAT)]
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
