@@ -56,7 +56,7 @@ class _Form:
     def __init__(self, network: fx.GraphModule, shape: tuple[int, ...]) -> None:
         self.network, self.graph = network, fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
-        self.graph.output(self.graph.graph_copy(network.graph, copies))  # type: ignore[arg-type]
+        self.graph.output(self.graph.graph_copy(network.graph, copies))
         sizes = _sizes(network, shape)
         self.sizes = {copies[node]: size for node, size in sizes.items() if node in copies}
         self.modules: dict[str, nn.Module] = {}

@@ -48,7 +48,7 @@ from autosplit.runtime.standalone.manifest import (
     Source,
 )
 
-__all__ = ["PACKAGE", "export_bundle", "export_result", "json_schema"]
+__all__ = ["PACKAGE", "export_bundle", "export_result", "json_schema", "whole_network"]
 
 PACKAGE = "coinference"
 """Name of the runtime in a bundle."""
@@ -97,7 +97,7 @@ def export_result(
     whole = None
     if fallback:
         with progress.phase("rebuild the whole network"):
-            whole = _whole(result, data, cache or Cache())
+            whole = whole_network(result, data, cache or Cache())
     _, height, width = data.shape
     compared = data.test.images[:images or max(_CHECKED_IMAGES, _COMPARED_PIXELS // (height * width))]
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.deployment.sha256)
@@ -154,6 +154,31 @@ def export_bundle(
         raise unwritable(out, e) from e
     _check(manifest, out)
     return manifest
+
+
+def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deployment:
+    """The backbone as it was before the search, whole on the device and in the device's arithmetic.
+
+    Args:
+        result: What the search found.
+        data: Its data, normalised as its deployment's; ranges of int8 come from the calibration images.
+        cache: Where the backbone's weights are looked up, unless the scenario names a file of them.
+
+    Raises:
+        ConfigError: The weights are not there any more.
+    """
+    scenario, key = result.scenario, result.provenance.backbone_key
+    backbone = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
+    if scenario.weights is not None:
+        load_weights(backbone, Path(scenario.weights))
+    else:
+        _from_cache(backbone, key, cache)
+    arithmetic: Arithmetic = "int8" if scenario.conditions.device.arithmetic == "int8" else "fp32"
+    blueprint = Blueprint(
+        backbone=scenario.backbone, num_classes=data.num_classes, image_shape=data.shape,
+        plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), arithmetic=arithmetic, key=key)
+    network = SplitNetwork(trace(backbone.eval()), nn.Identity()).eval()
+    return Deployment.fit(blueprint, network, data)
 
 
 def json_schema() -> dict[str, Any]:
@@ -217,22 +242,6 @@ def _check(manifest: Manifest, out: Path) -> None:
                 f"{out}: the {parity.network} network answers {parity.labels_equal} of {parity.images} images with the "
                 f"deployment's label, logits differ by up to {parity.logit_error:.2g} (tolerance "
                 f"{parity.tolerance:.2g}); the bundle is left for inspection, do not deploy it")
-
-
-def _whole(result: Result, data: ImageDataset, cache: Cache) -> Deployment:
-    """The backbone as it was before the search, whole, in the arithmetic of the device."""
-    scenario, key = result.scenario, result.provenance.backbone_key
-    backbone = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
-    if scenario.weights is not None:
-        load_weights(backbone, Path(scenario.weights))
-    else:
-        _from_cache(backbone, key, cache)
-    arithmetic: Arithmetic = "int8" if scenario.conditions.device.arithmetic == "int8" else "fp32"
-    blueprint = Blueprint(
-        backbone=scenario.backbone, num_classes=data.num_classes, image_shape=data.shape,
-        plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), arithmetic=arithmetic, key=key)
-    network = SplitNetwork(trace(backbone.eval()), nn.Identity()).eval()
-    return Deployment.fit(blueprint, network, data)
 
 
 def _from_cache(backbone: nn.Module, key: str, cache: Cache) -> None:

@@ -60,7 +60,8 @@ def exported(network, shape, folder):
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(str(folder / "n.onnx"), options, providers=["CPUExecutionProvider"])
-    return (lambda x: session.run(None, {"x": x.numpy()})[0]), [n.op_type for n in onnx.load(folder / "n.onnx").graph.node]
+    operators = [node.op_type for node in onnx.load(folder / "n.onnx").graph.node]
+    return (lambda x: session.run(None, {"x": x.numpy()})[0]), operators
 
 
 @pytest.mark.parametrize("kind", [Everything, Global])
