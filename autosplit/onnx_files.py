@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.errors import ConfigError
+from autosplit.plugins import one_line
 
 __all__ = ["require_onnx", "write_onnx"]
 
@@ -44,10 +45,15 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
         names: Of the input and the output.
 
     Raises:
-        ConfigError: The packages of the extra `deploy` are absent.
+        ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in ONNX.
         OSError: The file cannot be written.
     """
     require_onnx()
+    _program(network, example, names).save(path, external_data=False)
+
+
+def _program(network: nn.Module, example: Tensor, names: tuple[str, str]) -> Any:
+    """What torch exports, without its talk."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -57,11 +63,20 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
             program = torch.onnx.export(
                 network, (example,), input_names=[names[0]], output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False)
-        assert program is not None
-        _forget_origin(program.model)
-        program.save(path, external_data=False)
+    except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
+        raise ConfigError(f"torch cannot export the network to ONNX: {one_line(_cause(e))}; "
+                          "replace the operation that it names") from e
     finally:
         logger.setLevel(level)
+    assert program is not None
+    _forget_origin(program.model)
+    return program
+
+
+def _cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _forget_origin(model: Any) -> None:
