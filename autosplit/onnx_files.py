@@ -19,6 +19,7 @@ from autosplit.plugins import one_line
 __all__ = ["require_onnx", "write_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript")
+_SHOWN = 200  # characters of an error of torch
 
 
 def require_onnx(*further: str) -> None:
@@ -64,7 +65,7 @@ def _program(network: nn.Module, example: Tensor, names: tuple[str, str]) -> Any
                 network, (example,), input_names=[names[0]], output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False)
     except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
-        raise ConfigError(f"torch cannot export the network to ONNX: {one_line(_cause(e))}; "
+        raise ConfigError(f"torch cannot export the network to ONNX: {one_line(_cause(e))[:_SHOWN]}; "
                           "replace the operation that it names") from e
     finally:
         logger.setLevel(level)
