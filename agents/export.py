@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import logging
-import warnings
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -14,11 +9,9 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from torch import Tensor, nn
 
 from autosplit.agents.policy import CoInferencePolicy
-from autosplit.errors import ConfigError
+from autosplit.onnx_files import require_onnx, write_onnx
 
 __all__ = ["require_onnx", "save_onnx"]
-
-_PACKAGES = ("onnx", "onnxscript")
 
 
 class _Actor(nn.Module):
@@ -31,17 +24,6 @@ class _Actor(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.logits(self.actor(self.features(observations)))  # type: ignore[no-any-return]
-
-
-def require_onnx() -> None:
-    """Look for the packages before anything is computed.
-
-    Raises:
-        ConfigError: One is absent.
-    """
-    absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ConfigError(f"ONNX needs the package {absent[0]}: pip install 'autosplit[deploy]'")
 
 
 def save_onnx(policy: CoInferencePolicy, path: Path) -> None:
@@ -58,17 +40,5 @@ def save_onnx(policy: CoInferencePolicy, path: Path) -> None:
         ConfigError: The packages of the extra `deploy` are absent.
         OSError: The file cannot be written.
     """
-    require_onnx()
     actor = _Actor(policy.network).eval()
-    example = torch.zeros(2, policy.network.features_dim)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it reports its steps
-            warnings.simplefilter("ignore")
-            torch.onnx.export(actor, (example,), path, input_names=["observations"], output_names=["logits"],
-                              dynamic_shapes={"observations": {0: torch.export.Dim("n")}}, dynamo=True,
-                              external_data=False, verbose=False)
-    finally:
-        logger.setLevel(level)
+    write_onnx(actor, torch.zeros(2, policy.network.features_dim), path, ("observations", "logits"))

@@ -231,6 +231,7 @@ def _kept(blueprint: Blueprint, path: Path) -> Deployment | None:
 def _code() -> str:
     """Hash of the code that quantises, codes and runs: figures of other code are not taken for its own."""
     root = Path(autosplit.__file__).parent
+    standalone = root / "runtime" / "standalone"
     files = [*sorted((root / "compression").rglob("*.py")), root / "runtime" / "deployment.py",
-             root / "datasets" / "stored.py"]
+             standalone / "entropy.py", standalone / "stored.py"]
     return content_hash([file.read_text(encoding="utf-8") for file in files])[:8]

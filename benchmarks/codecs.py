@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from autosplit.backbones.splitting import cut
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer, Phase
-from autosplit.compression.entropy import FrequencyTables, payload_bytes
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.datasets.base import ImageDataset, SplitName, in_batches
 from autosplit.plan import CodecSetting
 from autosplit.report.progress import Progress
+from autosplit.runtime.standalone.entropy import FrequencyTables, payload_bytes
 from autosplit.scenario import Scenario
 from autosplit.training.codecs import pretrain_codec
 from autosplit.training.loop import accuracy, autocast, distillation_loss

@@ -1,6 +1,6 @@
 """The pages say what the code does: schema, commands, links, scenario keys, Python snippets.
 
-Run as a module (`python -m tests.test_docs`) it writes docs/result.schema.json anew.
+Run as a module (`python -m tests.test_docs`) it writes the schemas in docs/ anew.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from pydantic import BaseModel
 from autosplit.cli.app import app
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile
 from autosplit.results import json_schema
+from autosplit.runtime.export import json_schema as bundle_schema
 from autosplit.scenario import Conditions, Scenario, SearchSettings, SearchSpace, TrainingSettings
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = ROOT / "docs" / "result.schema.json"
+SCHEMAS = {"result.schema.json": json_schema, "bundle.schema.json": bundle_schema}
 PAGES = sorted({"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/README.md",
                 *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))})
 DATA_LANGUAGES = {"python", "yaml", "toml", "json"}
@@ -49,10 +50,6 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
 
 def prose(text: str) -> str:
     return re.sub(r"^ *```.*?^ *```[^\n]*$", "", text, flags=re.M | re.S)
-
-
-def schema_text() -> str:
-    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -154,13 +151,19 @@ def test_the_index_names_every_page():
 # --- schema and scenario --------------------------------------------------------------------------------------------
 
 
-def test_the_published_schema_is_that_of_the_code():
-    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json_schema(), "run python -m tests.test_docs"
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_published_schema_is_that_of_the_code(name):
+    assert json.loads(read(f"docs/{name}")) == SCHEMAS[name](), "run python -m tests.test_docs"
 
 
 def test_every_field_of_the_result_is_explained():
     text = read("docs/results.md")
     assert [name for name in json_schema()["properties"] if f"| `{name}` |" not in text] == []
+
+
+def test_every_field_of_a_manifest_is_explained():
+    text = read("docs/deploying.md")
+    assert [name for name in bundle_schema()["properties"] if f"| `{name}` |" not in text] == []
 
 
 def keys() -> list[tuple[str, Any]]:
@@ -217,5 +220,7 @@ def test_python_snippets_compile_and_import_what_exists(page, code):
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(schema_text(), encoding="utf-8")
-    print(f"wrote {SCHEMA}")
+    for file, schema in SCHEMAS.items():
+        path = ROOT / "docs" / file
+        path.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
+        print(f"wrote {path}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli import bench, compare, list_, policy, replay, report, search, show
+from autosplit.cli import bench, compare, export, list_, policy, replay, report, search, show
 from autosplit.cli.common import State
 
 __all__ = ["app", "main"]
@@ -44,6 +44,7 @@ app.command(name="search")(search.command)
 app.command(name="compare")(compare.command)
 app.command(name="replay")(replay.command)
 app.command(name="report")(report.command)
+app.command(name="export")(export.command)
 app.command(name="list")(list_.command)
 app.command(name="show")(show.command)
 app.command(name="train-policy")(policy.train)

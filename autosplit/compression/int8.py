@@ -19,7 +19,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ from autosplit.compression.int8_layers import (
 )
 from autosplit.errors import ConfigError
 
-__all__ = ["int8_structure", "quantise_int8"]
+__all__ = ["as_function", "int8_structure", "quantise_int8"]
 
 _BINS = 8192
 _CLIPS = tuple(i / 20 for i in range(20, 5, -1))  # shares of the range seen that are tried
@@ -361,7 +361,7 @@ def _convert(net: _Float, grids: dict[str, Grid], blank: bool) -> fx.GraphModule
         else:
             after = next(iter(node.users))
             after.args = tuple(node.all_input_nodes)
-            net.modules[after.name] = Lookup(_function(node, net.modules), grid, grids[after.name])
+            net.modules[after.name] = Lookup(as_function(node, net.modules), grid, grids[after.name])
             net.graph.erase_node(node)
     return _graph_module(net)
 
@@ -372,8 +372,13 @@ def _fill(target: Int8Layer, layer: nn.Conv2d | nn.Linear, grid: Grid, name: str
     target.fill(layer.weight, layer.bias, float(grid.scale))
 
 
-def _function(node: fx.Node, modules: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """The operation of a node as a function of its one tensor."""
+def as_function(node: fx.Node, modules: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """The operation of a node as a function of its one tensor.
+
+    Args:
+        node: Of a quantised graph, or one on the way there.
+        modules: By name of the node.
+    """
     def call(x: Tensor) -> Tensor:
         args = fx.node.map_arg(node.args, lambda _: x)
         kwargs = fx.node.map_arg(node.kwargs, lambda _: x)

@@ -39,8 +39,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autosplit.compression.entropy import levels
 from autosplit.errors import ConfigError
+from autosplit.runtime.standalone.entropy import levels
 
 __all__ = ["MIN_LIMIT", "dequantise", "fake_quantise", "levels", "quantise"]
 

@@ -23,6 +23,7 @@ __all__ = [
     "build_from_official",
     "channel_statistics",
     "content_fingerprint",
+    "images_at_once",
     "in_batches",
     "normalise",
 ]
@@ -99,8 +100,7 @@ class ImageDataset:
     @property
     def images_at_once(self) -> int:
         """Images that evaluation sends through a network together: few where they are large, for memory."""
-        _, height, width = self.shape
-        return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (height * width)))
+        return images_at_once(self.shape)
 
     @property
     def num_classes(self) -> int:
@@ -170,6 +170,11 @@ class ImageDataset:
         """
         decoded = decode_images(self.stored_files(split, "jpeg", quality, limit))
         return Split(decoded, self.split(split).labels[:limit])
+
+
+def images_at_once(shape: tuple[int, int, int]) -> int:
+    """Images of one shape (C, H, W) that go through a network together: few where they are large, for memory."""
+    return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (shape[1] * shape[2])))
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

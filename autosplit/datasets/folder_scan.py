@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autosplit.datasets.image_file import EXTENSIONS, failure, read_size
 from autosplit.errors import DataError
+from autosplit.runtime.standalone.image_file import EXTENSIONS, failure, read_size
 
 __all__ = ["Folder", "ImageFile", "attempt", "in_threads", "scan_folder"]
 

@@ -1,9 +1,9 @@
 """A folder of images as a data set: `image-folder:PATH`.
 
 Either `PATH/train/<class>/*` and `PATH/test/<class>/*`, or `PATH/<class>/*`, of which a stratified fifth becomes
-the test part. Images are RGB afterwards, whatever they were; see `autosplit.datasets.image_file` for how other
-modes and sizes are brought there. All files' headers are read first, so that sizes, memory and most broken files
-are known before the first image is decoded.
+the test part. Images are RGB afterwards, whatever they were; see `autosplit.runtime.standalone.image_file` for how
+other modes and sizes are brought there. All files' headers are read first, so that sizes, memory and most broken
+files are known before the first image is decoded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from autosplit.datasets.base import ImageDataset, Split, SplitName, build_dataset
 from autosplit.datasets.folder_scan import Folder, ImageFile, attempt, in_threads, scan_folder
-from autosplit.datasets.image_file import read_pixels
 from autosplit.datasets.partition import IntArray, partition, random_stream, split_training
 from autosplit.errors import DataError
+from autosplit.runtime.standalone.image_file import read_pixels
 
 __all__ = ["MAX_BYTES", "load"]
 

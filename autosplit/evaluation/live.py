@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from autosplit.compression.entropy import FrequencyTables, payload_bytes
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
 from autosplit.datasets.base import ImageDataset, Split, in_batches
@@ -28,6 +27,7 @@ from autosplit.evaluation.base import PlanSpace
 from autosplit.evaluation.cost import stage_cost
 from autosplit.evaluation.head_cost import HeadCost
 from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.runtime.standalone.entropy import FrequencyTables, payload_bytes
 from autosplit.training.loop import accuracy, autocast, logits_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from autosplit.backbones.loading import build_backbone
 from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
 from autosplit.compression import load_codec
 from autosplit.compression.codecs.base import CodecParts
-from autosplit.compression.entropy import FrequencyTables, PayloadCoder
 from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
@@ -34,6 +33,10 @@ from autosplit.errors import ConfigError, PayloadError, ResultError
 from autosplit.evaluation.cost import stage_cost
 from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.plugins import one_line
+from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
+
+if TYPE_CHECKING:
+    from autosplit.runtime.standalone.manifest import Manifest
 
 __all__ = ["Arithmetic", "Blueprint", "Deployment", "Evaluation"]
 
@@ -229,7 +232,8 @@ class Deployment:
             return encode_images(images, kind, quality or 75)
         with torch.inference_mode():
             if self._coder is None:
-                return [f.tobytes() for f in self.network.head(self._normalise(images)).numpy().astype(_FLOAT)]
+                features = self.network.head(self._normalise(images)) + 0.0  # no negative zeros: engines differ in them
+                return [f.tobytes() for f in features.numpy().astype(_FLOAT)]
             return self._coder.encode_batch(self.network.symbols(self._normalise(images)).numpy())
 
     def decode(self, payloads: Sequence[bytes]) -> Tensor:
@@ -313,6 +317,22 @@ class Deployment:
         except (SafetensorError, OSError) as e:
             raise ConfigError(f"cannot write {path}: {' '.join(str(e).split())}") from e
         return sha256_of(path)
+
+    def export(self, out: Path, images: Tensor | None = None, class_names: Sequence[str] | None = None) -> Manifest:
+        """Write a bundle that runs without torch; see `autosplit.runtime.export.export_bundle`.
+
+        Args:
+            out: Its folder, new or empty.
+            images: uint8 (N, C, H, W), to compare bundle and deployment on; `None` = nothing is compared.
+            class_names: One an output; numbers by default.
+
+        Raises:
+            ConfigError: Packages of the extra `deploy` are absent, or the folder cannot be used.
+            ParityError: The bundle does not answer as this deployment does.
+        """
+        from autosplit.runtime.export import export_bundle
+
+        return export_bundle(self, out, images=images, class_names=class_names)
 
     @classmethod
     def load(cls, blueprint: Blueprint, path: Path) -> Deployment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autosplit.datasets import load_dataset
+from autosplit.datasets import ImageDataset, load_dataset
 from autosplit.errors import ReplayMismatchError, ResultError
 from autosplit.latency import load_latency_model
 from autosplit.plan import LatencySummary
@@ -13,7 +13,7 @@ from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.results import Result
 from autosplit.runtime.deployment import Evaluation
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "recorded_data", "replay"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,26 @@ class Replay:
             raise ReplayMismatchError("replay differs from the record: " + "; ".join(wrong))
 
 
+def recorded_data(result: Result, path: Path, data_root: Path | None = None) -> ImageDataset:
+    """The data set of a result that was read from `path`.
+
+    Args:
+        result: The result.
+        path: Its file, for the error.
+        data_root: Where data sets lie.
+
+    Raises:
+        ResultError: The data are not what they were.
+        DataError: They cannot be read.
+    """
+    scenario = result.scenario
+    data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
+    if data.fingerprint != result.provenance.data_fingerprint:
+        raise ResultError(f"{path}: data set {scenario.dataset!r} differs from the recorded one (another content, seed "
+                          "or image decoder); replay with the data that it was searched on")
+    return data
+
+
 def replay(path: Path, progress: PhaseReporter | None = None, data_root: Path | None = None) -> Replay:
     """Replay a result file.
 
@@ -77,10 +97,7 @@ def replay(path: Path, progress: PhaseReporter | None = None, data_root: Path | 
     with progress.phase("rebuild the deployment"):
         deployment = result.load_deployment(path)
     with progress.phase("load data"):
-        data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
-    if data.fingerprint != result.provenance.data_fingerprint:
-        raise ResultError(f"{path}: data set {scenario.dataset!r} differs from the recorded one (another content, seed "
-                          "or image decoder); replay with the data that it was searched on")
+        data = recorded_data(result, path, data_root)
     with progress.phase("decode the test set's payloads"):
         evaluation = deployment.evaluate(data, "test")
     workload = deployment.workload(evaluation.payload_mean, evaluation.payload_p95)

@@ -24,12 +24,12 @@ from autosplit.backbones.loading import build_backbone
 from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
 from autosplit.compression import build_codec, list_codecs
 from autosplit.compression.codecs.base import Codec, Offer
-from autosplit.compression.entropy import HEADER_BYTES, FrequencyTables, PayloadCoder
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import dequantise
 from autosplit.errors import PayloadError
 from autosplit.plan import CodecSetting, Plan
 from autosplit.runtime.deployment import Blueprint, Deployment
+from autosplit.runtime.standalone.entropy import HEADER_BYTES, FrequencyTables, PayloadCoder
 from tests.tiny import randomise_norms, tiny_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")

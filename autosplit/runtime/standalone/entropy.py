@@ -8,7 +8,7 @@ The coder is constriction's range coder (Bamler 2022, arXiv 2201.01741) with mod
 same symbols give the same bytes on every machine. Of the numbers in the coder's final interval the payload carries
 the one with the shortest byte string: about a third of a byte above the entropy instead of up to two 32-bit words.
 
-This module needs numpy and constriction but no torch, so that a device can run it beside another inference engine.
+This module needs numpy and constriction alone, so that a device can run it beside another inference engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import constriction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from autosplit.errors import ConfigError, PayloadError, ResultError
+from .errors import ConfigError, PayloadError, ResultError
 
 __all__ = ["FORMAT_VERSION", "HEADER_BYTES", "MAX_BITS", "PRECISION", "FrequencyTables", "PayloadCoder", "levels",
            "payload_bytes"]

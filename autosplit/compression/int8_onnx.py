@@ -1,0 +1,283 @@
+"""Int8 networks in a form that torch exports to ONNX with integer arithmetic: QuantizeLinear, ConvInteger.
+
+`autosplit.compression.int8` computes with integers in float32; here the same numbers are integers. A grid becomes
+QuantizeLinear and DequantizeLinear, a layer ConvInteger or MatMulInteger with an int32 bias and one multiplication by
+its scale, so that every sum is exact whatever engine takes it, and what follows is elementwise in the same order: the
+codes are equal, not merely close. QLinearConv, which engines make of quantise-dequantise pairs, multiplies by one
+rounded factor instead of multiplying and dividing, and now and then gives the level beside.
+
+Weights are stored as uint8 around 128: engines on processors without VNNI add pairs of products of uint8 and int8 in
+16 bits, which overflows; pairs of uint8 they add in 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+
+from autosplit.compression.int8 import as_function
+from autosplit.compression.int8_layers import Grid, Int8Conv2d, Int8Layer, Int8Linear
+from autosplit.errors import ConfigError
+
+__all__ = ["integer_form"]
+
+_ZERO_WEIGHT = 128
+_INTEGER = (Grid, Int8Layer)
+_WINDOWS = {"avg_pool2d", "adaptive_avg_pool2d", "AvgPool2d", "AdaptiveAvgPool2d"}
+
+
+def integer_form(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """A copy of an int8 network for `torch.onnx.export`; it does not compute outside of it.
+
+    Args:
+        network: As of `autosplit.compression.int8.quantise_int8`; any other module is given back as it is.
+        shape: Of an input without the batch dimension.
+
+    Raises:
+        ConfigError: This version of torch cannot name ONNX operators.
+    """
+    if not isinstance(network, fx.GraphModule) or not any(isinstance(m, _INTEGER) for m in network.modules()):
+        return network
+    if not hasattr(torch.onnx, "ops"):
+        raise ConfigError("exporting int8 networks needs torch 2.8 or newer: pip install -U torch")
+    return _Form(network, shape).build()
+
+
+class _Form:
+    """One network on its way to the integer form.
+
+    Args:
+        network: The int8 network.
+        shape: Of an input without the batch dimension.
+    """
+
+    def __init__(self, network: fx.GraphModule, shape: tuple[int, ...]) -> None:
+        self.network, self.graph = network, fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        self.graph.output(self.graph.graph_copy(network.graph, copies))
+        sizes = _sizes(network, shape)
+        self.sizes = {copies[node]: size for node, size in sizes.items() if node in copies}
+        self.modules: dict[str, nn.Module] = {}
+        self.levels: dict[fx.Node, fx.Node] = {}  # uint8 of what a grid rounded, by its real values
+
+    def build(self) -> fx.GraphModule:
+        """The network in integer form."""
+        for node in list(self.graph.nodes):
+            module = self._module(node)
+            if type(module) is Grid:
+                self._split(node, module)
+            elif isinstance(module, Int8Layer):
+                self._use_levels(node, module)
+            elif self._is_window(node):
+                self._use_matrices(node, module)
+        parts = {**dict(self.network.named_modules()), **_attributes(self.network), **self.modules}
+        result = fx.GraphModule(parts, self.graph)
+        result.graph.eliminate_dead_code()
+        result.recompile()
+        return result.eval()
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        if node.op != "call_module":
+            return None
+        name = str(node.target)
+        return self.modules.get(name) or self.network.get_submodule(name)
+
+    def _split(self, node: fx.Node, grid: Grid) -> None:
+        """Make two nodes of a grid: to levels, and back to real values."""
+        name = str(node.target)
+        self.modules[f"{name}_levels"], self.modules[f"{name}_values"] = _Quantise(grid), _Dequantise(grid)
+        with self.graph.inserting_after(node):
+            rounded = self.graph.create_node("call_module", f"{name}_levels", node.args)
+        with self.graph.inserting_after(rounded):
+            values = self.graph.create_node("call_module", f"{name}_values", (rounded,))
+        node.replace_all_uses_with(values)
+        self.graph.erase_node(node)
+        self.levels[values] = rounded
+
+    def _use_levels(self, node: fx.Node, layer: Int8Layer) -> None:
+        """Feed a layer with levels: those of the grid right before it, else its input's, rounded anew without error."""
+        name, source = str(node.target), node.all_input_nodes[0]
+        grid = self._grid(source)
+        if source not in self.levels:
+            self.modules[f"{name}_levels"] = _Quantise(grid)
+            with self.graph.inserting_before(node):
+                self.levels[source] = self.graph.create_node("call_module", f"{name}_levels", (source,))
+        self.modules[name] = _Conv(layer, grid) if isinstance(layer, Int8Conv2d) else _Linear(layer, grid)
+        node.args, node.kwargs = (self.levels[source],), {}
+
+    def _use_matrices(self, node: fx.Node, module: nn.Module | None) -> None:
+        (source,), name = node.all_input_nodes, f"{node.name}_windows"
+        self.modules[name] = _Windows(as_function(node, {node.name: module}), self.sizes[source])
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
+
+    def _grid(self, node: fx.Node) -> Grid:
+        """The grid that a layer's input lies on: only operations that keep to it stand between."""
+        found = self._module(node)
+        if isinstance(found, _Dequantise):
+            return found.grid
+        if isinstance(found, Grid):
+            return found
+        if not node.all_input_nodes:
+            raise ConfigError(f"the int8 network rounds nothing before {node.name!r}; quantise it again")
+        return self._grid(node.all_input_nodes[0])
+
+    def _is_window(self, node: fx.Node) -> bool:
+        """Whether this averages over windows in float64, for which engines have no operator."""
+        module = self._module(node)
+        name = getattr(node.target, "__name__", "") if module is None else type(module).__name__
+        if name not in _WINDOWS or node.all_input_nodes[0].target != "double":
+            return False
+        return not (name.lower().startswith("adaptive") and self.sizes[node][-2:] == (1, 1))  # that one is a plain mean
+
+
+def _sizes(network: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
+    """Shape of the tensor at each node, for one image."""
+    found: dict[fx.Node, tuple[int, ...]] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            value = super().run_node(n)
+            if isinstance(value, Tensor):
+                found[n] = tuple(value.shape)
+            return value
+
+    with torch.no_grad():
+        Recorder(network).run(torch.zeros(1, *shape))
+    return found
+
+
+def _attributes(network: fx.GraphModule) -> dict[str, object]:
+    """Tensors that the graph names."""
+    found = {}
+    for node in network.graph.nodes:
+        if node.op == "get_attr":
+            path, _, name = str(node.target).rpartition(".")
+            found[str(node.target)] = getattr(network.get_submodule(path), name)
+    return found
+
+
+class _Affine(nn.Module):
+    """Scale and zero point of a grid as ONNX wants them."""
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.register_buffer("scale", grid.scale.detach().clone())
+        self.register_buffer("zero", grid.zero.detach().to(torch.uint8))
+
+
+class _Quantise(_Affine):
+    def forward(self, x: Tensor) -> Tensor:
+        """Real values -> levels, uint8."""
+        return torch.onnx.ops.symbolic("QuantizeLinear", (x, self.scale, self.zero), dtype=torch.uint8, shape=x.shape)
+
+
+class _Dequantise(_Affine):
+    def forward(self, x: Tensor) -> Tensor:
+        """Levels -> real values, float32."""
+        return torch.onnx.ops.symbolic("DequantizeLinear", (x, self.scale, self.zero), dtype=torch.float32,
+                                       shape=x.shape)
+
+
+class _Integer(nn.Module):
+    """Weights, bias and scale of an int8 layer.
+
+    Args:
+        layer: The layer.
+        grid: Of its input.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    input_zero: Tensor
+    weight_zero: Tensor
+
+    def __init__(self, layer: Int8Layer, grid: Grid) -> None:
+        super().__init__()
+        weight = (layer.weight.to(torch.int32) + _ZERO_WEIGHT).to(torch.uint8)
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("bias", layer.bias.detach().clone())
+        self.register_buffer("scale", (layer.in_scale * layer.scale).detach().clone())
+        self.register_buffer("input_zero", grid.zero.detach().to(torch.uint8))
+        self.register_buffer("weight_zero", torch.tensor(_ZERO_WEIGHT, dtype=torch.uint8))
+
+
+class _Conv(_Integer):
+    """A convolution of levels."""
+
+    def __init__(self, layer: Int8Conv2d, grid: Grid) -> None:
+        super().__init__(layer, grid)
+        self.stride, self.dilation, self.groups = list(layer.stride), list(layer.dilation), layer.groups
+        self.begin, self.end = _padding(layer)
+        self.bias.data, self.scale.data = self.bias.view(-1, 1, 1), self.scale.view(-1, 1, 1)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Levels (N, C, H, W) -> real values, not rounded yet."""
+        attributes = {"strides": self.stride, "pads": [*self.begin, *self.end], "dilations": self.dilation,
+                      "group": self.groups, "kernel_shape": list(self.weight.shape[2:])}
+        shape = [levels.shape[0], self.weight.shape[0], *(self._length(levels.shape[2 + i], i) for i in (0, 1))]
+        total = torch.onnx.ops.symbolic("ConvInteger", (levels, self.weight, self.input_zero, self.weight_zero),
+                                        attributes, dtype=torch.int32, shape=shape)
+        return (total + self.bias).to(torch.float32) * self.scale
+
+    def _length(self, side: int, axis: int) -> int:
+        reach = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
+        return (side + self.begin[axis] + self.end[axis] - reach) // self.stride[axis] + 1
+
+
+def _padding(layer: Int8Conv2d) -> tuple[list[int], list[int]]:
+    """Zeros before and behind each of the two dimensions."""
+    if layer.padding == "valid":
+        return [0, 0], [0, 0]
+    if isinstance(layer.padding, str):  # "same", the odd one behind
+        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
+        return [t // 2 for t in total], [t - t // 2 for t in total]
+    return [int(p) for p in layer.padding], [int(p) for p in layer.padding]
+
+
+class _Linear(_Integer):
+    """A linear layer on levels."""
+
+    def __init__(self, layer: Int8Layer, grid: Grid) -> None:
+        assert isinstance(layer, Int8Linear)
+        super().__init__(layer, grid)
+        self.weight.data = self.weight.t().contiguous()
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Levels (..., inputs) -> real values (..., outputs), not rounded yet."""
+        total = torch.onnx.ops.symbolic("MatMulInteger", (levels, self.weight, self.input_zero, self.weight_zero),
+                                        dtype=torch.int32, shape=[*levels.shape[:-1], self.weight.shape[1]])
+        return (total + self.bias).to(torch.float32) * self.scale
+
+
+class _Windows(nn.Module):
+    """Averages over windows as two products of matrices in float64.
+
+    Such an average is separable: what it makes of ones in a row (or column) alone is its weights along the other side.
+
+    Args:
+        average: Features (N, C, H, W) -> their averages.
+        size: Shape of what comes in.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, average: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> None:
+        super().__init__()
+        height, width = size[-2:]
+        by_row = torch.eye(height, dtype=torch.float64).view(height, 1, height, 1).expand(-1, -1, -1, width)
+        by_column = torch.eye(width, dtype=torch.float64).view(width, 1, 1, width).expand(-1, -1, height, -1)
+        both = average(torch.ones(1, 1, height, width, dtype=torch.float64))[0, 0, 0, 0]
+        self.register_buffer("rows", (average(by_row)[:, 0, :, 0] / both).t().contiguous())
+        self.register_buffer("columns", average(by_column)[:, 0, 0, :].contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, h, w), float64."""
+        return self.rows @ x @ self.columns

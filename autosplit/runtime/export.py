@@ -1,0 +1,252 @@
+"""From a deployment to a bundle: a folder that runs with onnxruntime, numpy and constriction, without torch.
+
+A bundle is complete in itself: ONNX files, frequency tables, the code that runs them (`autosplit.runtime.standalone`,
+copied as `coinference`), images to check it with, and a manifest with the hash of every file. What was exported is
+compared with its deployment on test images before it is called done.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from autosplit.backbones.loading import build_backbone, load_weights
+from autosplit.backbones.splitting import trace
+from autosplit.cache import Cache
+from autosplit.compression.network import SplitNetwork
+from autosplit.datasets.base import ImageDataset
+from autosplit.errors import ConfigError, ParityError, unwritable
+from autosplit.onnx_files import require_onnx
+from autosplit.plan import OUTPUT, CodecSetting, Plan
+from autosplit.report.progress import NullProgress, PhaseReporter
+from autosplit.results import Result
+from autosplit.runtime import standalone
+from autosplit.runtime.deployment import Arithmetic, Blueprint, Deployment, sha256_of
+from autosplit.runtime.networks import write_device, write_edge
+from autosplit.runtime.parity import compare, recorded
+from autosplit.runtime.readme import readme
+from autosplit.runtime.replay import recorded_data
+from autosplit.runtime.standalone.manifest import (
+    CHECK,
+    DEVICE,
+    EDGE,
+    FALLBACK,
+    FORMAT_VERSION,
+    MANIFEST,
+    TABLES,
+    Manifest,
+    Normalisation,
+    Source,
+)
+
+__all__ = ["PACKAGE", "export_bundle", "export_result", "json_schema", "whole_network"]
+
+PACKAGE = "coinference"
+"""Name of the runtime in a bundle."""
+
+_README = "README.md"
+_CHECKED_IMAGES = 8  # that lie in the bundle
+_COMPARED_PIXELS = 20_000_000  # of the test images that are compared by default
+_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "constriction", "pillow")
+
+
+def export_result(
+    path: Path,
+    out: Path,
+    *,
+    images: int | None = None,
+    fallback: bool = False,
+    data_root: Path | None = None,
+    cache: Cache | None = None,
+    progress: PhaseReporter | None = None,
+) -> Manifest:
+    """Export the deployment of a result file and compare it on the test images.
+
+    Args:
+        path: `best.json`, its weights beside it.
+        out: Folder of the bundle; it must be new or empty.
+        images: Test images to compare; all of them by default, up to 20 million pixels.
+        fallback: Whether the bundle gets the whole, untouched network for the device too.
+        data_root: Where data sets lie.
+        cache: Where the backbone's weights are looked up for the fallback; the user's cache folder by default.
+        progress: Shows the phases.
+
+    Raises:
+        ConfigError: Packages are absent, or the folder or the backbone's weights are not to be had.
+        ResultError: The result, its weights or its data are not what they were.
+        ParityError: The bundle does not answer as the deployment does; it stays where it is.
+    """
+    progress = progress or NullProgress()
+    require_onnx("onnxruntime")
+    result = Result.load(path)
+    if fallback and result.plan.split == OUTPUT:
+        raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave --fallback away")
+    with progress.phase("rebuild the deployment"):
+        deployment = result.load_deployment(path)
+    with progress.phase("load data"):
+        data = replace(recorded_data(result, path, data_root), mean=deployment.mean, std=deployment.std)
+    whole = None
+    if fallback:
+        with progress.phase("rebuild the whole network"):
+            whole = whole_network(result, data, cache or Cache())
+    _, height, width = data.shape
+    compared = data.test.images[:images or max(_CHECKED_IMAGES, _COMPARED_PIXELS // (height * width))]
+    source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.deployment.sha256)
+    return export_bundle(deployment, out, images=compared, class_names=data.class_names, fallback=whole, source=source,
+                         progress=progress)
+
+
+def export_bundle(
+    deployment: Deployment,
+    out: Path,
+    *,
+    images: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+    fallback: Deployment | None = None,
+    source: Source | None = None,
+    progress: PhaseReporter | None = None,
+) -> Manifest:
+    """Write a deployment as a bundle.
+
+    Args:
+        deployment: What to export.
+        out: Folder of the bundle; it must be new or empty.
+        images: uint8 (N, C, H, W), to compare bundle and deployment on; the first eight stay in the bundle, so that
+            `python -m coinference check` can tell whether it answers the same elsewhere. `None` = nothing is compared.
+        class_names: One an output; numbers by default.
+        fallback: A deployment of the whole network on the device, for when the edge is lost.
+        source: What the deployment was made of.
+        progress: Shows the phases.
+
+    Returns:
+        The manifest of the bundle.
+
+    Raises:
+        ConfigError: Packages are absent, or the folder cannot be used.
+        ParityError: The bundle does not answer as the deployment does; it stays where it is.
+    """
+    progress = progress or NullProgress()
+    require_onnx("onnxruntime")
+    _make_folder(out)
+    try:
+        with progress.phase("write ONNX"):
+            _write_networks(deployment, fallback, out)
+        shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        manifest = _sealed(_manifest(deployment, class_names, source), out)
+        if images is not None and len(images):
+            with progress.phase("compare with the deployment", total=len(images)) as advance:
+                parity = compare(out, deployment, fallback, images, advance)
+                arrays: dict[str, Any] = recorded(out, images[:_CHECKED_IMAGES])
+                np.savez_compressed(out / CHECK, **arrays)
+            manifest = _sealed(replace(manifest, parity=parity), out)
+        (out / _README).write_text(readme(manifest), encoding="utf-8")
+        manifest = _sealed(manifest, out)
+    except OSError as e:
+        raise unwritable(out, e) from e
+    _check(manifest, out)
+    return manifest
+
+
+def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deployment:
+    """The backbone as it was before the search, whole on the device and in the device's arithmetic.
+
+    Args:
+        result: What the search found.
+        data: Its data, normalised as its deployment's; ranges of int8 come from the calibration images.
+        cache: Where the backbone's weights are looked up, unless the scenario names a file of them.
+
+    Raises:
+        ConfigError: The weights are not there any more.
+    """
+    scenario, key = result.scenario, result.provenance.backbone_key
+    backbone = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
+    if scenario.weights is not None:
+        load_weights(backbone, Path(scenario.weights))
+    else:
+        _from_cache(backbone, key, cache)
+    arithmetic: Arithmetic = "int8" if scenario.conditions.device.arithmetic == "int8" else "fp32"
+    blueprint = Blueprint(
+        backbone=scenario.backbone, num_classes=data.num_classes, image_shape=data.shape,
+        plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), arithmetic=arithmetic, key=key)
+    network = SplitNetwork(trace(backbone.eval()), nn.Identity()).eval()
+    return Deployment.fit(blueprint, network, data)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a bundle's manifest; published as `docs/bundle.schema.json`."""
+    return TypeAdapter(Manifest).json_schema(mode="serialization")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = any(out.iterdir())
+    except OSError as e:
+        raise unwritable(out, e) from e
+    if taken:
+        raise ConfigError(f"{out} is not empty; name a new or empty folder with --out")
+
+
+def _write_networks(deployment: Deployment, fallback: Deployment | None, out: Path) -> None:
+    write_device(deployment, out / DEVICE)
+    write_edge(deployment, out / EDGE)
+    if fallback is not None:
+        write_device(fallback, out / FALLBACK)
+    if deployment.tables is not None:
+        np.save(out / TABLES, deployment.tables.to_arrays()["frequencies"], allow_pickle=False)
+
+
+def _manifest(deployment: Deployment, class_names: Sequence[str] | None, source: Source | None) -> Manifest:
+    blueprint, codec = deployment.blueprint, deployment.plan.codec
+    return Manifest(
+        format_version=FORMAT_VERSION, key=blueprint.key, label=blueprint.plan.label, kind=codec.kind,
+        quality=codec.quality, plan=blueprint.plan.model_dump(mode="json"), backbone=blueprint.backbone,
+        arithmetic=blueprint.arithmetic, image_shape=blueprint.image_shape,
+        normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
+        class_names=tuple(class_names or map(str, range(blueprint.num_classes))),
+        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, parity=(), source=source,
+        versions=_versions(), files={})
+
+
+def _sealed(manifest: Manifest, out: Path) -> Manifest:
+    """The manifest with the hashes of all files, written."""
+    files = sorted(p for p in out.rglob("*") if p.is_file() and p != out / MANIFEST)
+    return replace(manifest, files={p.relative_to(out).as_posix(): sha256_of(p) for p in files}).save(out)
+
+
+def _versions() -> dict[str, str]:
+    from autosplit import __version__
+
+    found = {"autosplit": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # installed under another name, or a build of the user's own
+            found[name] = "unknown"
+    return found
+
+
+def _check(manifest: Manifest, out: Path) -> None:
+    for parity in manifest.parity:
+        if not parity.holds:
+            raise ParityError(
+                f"{out}: the {parity.network} network answers {parity.labels_equal} of {parity.images} images with the "
+                f"deployment's label, logits differ by up to {parity.logit_error:.2g} (tolerance "
+                f"{parity.tolerance:.2g}); the bundle is left for inspection, do not deploy it")
+
+
+def _from_cache(backbone: nn.Module, key: str, cache: Cache) -> None:
+    tensors = cache.load("backbone", key)
+    if tensors is None:
+        raise ConfigError(f"the whole network is not in the cache {cache.root} (backbone {key}); search again with "
+                          "this result's scenario, or leave --fallback away")
+    backbone.load_state_dict(tensors)

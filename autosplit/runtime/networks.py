@@ -1,0 +1,113 @@
+"""The two sides of a deployment as ONNX files: from uint8 images to symbols or features, and from these to logits."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from autosplit.compression.codecs.base import Quantiser
+from autosplit.compression.int8_onnx import integer_form
+from autosplit.compression.quantise import dequantise, quantise
+from autosplit.onnx_files import write_onnx
+from autosplit.plan import INPUT, OUTPUT
+from autosplit.runtime.deployment import Deployment
+
+__all__ = ["write_device", "write_edge"]
+
+_ROWS = 2  # of an example; with one row the exporter takes the number for fixed
+
+
+def write_device(deployment: Deployment, path: Path) -> bool:
+    """Write what the device runs: images to symbols, to a feature, or to logits where nothing crosses.
+
+    Args:
+        deployment: Any.
+        path: The file.
+
+    Returns:
+        Whether there is such a network; a device that sends the image has none.
+    """
+    if deployment.plan.split == INPUT:
+        return False
+    net = deployment.network
+    parts: list[nn.Module] = [integer_form(_plain(net.head), deployment.blueprint.image_shape)]
+    output = "logits" if deployment.plan.split == OUTPUT else "feature"
+    if net.encoder is not None and net.quantiser is not None:
+        parts += [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
+        output = "symbols"
+    write_onnx(nn.Sequential(_Normalise(deployment), *parts).eval(), _images(deployment), path, ("images", output))
+    return True
+
+
+def write_edge(deployment: Deployment, path: Path) -> bool:
+    """Write what the edge runs: images, symbols or a feature to logits.
+
+    Args:
+        deployment: Any.
+        path: The file.
+
+    Returns:
+        Whether there is such a network; there is none where the whole network runs on the device.
+    """
+    if deployment.plan.split == OUTPUT:
+        return False
+    net, blueprint = deployment.network, deployment.blueprint
+    parts: list[nn.Module] = [_plain(net.tail)]
+    if deployment.plan.split == INPUT:
+        parts, example, name = [_Normalise(deployment), *parts], _images(deployment), "images"
+    elif net.decoder is not None and net.quantiser is not None:
+        parts = [_Values(net.quantiser), _plain(net.decoder), *parts]
+        example, name = torch.zeros(_ROWS, *blueprint.code_shape, dtype=torch.int32), "symbols"
+    else:
+        example, name = torch.zeros(_ROWS, *blueprint.feature_shape), "feature"
+    write_onnx(nn.Sequential(*parts).eval(), example, path, (name, "logits"))
+    return True
+
+
+def _images(deployment: Deployment) -> Tensor:
+    return torch.zeros(_ROWS, *deployment.blueprint.image_shape, dtype=torch.uint8)
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """A copy without gradients, channels first as ONNX has them."""
+    return copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.contiguous_format)
+
+
+class _Normalise(nn.Module):
+    """`autosplit.datasets.base.normalise` out of place."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__()
+        self.register_buffer("mean", deployment.mean.view(-1, 1, 1))
+        self.register_buffer("std", deployment.std.view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> float32."""
+        return (images.to(torch.float32) / 255.0 - self.mean) / self.std
+
+
+class _Symbols(nn.Module):
+    """The quantiser on the device."""
+
+    def __init__(self, quantiser: Quantiser) -> None:
+        super().__init__()
+        self.bits = quantiser.bits
+        self.register_buffer("limit", quantiser.limit.detach().clone())
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Code -> symbols, int32."""
+        return quantise(code, self.bits, self.limit)  # type: ignore[arg-type]
+
+
+class _Values(_Symbols):
+    """The quantiser on the edge."""
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Symbols -> code."""
+        return dequantise(code, self.bits, self.limit)  # type: ignore[arg-type]

@@ -1,0 +1,67 @@
+"""The page that lies in a bundle."""
+
+from __future__ import annotations
+
+from autosplit.runtime.standalone.manifest import DEVICE, EDGE, FALLBACK, Manifest
+
+__all__ = ["readme"]
+
+_KINDS = {
+    "code": "a few entropy-coded bytes with a checksum", "raw": "the feature as little-endian float32",
+    "png": "the image as a PNG file", "jpeg": "the image as a JPEG file",
+    "jpeg-body": "the image as a JPEG file without its headers", "none": "nothing",
+}
+_FILES = {
+    DEVICE: "what the device runs", EDGE: "what the edge runs", FALLBACK: "the whole network for the device",
+    "tables.npy": "frequencies of the entropy coder, uint16 (channels, levels)",
+    "check.npz": "images with the answers that they gave when this was exported",
+}
+
+
+def readme(manifest: Manifest) -> str:
+    """The page for a bundle, as Markdown.
+
+    Args:
+        manifest: What is in it.
+    """
+    shape = "x".join(map(str, manifest.image_shape))
+    pillow = " pillow" if manifest.kind in {"png", "jpeg", "jpeg-body"} else ""
+    files = "\n".join(f"| `{name}` | {text} |" for name, text in _FILES.items() if name in manifest.files)
+    return f"""# {manifest.label}
+
+A deployment exported by [autosplit](https://pypi.org/project/autosplit/): {manifest.backbone}, {manifest.num_classes} \
+classes, images of {shape}, device arithmetic {manifest.arithmetic}. What crosses the channel: {_KINDS[manifest.kind]}.
+It needs neither autosplit nor torch.
+
+    python -m pip install onnxruntime numpy constriction pyzmq{pillow}
+    python -m coinference check      # the images in the bundle, against the answers recorded when it was made
+    python -m coinference --help     # all commands
+
+In Python, from this folder:
+
+```python
+{_code(manifest)}
+```
+
+| file | |
+| --- | --- |
+{files}
+| `coinference/` | the code that runs them |
+| `manifest.json` | plan, shapes, classes, versions, parity, and the SHA-256 of every file |
+
+Images are uint8 arrays (N, {", ".join(map(str, manifest.image_shape))}), normalised inside of the networks. Every file
+is held against its hash when the bundle is loaded.
+"""
+
+
+def _code(manifest: Manifest) -> str:
+    reading = f"""from coinference.bundle import load_device{"" if manifest.kind == "none" else ", load_edge"}
+from coinference.images import read_images
+
+device = load_device(".")
+images = read_images(["image.npy"], device.manifest.image_shape)"""
+    if manifest.kind == "none":
+        return f"{reading}\nlogits = device.logits(images)"
+    return f"""{reading}
+payloads = device.encode(images)
+logits = load_edge(".").decode(payloads)"""
