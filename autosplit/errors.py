@@ -1,7 +1,8 @@
 """The errors that autosplit raises on purpose; the command line catches them once and prints one line.
 
 Every class is also the builtin exception that a caller would expect, so that a library user can write
-`except ValueError` without knowing this module.
+`except ValueError` without knowing this module. Those that a deployment raises where autosplit is not installed are
+defined in `autosplit.runtime.standalone.errors`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,21 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from autosplit.runtime.standalone.errors import (
+    AutosplitError,
+    BundleError,
+    ConfigError,
+    LinkError,
+    PayloadError,
+    ResultError,
+)
+
 __all__ = [
     "AutosplitError",
+    "BundleError",
     "ConfigError",
     "DataError",
+    "LinkError",
     "PayloadError",
     "PluginError",
     "PruningError",
@@ -27,22 +39,6 @@ __all__ = [
 ]
 
 _SHOWN_NAMES = 12
-
-
-class AutosplitError(Exception):
-    """Root of every error of this package.
-
-    The message is one line: what was wrong, where, and what to do about it.
-
-    Attributes:
-        exit_code: Exit status of the command line when this error ends a command.
-    """
-
-    exit_code = 2
-
-
-class ConfigError(AutosplitError, ValueError):
-    """A scenario, profile, option or file of the user does not make sense."""
 
 
 class UnknownNameError(ConfigError, LookupError):
@@ -80,16 +76,8 @@ class PruningError(AutosplitError, RuntimeError):
     """Structured pruning of a network failed or was refused; the message names the layer."""
 
 
-class PayloadError(AutosplitError, ValueError):
-    """Bytes that are no payload of this deployment: truncated, altered or foreign."""
-
-
 class PluginError(AutosplitError, RuntimeError):
     """A user's plugin could not be loaded, raised, or gave an impossible answer."""
-
-
-class ResultError(AutosplitError, ValueError):
-    """A result file is truncated, of another schema version, or its weights are missing or altered."""
 
 
 class ReplayMismatchError(AutosplitError, RuntimeError):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli import bench, compare, list_, policy, replay, search, show
+from autosplit.cli import bench, compare, infer, list_, policy, replay, search, serve, show
 from autosplit.cli.common import State
 
 __all__ = ["app", "main"]
@@ -47,6 +47,8 @@ app.command(name="list")(list_.command)
 app.command(name="show")(show.command)
 app.command(name="train-policy")(policy.train)
 app.command(name="decide")(policy.decide)
+app.command(name="serve")(serve.command)
+app.command(name="infer")(infer.command)
 app.add_typer(bench.app)
 
 
