@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ TIMEOUT = "timeout"
 _LATER = frozenset({Reason.BUSY, Reason.RATE})
 _ELSEWHERE = frozenset({Reason.KEY, Reason.VERSION})
 _BACKOFF_S, _BACKOFF_MAX_S = 0.005, 0.1
+_FULL_S = 0.01  # after which a socket that took no more is tried again
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class Exchange:
         self._link, self._payloads, self._timeout_s = link, payloads, timeout_s
         self._window, self._logits, self._classes = window, logits, classes
         self._room = float(window)  # of requests on the way: less when the edge is busy, and slowly more again
-        self._waiting = deque(range(len(payloads)))
+        self._waiting = list(range(len(payloads)))  # a heap, so that none is overtaken for long
         self._flight: dict[int, int] = {}
         self._started: dict[int, float] = {}
         self._put_off: dict[int, str] = {}
         self._not_before_s, self._backoff_s = 0.0, _BACKOFF_S
+        self._full = False
+        self._heard_s = -math.inf
         self._replies: dict[int, Reply] = {}
         self.lost = ""
 
@@ -73,11 +77,11 @@ class Exchange:
             self._send()
             if len(self._replies) == len(self._payloads):
                 break
-            until_s = self._next_end_s()
-            frame = self._link.receive(until_s if not self._may_send_later() else min(until_s, self._not_before_s))
+            frame = self._link.receive(min(self._next_send_s(), self._next_end_s()))
             if frame is not None:
+                self._heard_s = time.monotonic()
                 self._take(frame)
-            elif time.monotonic() >= until_s:
+            else:
                 self._expire()
         for index in range(len(self._payloads)):
             if index not in self._replies:
@@ -94,15 +98,18 @@ class Exchange:
             index = self._waiting[0]
             left_s = self._started.setdefault(index, now_s) + self._timeout_s - now_s
             if len(self._payloads[index]) > self._link.max_payload_bytes:
-                self._fail(self._waiting.popleft(), Reason.OVERSIZED.word)
+                self._fail(heapq.heappop(self._waiting), Reason.OVERSIZED.word)
                 continue
             sequence = self._link.request(self._payloads[index], logits=self._logits, deadline_ms=1000 * left_s)
-            if not sequence:
+            self._full = not sequence
+            if self._full:
                 return
-            self._flight[sequence] = self._waiting.popleft()
+            self._flight[sequence] = heapq.heappop(self._waiting)
 
-    def _may_send_later(self) -> bool:
-        return bool(self._waiting) and self._link.ready and self._not_before_s > time.monotonic()
+    def _next_send_s(self) -> float:
+        """When something can be sent though no frame comes; in the past, where that is now."""
+        held_back = self._waiting and self._link.ready and len(self._flight) < int(self._room)
+        return max(self._not_before_s, time.monotonic() + _FULL_S if self._full else 0.0) if held_back else math.inf
 
     def _open(self) -> list[int]:
         """Payloads that were sent, or would be next."""
@@ -114,7 +121,7 @@ class Exchange:
     def _expire(self) -> None:
         now_s = time.monotonic()
         for index in [i for i in self._open() if self._started[i] + self._timeout_s <= now_s]:
-            if index not in self._put_off:
+            if index not in self._put_off or self._heard_s + self._timeout_s <= now_s:
                 self.lost = Reason.HANDSHAKE.word if self._link.refused() else TIMEOUT
                 return
             self._drop(index)
@@ -128,7 +135,8 @@ class Exchange:
         elif reason in _ELSEWHERE or not self._link.ready:
             self.lost = reason.word
         elif reason is Reason.SESSION:  # the edge has forgotten us, or is another process than before
-            self._waiting.extendleft(sorted(self._flight.values(), reverse=True))
+            for index in self._flight.values():
+                heapq.heappush(self._waiting, index)
             self._flight.clear()
             self._link.hello()
         elif frame.sequence in self._flight:
@@ -153,7 +161,7 @@ class Exchange:
             self._fail(index, reason.word)
             return
         self._put_off[index] = reason.word
-        self._waiting.appendleft(index)
+        heapq.heappush(self._waiting, index)
         now_s = time.monotonic()
         if now_s >= self._not_before_s:  # once for all that were sent together
             self._not_before_s = now_s + self._backoff_s
@@ -163,6 +171,7 @@ class Exchange:
     def _drop(self, index: int) -> None:
         if index in self._waiting:
             self._waiting.remove(index)
+            heapq.heapify(self._waiting)
         self._flight = {s: i for s, i in self._flight.items() if i != index}
 
     def _fail(self, index: int, reason: str) -> None:
