@@ -25,7 +25,7 @@ from autosplit.runtime.standalone.client import ClientOptions
 from autosplit.runtime.standalone.errors import AutosplitError
 from autosplit.runtime.standalone.server import ServerOptions
 from tests.runs import failure, invoke
-from tests.runtime.standalone.fakes import asking, images, serving
+from tests.runtime.standalone.fakes import LOOPBACK, asking, images, serving
 
 ROOT = Path(__file__).parents[3]
 SERVE = """
@@ -134,7 +134,7 @@ def test_infer_of_nothing(bundle, tmp_path):
 def test_serve_until_a_signal(tmp_path, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, "serve", tmp_path, "--bind", "tcp://127.0.0.1:0", "--metrics-port", "0", "--json"],
+        [sys.executable, "-c", SERVE, "serve", tmp_path, "--bind", LOOPBACK, "--metrics-port", "0", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     try:
         first = json.loads(process.stdout.readline())
@@ -155,7 +155,7 @@ def test_serve_for_people(bundle, monkeypatch):
     ended = threading.Event()
     ended.set()  # as if a signal came at once
     monkeypatch.setattr(commands, "_ended_by_signal", lambda: contextlib.nullcontext(ended))
-    shown = invoke("serve", bundle, "--bind", "tcp://127.0.0.1:0")
+    shown = invoke("serve", bundle, "--bind", LOOPBACK)
     assert shown.exit_code == 0, shown.stderr
     assert re.fullmatch(rf"serving {bundle} at tcp://127\.0\.0\.1:\d+, without keys\n"
                         r"0 answers in 0 batches; refused: none\n", shown.stdout)

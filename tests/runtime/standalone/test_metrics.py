@@ -76,7 +76,7 @@ def test_metrics_of_a_live_server():
 def test_a_port_that_is_taken(scrape):
     stats, _ = scrape
     other = MetricsServer(stats, 0)
-    with pytest.raises(LinkError, match="cannot serve metrics on .*; choose another --metrics-port"):
+    with pytest.raises(LinkError, match=r"cannot serve metrics on .*; choose another --metrics-port"):
         MetricsServer(stats, other.port)
     other.close()
     with pytest.raises(LinkError, match="choose another --metrics-port"):

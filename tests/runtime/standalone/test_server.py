@@ -368,7 +368,8 @@ def test_an_ipc_address(tmp_path):
         assert [a.label for a in client.infer(batch)] == classes
 
 
-@pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_wait_ms": -1}, {"queue": 0}, {"max_payload_bytes": 1 << 30},
+@pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_wait_ms": -1}, {"queue": 0},
+                                     {"max_payload_bytes": 1 << 30},
                                      {"rate": -1}, {"rate": float("nan")}, {"burst": 0.5}, {"max_devices": 0},
                                      {"idle_s": 0}])
 def test_options_out_of_range(options):
