@@ -19,7 +19,7 @@ def command(
     bind: Annotated[str, typer.Option(help="Address, tcp://HOST:PORT; port 0 takes a free one.")]
     = "tcp://127.0.0.1:5555",
     max_batch: Annotated[int, typer.Option(help="Most requests computed at once.")] = 16,
-    max_wait_ms: Annotated[float, typer.Option(help="How long the first request of a batch waits for others.")] = 2.0,
+    max_wait_ms: Annotated[float, typer.Option(help="How long the first request of a batch waits for others.")] = 0.0,
     queue: Annotated[int, typer.Option(help="Most requests that wait; above it devices are told busy.")] = 256,
     max_payload_bytes: Annotated[int, typer.Option(help="Longest payload.")] = 1 << 20,
     rate: Annotated[float, typer.Option(help="Frames a second of one device; 0 = no limit.")] = 1000.0,

@@ -56,7 +56,8 @@ class ServerOptions:
     Attributes:
         bind: Address, `tcp://HOST:PORT`; port 0 takes a free one.
         max_batch: Most requests computed at once.
-        max_wait_ms: How long the first request of a batch waits for others.
+        max_wait_ms: How long the first request of a batch waits for others; with 0 those that come while a batch is
+            computed make up the next.
         queue: Most requests that wait; above it devices are told `busy`.
         max_payload_bytes: Longest payload.
         rate: Frames a second of one device; 0 = no limit.
@@ -71,7 +72,7 @@ class ServerOptions:
 
     bind: str = "tcp://127.0.0.1:5555"
     max_batch: int = 16
-    max_wait_ms: float = 2.0
+    max_wait_ms: float = 0.0
     queue: int = 256
     max_payload_bytes: int = 1 << 20
     rate: float = 1000.0

@@ -75,7 +75,8 @@ def test_ping():
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(SHAPE, np.float32), np.zeros((1, 5, 4), np.uint8),
-                                   np.zeros((4, 4), np.uint8), [np.zeros(SHAPE, np.uint8), np.zeros((1, 2, 2), np.uint8)]])
+                                   np.zeros((4, 4), np.uint8),
+                                   [np.zeros(SHAPE, np.uint8), np.zeros((1, 2, 2), np.uint8)]])
 def test_what_is_no_image_of_the_bundle(wrong):
     with asking(NOWHERE) as client, pytest.raises(ConfigError, match="shape"):
         client.infer(wrong)
