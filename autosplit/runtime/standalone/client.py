@@ -15,7 +15,7 @@ import zmq
 from .errors import ConfigError, LinkError
 from .exchange import TIMEOUT, Exchange, Reply
 from .keys import DeviceKeys
-from .link import EdgeLink, edge_address
+from .link import DISCONNECTED, EdgeLink, edge_address
 from .parts import DeviceSide, Images, Logits
 from .wire import Kind, Reason, short_key
 
@@ -26,6 +26,7 @@ Where = Literal["edge", "fallback", "device"]
 
 _REMEDIES = {
     TIMEOUT: "it is not there, cannot be reached or is too slow; start it with autosplit serve, or raise --timeout-ms",
+    DISCONNECTED: "it ended or the network broke; start it again with autosplit serve",
     "handshake": "its keys do not go with ours; use keys made by autosplit serve --make-keys",
     "key": "it serves another bundle; use the two halves of one",
     "version": "it speaks another version of the protocol; use one autosplit version at both ends",
@@ -115,7 +116,7 @@ class ClientOptions:
 class DeviceClient:
     """A device and its connection to an edge, for one thread.
 
-    The first image connects. An edge that is silent for `timeout_ms` counts as lost: images are then answered by the
+    The first image connects. An edge that is silent for `timeout_ms`, or whose connection breaks, counts as lost: images are then answered by the
     fallback at once (or `LinkError` is raised at once), while every `retry_s` a new connection is begun in the
     background. The first image after the edge has said it is back goes there again.
 
@@ -166,7 +167,7 @@ class DeviceClient:
         Also tries an edge that counts as lost, without regard to `retry_s`.
         """
         end_s = time.monotonic() + self.options.timeout_ms / 1000
-        if self.lost:
+        if self.lost or (self._link and self._link.broken()):
             self._drop_link()
         link = self._link = self._link or self._new_link()
         sequence, start_s = 0, time.monotonic()
@@ -178,7 +179,7 @@ class DeviceClient:
                 link.hello()
                 sequence = 0
             elif frame is None or frame.reason:
-                self._lose(frame.reason.word if frame and frame.reason else TIMEOUT)
+                self._lose(frame.reason.word if frame and frame.reason else link.broken() or TIMEOUT)
                 return None
             elif frame.kind is Kind.PONG and frame.sequence == sequence:
                 self.lost = ""
@@ -242,6 +243,8 @@ class DeviceClient:
         """A reply for each payload; those of a lost edge at once."""
         if self.lost and not self._is_back():
             return [Reply(0.0, reason=self.lost)] * len(payloads)
+        if self._link and self._link.broken():  # while nothing was on the way, so that nothing is lost
+            self._drop_link()
         link = self._link = self._link or self._new_link()
         exchange = Exchange(link, payloads, timeout_s=self.options.timeout_ms / 1000, window=self.options.window,
                             logits=self.options.logits, classes=self._classes)

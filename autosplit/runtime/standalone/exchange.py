@@ -82,6 +82,7 @@ class Exchange:
                 self._heard_s = time.monotonic()
                 self._take(frame)
             else:
+                self.lost = self._link.broken()
                 self._expire()
         for index in range(len(self._payloads)):
             if index not in self._replies:
@@ -122,7 +123,7 @@ class Exchange:
         now_s = time.monotonic()
         for index in [i for i in self._open() if self._started[i] + self._timeout_s <= now_s]:
             if index not in self._put_off or self._heard_s + self._timeout_s <= now_s:
-                self.lost = Reason.HANDSHAKE.word if self._link.refused() else TIMEOUT
+                self.lost = self.lost or TIMEOUT
                 return
             self._drop(index)
             self._fail(index, self._put_off[index])

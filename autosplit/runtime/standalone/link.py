@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from typing import Any
 
@@ -13,11 +14,16 @@ from .keys import DeviceKeys
 from .server import DEVICE_ID_BYTES
 from .wire import HEADER_BYTES, LOGITS, MAX_BODY_BYTES, MAX_DEADLINE_MS, MAX_SEQUENCE, Frame, FrameError, Kind, Reason
 
-__all__ = ["EdgeLink", "edge_address"]
+__all__ = ["DISCONNECTED", "EdgeLink", "edge_address"]
+
+DISCONNECTED = "disconnected"
+"""Why there is no answer where the connection has broken."""
 
 _QUEUE_MESSAGES = 1000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
 _HEARTBEAT_MS, _SILENCE_MS = 10_000, 30_000
+_LAST_WORDS_MS = 10  # for what was sent before a connection broke
+_MAX_WAIT_MS = 3_600_000
 _REFUSED_BY_EDGE = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
@@ -62,7 +68,11 @@ class EdgeLink:
         self._hello = 0
         self.opened_s, self.max_payload_bytes = time.monotonic(), MAX_BODY_BYTES
         self._socket = _dealer(context, keys, ipv6="[" in address)
-        self._monitor = self._socket.get_monitor_socket(_REFUSED_BY_EDGE)
+        self._monitor = self._socket.get_monitor_socket(_REFUSED_BY_EDGE | zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._events = 0
         try:
             self._socket.connect(address)
         except zmq.ZMQError as e:
@@ -103,7 +113,7 @@ class EdgeLink:
         Args:
             until_s: How long to wait for it (`time.monotonic`); a time that is past only takes what has arrived.
         """
-        while self._socket.poll(max(0, round(1000 * (until_s - time.monotonic())))):
+        while self._arrived(until_s):
             parts = self._socket.recv_multipart()
             try:
                 frame = Frame.decode(parts[0], self._key)
@@ -115,9 +125,12 @@ class EdgeLink:
                 return frame
         return None
 
-    def refused(self) -> bool:
-        """Whether the edge has turned the connection down: its keys do not go with ours."""
-        return bool(self._monitor.poll(0))
+    def broken(self) -> str:
+        """Why no more frames will come in this session, in a word; empty where they may."""
+        self._watch()
+        if self._events & _REFUSED_BY_EDGE:
+            return Reason.HANDSHAKE.word
+        return DISCONNECTED if self._events & zmq.EVENT_DISCONNECTED else ""
 
     def close(self) -> None:
         """End the session, tell the edge if it is there, and close the socket."""
@@ -127,6 +140,20 @@ class EdgeLink:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(100 if self._session else 0)
+
+    def _arrived(self, until_s: float) -> bool:
+        """Wait for a message; in vain if the connection breaks meanwhile."""
+        while True:
+            wait_ms = max(0, min(_MAX_WAIT_MS, round(1000 * (until_s - time.monotonic()))))
+            ready = dict(self._poller.poll(wait_ms))
+            if self._socket in ready:
+                return True
+            if self._monitor not in ready or self.broken():
+                return bool(self._socket.poll(_LAST_WORDS_MS if ready else 0))
+
+    def _watch(self) -> None:
+        while self._monitor.poll(0):
+            self._events |= int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
 
     def _is_ours(self, frame: Frame) -> bool:
         if frame.kind is Kind.WELCOME:

@@ -149,7 +149,7 @@ def scripted(reply):
     """An edge that welcomes devices and then answers as told; gives its endpoint.
 
     Args:
-        reply: Function of a request's frame; gives the messages to send back.
+        reply: Function of a request's frame; gives the messages to send back, `None` to close the socket.
     """
     context = zmq.Context()
     router = context.socket(zmq.ROUTER)
@@ -168,6 +168,9 @@ def scripted(reply):
                     messages = [Frame(Kind.WELCOME, key, 77, frame.sequence, body).encode()]
                 else:
                     messages = reply(frame) if frame.kind is Kind.REQUEST else []
+                if messages is None:
+                    router.close(0)
+                    return
                 for message in messages:
                     router.send_multipart([connection, message])
 
