@@ -28,7 +28,8 @@ from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
 from benchmarks.common import command_line, write_json
 
 CLASSES, SHAPE, PAYLOAD_BYTES = 10, (3, 32, 32), 8192
-MANIFEST = SimpleNamespace(key="benchmarks.serving", image_shape=SHAPE, num_classes=CLASSES)
+MANIFEST = SimpleNamespace(key="benchmarks.serving", image_shape=SHAPE, num_classes=CLASSES,
+                           label="made up")
 STAGES = ("encode", "link", "queue", "edge", "total")
 
 
@@ -188,7 +189,7 @@ def main() -> None:
     memory = found.pop("memory")
     settled = [mb for second, mb in memory if second >= min(5, options.seconds // 2)]
     write_json(options.out / "summary.json", {
-        "halves": str(options.bundle) if options.bundle else "made up", "devices": options.devices,
+        "plan": halves(options, "device").manifest.label, "devices": options.devices,
         "seconds": options.seconds, "rate": options.rate, **found,
         "server_resident_mb": {"first": memory[0][1], "settled": settled[0], "last": settled[-1], "max": max(settled)}})
     rows = "".join(f"{second},{mb:.3f}\n" for second, mb in memory)

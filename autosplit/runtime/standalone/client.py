@@ -25,9 +25,9 @@ Where = Literal["edge", "fallback", "device"]
 """Where the tail ran: at the edge; on the device for want of an edge; on the device because the plan says so."""
 
 _REMEDIES = {
-    TIMEOUT: "it is not there, cannot be reached or is too slow; start it with autosplit serve, or raise --timeout-ms",
-    DISCONNECTED: "it ended or the network broke; start it again with autosplit serve",
-    "handshake": "its keys do not go with ours; use keys made by autosplit serve --make-keys",
+    TIMEOUT: "it is not there, cannot be reached or is too slow; start it with the command serve, or raise --timeout-ms",
+    DISCONNECTED: "it ended or the network broke; start it again with the command serve",
+    "handshake": "its keys do not go with ours; use keys made by serve --make-keys",
     "key": "it serves another bundle; use the two halves of one",
     "version": "it speaks another version of the protocol; use one autosplit version at both ends",
     "busy": "it has too much to do; ask less often, or raise its --queue",
@@ -116,9 +116,9 @@ class ClientOptions:
 class DeviceClient:
     """A device and its connection to an edge, for one thread.
 
-    The first image connects. An edge that is silent for `timeout_ms`, or whose connection breaks, counts as lost: images are then answered by the
-    fallback at once (or `LinkError` is raised at once), while every `retry_s` a new connection is begun in the
-    background. The first image after the edge has said it is back goes there again.
+    The first image connects. An edge that is silent for `timeout_ms`, or whose connection breaks, counts as lost:
+    images are then answered by the fallback at once (or `LinkError` is raised at once), while every `retry_s` a new
+    connection is begun in the background. The first image after the edge has said it is back goes there again.
 
     Args:
         device: The device side of a bundle.

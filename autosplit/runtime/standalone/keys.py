@@ -49,7 +49,7 @@ class EdgeKeys:
         allowed = folder / ALLOWED
         if not any(allowed.glob("*.key")):
             raise ConfigError(f"{allowed} holds no public key of a device, so nobody could be served; make keys with "
-                              f"autosplit serve --make-keys {folder}")
+                              f"serve --make-keys {folder}")
         for file in sorted(allowed.glob("*.key")):
             _public(file)
         return cls(public, secret, allowed)
@@ -136,7 +136,7 @@ def _public(file: Path) -> bytes:
 
 
 _Z85_BYTES = 40
-_REMEDY = "make keys with autosplit serve --make-keys DIR"
+_REMEDY = "make keys with serve --make-keys DIR"
 
 
 def _load(file: Path) -> tuple[bytes, bytes | None]:

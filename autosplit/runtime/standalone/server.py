@@ -150,7 +150,7 @@ class EdgeServer:
             self._router.bind(self.options.bind)
         except zmq.ZMQError as e:
             self._close()
-            raise LinkError(f"cannot listen on {self.options.bind}: {zmq.strerror(e.errno)}; choose another address or "
+            raise LinkError(f"cannot listen on {self.options.bind}: {zmq.strerror(e.errno or 0)}; choose another address or "
                             "port with --bind") from e
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_in.setblocking(False)
@@ -344,7 +344,7 @@ def _check_bind(options: ServerOptions, keys: EdgeKeys | None) -> None:
         return
     if not options.insecure:
         raise ConfigError(f"{options.bind} can be reached by other machines, and there are no keys: give --keys DIR "
-                          "(made by autosplit serve --make-keys DIR), or bind to 127.0.0.1, or say --insecure")
+                          "(made by serve --make-keys DIR), or bind to 127.0.0.1, or say --insecure")
     _log.warning("warning: %s without keys: everybody who reaches it is served, and nothing is encrypted", options.bind)
 
 

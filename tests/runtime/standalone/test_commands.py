@@ -8,7 +8,9 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -130,12 +132,16 @@ def test_infer_of_nothing(bundle, tmp_path):
 # --- serve ----------------------------------------------------------------------------------------------------------
 
 
+def serving_process(*words):
+    """`autosplit serve` with a fake edge, as a process of its own."""
+    return subprocess.Popen([sys.executable, "-c", SERVE, *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_until_a_signal(tmp_path, number):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, "serve", tmp_path, "--bind", LOOPBACK, "--metrics-port", "0", "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    process = serving_process("serve", tmp_path, "--bind", LOOPBACK, "--metrics-port", "0", "--json")
     try:
         first = json.loads(process.stdout.readline())
         assert first["keys"] is False
@@ -198,6 +204,29 @@ def test_make_keys(tmp_path):
     assert "the device needs edge.key, cam.key and cam.key_secret" in shown.stderr
     assert coinference("serve", "--make-keys", tmp_path / "keys", "--device", "cam2") == 0
     assert "is there already" in failure("serve", "--make-keys", tmp_path / "keys", "--device", "cam")
+
+
+def test_the_worked_example(bundle, pictures, tmp_path):
+    """The commands of docs/serving.md, with another port and on one machine."""
+    folder, classes = pictures
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    page = (ROOT / "docs" / "serving.md").read_text()
+    lines = re.findall(r"^autosplit .*$", page[page.index("## Worked example"):page.index("## When the edge")], re.M)
+    here = {"keys": tmp_path / "keys", "bundle": bundle, "photos/": folder, "tcp://0.0.0.0:5555": f"tcp://0.0.0.0:{port}",
+            "192.168.1.20:5555": f"127.0.0.1:{port}", "9464": "0", "200": "20000"}
+    make, serve, infer = ([here.get(word, word) for word in shlex.split(line, comments=True)[1:]] for line in lines)
+    assert invoke(*make).exit_code == 0
+    server = serving_process(*serve)
+    try:
+        assert server.stdout.readline() == f"serving {bundle} at tcp://0.0.0.0:{port}\n"
+        shown = invoke(*infer, "--json")
+    finally:
+        server.kill()
+        server.communicate()
+    assert shown.exit_code == 0, shown.stderr
+    assert [(f["label"], f["where"]) for f in map(json.loads, shown.stdout.splitlines())] == [
+        (label, "edge") for label in classes]
 
 
 # --- both -----------------------------------------------------------------------------------------------------------

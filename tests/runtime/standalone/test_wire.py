@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,3 +140,12 @@ def test_answers_survive():
 def test_damaged_answers_are_refused(size):
     with pytest.raises(PayloadError, match=f"an answer of {size} bytes"):
         EdgeAnswer.decode(bytes(size))
+
+
+# --- docs -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_kind_and_reason_with_its_number():
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    missing = [f"{kind.value} {kind.name}" for kind in Kind] + [f"{r.value} {r.word}" for r in Reason]
+    assert [text for text in missing if not re.search(rf"\b{text}\b", page)] == []
