@@ -25,8 +25,8 @@ Where = Literal["edge", "fallback", "device"]
 """Where the tail ran: at the edge; on the device for want of an edge; on the device because the plan says so."""
 
 _REMEDIES = {
-    TIMEOUT: "it is not there, cannot be reached or is too slow; start it with the command serve, or raise --timeout-ms",
-    DISCONNECTED: "it ended or the network broke; start it again with the command serve",
+    TIMEOUT: "it is not there, cannot be reached or is too slow; start it with serve, or raise --timeout-ms",
+    DISCONNECTED: "it ended, the network broke, or it wants keys; start it again with serve, or give --keys",
     "handshake": "its keys do not go with ours; use keys made by serve --make-keys",
     "key": "it serves another bundle; use the two halves of one",
     "version": "it speaks another version of the protocol; use one autosplit version at both ends",

@@ -23,6 +23,7 @@ from .server import EdgeServer, ServerOptions
 __all__ = ["InferCommand", "ServeCommand", "add_commands", "infer", "serve", "write_keys"]
 
 _IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_HOME = Path(__file__).resolve().parents[1]  # of a bundle, where this package is its folder `coinference`
 _AT_ONCE = 64  # images read and sent before the next are read
 
 
@@ -148,7 +149,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle")
+    parser.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle [the one that this program lies in]")
     _add_numbers(parser, ServerOptions(), {
         "bind": "address, tcp://HOST:PORT", "max_batch": "most requests computed at once",
         "max_wait_ms": "how long the first request of a batch waits for others",
@@ -169,9 +170,10 @@ def _serve(given: argparse.Namespace) -> int:
     if given.make_keys:
         write_keys(given.make_keys, given.device)
         return 0
-    if given.bundle is None:
+    bundle = given.bundle or (_HOME if (_HOME / "manifest.json").is_file() else None)
+    if bundle is None:
         raise ConfigError("name the bundle to serve")
-    serve(ServeCommand(given.bundle, _options(ServerOptions, given), given.keys, given.metrics_port, given.threads,
+    serve(ServeCommand(bundle, _options(ServerOptions, given), given.keys, given.metrics_port, given.threads,
                        given.json))
     return 0
 

@@ -77,7 +77,8 @@ class EdgeLink:
             self._socket.connect(address)
         except zmq.ZMQError as e:
             self.close()
-            raise ConfigError(f"{address!r} is no address of an edge ({zmq.strerror(e.errno or 0)}); write HOST:PORT") from e
+            raise ConfigError(f"{address!r} is no address of an edge ({zmq.strerror(e.errno or 0)}); "
+                              "write HOST:PORT") from e
         self.hello()
 
     @property

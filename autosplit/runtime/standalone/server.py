@@ -150,8 +150,8 @@ class EdgeServer:
             self._router.bind(self.options.bind)
         except zmq.ZMQError as e:
             self._close()
-            raise LinkError(f"cannot listen on {self.options.bind}: {zmq.strerror(e.errno or 0)}; choose another address or "
-                            "port with --bind") from e
+            raise LinkError(f"cannot listen on {self.options.bind}: {zmq.strerror(e.errno or 0)}; choose another "
+                            "address or port with --bind") from e
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)

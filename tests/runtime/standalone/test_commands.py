@@ -197,6 +197,15 @@ def test_without_pyzmq(words):
     assert done.stderr == "error: serving needs the package zmq: pip install 'autosplit[deploy]'\n"
 
 
+def test_inside_a_bundle_serve_means_that_one(monkeypatch, tmp_path):
+    meant = []
+    (tmp_path / "manifest.json").write_text("{}")
+    monkeypatch.setattr(commands, "_HOME", tmp_path)
+    monkeypatch.setattr(commands, "serve", lambda command: meant.append(command.bundle))
+    assert coinference("serve") == coinference("serve", "another") == 0
+    assert meant == [tmp_path, Path("another")]
+
+
 def test_make_keys(tmp_path):
     shown = invoke("serve", "--make-keys", tmp_path / "keys", "--device", "cam")
     assert shown.exit_code == 0

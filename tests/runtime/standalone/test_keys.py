@@ -50,7 +50,7 @@ def test_without_the_right_key_nobody_is_served(folder, server, tmp_path, which)
     with asking(server, keys=keys, timeout_ms=300) as client:
         answer = client.infer(images(1)[0][0])
         assert answer.where == "fallback"
-        assert answer.reason in ("handshake", "timeout")
+        assert answer.reason in ("handshake", "timeout", "disconnected")
         if which == "another":
             assert answer.reason == "handshake"
         end = time.monotonic() + 30
