@@ -11,13 +11,21 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from autosplit.runtime.standalone.errors import AutosplitError, BundleError, ConfigError, PayloadError, ResultError
+from autosplit.runtime.standalone.errors import (
+    AutosplitError,
+    BundleError,
+    ConfigError,
+    LinkError,
+    PayloadError,
+    ResultError,
+)
 
 __all__ = [
     "AutosplitError",
     "BundleError",
     "ConfigError",
     "DataError",
+    "LinkError",
     "ParityError",
     "PayloadError",
     "PluginError",

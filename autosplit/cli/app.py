@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli import bench, compare, export, list_, policy, replay, report, search, show
+from autosplit.cli import (
+    bench,
+    compare,
+    export,
+    infer,
+    list_,
+    policy,
+    replay,
+    report,
+    search,
+    serve,
+    show,
+)
 from autosplit.cli.common import State
 
 __all__ = ["app", "main"]
@@ -49,6 +61,8 @@ app.command(name="list")(list_.command)
 app.command(name="show")(show.command)
 app.command(name="train-policy")(policy.train)
 app.command(name="decide")(policy.decide)
+app.command(name="serve")(serve.command)
+app.command(name="infer")(infer.command)
 app.add_typer(bench.app)
 
 

@@ -7,17 +7,18 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from autosplit.errors import AutosplitError, ConfigError
+from autosplit.errors import AutosplitError, ConfigError, PluginError
 
 if TYPE_CHECKING:
     from autosplit.scenario import Scenario
 
 __all__ = ["EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "AsJson", "BudgetMs", "DataRoot", "Quiet", "Set", "State",
-           "assignments", "changed", "print_rich", "reported", "say"]
+           "assignments", "changed", "print_rich", "reported", "runtime_commands", "say"]
 
 EXIT_INFEASIBLE = 3
 EXIT_INTERRUPTED = 130
@@ -78,6 +79,19 @@ def print_rich(*items: Any) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for item in items:
         console.print(item)
+
+
+def runtime_commands() -> ModuleType:
+    """The module with `serve` and `infer`.
+
+    Raises:
+        PluginError: The extra `deploy` is not installed.
+    """
+    try:
+        from autosplit.runtime.standalone import commands
+    except ModuleNotFoundError as e:
+        raise PluginError(f"serving needs the package {e.name}: pip install 'autosplit[deploy]'") from e
+    return commands
 
 
 def changed(

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .commands import add_commands
 from .errors import AutosplitError
 
 __all__ = ["main"]
@@ -55,7 +56,7 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if found.passed else _MISMATCH
 
 
-_COMMANDS: tuple[Callable[[Any], None], ...] = (_check_parser,)
+_COMMANDS: tuple[Callable[[Any], None], ...] = (_check_parser, add_commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

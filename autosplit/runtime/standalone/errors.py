@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AutosplitError", "BundleError", "ConfigError", "PayloadError", "ResultError"]
+__all__ = ["AutosplitError", "BundleError", "ConfigError", "LinkError", "PayloadError", "ResultError"]
 
 
 class AutosplitError(Exception):
@@ -31,3 +31,7 @@ class ResultError(AutosplitError, ValueError):
 
 class BundleError(AutosplitError, ValueError):
     """A bundle is incomplete, altered, of another format version, or cannot run here."""
+
+
+class LinkError(AutosplitError, ConnectionError):
+    """The other end cannot be reached, does not answer in time, or refuses to answer."""

@@ -1,0 +1,37 @@
+"""`autosplit infer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autosplit.cli.common import AsJson, reported, runtime_commands
+
+__all__ = ["command"]
+
+
+@reported
+def command(
+    bundle: Annotated[Path, typer.Argument(help="Folder that `autosplit export` wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, .npy files, or folders of them.")],
+    edge: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the edge is; none where the plan needs none.")]
+    = "",
+    timeout_ms: Annotated[float, typer.Option(help="Longest wait for the edge, an image.")] = 1000.0,
+    retry_s: Annotated[float, typer.Option(help="How often a lost edge is tried again.")] = 1.0,
+    window: Annotated[int, typer.Option(help="Most requests on the way at once.")] = 16,
+    fallback: Annotated[bool, typer.Option(help="Whether the device answers itself where the edge does not, if the "
+                                                "bundle can.")] = True,
+    logits: Annotated[bool, typer.Option("--logits", help="Let the edge send all logits.")] = False,
+    keys: Annotated[Path | None, typer.Option(help="Folder of the device's CURVE keys.")] = None,
+    device: Annotated[str, typer.Option(help="Name of the device in that folder.")] = "device",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images with a bundle: head and encoder run here, decoder and tail at an edge."""
+    commands = runtime_commands()
+    from autosplit.runtime.standalone.client import ClientOptions
+
+    options = ClientOptions(timeout_ms, retry_s, window, fallback, logits)
+    commands.infer(commands.InferCommand(bundle, images, edge, options, keys, device, threads, as_json))

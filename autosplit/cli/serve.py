@@ -1,0 +1,49 @@
+"""`autosplit serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autosplit.cli.common import AsJson, reported, runtime_commands
+from autosplit.errors import ConfigError
+
+__all__ = ["command"]
+
+
+@reported
+def command(
+    bundle: Annotated[Path | None, typer.Argument(help="Folder that `autosplit export` wrote.")] = None,
+    bind: Annotated[str, typer.Option(help="Address, tcp://HOST:PORT; port 0 takes a free one.")]
+    = "tcp://127.0.0.1:5555",
+    max_batch: Annotated[int, typer.Option(help="Most requests computed at once.")] = 16,
+    max_wait_ms: Annotated[float, typer.Option(help="How long the first request of a batch waits for others.")] = 0.0,
+    queue: Annotated[int, typer.Option(help="Most requests that wait; above it devices are told busy.")] = 256,
+    max_payload_bytes: Annotated[int, typer.Option(help="Longest payload.")] = 1 << 20,
+    rate: Annotated[float, typer.Option(help="Frames a second of one device; 0 = no limit.")] = 1000.0,
+    burst: Annotated[float, typer.Option(help="Frames of one device at once; 0 = as rate.")] = 0.0,
+    max_devices: Annotated[int, typer.Option(help="Most devices with a session.")] = 1024,
+    idle_s: Annotated[float, typer.Option(help="A device silent for so long is forgotten.")] = 60.0,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines connect without keys.")] = False,
+    keys: Annotated[Path | None, typer.Option(help="Folder of CURVE keys.")] = None,
+    make_keys: Annotated[Path | None, typer.Option(metavar="DIR",
+                                                   help="Write CURVE keys to a folder, and leave.")] = None,
+    device: Annotated[str, typer.Option(help="Name of the device to make keys for.")] = "device",
+    metrics_port: Annotated[int | None, typer.Option(help="Port of Prometheus metrics, on this machine.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a bundle's edge side: decoder and tail, for many devices at once. Ends with Ctrl-C."""
+    commands = runtime_commands()
+    if make_keys:
+        commands.write_keys(make_keys, device)
+        return
+    if bundle is None:
+        raise ConfigError("name the bundle to serve; `autosplit export` writes one")
+    from autosplit.runtime.standalone.server import ServerOptions
+
+    options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
+                            insecure)
+    commands.serve(commands.ServeCommand(bundle, options, keys, metrics_port, threads, as_json))

@@ -1,0 +1,69 @@
+"""What server and client ask of a bundle's two halves, which `bundle.load_edge` and `bundle.load_device` give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DeviceSide", "EdgeSide", "Images", "Logits", "Manifest"]
+
+Images = NDArray[np.uint8]
+"""Images of shape (N, C, H, W), or one of shape (C, H, W)."""
+
+Logits = NDArray[np.float32]
+"""Logits of shape (N, classes), or of shape (classes,)."""
+
+
+class Manifest(Protocol):
+    """What both halves must agree on."""
+
+    @property
+    def key(self) -> str:
+        """Identifies the deployment."""
+
+    @property
+    def image_shape(self) -> Sequence[int]:
+        """Channels, height, width of an image."""
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the network."""
+
+
+class EdgeSide(Protocol):
+    """Decoder and tail. `decode` is called by one thread at a time."""
+
+    @property
+    def manifest(self) -> Any:
+        """A `Manifest`."""
+
+    def decode(self, payloads: Sequence[bytes]) -> Logits:
+        """Logits of shape (N, classes) of N payloads.
+
+        Raises:
+            PayloadError: One of them is no payload of this deployment.
+        """
+
+
+class DeviceSide(Protocol):
+    """Head and encoder, and perhaps a whole network to fall back on."""
+
+    @property
+    def manifest(self) -> Any:
+        """A `Manifest`."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the whole network runs on the device in this plan, so that no edge is ever asked."""
+
+    def encode(self, images: Images) -> list[bytes]:
+        """One payload for each of the images (N, C, H, W)."""
+
+    def logits(self, images: Images) -> Logits:
+        """Logits of shape (N, classes), where `answers` is true."""
+
+    def fallback(self, images: Images) -> Logits | None:
+        """Logits of shape (N, classes) without an edge; `None` where the bundle holds no network for it."""
