@@ -35,7 +35,7 @@ It needs neither autosplit nor torch.
 
     python -m pip install onnxruntime numpy constriction pyzmq{pillow}
     python -m coinference check      # the images in the bundle, against the answers recorded when it was made
-    python -m coinference --help     # all commands
+{_commands(manifest)}    python -m coinference --help     # all commands
 
 In Python, from this folder:
 
@@ -51,6 +51,14 @@ In Python, from this folder:
 
 Images are uint8 arrays (N, {", ".join(map(str, manifest.image_shape))}), normalised inside of the networks. Every file
 is held against its hash when the bundle is loaded.
+"""
+
+
+def _commands(manifest: Manifest) -> str:
+    if manifest.kind == "none":
+        return "    python -m coinference infer image.npy\n"
+    return """    python -m coinference serve      # the edge, at tcp://127.0.0.1:5555; other machines need keys: --help
+    python -m coinference infer image.npy --edge 127.0.0.1:5555
 """
 
 

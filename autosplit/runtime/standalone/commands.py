@@ -246,7 +246,7 @@ def _files(images: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _batches(files: Sequence[Path], shape: tuple[int, ...]) -> Iterator[tuple[list[str], Any]]:
+def _batches(files: Sequence[Path], shape: tuple[int, int, int]) -> Iterator[tuple[list[str], Any]]:
     """Names and images (N, C, H, W), some at a time; a .npy file of several images gives names with numbers."""
     import numpy as np
 
