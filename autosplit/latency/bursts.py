@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.latency.base import Array
-from autosplit.latency.draws import DRAWS, PACKETS, counted_retries, uniform, uniforms
+from autosplit.latency.draws import DRAWS, PACKETS, counted_retries, spread_uniforms, uniform
 
 __all__ = ["Chain", "burst_retries", "lasting", "stationary_loss"]
 
 Chain = tuple[float, float, float, float]
 """Loss in the good and in the bad state, mean number of transmissions that the good and the bad state last."""
 
-_RAREST = 0.25 / DRAWS
-"""Probability below which a number of retransmissions is never drawn: the draws are the midpoints of 1 / DRAWS."""
+_RAREST = 1e-6
+"""Probability below which a larger number of retransmissions of one packet is not told from a smaller one."""
 
 
 def stationary_loss(chain: Chain) -> float:
@@ -79,7 +79,7 @@ def _cumulative_retries(stream: str, chain: Chain) -> Array:
     over, next_bad = lasting(chain)
     state = (uniform(f"{stream} state") > good / (good + bad)).astype(np.intp)
     total = np.zeros((PACKETS + 1, DRAWS))
-    luck, turn = uniforms(f"{stream} burst", PACKETS), uniforms(f"{stream} turn", PACKETS)
+    luck, turn = (spread_uniforms(f"{stream} {name}", PACKETS) for name in ("burst", "turn"))
     most = over.shape[1] - 1
     for n in range(PACKETS):
         by_state = [np.searchsorted(row, luck[n]) for row in over]

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.latency.base import Array
-from autosplit.latency.draws import DRAWS, exponential, normal, uniform
+from autosplit.latency.draws import DRAWS, exponential, normal, quantile, uniform
 from autosplit.latency.profiles import ChannelProfile
 from autosplit.latency.variation import Trace, bits_per_hz, mean_bits_per_hz
 
-__all__ = ["BLOCKS", "Course", "course_of"]
+__all__ = ["BLOCKS", "Course", "course_of", "typical_kbps_and_jitter_ms"]
 
 BLOCKS = 256
 """Fading blocks of a draw, after which they come again."""
@@ -108,6 +108,21 @@ def course_of(channel: ChannelProfile) -> Course | None:
     mean = mean_bits_per_hz(channel.shannon, channel.rayleigh, channel.shadowing)
     shannon = channel.shannon
     return _fading(shannon.snr_db.value, shannon.efficiency.value, shannon.most, coherence_ms, sigma_db, mean)
+
+
+def typical_kbps_and_jitter_ms(channel: ChannelProfile) -> tuple[float, float]:
+    """A moving rate in two numbers.
+
+    Returns:
+        The rate that half of the transmissions of a full packet reach, kilobits per second, and by how many milliseconds
+        the slowest twentieth of them exceed that; the channel's own rate and 0 where it stands still.
+    """
+    course, mean_kbps = course_of(channel), channel.uplink_kbps.value
+    if course is None:
+        return mean_kbps, 0.0
+    packet_bits = 8.0 * (channel.packet_bytes.value + channel.packet_overhead_bytes.value)
+    p50_ms, p95_ms = quantile(course.taken_ms(np.full((1, DRAWS), packet_bits / mean_kbps)), 0.5, 0.95)
+    return packet_bits / p50_ms.item(), p95_ms.item() - p50_ms.item()
 
 
 @lru_cache(maxsize=32)

@@ -18,7 +18,7 @@ from autosplit.errors import ConfigError
 from autosplit.latency.base import Array
 
 __all__ = ["DRAWS", "PACKETS", "Z95", "counted_retries", "exponential", "lognormal_ms", "normal", "quantile", "retries",
-           "uniform", "uniforms"]
+           "spread_uniforms", "uniform", "uniforms"]
 
 DRAWS = 256
 """Draws of every distribution; probabilities have this resolution."""
@@ -36,6 +36,13 @@ def uniforms(stream: str, rows: int) -> Array:
     rng = np.random.default_rng(list(stream.encode()))
     order = np.argsort(rng.random((rows, DRAWS)), axis=1)
     return (order + 0.5) / DRAWS
+
+
+def spread_uniforms(stream: str, rows: int) -> Array:
+    """As `uniforms`, but anywhere within the intervals: what is rarer than 1 / DRAWS comes up as often as it should."""
+    rng = np.random.default_rng(list(f"{stream} spread".encode()))
+    drawn: Array = uniforms(stream, rows) + (rng.random((rows, DRAWS)) - 0.5) / DRAWS
+    return drawn
 
 
 def uniform(stream: str) -> Array:

@@ -29,7 +29,9 @@ class Figure(Frozen):
     assumption: bool = False
 
     def times(self, factor: float) -> Self:
-        """The figure multiplied; no source supports the result."""
+        """The figure multiplied; no source supports the result, unless the factor is 1."""
+        if factor == 1:
+            return self
         return self.model_copy(update={"value": self.value * factor, "assumption": True})
 
 

@@ -60,8 +60,7 @@ def read_trace(file: str, sha256: str) -> Samples:
     """
     content = _content(file)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ConfigError(f"trace {file!r} is not the file that was recorded (other sha256); restore it, or leave out "
-                          "sha256 to take the file as it is")
+        raise ConfigError(f"trace {file!r} is not the file that was recorded any more; restore it")
     rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))
     if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
         raise ConfigError(f"trace {file!r}: the first line must be {','.join(_HEADER)}")

@@ -23,7 +23,7 @@ from autosplit.latency.traces import Samples, read_trace, trace_sha256
 
 __all__ = ["Bursts", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits_per_hz", "mean_bits_per_hz"]
 
-_LONGEST_BURST = 10_000.0
+_LONGEST = 1000.0
 
 
 class Shannon(Frozen):
@@ -124,9 +124,12 @@ class Trace(Frozen):
     def _readable(cls, sha256: str, info: ValidationInfo) -> str:
         if "file" not in info.data:
             return sha256
-        sha256 = sha256 or trace_sha256(info.data["file"])
-        read_trace(info.data["file"], sha256)
-        return sha256
+        file, found = info.data["file"], trace_sha256(info.data["file"])
+        if sha256 not in ("", found):
+            raise ValueError(f"trace {file!r} is not the file that was recorded; restore it, or leave out sha256 to take "
+                             "it as it is")
+        read_trace(file, found)
+        return found
 
     @property
     def samples(self) -> Samples:
@@ -159,8 +162,8 @@ class Bursts(Frozen):
             if getattr(self, name).value > 1:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name).value:g}")
         for name in ("good_packets", "bad_packets"):
-            if not 1 <= getattr(self, name).value <= _LONGEST_BURST:
-                raise ValueError(f"{name} must be between 1 and {_LONGEST_BURST:,.0f}, "
+            if not 1 <= getattr(self, name).value <= _LONGEST:
+                raise ValueError(f"{name} must be between 1 and {_LONGEST:,.0f}, "
                                  f"got {getattr(self, name).value:g}")
         if self.loss >= 1:
             raise ValueError("every packet is lost in both states: nothing ever arrives")
