@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency --out results/benchmarks/latency
 
-Plans send payloads drawn uniformly up to `--bytes`. Channels take turns, and the least of all repetitions counts, as the
-machine may be busy. The first call on a channel, which makes its draws, is not counted.
+Plans send payloads drawn uniformly up to `--bytes`. Channels take turns, and the least of all repetitions counts, as
+the machine may be busy. The first call on a channel, which makes its draws, is not counted.
 """
 
 from __future__ import annotations

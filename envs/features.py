@@ -38,8 +38,8 @@ CONDITION_BOUNDS: dict[str, tuple[float, float]] = {
 }
 """The conditions vector: name and unit, with the values that become 0 and 1 on a logarithmic scale.
 
-Where the uplink's rate moves, `uplink_kbps` is the rate that half of the full packets reach, and `access_ms` holds, beside
-the median access delay, by how much the slowest twentieth of them exceed their median: a constant link that looks alike.
+Where the uplink's rate moves, `uplink_kbps` is the rate that half of the full packets reach, and `access_ms` holds,
+beside the median access delay, by how much the slowest twentieth of them exceed their median: a constant link alike.
 """
 
 PLAN_FEATURES = ("position", "macs_share", "sparsity", "device_macs", "width", "grid", "bits", "quality",

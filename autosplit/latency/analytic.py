@@ -52,8 +52,9 @@ class AnalyticLatencyModel:
 
     Stages on device and edge are deterministic; chance comes from channel access (log-normal through the profile's
     p50 and p95), payload size over images (normal through the plan's mean and p95), packet loss (geometric tries, or
-    bursts) and, where the profile has it, a rate that fades or follows a trace. The draws are fixed and shared by all plans and conditions (`autosplit.latency.draws`), so the model has
-    no state: equal arguments give equal answers, one by one or together.
+    bursts) and, where the profile has it, a rate that fades or follows a trace. The draws are fixed and
+    shared by all plans and conditions (`autosplit.latency.draws`), so the model has no state: equal arguments give
+    equal answers, one by one or together.
     """
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:

@@ -1,8 +1,8 @@
 """Retransmissions where losses come in bursts: the chain of Gilbert and Elliott, drawn packet by packet.
 
-The chain is in state i when a packet is sent for the first time, and steps after every transmission by the matrix T. With
-the diagonal matrices L of losses and S = 1 - L of successes, the packet is sent again k times, and the chain is in state
-j when it gets through, with probability [(L T)^k S]_ij; the next packet starts from there, one step of T later.
+The chain is in state i when a packet is sent for the first time, and steps after every transmission by the matrix T.
+With the diagonal matrices L of losses and S = 1 - L of successes, the packet is sent again k times, and the chain is in
+state j when it gets through, with probability [(L T)^k S]_ij; the next packet starts from there, one step of T later.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def lasting(chain: Chain) -> tuple[Array, Array]:
     """What follows from the state at a packet's first transmission.
 
     Returns:
-        P(at most k retransmissions), shape (2, K), and P(the next packet starts in the bad state, given k), shape (2, K).
+        P(at most k retransmissions), and P(the next packet starts in the bad state, given k), both of shape (2, K).
     """
     losses = np.array(chain[:2])
     step = _steps(chain)
     here = np.eye(2)
-    over, bad = [], []
+    over: list[Array] = []
+    bad: list[Array] = []
     reached = np.zeros(2)
     while not over or (1.0 - over[-1]).max() > _RAREST:
         through = here * (1.0 - losses)

@@ -1,7 +1,7 @@
 """How a channel's rate moves while something is sent, as draws: fading blocks and traces are one thing here.
 
-A course is a step function of time that is repeated lap after lap. Its rates are relative to the channel's mean rate, so
-what a transfer needs is said in milliseconds at that mean, and scaling a channel leaves its course alone.
+A course is a step function of time that is repeated lap after lap. Its rates are relative to the channel's mean rate,
+so what a transfer needs is said in milliseconds at that mean, and scaling a channel leaves its course alone.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def typical_kbps_and_jitter_ms(channel: ChannelProfile) -> tuple[float, float]:
     """A moving rate in two numbers.
 
     Returns:
-        The rate that half of the transmissions of a full packet reach, kilobits per second, and by how many milliseconds
-        the slowest twentieth of them exceed that; the channel's own rate and 0 where it stands still.
+        The rate that half of the transmissions of a full packet reach, kilobits per second, and by how many
+        milliseconds the slowest twentieth of them exceed that; the channel's own rate and 0 where it stands still.
     """
     course, mean_kbps = course_of(channel), channel.uplink_kbps.value
     if course is None:

@@ -47,7 +47,8 @@ def spread_uniforms(stream: str, rows: int) -> Array:
 
 def uniform(stream: str) -> Array:
     """Draws between 0 and 1, shape (DRAWS,)."""
-    return uniforms(stream, 1)[0]
+    drawn: Array = uniforms(stream, 1)[0]
+    return drawn
 
 
 @cache
@@ -147,5 +148,5 @@ def quantile(draws: Array, *levels: float) -> tuple[Array, ...]:
     for level in levels:
         position = min(max(level * DRAWS - 0.5, 0.0), DRAWS - 1.0)
         low, high = ordered[..., math.floor(position)], ordered[..., math.ceil(position)]
-        results.append(low + (high - low) * (position - math.floor(position)))  # keeps equal draws equal to the last bit
+        results.append(low + (high - low) * (position - math.floor(position)))  # keeps equal draws equal
     return tuple(results)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["Decibels", "Figure", "Frozen", "absent"]
@@ -28,7 +26,7 @@ class Figure(Frozen):
     source: str = Field(min_length=3)
     assumption: bool = False
 
-    def times(self, factor: float) -> Self:
+    def times(self, factor: float) -> Figure:
         """The figure multiplied; no source supports the result, unless the factor is 1."""
         if factor == 1:
             return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -92,7 +92,7 @@ class ChannelProfile(Frozen):
         packet_overhead_bytes: Preamble, headers and checksum of one packet, bytes.
         access_ms_p50: Delay before a transmission may start (backoff, scheduling, one-way core network), median.
         access_ms_p95: The same, 95th percentile.
-        packet_loss: Probability in [0, 1) that a packet is lost and sent again. May be left out where `bursts` tells it.
+        packet_loss: Probability in [0, 1) that a packet is lost and sent again. May be left out beside `bursts`.
         retransmit_ms: Time from the loss of a packet to its next transmission, milliseconds.
         transmit_mw: Power of the radio while sending, milliwatts.
         receive_mw: Power of the radio while waiting and receiving, milliwatts.
@@ -129,7 +129,7 @@ class ChannelProfile(Frozen):
         return told
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> ChannelProfile:
         fading = [name for name in ("shannon", "rayleigh", "shadowing") if getattr(self, name) is not None]
         if self.trace is not None and fading:
             raise ValueError(f"trace and {fading[0]} both say what the rate does; keep one of them")

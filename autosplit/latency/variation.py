@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -24,6 +23,7 @@ from autosplit.latency.traces import Samples, read_trace, trace_sha256
 __all__ = ["Bursts", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits_per_hz", "mean_bits_per_hz"]
 
 _LONGEST = 1000.0
+_MOST_LOSS = 0.99
 
 
 class Shannon(Frozen):
@@ -42,7 +42,7 @@ class Shannon(Frozen):
     most_bits_per_hz: Figure | None = Field(default=None, exclude_if=absent)
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _sensible(self) -> Shannon:
         if self.bandwidth_khz.value <= 0:
             raise ValueError("bandwidth_khz must be above 0")
         if not 0 < self.efficiency.value <= 1:
@@ -126,8 +126,8 @@ class Trace(Frozen):
             return sha256
         file, found = info.data["file"], trace_sha256(info.data["file"])
         if sha256 not in ("", found):
-            raise ValueError(f"trace {file!r} is not the file that was recorded; restore it, or leave out sha256 to take "
-                             "it as it is")
+            raise ValueError(f"trace {file!r} is not the file that was recorded; restore it, or leave out sha256 to "
+                             "take it as it is")
         read_trace(file, found)
         return found
 
@@ -157,7 +157,7 @@ class Bursts(Frozen):
     bad_packets: Figure
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _sensible(self) -> Bursts:
         for name in ("good_loss", "bad_loss"):
             if getattr(self, name).value > 1:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name).value:g}")
@@ -165,8 +165,8 @@ class Bursts(Frozen):
             if not 1 <= getattr(self, name).value <= _LONGEST:
                 raise ValueError(f"{name} must be between 1 and {_LONGEST:,.0f}, "
                                  f"got {getattr(self, name).value:g}")
-        if self.loss >= 1:
-            raise ValueError("every packet is lost in both states: nothing ever arrives")
+        if self.loss > _MOST_LOSS:
+            raise ValueError(f"{self.loss:.2%} of all packets are lost; the states must let through at least 1 %")
         return self
 
     @property
@@ -209,10 +209,8 @@ def _mean(snr_db: float, efficiency: float, most: float, rayleigh: bool, sigma_d
         z = np.linspace(-8.0, 8.0, 1601)
         weights = np.exp(-z**2 / 2)
     snr = 10.0 ** ((snr_db + sigma_db * z) / 10.0)
-    if rayleigh:
-        reached = efficiency * _rayleigh_mean(snr, most / efficiency)
-    else:
-        reached = bits_per_hz(snr, efficiency, most)
+    faded = efficiency * _rayleigh_mean(snr, most / efficiency) if rayleigh else None
+    reached = bits_per_hz(snr, efficiency, most) if faded is None else faded
     return float((weights * reached).sum() / weights.sum())
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from autosplit.errors import ConfigError
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
-from autosplit.latency.draws import DRAWS, Z95, normal, quantile, retries
 from autosplit.latency.base import ENERGIES
+from autosplit.latency.draws import DRAWS, Z95, normal, quantile, retries
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure, load_profile
 from autosplit.plan import StageCost, Workload
 from autosplit.scenario import Conditions

@@ -88,7 +88,8 @@ def test_bursts_raise_the_tail_and_lower_the_median_at_equal_loss():
     ((0.1, 1.2, 9, 9), "bad_loss is a probability"),
     ((0.1, 0.5, 0.5, 9), "good_packets must be between 1 and"),
     ((0.1, 0.5, 9, 1e4), "bad_packets must be between 1 and 1,000"),
-    ((1, 1, 9, 9), "nothing ever arrives"),
+    ((1, 1, 9, 9), "100.00% of all packets are lost"),
+    ((0.9999, 0.9999, 9, 9), "99.99% of all packets are lost"),
 ])
 def test_impossible_chains_are_refused(chain, message):
     with pytest.raises(ValueError, match=message):
