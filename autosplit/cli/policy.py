@@ -98,11 +98,10 @@ def decide(
         typer.echo(found.model_dump_json())
     else:
         latency = found.latency
-        p99 = "" if latency.p99_ms is None else f", p99 {latency.p99_ms:.1f} ms"
         print_rich(
             f"{found.plan.label}\n"
             f"  predicted accuracy {found.accuracy:.1%}, payload {found.payload_bytes:.0f} B\n"
-            f"  p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms{p99} (device {latency.device_ms:.1f}, "
+            f"  p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms (device {latency.device_ms:.1f}, "
             f"encode {latency.encode_ms:.1f}, uplink {latency.uplink_ms:.1f}, edge {latency.edge_ms:.1f}, "
             f"downlink {latency.downlink_ms:.1f}), in time {latency.in_time:.1%}, energy {latency.energy_mj:.2f} mJ")
     if not found.feasible:

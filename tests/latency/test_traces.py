@@ -125,4 +125,5 @@ class TestFiles:
             load_profile(ChannelProfile, str(tmp_path / "walk-away.yaml"))
         assert message in str(caught.value)
         assert "walk-away.csv" in str(caught.value)
+        assert "more)" not in str(caught.value)
         assert "\n" not in str(caught.value)
