@@ -226,7 +226,12 @@ class LatencySummary(_Frozen):
         p50_ms: Median of the end-to-end latency.
         p95_ms: 95th percentile of the end-to-end latency.
         in_time: Probability that the latency is within the budget.
-        energy_mj: Energy the device spends on one inference, in millijoules.
+        energy_mj: Energy the device spends on one inference, in millijoules; the sum of the four below.
+        p99_ms: 99th percentile of the end-to-end latency; like the energies below absent in files from before it.
+        compute_mj: Energy of head and encoder.
+        transmit_mj: Energy while the payload is on the air.
+        wait_mj: Energy while waiting: for the channel, for retransmissions, for edge and answer.
+        tail_mj: Energy of the radio that stays powered after the last transfer.
     """
 
     device_ms: float
@@ -238,6 +243,11 @@ class LatencySummary(_Frozen):
     p95_ms: float
     in_time: float
     energy_mj: float
+    p99_ms: float | None = None
+    compute_mj: float | None = None
+    transmit_mj: float | None = None
+    wait_mj: float | None = None
+    tail_mj: float | None = None
 
     def _repr_html_(self) -> str:
         from autosplit.report.notebook import latency_html

@@ -206,6 +206,7 @@ class Scenario(_Frozen):
             ConfigError: A key does not exist or a value makes no sense.
         """
         data = self.model_dump()
+        data["conditions"]["channel"] = dict.fromkeys(ChannelProfile.model_fields) | data["conditions"]["channel"]
         for key, value in changes.items():
             *parents, leaf = key.replace("__", ".").split(".")
             node: Any = data

@@ -122,6 +122,8 @@ class ProfilesSampler(Distribution):
     ) -> ProfilesSampler:
         """From names of profiles or YAML files; all packaged ones of a sort where none is named.
 
+        Channels whose rate moves or whose losses come in bursts are drawn only where they are named.
+
         Raises:
             UnknownNameError: No profile has this name.
         """
@@ -131,7 +133,7 @@ class ProfilesSampler(Distribution):
                           for n in devices or [m for m in machines if not m.startswith("edge-")]),
             edges=tuple(load_profile(DeviceProfile, n)
                         for n in edges or [m for m in machines if m.startswith("edge-")]),
-            channels=tuple(load_profile(ChannelProfile, n) for n in channels or list_profiles(ChannelProfile)),
+            channels=tuple(load_profile(ChannelProfile, n) for n in channels) or _constant_channels(),
             factor=factor, budget_ms=budget_ms)
 
     def sample(self, rng: np.random.Generator) -> Conditions:
@@ -144,3 +146,8 @@ class ProfilesSampler(Distribution):
     def _around(self, device: DeviceProfile, edge: DeviceProfile, channel: ChannelProfile) -> ConditionsSampler:
         base = Conditions(device=device, edge=edge, channel=channel, budget_ms=1.0)  # which the range replaces
         return ConditionsSampler(base, self.factor, self.factor, self.factor, self.factor, self.budget_ms)
+
+
+def _constant_channels() -> tuple[ChannelProfile, ...]:
+    packaged = (load_profile(ChannelProfile, name) for name in list_profiles(ChannelProfile))
+    return tuple(channel for channel in packaged if channel.constant)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autosplit.envs.tree import STEPS, DecisionTree
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array
+from autosplit.latency.courses import typical_kbps_and_jitter_ms
 from autosplit.plan import CodecSetting, Workload
 from autosplit.scenario import Conditions
 
@@ -35,7 +36,11 @@ CONDITION_BOUNDS: dict[str, tuple[float, float]] = {
     "packet_loss": (1e-4, 1.0),
     "budget_ms": (0.1, 1e6),
 }
-"""The conditions vector: name and unit, with the values that become 0 and 1 on a logarithmic scale."""
+"""The conditions vector: name and unit, with the values that become 0 and 1 on a logarithmic scale.
+
+Where the uplink's rate moves, `uplink_kbps` is the rate that half of the full packets reach, and `access_ms` holds,
+beside the median access delay, by how much the slowest twentieth of them exceed their median: a constant link alike.
+"""
 
 PLAN_FEATURES = ("position", "macs_share", "sparsity", "device_macs", "width", "grid", "bits", "quality",
                  "payload_bytes", "is_code", "is_raw", "is_image", "is_none")
@@ -113,7 +118,8 @@ def condition_features(conditions: Sequence[Conditions]) -> FloatArray:
 
 
 def _condition(c: Conditions) -> list[float]:
-    figures = (c.device.conv_mmacs, c.device.depthwise_mmacs, c.device.linear_mmacs, c.device.memory_mb_per_s,
-               c.edge.conv_mmacs, c.edge.memory_mb_per_s, c.channel.uplink_kbps, c.channel.packet_bytes,
-               c.channel.access_ms_p50, c.channel.packet_loss)
-    return [*(f.value for f in figures), c.budget_ms]
+    machines = (c.device.conv_mmacs, c.device.depthwise_mmacs, c.device.linear_mmacs, c.device.memory_mb_per_s,
+                c.edge.conv_mmacs, c.edge.memory_mb_per_s)
+    kbps, jitter_ms = typical_kbps_and_jitter_ms(c.channel)
+    link = (kbps, c.channel.packet_bytes.value, c.channel.access_ms_p50.value + jitter_ms, c.channel.packet_loss.value)
+    return [*(f.value for f in machines), *link, c.budget_ms]

@@ -13,14 +13,14 @@ import optuna
 import pytest
 
 from autosplit.errors import ConfigError, PluginError, ResumeError
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile
+from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure
 from autosplit.ledger import LEDGER_FILE, Ledger
 from autosplit.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.scenario import Conditions, Scenario, SearchSpace
 
 
 def _profile(kind, **fixed):
-    figures = {n: {"value": 5.0, "source": "test"} for n in kind.model_fields if n not in ("name", "title", *fixed)}
+    figures = {n: {"value": 5.0, "source": "test"} for n, f in kind.model_fields.items() if f.annotation is Figure}
     return kind(name="x", title="X", **figures, **fixed)
 
 

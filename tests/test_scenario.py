@@ -51,6 +51,18 @@ def test_replace_reaches_into_profiles_and_leaves_the_original_alone():
     assert changed.conditions.device == DEFAULT.conditions.device
 
 
+def test_replace_sets_optional_keys_of_a_channel():
+    tail = {"value": 20, "source": "test"}
+    changed = DEFAULT.replace(**{"conditions.channel.tail_ms": tail, "conditions.channel.tail_mw": tail})
+    assert changed.conditions.channel.tail_ms.value == 20
+    assert Scenario.from_yaml(changed.to_yaml()) == changed
+    assert DEFAULT.replace(**{"conditions.channel.tail_ms": None}) == DEFAULT
+    faded = DEFAULT.replace(conditions__channel="lte-pedestrian")
+    assert Scenario.from_yaml(faded.to_yaml()) == faded
+    with pytest.raises(ConfigError, match="uplink_kbps is 7, but the figures of shannon"):
+        faded.replace(**{"conditions.channel.uplink_kbps.value": 7.0})
+
+
 @pytest.mark.parametrize(("text", "culprit"), [
     ("backbone: [", "not valid YAML"),
     ("- backbone", "top level"),

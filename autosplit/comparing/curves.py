@@ -91,10 +91,7 @@ def _best_in_time(
 
 def scaled_rate(conditions: Conditions, factor: float) -> Conditions:
     """The same conditions with uplink and downlink so many times as fast."""
-    channel = conditions.channel
-    rates = {name: figure.model_copy(update={"value": figure.value * factor})
-             for name, figure in (("uplink_kbps", channel.uplink_kbps), ("downlink_kbps", channel.downlink_kbps))}
-    return conditions.model_copy(update={"channel": channel.model_copy(update=rates)})
+    return conditions.model_copy(update={"channel": conditions.channel.scaled(factor, 1.0)})
 
 
 def titles(comparisons: Sequence[Comparison]) -> list[str]:

@@ -3,9 +3,11 @@
     stage  = conv_macs / r_conv + depthwise_macs / r_depthwise + linear_macs / r_linear
              + (weights + activations) * element_bytes / bandwidth + operators * overhead
              + coded_symbols / r_coding + image_pixels / r_image
-    uplink = access + sum over packets and tries of (bytes + overhead) / rate + retries * retransmit
+    uplink = access + airtime + retries * retransmit, where the integral of the rate over the airtime is the sum over
+             packets and tries of (bytes + overhead)
     energy = active * (device + encode) + (idle + transmit) * airtime
              + (idle + receive) * (access + waits before retransmission + edge + downlink)
+             + tail_mw * tail_ms
 
 Compute and memory time are added, not overlapped (no roofline): an in-order microcontroller does not overlap them,
 elsewhere the sum is at most twice the larger, and the rates of the packaged profiles are solved from published
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from autosplit.errors import ConfigError
 from autosplit.latency.base import Array, LatencyBreakdown
+from autosplit.latency.courses import Course, course_of
 from autosplit.latency.draws import quantile
 from autosplit.latency.link import Framing, Traffic, access_ms, payload_draws
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile
@@ -48,9 +51,10 @@ class AnalyticLatencyModel:
     """Latency and energy from the figures of device and channel profiles.
 
     Stages on device and edge are deterministic; chance comes from channel access (log-normal through the profile's
-    p50 and p95), payload size over images (normal through the plan's mean and p95) and packet loss (geometric
-    tries). The draws are fixed and shared by all plans and conditions (`autosplit.latency.draws`), so the model has
-    no state: equal arguments give equal answers, one by one or together.
+    p50 and p95), payload size over images (normal through the plan's mean and p95), packet loss (geometric tries, or
+    bursts) and, where the profile has it, a rate that fades or follows a trace. The draws are fixed and
+    shared by all plans and conditions (`autosplit.latency.draws`), so the model has no state: equal arguments give
+    equal answers, one by one or together.
     """
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
@@ -68,9 +72,12 @@ class AnalyticLatencyModel:
         local = device + encode
         budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
         active = np.array([c.device.active_mw.value for c in conditions], dtype=np.float64)
+        energy = local * active / 1000.0
+        uplink, downlink, transmit, wait, tail = (np.zeros_like(local) for _ in range(5))
         answer = LatencyBreakdown(
-            device, encode, np.zeros_like(local), edge, np.zeros_like(local), p50_ms=local.copy(),
-            p95_ms=local.copy(), in_time=(local <= budget).astype(np.float64), energy_mj=local * active / 1000.0,
+            device, encode, uplink, edge, downlink, p50_ms=local.copy(), p95_ms=local.copy(),
+            in_time=(local <= budget).astype(np.float64), energy_mj=energy.copy(), p99_ms=local.copy(),
+            compute_mj=energy, transmit_mj=transmit, wait_mj=wait, tail_mj=tail,
         )
         self._add_links(answer, work, conditions)
         return answer
@@ -131,14 +138,15 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Link:
-    """Access draws of one channel in both directions, milliseconds, shape (DRAWS,)."""
+    """Draws of one channel: access in both directions, milliseconds, shape (DRAWS,), and the course of its rate."""
 
     up_access: Array
     down_access: Array
+    course: Course | None
 
     @classmethod
     def of(cls, channel: ChannelProfile) -> _Link:
-        return cls(access_ms("uplink", channel), access_ms("downlink", channel))
+        return cls(access_ms("uplink", channel), access_ms("downlink", channel), course_of(channel))
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,13 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
     channel, device = conditions.channel, conditions.device
     up_per_byte, down_per_byte = 8.0 / channel.uplink_kbps.value, 8.0 / channel.downlink_kbps.value
     again = channel.retransmit_ms.value
-    uplink = link.up_access + up.air_bytes * up_per_byte
+    sending = device.idle_mw.value + channel.transmit_mw.value
+    uplink = up.air_bytes * up_per_byte
+    transmitted = sending * up.mean_air_bytes * up_per_byte
+    if link.course is not None:
+        uplink = link.course.taken_ms(uplink)
+        transmitted = sending * uplink.mean(axis=1)
+    uplink += link.up_access
     down = link.down_access + reply.traffic.air_bytes * down_per_byte
     if channel.packet_loss.value > 0 and again > 0:
         uplink += up.retries * again
@@ -169,16 +183,19 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
     total = uplink  # reused: blocks are large and memory traffic is the cost
     total += fixed[:, None]
     total += down[reply.which] if len(down) > 1 else down
-    answer.p50_ms[rows, column], answer.p95_ms[rows, column] = quantile(total, 0.5, 0.95)
+    p50, p95, p99 = quantile(total, 0.5, 0.95, 0.99)
+    answer.p50_ms[rows, column], answer.p95_ms[rows, column], answer.p99_ms[rows, column] = p50, p95, p99
     answer.in_time[rows, column] = (total <= conditions.budget_ms).mean(axis=1)
 
     waiting = (link.up_access.mean() + up.mean_retries * again + answer.edge_ms[rows, column]
                + down.mean(axis=1)[reply.which])
-    idle = device.idle_mw.value
-    answer.energy_mj[rows, column] += (
-        (idle + channel.transmit_mw.value) * up.mean_air_bytes * up_per_byte
-        + (idle + channel.receive_mw.value) * waiting
-    ) / 1000.0
+    waited = (device.idle_mw.value + channel.receive_mw.value) * waiting
+    tail_mj = 0.0
+    if channel.tail_ms is not None and channel.tail_mw is not None:
+        tail_mj = channel.tail_ms.value * channel.tail_mw.value / 1000.0
+    answer.transmit_mj[rows, column], answer.wait_mj[rows, column] = transmitted / 1000.0, waited / 1000.0
+    answer.tail_mj[rows, column] = tail_mj
+    answer.energy_mj[rows, column] += (transmitted + waited) / 1000.0 + tail_mj
 
 
 def _unit_costs(devices: Sequence[DeviceProfile]) -> Array:

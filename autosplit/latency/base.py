@@ -8,7 +8,7 @@ and must not keep state between calls: equal arguments give equal answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,14 +19,21 @@ from autosplit.plan import LatencySummary, Workload
 if TYPE_CHECKING:
     from autosplit.scenario import Conditions
 
-__all__ = ["Array", "LatencyBreakdown", "LatencyModel"]
+__all__ = ["ENERGIES", "Array", "LatencyBreakdown", "LatencyModel"]
 
 Array = NDArray[np.float64]
+
+ENERGIES = ("compute_mj", "transmit_mj", "wait_mj", "tail_mj")
+"""What `LatencyBreakdown.energy_mj` is the sum of."""
+
+_LEFT_OUT: Array = np.empty(0)
 
 
 @dataclass(frozen=True)
 class LatencyBreakdown:
     """Latency of P plans under C conditions; every array has shape (P, C).
+
+    The last five may be left out: `p99_ms` is then `p95_ms`, and all energy goes to `compute_mj`.
 
     Attributes:
         device_ms: Head on the device, median, milliseconds.
@@ -37,7 +44,12 @@ class LatencyBreakdown:
         p50_ms: Median of the end-to-end latency.
         p95_ms: 95th percentile of the end-to-end latency, at least `p50_ms`.
         in_time: Probability in [0, 1] that the latency is within the conditions' budget.
-        energy_mj: Energy the device spends on one inference, millijoules.
+        energy_mj: Energy the device spends on one inference, millijoules; the sum of the four below.
+        p99_ms: 99th percentile of the end-to-end latency, at least `p95_ms`.
+        compute_mj: Energy of head and encoder.
+        transmit_mj: Energy while the payload is on the air.
+        wait_mj: Energy while waiting: for the channel, for retransmissions, for edge and answer.
+        tail_mj: Energy of the radio that stays powered after the last transfer.
     """
 
     device_ms: Array
@@ -49,6 +61,20 @@ class LatencyBreakdown:
     p95_ms: Array
     in_time: Array
     energy_mj: Array
+    p99_ms: Array = field(default_factory=lambda: _LEFT_OUT)
+    compute_mj: Array = field(default_factory=lambda: _LEFT_OUT)
+    transmit_mj: Array = field(default_factory=lambda: _LEFT_OUT)
+    wait_mj: Array = field(default_factory=lambda: _LEFT_OUT)
+    tail_mj: Array = field(default_factory=lambda: _LEFT_OUT)
+
+    def __post_init__(self) -> None:
+        if self.p99_ms is _LEFT_OUT:
+            object.__setattr__(self, "p99_ms", self.p95_ms)
+        if all(getattr(self, name) is _LEFT_OUT for name in ENERGIES):
+            object.__setattr__(self, "compute_mj", self.energy_mj)
+        for name in ENERGIES:
+            if getattr(self, name) is _LEFT_OUT:
+                object.__setattr__(self, name, np.zeros_like(self.energy_mj))
 
     def summary(self, plan: int, condition: int = 0) -> LatencySummary:
         """The breakdown of one plan under one set of conditions."""
@@ -75,7 +101,7 @@ class LatencyBreakdown:
         downlink_ms: Array,
         energy_mj: Array | None = None,
     ) -> LatencyBreakdown:
-        """A breakdown without chance: p50 = p95 = the sum of the stages, in time or not.
+        """A breakdown without chance: p50 = p95 = p99 = the sum of the stages, in time or not.
 
         Args:
             conditions: The C conditions, for their budgets.
@@ -84,7 +110,7 @@ class LatencyBreakdown:
             uplink_ms: See `device_ms`.
             edge_ms: See `device_ms`.
             downlink_ms: See `device_ms`.
-            energy_mj: Shape (P, C); zero when left out.
+            energy_mj: Shape (P, C); zero when left out. All of it counts as computing.
         """
         total = device_ms + encode_ms + uplink_ms + edge_ms + downlink_ms
         budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
@@ -105,6 +131,6 @@ class LatencyModel(Protocol):
             conditions: C conditions: device, edge, channel and budget.
 
         Returns:
-            Arrays of shape (P, C): finite, not negative, `p50_ms <= p95_ms`, `0 <= in_time <= 1`.
+            Arrays of shape (P, C): finite, not negative, `p50_ms <= p95_ms <= p99_ms`, `0 <= in_time <= 1`.
         """
         ...

@@ -43,7 +43,7 @@ class CheckedLatencyModel:
 
         Raises:
             PluginError: The model raised, or its answer is of another type or shape, not finite, negative, has
-                p50 > p95, or a probability outside [0, 1].
+                percentiles out of order, or a probability outside [0, 1].
         """
         try:
             answer = self.model.latency(workloads, conditions)
@@ -70,8 +70,9 @@ class CheckedLatencyModel:
         for name, values in arrays.items():
             self._refuse(~np.isfinite(values), name, values, "every value must be finite", workloads)
             self._refuse(values < 0, name, values, "no value may be negative", workloads)
-        p50, p95 = arrays["p50_ms"], arrays["p95_ms"]
+        p50, p95, p99 = arrays["p50_ms"], arrays["p95_ms"], arrays["p99_ms"]
         self._refuse(p50 > p95 * (1 + _SLACK), "p50_ms", p50, "the median may not exceed p95_ms", workloads)
+        self._refuse(p95 > p99 * (1 + _SLACK), "p95_ms", p95, "it may not exceed p99_ms", workloads)
         in_time = arrays["in_time"]
         self._refuse(in_time > 1, "in_time", in_time, "a probability lies in [0, 1]", workloads)
         return LatencyBreakdown(**arrays)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from autosplit.errors import ConfigError
 from autosplit.latency.base import Array
 
-__all__ = ["DRAWS", "Z95", "lognormal_ms", "normal", "quantile", "retries"]
+__all__ = ["DRAWS", "PACKETS", "Z95", "counted_retries", "exponential", "lognormal_ms", "normal", "quantile", "retries",
+           "spread_uniforms", "uniform", "uniforms"]
 
 DRAWS = 256
 """Draws of every distribution; probabilities have this resolution."""
@@ -25,23 +26,43 @@ DRAWS = 256
 Z95 = NormalDist().inv_cdf(0.95)
 """95th percentile of the standard normal distribution."""
 
-_PACKETS = 1024
+PACKETS = 1024
 """Packets whose retransmissions are drawn one by one; beyond it their mean is used."""
 
 
 @cache
-def _uniforms(stream: str, rows: int) -> Array:
+def uniforms(stream: str, rows: int) -> Array:
     """Stratified uniform numbers, shape (rows, DRAWS); each stream is independent of the others."""
     rng = np.random.default_rng(list(stream.encode()))
     order = np.argsort(rng.random((rows, DRAWS)), axis=1)
     return (order + 0.5) / DRAWS
 
 
+def spread_uniforms(stream: str, rows: int) -> Array:
+    """As `uniforms`, but anywhere within the intervals: what is rarer than 1 / DRAWS comes up as often as it should."""
+    rng = np.random.default_rng(list(f"{stream} spread".encode()))
+    drawn: Array = uniforms(stream, rows) + (rng.random((rows, DRAWS)) - 0.5) / DRAWS
+    return drawn
+
+
+def uniform(stream: str) -> Array:
+    """Draws between 0 and 1, shape (DRAWS,)."""
+    drawn: Array = uniforms(stream, 1)[0]
+    return drawn
+
+
+@cache
+def exponential(stream: str, columns: int) -> Array:
+    """Draws of the exponential distribution of mean 1, shape (DRAWS, columns); each column is stratified."""
+    drawn: Array = -np.log1p(-uniforms(stream, columns).T)
+    return drawn
+
+
 @cache
 def normal(stream: str) -> Array:
     """Draws of the standard normal distribution, shape (DRAWS,)."""
     inverse = NormalDist().inv_cdf
-    return np.array([inverse(u) for u in _uniforms(stream, 1)[0]])
+    return np.array([inverse(u) for u in uniforms(stream, 1)[0]])
 
 
 def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Array:
@@ -68,12 +89,12 @@ def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Arr
 
 @cache
 def _cumulative_retries(stream: str, loss: float) -> Array:
-    """Retransmissions of the first n packets, shape (_PACKETS + 1, DRAWS).
+    """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS).
 
     The tries of a packet are geometric: P(more than k retries) = loss ** (k + 1), mean loss / (1 - loss).
     """
-    uniforms = _uniforms(stream, _PACKETS)
-    each = np.floor(np.log1p(-uniforms) / math.log(loss))
+    luck = uniforms(stream, PACKETS)
+    each = np.floor(np.log1p(-luck) / math.log(loss))
     return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
 
 
@@ -92,10 +113,23 @@ def retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
     """
     if loss == 0:
         return np.zeros(packets.shape)
-    table = _cumulative_retries(stream, loss)
-    counted: Array = table[np.minimum(packets, _PACKETS), np.arange(DRAWS)]
-    if packets.size and packets.max() > _PACKETS:
-        counted += np.maximum(packets - _PACKETS, 0) * (loss / (1 - loss))
+    return counted_retries(_cumulative_retries(stream, loss), loss, packets)
+
+
+def counted_retries(table: Array, loss: float, packets: NDArray[np.intp]) -> Array:
+    """Look retransmissions up.
+
+    Args:
+        table: Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS).
+        loss: Share of transmissions that are lost in the long run, for packets beyond the table.
+        packets: Shape (N, DRAWS).
+
+    Returns:
+        Counts, shape (N, DRAWS).
+    """
+    counted: Array = table[np.minimum(packets, PACKETS), np.arange(DRAWS)]
+    if packets.size and packets.max() > PACKETS:
+        counted += np.maximum(packets - PACKETS, 0) * (loss / (1 - loss))
     return counted
 
 
@@ -109,11 +143,10 @@ def quantile(draws: Array, *levels: float) -> tuple[Array, ...]:
     Returns:
         One array of shape (...) for each level.
     """
-    positions = [min(max(level * DRAWS - 0.5, 0.0), DRAWS - 1.0) for level in levels]
-    wanted = sorted({k for p in positions for k in (math.floor(p), math.ceil(p))})
-    ordered = np.partition(draws, wanted, axis=-1)
+    ordered = np.sort(draws, axis=-1)  # where numpy has vector instructions, several times as fast as a partition
     results = []
-    for p in positions:
-        low, high = ordered[..., math.floor(p)], ordered[..., math.ceil(p)]
-        results.append(low + (high - low) * (p - math.floor(p)))  # this form keeps equal draws equal to the last bit
+    for level in levels:
+        position = min(max(level * DRAWS - 0.5, 0.0), DRAWS - 1.0)
+        low, high = ordered[..., math.floor(position)], ordered[..., math.ceil(position)]
+        results.append(low + (high - low) * (position - math.floor(position)))  # keeps equal draws equal
     return tuple(results)

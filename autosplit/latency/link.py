@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autosplit.errors import ConfigError
 from autosplit.latency.base import Array
+from autosplit.latency.bursts import Chain, burst_retries
 from autosplit.latency.draws import Z95, lognormal_ms, normal, retries
 from autosplit.latency.profiles import ChannelProfile
 
@@ -64,11 +66,13 @@ class Framing:
         packet_bytes: Largest payload of a packet.
         overhead_bytes: Preamble, headers and checksum of a packet.
         loss: Probability that a packet is lost and sent again.
+        bursts: How losses come in bursts; `None` where they are independent.
     """
 
     packet_bytes: float
     overhead_bytes: float
     loss: float
+    bursts: Chain | None = None
 
     @classmethod
     def of(cls, channel: ChannelProfile) -> Framing:
@@ -83,7 +87,8 @@ class Framing:
         if channel.packet_loss.value >= 1:
             raise ConfigError(f"channel {channel.name!r}: packet_loss must be below 1, "
                               f"got {channel.packet_loss.value:g}")
-        return cls(channel.packet_bytes.value, channel.packet_overhead_bytes.value, channel.packet_loss.value)
+        return cls(channel.packet_bytes.value, channel.packet_overhead_bytes.value, channel.packet_loss.value,
+                   None if channel.bursts is None else channel.bursts.chain)
 
     def traffic(self, direction: str, payload_bytes: Array) -> Traffic:
         """Send payloads: all packets are full but the last; a lost packet is sent again, whole.
@@ -98,9 +103,13 @@ class Framing:
             again = np.zeros_like(air)
         else:
             count = packets.astype(np.intp)
-            full_again = retries(f"{direction} retries", self.loss, count - 1)
-            again = retries(f"{direction} retries", self.loss, count)
+            full_again, again = (self._retries(f"{direction} retries", packets) for packets in (count - 1, count))
             last = payload_bytes - (packets - 1.0) * self.packet_bytes
             air += full_again * (self.packet_bytes + self.overhead_bytes)
             air += (again - full_again) * (last + self.overhead_bytes)
         return Traffic(air, again, air.mean(axis=1), again.mean(axis=1))
+
+    def _retries(self, stream: str, packets: NDArray[np.intp]) -> Array:
+        if self.bursts is None:
+            return retries(stream, self.loss, packets)
+        return burst_retries(stream, self.bursts, packets)

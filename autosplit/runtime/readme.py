@@ -56,9 +56,9 @@ is held against its hash when the bundle is loaded.
 
 def _commands(manifest: Manifest) -> str:
     if manifest.kind == "none":
-        return "    python -m coinference infer image.npy\n"
+        return "    python -m coinference infer . image.npy\n"
     return """    python -m coinference serve      # the edge, at tcp://127.0.0.1:5555; other machines need keys: --help
-    python -m coinference infer image.npy --edge 127.0.0.1:5555
+    python -m coinference infer . image.npy --edge 127.0.0.1:5555
 """
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown, LatencyModel
+from autosplit.latency.base import ENERGIES
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
@@ -100,7 +101,7 @@ class LatencyModelContract:
 
     @pytest.fixture
     def checked(self, model: LatencyModel) -> CheckedLatencyModel:
-        """The model with every answer validated: type, shape, finite, not negative, p50 <= p95, in_time in [0, 1]."""
+        """The model with every answer validated: type, shape, finite, not negative, percentiles in order, in_time."""
         return CheckedLatencyModel(model, type(model).__name__)
 
     def workloads(self, count: int) -> list[Workload]:
@@ -110,7 +111,7 @@ class LatencyModelContract:
 
     def conditions(self, count: int) -> list[Conditions]:
         """`count` different conditions over channels and budgets."""
-        channels = ("ble-1m", "sub-ghz-fsk-50k", "lte", "lora-sf7")
+        channels = ("ble-1m", "sub-ghz-fsk-50k", "lte", "lora-sf7", "lte-pedestrian", "ble-1m-bursty")
         return [make_conditions(channels[i % len(channels)], 40.0 + 60.0 * i) for i in range(count)]
 
     @pytest.mark.parametrize(("plans", "count"), [(1, 1), (1, 4), (5, 1), (7, 3)])
@@ -129,7 +130,7 @@ class LatencyModelContract:
 
     def test_together_and_one_by_one_agree(self, checked: CheckedLatencyModel) -> None:
         """A plan's latency depends neither on the plans nor on the conditions asked for beside it."""
-        workloads, conditions = self.workloads(6), self.conditions(3)
+        workloads, conditions = self.workloads(6), self.conditions(6)
         together = checked.latency(workloads, conditions)
         for p, workload in enumerate(workloads):
             for c, condition in enumerate(conditions):
@@ -140,8 +141,8 @@ class LatencyModelContract:
         """Uplink and end-to-end latency do not fall, and the chance to be in time does not rise, with the bytes."""
         sizes = (1, 20, 100, 221, 223, 500, 2000, 5000)
         for split in self.sent_splits:
-            answer = checked.latency([make_workload(split, b) for b in sizes], self.conditions(4))
-            for name in ("uplink_ms", "p50_ms", "p95_ms"):
+            answer = checked.latency([make_workload(split, b) for b in sizes], self.conditions(6))
+            for name in ("uplink_ms", "p50_ms", "p95_ms", "p99_ms"):
                 _assert_never_falls(getattr(answer, name), f"{name} at {split} for payloads of {sizes} bytes")
             _assert_never_falls(-answer.in_time, f"1 - in_time at {split} for payloads of {sizes} bytes")
 
@@ -152,6 +153,15 @@ class LatencyModelContract:
         _assert_never_falls(answer.in_time.T, "in_time with the budget")
         assert (answer.p50_ms == answer.p50_ms[:, :1]).all(), "p50_ms depends on the budget"
         assert (answer.in_time[:, -1] == 1).all(), "in_time is below 1 for a budget of 1,000 s"
+
+    def test_percentiles_ascend_and_energies_add_up(self, checked: CheckedLatencyModel) -> None:
+        """`p50_ms <= p95_ms <= p99_ms`, and the energy is that of its parts."""
+        answer = checked.latency(self.workloads(6), self.conditions(6))
+        assert (answer.p50_ms <= answer.p95_ms + 1e-9).all(), "p50_ms exceeds p95_ms"
+        assert (answer.p95_ms <= answer.p99_ms + 1e-9).all(), "p95_ms exceeds p99_ms"
+        parts = sum(getattr(answer, name) for name in ENERGIES)
+        np.testing.assert_allclose(parts, answer.energy_mj, rtol=1e-6, atol=1e-9,
+                                   err_msg=f"energy_mj is not the sum of {', '.join(ENERGIES)}")
 
     def test_nothing_sent_takes_no_time_on_the_link(self, checked: CheckedLatencyModel) -> None:
         """Without payload there is no uplink, no downlink and no edge."""

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,30 +12,18 @@ from hypothesis import strategies as st
 from autosplit.errors import ConfigError
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
+from autosplit.latency.base import ENERGIES
 from autosplit.latency.draws import DRAWS, Z95, normal, quantile, retries
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure, load_profile
 from autosplit.plan import StageCost, Workload
 from autosplit.scenario import Conditions
-from autosplit.testing import LatencyModelContract, make_conditions, make_plan, make_workload
+from autosplit.testing import LatencyModelContract, make_conditions, make_workload
 
-CLEAN = {"uplink_kbps": 100, "downlink_kbps": 50, "packet_bytes": 200, "packet_overhead_bytes": 25,
-         "access_ms_p50": 0, "access_ms_p95": 0, "packet_loss": 0, "retransmit_ms": 7, "transmit_mw": 80,
-         "receive_mw": 10}
-"""A channel whose every formula can be done by hand: no access delay, no loss."""
+from .channels import SHANNON, bursts, figures, moving, sending, trace
 
 
-def channel(**figures: float) -> ChannelProfile:
-    values = {k: Figure(value=v, source="test") for k, v in (CLEAN | figures).items()}
-    return ChannelProfile(name="test", title="test", **values)
-
-
-def conditions(budget_ms: float = 1000, **figures: float) -> Conditions:
-    return make_conditions(budget_ms=budget_ms).model_copy(update={"channel": channel(**figures)})
-
-
-def sending(payload_bytes: float, p95: float | None = None, result_bytes: float = 0) -> Workload:
-    return Workload(plan=make_plan(), payload_bytes_mean=payload_bytes,
-                    payload_bytes_p95=payload_bytes if p95 is None else p95, result_bytes=result_bytes)
+def conditions(budget_ms: float = 1000, **blocks: Any) -> Conditions:
+    return make_conditions(budget_ms=budget_ms).model_copy(update={"channel": moving(**blocks)})
 
 
 def ask(workload: Workload, c: Conditions) -> LatencyBreakdown:
@@ -55,11 +47,11 @@ class TestStages:
         (StageCost(image_pixels=1024), 1.024),
     ])
     def test_each_term_has_its_rate_and_unit(self, cost, expected_ms):
-        figures = {"conv_mmacs": 55, "depthwise_mmacs": 5.5, "linear_mmacs": 27.5, "memory_mb_per_s": 60,
+        rates = {"conv_mmacs": 55, "depthwise_mmacs": 5.5, "linear_mmacs": 27.5, "memory_mb_per_s": 60,
                    "operator_overhead_us": 20, "coding_ksymbols": 2000, "image_kpixels": 1000, "active_mw": 1,
                    "idle_mw": 1}
         device = DeviceProfile(name="test", title="test", arithmetic="fp16",
-                               **{k: Figure(value=v, source="test") for k, v in figures.items()})
+                               **{k: Figure(value=v, source="test") for k, v in rates.items()})
         assert stage_ms(cost, device) == pytest.approx(expected_ms)
 
     def test_terms_add_up(self):
@@ -184,6 +176,27 @@ class TestEnergy:
         assert extra == pytest.approx(power * waits_ms / 1000, rel=0.02)
 
 
+    def test_parts_add_up_and_are_what_they_say(self):
+        work = make_workload(payload_bytes=100, spread=1.0)
+        c = conditions(access_ms_p50=30, access_ms_p95=30, tail_ms=500, tail_mw=40)
+        answer = ask(work, c)
+        idle = c.device.idle_mw.value
+        assert answer.compute_mj.item() == pytest.approx(
+            c.device.active_mw.value * (answer.device_ms.item() + answer.encode_ms.item()) / 1000)
+        assert answer.transmit_mj.item() == pytest.approx((idle + 80) * 10 / 1000)
+        waits_ms = 30 + answer.edge_ms.item() + answer.downlink_ms.item()
+        assert answer.wait_mj.item() == pytest.approx((idle + 10) * waits_ms / 1000)
+        assert answer.tail_mj.item() == pytest.approx(20)
+        assert answer.energy_mj.item() == pytest.approx(sum(getattr(answer, n).item() for n in ENERGIES), rel=1e-12)
+
+    def test_a_tail_costs_energy_but_no_time_and_only_after_a_transfer(self):
+        works = [make_workload(), make_workload("output")]
+        plain, tailed = (AnalyticLatencyModel().latency(works, [conditions(**tail)])
+                         for tail in ({}, {"tail_ms": 500, "tail_mw": 40}))
+        assert (tailed.energy_mj - plain.energy_mj)[:, 0] == pytest.approx([20, 0])
+        np.testing.assert_array_equal(tailed.p99_ms, plain.p99_ms)
+
+
 class TestEdges:
     @pytest.mark.parametrize(("plans", "count"), [(0, 0), (0, 2), (3, 0)])
     def test_empty_questions(self, plans, count):
@@ -196,16 +209,16 @@ class TestEdges:
         assert answer.uplink_ms[599] == ask(works[599], conditions()).uplink_ms[0]
         assert (np.diff(answer.uplink_ms[:, 0]) > 0).all()
 
-    @pytest.mark.parametrize(("figures", "message"), [
+    @pytest.mark.parametrize(("link", "message"), [
         ({"packet_loss": 1}, "packet_loss must be below 1"),
         ({"uplink_kbps": 0}, "uplink_kbps must be above 0"),
         ({"packet_bytes": 0}, "packet_bytes must be above 0"),
         ({"access_ms_p50": 9, "access_ms_p95": 5}, "median 9 ms and 95th percentile 5 ms"),
         ({"access_ms_p50": 0, "access_ms_p95": 5}, "median 0 ms and 95th percentile 5 ms"),
     ])
-    def test_impossible_channels_are_refused(self, figures, message):
+    def test_impossible_channels_are_refused(self, link, message):
         with pytest.raises(ConfigError, match=f"channel 'test': .*{message}"):
-            ask(sending(10), conditions(**figures))
+            ask(sending(10), conditions(**link))
 
     def test_device_that_never_finishes_is_refused(self):
         c = conditions()
@@ -214,9 +227,69 @@ class TestEdges:
             ask(sending(10), c.model_copy(update={"device": device}))
 
     def test_quantiles_of_a_known_sample(self):
-        p50, p95 = quantile(np.arange(DRAWS, dtype=np.float64)[None, ::-1], 0.5, 0.95)
+        p50, p95, p99 = quantile(np.arange(DRAWS, dtype=np.float64)[None, ::-1], 0.5, 0.95, 0.99)
+        assert p99.item() == pytest.approx(0.99 * DRAWS - 0.5)
         assert p50.item() == pytest.approx(0.5 * DRAWS - 0.5)
         assert p95.item() == pytest.approx(0.95 * DRAWS - 0.5)
+
+
+TRACED = [(0, 100), (0.2, 3), (0.3, 0), (0.35, 900)]
+MOVING = {
+    "shannon": lambda _: {"shannon": SHANNON},
+    "rayleigh": lambda _: {"shannon": SHANNON, "rayleigh": figures(coherence_ms=30)},
+    "shadowing": lambda _: {"shannon": SHANNON | figures(most_bits_per_hz=1), "shadowing": figures(sigma_db=8)},
+    "both": lambda _: {"shannon": SHANNON, "rayleigh": figures(coherence_ms=3), "shadowing": figures(sigma_db=8)},
+    "trace": lambda folder: {"trace": trace(folder, TRACED)},
+    "bursts": lambda _: {"bursts": bursts(0.02, 0.7, 20, 5)},
+    "bursts on a trace": lambda folder: {"trace": trace(folder, TRACED), "bursts": bursts(0.02, 0.7, 20, 5)},
+}
+
+
+@pytest.mark.parametrize("kind", MOVING)
+class TestMovingChannels:
+    @pytest.fixture
+    def moved(self, kind, tmp_path):
+        blocks = MOVING[kind](tmp_path)
+        return conditions(300, access_ms_p50=4, access_ms_p95=9, **blocks)
+
+    def test_more_bytes_and_lower_rates_are_never_faster(self, moved):
+        slower = moved.model_copy(update={"channel": moved.channel.scaled(0.7, 1)})
+        works = [sending(b, 1.2 * b, result_bytes=4) for b in np.unique(np.geomspace(1, 80_000, 150).round())]
+        answer = AnalyticLatencyModel().latency(works, [moved, slower])
+        for latency in (answer.uplink_ms, answer.p50_ms, answer.p95_ms, answer.p99_ms, answer.energy_mj,
+                        answer.transmit_mj, -answer.in_time):
+            assert (np.diff(latency, axis=0) >= 0).all()
+            assert (latency[:, 1] >= latency[:, 0]).all()
+        assert (answer.p95_ms <= answer.p99_ms).all()
+
+    def test_one_by_one_and_together_agree_to_the_last_bit(self, moved):
+        works = [make_workload("layer1", 11.0 * i * i) for i in range(40)]
+        others = [moved, conditions(), moved.model_copy(update={"budget_ms": 90.0})]
+        together = AnalyticLatencyModel().latency(works, others)
+        for p in (0, 1, 17, 39):
+            for c, condition in enumerate(others):
+                assert ask(works[p], condition).summary(0) == together.summary(p, c)
+
+    def test_energies_add_up(self, moved):
+        answer = AnalyticLatencyModel().latency([make_workload("layer1", 11.0 * i) for i in range(20)], [moved])
+        np.testing.assert_allclose(sum(getattr(answer, n) for n in ENERGIES), answer.energy_mj, rtol=1e-12)
+
+    def test_in_time_is_one_at_the_slowest_draw(self, moved):
+        answer = ask(sending(500), moved.model_copy(update={"budget_ms": 1e9}))
+        assert answer.in_time.item() == 1
+        at_p95 = ask(sending(500), moved.model_copy(update={"budget_ms": answer.p95_ms.item()})).in_time.item()
+        assert at_p95 == pytest.approx(0.95, abs=2 / DRAWS) or at_p95 > 0.95  # equal draws share their rank
+
+
+@pytest.mark.parametrize(("name", "p99_within"), [("ble-1m", 0.02), ("lte", 0.05)])
+def test_p99_of_constant_channels_is_that_of_the_delay(name, p99_within):
+    profile = load_profile(ChannelProfile, name)
+    lossless = profile.model_copy(update={"packet_loss": Figure(value=0, source="test")})
+    answer = ask(sending(100), make_conditions(name).model_copy(update={"channel": lossless}))
+    p50, p95 = profile.access_ms_p50.value, profile.access_ms_p95.value
+    air_ms = (100 + profile.packet_overhead_bytes.value) * 8 / profile.uplink_kbps.value
+    expected = air_ms + p50 * math.exp(math.log(p95 / p50) / Z95 * NormalDist().inv_cdf(0.99))
+    assert answer.p99_ms.item() == pytest.approx(expected, rel=p99_within)
 
 
 figure = st.floats(0.5, 500)
@@ -226,8 +299,8 @@ figure = st.floats(0.5, 500)
 @given(rate=st.floats(1, 1e5), packet=st.floats(20, 3000), loss=st.floats(0, 0.6), access=figure, tail=st.floats(1, 8),
        first=st.floats(1, 5000), more=st.floats(0, 5000))
 def test_more_bytes_and_lower_rates_are_never_faster(rate, packet, loss, access, tail, first, more):
-    figures = {"packet_bytes": packet, "packet_loss": loss, "access_ms_p50": access, "access_ms_p95": access * tail}
-    slow, fast = conditions(uplink_kbps=rate, **figures), conditions(uplink_kbps=rate * 1.5, **figures)
+    link = {"packet_bytes": packet, "packet_loss": loss, "access_ms_p50": access, "access_ms_p95": access * tail}
+    slow, fast = conditions(uplink_kbps=rate, **link), conditions(uplink_kbps=rate * 1.5, **link)
     works = [sending(b, 1.2 * b, result_bytes=4) for b in (first, first + more)]
     answer = AnalyticLatencyModel().latency(works, [slow, fast])
     for latency in (answer.uplink_ms, answer.p50_ms, answer.p95_ms, answer.energy_mj, -answer.in_time):

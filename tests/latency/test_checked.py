@@ -16,6 +16,10 @@ WORKLOADS = [make_workload("layer1"), make_workload("layer2"), make_workload("la
 CONDITIONS = [make_conditions(), make_conditions("lte")]
 
 
+NAMED = ("device_ms", "encode_ms", "uplink_ms", "edge_ms", "downlink_ms", "p50_ms", "p95_ms", "in_time", "energy_mj")
+"""Fields of a breakdown that have no default."""
+
+
 class Spoiled:
     """The analytic model with its answer spoiled by a function."""
 
@@ -75,6 +79,8 @@ def test_whole_numbers_become_floats():
     ("energy_mj", float("inf"), "finite"),
     ("uplink_ms", -1.0, "negative"),
     ("p95_ms", 0.0, "may not exceed p95_ms"),
+    ("p99_ms", 0.0, "may not exceed p99_ms"),
+    ("tail_mj", -1.0, "negative"),
     ("in_time", 1.5, "probability"),
     ("in_time", -0.5, "negative"),
 ])
@@ -125,6 +131,30 @@ def test_ctrl_c_passes():
 
     with pytest.raises(KeyboardInterrupt):
         CheckedLatencyModel(Interrupted(), "mine").latency(WORKLOADS, CONDITIONS)
+
+
+def test_what_a_model_leaves_out_follows_from_the_rest():
+    def without(a: LatencyBreakdown) -> LatencyBreakdown:
+        return LatencyBreakdown(a.device_ms, a.encode_ms, a.uplink_ms, a.edge_ms, a.downlink_ms, a.p50_ms, a.p95_ms,
+                                a.in_time, a.energy_mj)
+
+    answer = CheckedLatencyModel(Spoiled(without), "mine").latency(WORKLOADS, CONDITIONS)
+    np.testing.assert_array_equal(answer.p99_ms, answer.p95_ms)
+    np.testing.assert_array_equal(answer.compute_mj, answer.energy_mj)
+    for nothing in (answer.transmit_mj, answer.wait_mj, answer.tail_mj):
+        assert not nothing.any()
+    assert answer.summary(1, 1).p99_ms == answer.p95_ms[1, 1]
+
+
+def test_energies_that_a_model_leaves_out_are_zero_where_it_gives_others():
+    given = AnalyticLatencyModel().latency(WORKLOADS, CONDITIONS)
+    half = LatencyBreakdown.deterministic(CONDITIONS, device_ms=given.device_ms, encode_ms=given.encode_ms,
+                                          uplink_ms=given.uplink_ms, edge_ms=given.edge_ms,
+                                          downlink_ms=given.downlink_ms, energy_mj=given.energy_mj)
+    assert (half.p99_ms == half.p50_ms).all()
+    assert (half.compute_mj == given.energy_mj).all()
+    split = LatencyBreakdown(**{n: getattr(half, n) for n in NAMED}, transmit_mj=given.energy_mj)
+    assert not split.compute_mj.any()
 
 
 def test_nothing_asked_nothing_refused():

@@ -32,7 +32,7 @@ class Sociable(AnalyticLatencyModel):
 
     def latency(self, workloads, conditions):
         answer = super().latency(workloads, conditions)
-        return replace(answer, p95_ms=answer.p95_ms + len(workloads))
+        return replace(answer, p99_ms=answer.p99_ms + len(workloads))
 
 
 class Backwards(AnalyticLatencyModel):
@@ -68,6 +68,14 @@ class Careless(AnalyticLatencyModel):
         return answer
 
 
+class Leaking(AnalyticLatencyModel):
+    """Energy that no stage took."""
+
+    def latency(self, workloads, conditions):
+        answer = super().latency(workloads, conditions)
+        return replace(answer, energy_mj=answer.energy_mj + 1)
+
+
 class Transposed(AnalyticLatencyModel):
     """Conditions in rows."""
 
@@ -83,6 +91,7 @@ class Transposed(AnalyticLatencyModel):
     (Impatient, "test_a_larger_budget_is_never_harder_to_meet", ()),
     (Chatty, "test_nothing_sent_takes_no_time_on_the_link", ()),
     (Careless, "test_arguments_are_left_alone", ()),
+    (Leaking, "test_percentiles_ascend_and_energies_add_up", ()),
     (Transposed, "test_answers_are_valid_and_have_the_shape_of_the_question", (7, 3)),
 ])
 def test_a_broken_promise_is_noticed(model, test, arguments):

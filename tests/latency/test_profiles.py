@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torchvision
 
@@ -11,6 +13,7 @@ from autosplit.plan import StageCost, Workload
 from autosplit.scenario import load_scenario
 from autosplit.testing import make_conditions, make_plan
 
+from .channels import SHANNON, figures, trace
 from .networks import published_costs
 
 STM32_MS = {
@@ -38,7 +41,8 @@ class TestPackagedProfiles:
         assert set(list_profiles(DeviceProfile)) >= {
             "stm32l4r5", "stm32h7a3", "raspberry-pi-4", "jetson-nano", "edge-gpu", "edge-cpu"}
         assert set(list_profiles(ChannelProfile)) >= {
-            "lora-sf7", "sub-ghz-fsk-50k", "ble-coded", "ble-1m", "lte-m", "3g", "lte", "wifi4", "5g"}
+            "lora-sf7", "sub-ghz-fsk-50k", "ble-coded", "ble-1m", "lte-m", "3g", "lte", "wifi4", "5g",
+            "lte-pedestrian", "ble-1m-bursty"}
 
     @pytest.mark.parametrize(("kind", "name"), PROFILES)
     def test_each_is_named_like_its_file_and_every_figure_has_a_source(self, kind, name):
@@ -133,6 +137,43 @@ class TestBadProfiles:
         assert message in str(caught.value)
         assert str(file) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(("blocks", "message"), [
+        ({"rayleigh": figures(coherence_ms=5)}, "rayleigh moves a signal-to-noise ratio; give the block shannon too"),
+        ({"shadowing": figures(sigma_db=5)}, "shadowing moves a signal-to-noise ratio; give the block shannon too"),
+        ({"shadowing": figures(sigma_db=25)}, "shadowing.sigma_db: must be at most 20 dB, got 25"),
+        ({"shannon": SHANNON}, "uplink_kbps is 5.47, but the figures of shannon, rayleigh and shadowing tell 86.4"),
+        ({"shannon": SHANNON | figures(efficiency=1.5)}, "shannon: efficiency must be above 0 and at most 1, got 1.5"),
+        ({"shannon": SHANNON | figures(bandwidth_khz=0)}, "shannon: bandwidth_khz must be above 0"),
+        ({"shannon": SHANNON | figures(most_bits_per_hz=0)}, "shannon: most_bits_per_hz must be above 0"),
+        ({"shannon": SHANNON | {"colour": 1}}, "shannon.colour: Extra inputs are not permitted"),
+        ({"shannon": SHANNON, "rayleigh": figures(coherence_ms=0)}, "rayleigh.coherence_ms: must be above 0"),
+        ({"bursts": figures(good_loss=0, bad_loss=1, good_packets=9, bad_packets=1)},
+         "packet_loss is 0.05, but the figures of bursts tell 0.1"),
+        ({"uplink_kbps": None}, "uplink_kbps: Field required"),
+        (figures(tail_ms=5), "give both tail_ms and tail_mw, or neither"),
+    ])
+    def test_blocks_that_contradict_something_are_refused_in_one_line(self, tmp_path, text, blocks, message):
+        file = tmp_path / "mine.yaml"
+        file.write_text(json.dumps(json.loads(text) | blocks))
+        with pytest.raises(ConfigError) as caught:
+            load_profile(ChannelProfile, str(file))
+        assert message in str(caught.value)
+        assert str(file) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_trace_beside_fading_is_refused(self, tmp_path, text):
+        file = tmp_path / "mine.yaml"
+        plain = json.loads(text)
+        del plain["uplink_kbps"]
+        file.write_text(json.dumps(plain | {"shannon": SHANNON, "trace": trace(tmp_path, [(0, 1), (1, 2)])}))
+        with pytest.raises(ConfigError, match="trace and shannon both say what the rate does; keep one of them"):
+            load_profile(ChannelProfile, str(file))
+
+    def test_optional_keys_leave_no_mark_where_they_are_absent(self):
+        dumped = load_profile(ChannelProfile, "lora-sf7").model_dump()
+        assert len(dumped) == 12
+        assert not {"shannon", "rayleigh", "shadowing", "trace", "bursts", "tail_ms", "tail_mw"} & set(dumped)
 
     def test_figure_without_source(self, tmp_path, text):
         file = tmp_path / "mine.yaml"

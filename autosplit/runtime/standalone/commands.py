@@ -120,7 +120,7 @@ def infer(command: InferCommand) -> None:
     files = _files(command.images)
     warned = False
     with DeviceClient(device, command.edge, command.options, keys) as client:
-        for names, images in _batches(files, tuple(device.manifest.image_shape)):
+        for names, images in _batches(files, device.manifest.image_shape):
             for name, answer in zip(names, client.infer(images), strict=True):
                 if answer.reason and not warned:
                     _say(f"warning: no answer from the edge ({answer.reason}); the device answers itself")
