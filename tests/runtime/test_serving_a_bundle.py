@@ -1,0 +1,81 @@
+"""A real bundle served by its own program and asked over the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from autosplit.cache import Cache
+from autosplit.results import Result
+from autosplit.runtime.export import export_result
+from autosplit.runtime.standalone.bundle import load_device, load_edge
+from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
+from tests.runs import invoke
+
+for package in ("onnx", "onnxruntime", "zmq"):
+    pytest.importorskip(package, reason="an extra: pip install 'autosplit[deploy]'")
+
+ANY_PORT = ServerOptions("tcp://127.0.0.1:0")
+PATIENT = ClientOptions(timeout_ms=30_000)
+
+
+@pytest.fixture(scope="module")
+def bundle(runs, world, tmp_path_factory):
+    """Pruned head, code, fallback."""
+    folder = tmp_path_factory.mktemp("served") / "bundle"
+    export_result(runs["CodePruned"] / "best.json", folder, fallback=True, cache=Cache(world.cache))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labels(runs, prepared):
+    best = runs["CodePruned"] / "best.json"
+    return Result.load(best).load_deployment(best).run(prepared.data.test.images)[0].argmax(1).tolist()
+
+
+def test_devices_get_the_labels_of_the_deployment(bundle, labels, prepared):
+    images = prepared.data.test.images.numpy()
+    with EdgeServer(load_edge(bundle), ANY_PORT) as server:
+        edge = server.endpoint.removeprefix("tcp://")
+        with DeviceClient(load_device(bundle), edge, PATIENT) as client:
+            answers = client.infer(images)
+    assert [a.label for a in answers] == labels
+    assert {a.where for a in answers} == {"edge"}
+    assert [a.payload_bytes for a in answers] == [len(p) for p in load_device(bundle).encode(images)]
+
+
+def test_without_its_edge_a_device_answers_with_the_whole_network(bundle, prepared):
+    images = prepared.data.test.images.numpy()
+    with EdgeServer(load_edge(bundle), ANY_PORT) as server:
+        edge = server.endpoint.removeprefix("tcp://")
+    with DeviceClient(load_device(bundle), edge, ClientOptions(timeout_ms=200)) as client:
+        answers = client.infer(images)
+    whole = load_device(bundle).fallback(images)
+    assert [a.label for a in answers] == whole.argmax(1).tolist()
+    assert {a.where for a in answers} == {"fallback"}
+
+
+def test_the_programs_in_the_bundle(bundle, labels, prepared, tmp_path):
+    np.save(tmp_path / "images.npy", prepared.data.test.images.numpy())
+    with EdgeServer(load_edge(bundle), ANY_PORT) as server:
+        asked = subprocess.run(
+            [sys.executable, "-m", "coinference", "infer", ".", str(tmp_path / "images.npy"), "--edge",
+             server.endpoint.removeprefix("tcp://"), "--timeout-ms", "30000", "--json"],
+            cwd=bundle, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, timeout=120, check=False)
+    assert asked.returncode == 0, asked.stderr
+    assert [json.loads(line)["label"] for line in asked.stdout.splitlines()] == labels
+
+
+def test_the_command(bundle, labels, prepared, tmp_path):
+    np.save(tmp_path / "images.npy", prepared.data.test.images.numpy()[:3])
+    with EdgeServer(load_edge(bundle), ANY_PORT) as server:
+        asked = invoke("infer", bundle, tmp_path / "images.npy", "--edge", server.endpoint.removeprefix("tcp://"),
+                       "--timeout-ms", 30000, "--json")
+    assert asked.exit_code == 0, asked.stderr
+    assert [json.loads(line)["label"] for line in asked.stdout.splitlines()] == labels[:3]
