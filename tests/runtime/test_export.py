@@ -337,6 +337,13 @@ def test_a_bundle_whose_images_cross_as_files_asks_for_pillow(bundles):
     assert done.stderr == "error: image files need the package Pillow: pip install pillow\n"
 
 
+@pytest.mark.parametrize("command", [("serve",), ("infer", ".", "--edge", "127.0.0.1:1", "x.npy")])
+def test_serving_asks_for_pyzmq(bundles, command):
+    done = run_alone(bundles["CodePruned"], *command, code=BLOCKED.replace('main(["check", *sys.argv[1:]])', "main()"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("error: serve and infer need the package pyzmq: pip install pyzmq (zmq is blocked)\n")
+
+
 def test_check_fails_where_the_answers_are_others(copy, capsys):
     stored = dict(np.load(copy / "check.npz"))
     stored["logits"] = -stored["logits"]
