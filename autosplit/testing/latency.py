@@ -94,9 +94,12 @@ class LatencyModelContract:
         splits: Split points that the model knows; override it for a model that knows only a certain network.
             `output`, where nothing is sent, is used where it is among them.
         sent_splits: The same without `output`.
+        machine: Name or path of the profile that device and edge have, for a model that knows only certain machines;
+            `None` = packaged ones.
     """
 
     splits: tuple[str, ...] = (INPUT, "stem", "layer1", "layer2", "layer3", OUTPUT)
+    machine: str | None = None
 
     @property
     def sent_splits(self) -> tuple[str, ...]:

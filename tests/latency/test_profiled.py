@@ -173,7 +173,7 @@ class TestErrors:
     def test_a_device_without_timings_names_the_command(self, machine):
         plain = load_profile(DeviceProfile, "stm32l4r5")
         for conditions in (on(plain, machine), on(machine, plain)):
-            with pytest.raises(ConfigError, match="device 'stm32l4r5' has no timings; .*autosplit profile --backbone"):
+            with pytest.raises(ConfigError, match=r"device 'stm32l4r5' has no timings; .*autosplit profile --backbone"):
                 ProfiledLatencyModel().latency([make_workload()], [conditions])
 
     def test_the_error_stays_one_line_in_a_search(self, machine):
@@ -190,7 +190,7 @@ class TestErrors:
         assert device_ms(dense, few) > 0
 
     def test_work_that_was_counted_before_shapes_were_kept(self, machine):
-        with pytest.raises(ConfigError, match="not known by operator type.*'analytic'"):
+        with pytest.raises(ConfigError, match=r"not known by operator type.*'analytic'"):
             device_ms(StageCost(conv_macs=1e6, operators=3), machine)
 
     @pytest.mark.parametrize(("damage", "message"), [
