@@ -67,7 +67,7 @@ def cuts_of(backbone: str, shape: tuple[int, int, int], splits: int) -> Iterator
         head, tail = cut(network, points[i])
         pruner = HeadPruner(head, shape)
         tensors = dict(head.named_parameters()) | dict(head.named_buffers())
-        for sparsity in HELD_OUT:
+        for sparsity in HELD_OUT if pruner.groups else HELD_OUT[:1]:
             pruned = pruner.sub_network(pruner.keep_counts(sparsity)).materialise(tensors).eval()
             yield Cut(points[i].name, "head", sparsity, pruned, shape)
         yield Cut(points[i].name, "tail", 0.0, tail, points[i].shape)
