@@ -42,6 +42,8 @@ def command(
 
     settings = ProfileSettings(tuple(backbone), shape, threads or torch.get_num_threads(), repeats, active_mw, idle_mw)
     made = profile_machine(settings, out, progress=Progress(quiet=quiet))
+    if made.disturbance is not None:
+        say(f"warning: {made.disturbance}")
     if as_json:
         typer.echo(made.device.model_dump_json())
         return

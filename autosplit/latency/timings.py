@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator
 
 from autosplit.errors import ConfigError
-from autosplit.latency.figures import Frozen
+from autosplit.latency.figures import Frozen, absent
 from autosplit.operators import KINDS, OperatorWork
 
 __all__ = ["HeldOut", "Timing", "Timings", "read_timings", "write_timings"]
@@ -65,12 +65,14 @@ class Timings(Frozen):
         factor: What the machine's speed is multiplied by.
         sha256: Of the file; filled in when it is read for the first time, checked from then on.
         held_out: Error of the regression on shapes it has not seen, by operator type.
+        processor_share: Share of the time that the timing thread had a processor; far below 1 on a busy machine.
     """
 
     file: str
     factor: float = Field(default=1.0, gt=0, allow_inf_nan=False, exclude_if=lambda factor: factor == 1.0)
     sha256: str = Field(default="", validate_default=True)
     held_out: dict[str, HeldOut] = Field(default_factory=dict)
+    processor_share: float | None = Field(default=None, ge=0, le=1, exclude_if=absent)
 
     @field_validator("file")
     @classmethod

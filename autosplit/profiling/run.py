@@ -28,6 +28,9 @@ _ELEMENT_BYTES = 4
 _FASTEST = 1e9
 """A rate that stands for no cost at all."""
 
+_UNDISTURBED = 0.95
+"""Share of the time with a processor that a quiet machine gives."""
+
 _DEPTHWISE_SHARE = 1 / 7
 """Depthwise over dense rate where none was timed, as in the packaged profiles: the ratio solved for the Cortex-M4."""
 
@@ -70,6 +73,15 @@ class MachineProfile:
         """Error of the regression on shapes it has not seen, by operator type."""
         return {} if self.device.timings is None else self.device.timings.held_out
 
+    @property
+    def disturbance(self) -> str | None:
+        """What to say where other programs took the processor meanwhile; `None` where they did not."""
+        share = None if self.device.timings is None else self.device.timings.processor_share
+        if share is None or share >= _UNDISTURBED:
+            return None
+        return (f"the timing thread had a processor only {share:.0%} of the time, so the timings are too long; profile "
+                "again when the machine is quiet")
+
 
 def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseReporter | None = None,
                     stopwatch: Stopwatch | None = None) -> MachineProfile:
@@ -101,7 +113,9 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         sha256 = write_timings(csv, timings)
-        block = Timings(file=str(csv), sha256=sha256, held_out=held_out)
+        share = stopwatch.processor_share
+        block = Timings(file=str(csv), sha256=sha256, held_out=held_out,
+                        processor_share=None if share is None else round(share, 3))
         device = DeviceProfile(name=out.stem, title=_title(settings), arithmetic="fp32", timings=block, **figures)
         out.write_text(_yaml(device, csv.name), encoding="utf-8")
     except OSError as e:

@@ -25,6 +25,11 @@ _NORMAL = 1.2533 / 1.349
 class Stopwatch(Protocol):
     """Runs things and says how long they took, in seconds."""
 
+    @property
+    def processor_share(self) -> float | None:
+        """Share of the passes' time that this thread had a processor; `None` = not known."""
+        ...
+
     def units(self, units: Sequence[Unit], image: Tensor) -> list[float]:
         """One pass through a network; seconds of each unit."""
         ...
@@ -44,10 +49,20 @@ class WallClock:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self._computed, self._passed = 0.0, 0.0
+
+    @property
+    def processor_share(self) -> float | None:
+        """See `Stopwatch.processor_share`."""
+        return min(1.0, self._computed / self._passed) if self._passed > 0 else None
 
     def units(self, units: Sequence[Unit], image: Tensor) -> list[float]:
         """See `Stopwatch.units`."""
-        return run_once(units, image, self._clock)
+        computed, passed = time.thread_time(), time.perf_counter()
+        seconds = run_once(units, image, self._clock)
+        self._computed += time.thread_time() - computed
+        self._passed += time.perf_counter() - passed
+        return seconds
 
     def call(self, action: Callable[[], object]) -> float:
         """See `Stopwatch.call`."""

@@ -71,6 +71,15 @@ def test_types_that_were_not_timed_are_assumed(tmp_path):
     assert "depthwise" not in made.held_out
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.54321, True), (0.99, False), (None, False)])
+def test_a_busy_machine_is_told(tmp_path, share, said):
+    clock = LawfulClock(processor_share=share)
+    made = profile_machine(settings(tmp_path, "resnet8"), tmp_path / "mine.yaml", stopwatch=clock)
+    assert ("only 54% of the time" in str(made.disturbance)) == said
+    assert made.device.timings.processor_share == (None if share is None else round(share, 3))
+    assert load_profile(DeviceProfile, str(tmp_path / "mine.yaml")) == made.device
+
+
 def test_equal_times_give_equal_files(made, tmp_path):
     again = profile_machine(settings(tmp_path, active_mw=3000.0), tmp_path / "mine.yaml", stopwatch=LawfulClock())
     ours, theirs = ([(t.variant, t.node, t.work, t.time_ms) for t in m.timings] for m in (again, made[0]))
