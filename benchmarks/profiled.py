@@ -4,15 +4,17 @@
 
 Each backbone is profiled as `autosplit profile` does, layer by layer. Then heads and tails are timed as wholes, at
 split points and sparsities that the profile does not hold, and compared with what the two models say of their work:
-`analytic` with the rates that the profile solved, `profiled` with its regression by operator type. `wholes` is what was
-not built: prices of the counts of whole heads and tails, solved from those of all other split points. `--clock cpu`
-counts the processor's time of one thread in place of time as it passes, where others use the machine too.
+`analytic` with the rates that the profile solved, `profiled` with its regression by operator type. Beside them is what
+was not built: `boosting` and `ridge` are other regressions by operator type, gradient boosting and quadratic ridge of
+logarithms, on every operator of a cut; `wholes` are prices of the counts of whole heads and tails, solved from those at
+all other split points. `--clock cpu` counts the processor's time of one thread in place of time as it passes, where
+others use the machine too; it does not help against a neighbour in the cache, so quiet machines alone tell.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import fx
 
 from autosplit.backbones.loading import build_backbone
 from autosplit.backbones.splitting import block_ends, cut, find_split_points, trace
 from autosplit.compression.pruning import HeadPruner
-from autosplit.evaluation.cost import stage_cost
+from autosplit.evaluation.cost import operators, stage_cost
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import LatencyModel
 from autosplit.latency.profiled import ProfiledLatencyModel
 from autosplit.latency.profiles import DeviceProfile
 from autosplit.latency.regression import least_relative_squares
+from autosplit.latency.timings import Timing
+from autosplit.operators import OperatorWork
 from autosplit.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
 from autosplit.profiling.run import ProfileSettings, profile_machine
 from autosplit.profiling.stopwatch import WallClock, steady_medians
@@ -43,7 +51,7 @@ BACKBONES = {"resnet20": (3, 32, 32), "torchvision:mobilenet_v2": (3, 224, 224)}
 HELD_OUT = (0.0, 0.375, 0.625)
 """Sparsities of heads; but for the first the profile has none of them."""
 
-PREDICTIONS = ("analytic", "profiled", "wholes")
+PREDICTIONS = ("analytic", "profiled", "boosting", "ridge", "wholes")
 _COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "activation_elements", "operators")
 
 
@@ -89,6 +97,31 @@ def predicted_ms(model: LatencyModel, cost: StageCost, device: DeviceProfile) ->
     return float(model.latency([work], [conditions]).device_ms[0, 0])
 
 
+def _shape_of(work: OperatorWork) -> list[float]:
+    channels = (work.rows, work.columns, work.kernel, work.positions)
+    return [float(np.log1p(n)) for n in (work.macs, work.reads, work.outputs, work.weights, *channels)]
+
+
+def summed_ms(make: Callable[[], Any], timings: Sequence[Timing], cuts: Sequence[Cut]) -> list[float]:
+    """Each cut as the sum of its operators, by a regression on logarithms for each operator type."""
+    fitted = {}
+    for kind in {t.work.kind for t in timings}:
+        timed = [t for t in timings if t.work.kind == kind]
+        fitted[kind] = make().fit([_shape_of(t.work) for t in timed], np.log([t.time_ms for t in timed]))
+    return [float(sum(np.exp(fitted[w.kind].predict([_shape_of(w)])[0]) for w in operators(c.network, c.shape)))
+            for c in cuts]
+
+
+def boosting() -> Any:
+    """Gradient boosting."""
+    return GradientBoostingRegressor(n_estimators=150, learning_rate=0.08, random_state=0)
+
+
+def ridge() -> Any:
+    """Quadratic ridge, its penalty chosen by leaving one out."""
+    return make_pipeline(StandardScaler(), PolynomialFeatures(2), RidgeCV(np.logspace(-3, 2, 11)))
+
+
 def wholes_ms(rows: pd.DataFrame, costs: list[StageCost]) -> list[float]:
     """Each cut by prices of counts, solved from the cuts at all other split points."""
     counts = np.array([[getattr(c, name) for name in _COUNTS] for c in costs], dtype=np.float64)
@@ -105,7 +138,8 @@ def compare(backbone: str, options: Any, progress: Progress) -> pd.DataFrame:
     clock = WallClock(time.thread_time if options.clock == "cpu" else time.perf_counter)
     settings = ProfileSettings((backbone,), shape, options.threads, options.repeats)
     out = options.out / f"{backbone.rpartition(':')[2]}.yaml"
-    device = profile_machine(settings, out, progress=progress, stopwatch=clock).device
+    made = profile_machine(settings, out, progress=progress, stopwatch=clock)
+    device = made.device
     cuts = list(cuts_of(backbone, shape, options.splits))
     costs = [stage_cost(c.network, c.shape) for c in cuts]
     rows = []
@@ -117,7 +151,8 @@ def compare(backbone: str, options: Any, progress: Progress) -> pd.DataFrame:
                          "profiled_ms": predicted_ms(ProfiledLatencyModel(), cost, device)})
             advance()
     frame = pd.DataFrame(rows)
-    return frame.assign(wholes_ms=wholes_ms(frame, costs))
+    rivals = {f"{make.__name__}_ms": summed_ms(make, made.timings, cuts) for make in (boosting, ridge)}
+    return frame.assign(**rivals, wholes_ms=wholes_ms(frame, costs))
 
 
 def errors(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
