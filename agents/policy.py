@@ -29,7 +29,8 @@ from autosplit.errors import ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
 from autosplit.objective import Objective, load_objective
-from autosplit.plan import CodecSetting, LatencySummary, Plan, StageCost, Workload
+from autosplit.operators import TypeSums
+from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Plan, Workload
 from autosplit.scenario import Conditions
 
 __all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "by_likelihood", "network_of", "policy_arguments",
@@ -39,7 +40,8 @@ _SCHEMA = 2
 _ENOUGH = 8  # plans in time that a decision is taken among, if there are so many
 _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
-_COSTS = tuple(StageCost.model_fields)
+_COSTS = STAGE_COUNTS
+_SUMS = len(TypeSums().flat)
 _WEIGHT = "network."
 
 
@@ -411,11 +413,17 @@ class CoInferencePolicy:
 
 def _row(work: Workload) -> list[float]:
     costs = [getattr(getattr(work, stage), name) for stage in _STAGES for name in _COSTS]
-    return [*costs, *(getattr(work, name) for name in _BYTES)]
+    sums = [getattr(work, stage).by_type for stage in _STAGES]
+    by_type = [value for known in sums for value in (known or TypeSums()).flat] if any(sums) else []
+    return [*costs, *(getattr(work, name) for name in _BYTES), *by_type]
 
 
 def _workload(plan: Plan, row: list[float]) -> Workload:
     size = len(_COSTS)
-    stages = {stage: dict(zip(_COSTS, row[i * size:(i + 1) * size], strict=True)) for i, stage in enumerate(_STAGES)}
-    sizes = dict(zip(_BYTES, row[len(_STAGES) * size:], strict=True))
+    stages: dict[str, dict[str, Any]] = {
+        stage: dict(zip(_COSTS, row[i * size:(i + 1) * size], strict=True)) for i, stage in enumerate(_STAGES)}
+    end = len(_STAGES) * size + len(_BYTES)
+    sizes = dict(zip(_BYTES, row[len(_STAGES) * size:end], strict=True))
+    for i, stage in enumerate(_STAGES if len(row) > end else ()):
+        stages[stage]["by_type"] = TypeSums.from_flat(row[end + i * _SUMS:end + (i + 1) * _SUMS])
     return Workload.model_validate({"plan": plan, **stages, **sizes})

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "CodecSetting", "Fidelity", "LatencySummary",
-           "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
+from autosplit.operators import TypeSums
+
+__all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
+           "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
 
 INPUT = "input"
 """Split point with the whole network on the edge: the device sends the stored image."""
@@ -29,6 +31,10 @@ RESULT_BYTES = 4.0
 Fidelity = Literal["F1", "F2", "F3"]
 
 _CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-body": {"quality"}}
+
+
+def _absent(value: object) -> bool:
+    return value is None
 
 
 class _Frozen(BaseModel):
@@ -144,6 +150,7 @@ class StageCost(_Frozen):
         operators: Operators launched (convolution, linear, normalisation, activation, pooling, add ...).
         coded_symbols: Symbols through the entropy coder.
         image_pixels: Pixels through an image encoder or decoder (PNG, JPEG).
+        by_type: What `profiled` foretells the time from, by operator type; absent in files from before it.
     """
 
     conv_macs: float = Field(default=0.0, ge=0)
@@ -154,6 +161,7 @@ class StageCost(_Frozen):
     operators: int = Field(default=0, ge=0)
     coded_symbols: float = Field(default=0.0, ge=0)
     image_pixels: float = Field(default=0.0, ge=0)
+    by_type: TypeSums | None = Field(default=None, exclude_if=_absent)
 
     @property
     def macs(self) -> float:
@@ -161,7 +169,20 @@ class StageCost(_Frozen):
         return self.conv_macs + self.depthwise_macs + self.linear_macs
 
     def __add__(self, other: StageCost) -> StageCost:
-        return StageCost(**{name: getattr(self, name) + getattr(other, name) for name in StageCost.model_fields})
+        counts = {name: getattr(self, name) + getattr(other, name) for name in STAGE_COUNTS}
+        return StageCost(**counts, by_type=_joined(self, other))
+
+
+STAGE_COUNTS = tuple(name for name in StageCost.model_fields if name != "by_type")
+"""The plain counts of a `StageCost`."""
+
+
+def _joined(first: StageCost, second: StageCost) -> TypeSums | None:
+    """Sums by type of two stages together; `None` if those of one of them are not known."""
+    if first.by_type is None or second.by_type is None:
+        known, unknown = (first, second) if second.by_type is None else (second, first)
+        return None if unknown.operators else known.by_type
+    return first.by_type + second.by_type
 
 
 class Workload(_Frozen):

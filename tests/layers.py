@@ -24,14 +24,15 @@ KERNEL = 9
 def chain(channels: Sequence[int], positions: Sequence[int], free: int) -> HeadCost:
     """A head of convolutions one after the other, of which the first `free` may lose channels."""
     inputs = (3, *channels[:-1])
-    whole = [OperatorWork("conv", n, m, KERNEL, p, bias=n, outputs=n * p, inputs=m)
+    whole = [OperatorWork("conv", n, m, KERNEL, p, bias=n, outputs=n * p, inputs=m, reads=m * p)
              for n, m, p in zip(channels, inputs, positions, strict=False)]
-    steps = np.zeros((free, 5, len(whole)))
+    steps = np.zeros((free, 6, len(whole)))
     for i in range(free):
         steps[i, 0, i] = steps[i, 3, i] = 1.0
         steps[i, 4, i] = positions[i]
         if i + 1 < len(whole):
             steps[i, 1, i + 1] = 1.0
+            steps[i, 5, i + 1] = positions[i + 1]
     layers = [HeadLayer(f"conv{i}", channels[i], "conv", inputs[i], 3, 1 + i % 2) for i in range(free)]
     return HeadCost(layers, whole, steps)
 

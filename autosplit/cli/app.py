@@ -14,6 +14,7 @@ from autosplit.cli import (
     infer,
     list_,
     policy,
+    profile,
     replay,
     report,
     search,
@@ -56,6 +57,7 @@ app.command(name="search")(search.command)
 app.command(name="compare")(compare.command)
 app.command(name="replay")(replay.command)
 app.command(name="report")(report.command)
+app.command(name="profile")(profile.command)
 app.command(name="export")(export.command)
 app.command(name="list")(list_.command)
 app.command(name="show")(show.command)

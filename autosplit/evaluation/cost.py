@@ -7,17 +7,17 @@ dropout and reshaping are fused or free; convolutions, linear layers, pooling an
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from autosplit.compression.int8_layers import Int8Conv2d, Int8Layer
 from autosplit.modes import evaluation_mode
+from autosplit.operators import OperatorWork, TypeSums
 from autosplit.plan import StageCost
 
-__all__ = ["OperatorWork", "operators", "stage_cost"]
+__all__ = ["OperatorWork", "operators", "operators_by_node", "stage_cost"]
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample)
 _JOINS = {operator.add, operator.iadd, operator.mul, operator.imul, torch.add, torch.mul, torch.cat,
@@ -30,52 +30,18 @@ _FUNCTIONS = {nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d, 
 _ARGUMENTS = {0: "input", 1: "weight", 2: "bias", 6: "groups"}
 
 
-@dataclass(frozen=True)
-class OperatorWork:
-    """What one operator of a network costs, for one input.
-
-    Attributes:
-        kind: What its multiply-accumulates count as; `other` has none.
-        rows: First dimension of its weight; 0 without weight.
-        columns: Second dimension of its weight.
-        kernel: Weight elements of one row and column.
-        positions: How often each weight element is used.
-        bias: Elements of its bias.
-        outputs: Activation elements that it writes.
-        groups: Groups of a convolution, else 1.
-        inputs: Input channels of a convolution, else 0.
-    """
-
-    kind: Literal["conv", "depthwise", "linear", "other"]
-    rows: int = 0
-    columns: int = 0
-    kernel: int = 0
-    positions: int = 0
-    bias: int = 0
-    outputs: int = 0
-    groups: int = 1
-    inputs: int = 0
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates."""
-        return self.rows * self.columns * self.kernel * self.positions
-
-    @property
-    def weights(self) -> int:
-        """Parameters read."""
-        return self.rows * self.columns * self.kernel + self.bias
-
-
 class _Recorder(fx.Interpreter):
     """Runs a graph once and notes what each node costs."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: list[OperatorWork] = []
+        self.found: dict[fx.Node, OperatorWork] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        self._node = n
+        read = (self.env[i] for i in n.all_input_nodes if i.op != "get_attr")
+        self._reads = sum(_outputs(t) for t in read if isinstance(t, Tensor))
         out = super().run_node(n)
         if isinstance(out, Tensor):
             if n.op == "call_module":
@@ -120,16 +86,17 @@ class _Recorder(fx.Interpreter):
         # a transposed convolution uses each weight once per *input* position
         positions = (inputs if transposed else out)[0, 0].numel()
         depthwise = groups > 1 and groups == inputs.shape[1]
-        self.found.append(OperatorWork(
+        self.found[self._node] = OperatorWork(
             "depthwise" if depthwise else "conv", weight.shape[0], weight.shape[1], weight[0, 0].numel(), positions,
-            bias=_elements(bias), outputs=_outputs(out), groups=groups, inputs=inputs.shape[1]))
+            bias=_elements(bias), outputs=_outputs(out), groups=groups, inputs=inputs.shape[1], reads=self._reads)
 
     def _linear(self, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-        self.found.append(OperatorWork("linear", weight.shape[0], weight.shape[1], 1,
-                                       out[0].numel() // weight.shape[0], bias=_elements(bias), outputs=_outputs(out)))
+        self.found[self._node] = OperatorWork(
+            "linear", weight.shape[0], weight.shape[1], 1, out[0].numel() // weight.shape[0], bias=_elements(bias),
+            outputs=_outputs(out), reads=self._reads)
 
     def _operator(self, out: Tensor) -> None:
-        self.found.append(OperatorWork("other", outputs=_outputs(out)))
+        self.found[self._node] = OperatorWork("other", outputs=_outputs(out), reads=self._reads)
 
 
 def _elements(bias: Tensor | None) -> int:
@@ -147,9 +114,15 @@ def operators(module: nn.Module, shape: tuple[int, ...]) -> list[OperatorWork]:
         module: As for `stage_cost`.
         shape: Shape of one input without the batch dimension.
     """
-    with evaluation_mode(module), torch.inference_mode():  # traced as it will run: noise is for training
+    with evaluation_mode(module):  # traced as it will run: noise is for training
         # a lone layer would be traced into, down to the functions that it is made of
         graph = module if isinstance(module, fx.GraphModule) else fx.symbolic_trace(nn.Sequential(module))
+        return list(operators_by_node(graph, shape).values())
+
+
+def operators_by_node(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, OperatorWork]:
+    """The same for a traced network, by its nodes; those that count as nothing are absent."""
+    with evaluation_mode(graph), torch.inference_mode():
         recorder = _Recorder(graph)
         device = next((p.device for p in graph.parameters()), None)
         recorder.run(torch.zeros(1, *shape, device=device))
@@ -171,4 +144,5 @@ def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
     return StageCost(
         conv_macs=macs["conv"], depthwise_macs=macs["depthwise"], linear_macs=macs["linear"],
         weight_elements=float(sum(w.weights for w in found)),
-        activation_elements=float(sum(w.outputs for w in found)), operators=len(found))
+        activation_elements=float(sum(w.outputs for w in found)), operators=len(found),
+        by_type=TypeSums.of(found) if found else None)

@@ -17,7 +17,8 @@ from torch import fx, nn
 
 from autosplit.compression.pruning import HeadPruner, PrunableGroup
 from autosplit.errors import PruningError
-from autosplit.evaluation.cost import OperatorWork, operators
+from autosplit.evaluation.cost import operators
+from autosplit.operators import KINDS, LANES, TERMS, OperatorWork, TypeSums
 from autosplit.plan import StageCost
 
 __all__ = ["COUNTS", "HeadCost", "HeadLayer"]
@@ -28,7 +29,7 @@ _IntArray = NDArray[np.int64]
 COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "activation_elements", "operators")
 """The fields of `StageCost` that a head has, in the order of the columns of `HeadCost.counts`."""
 
-_VARYING = ("rows", "columns", "groups", "bias", "outputs")
+_VARYING = ("rows", "columns", "groups", "bias", "outputs", "reads")
 """What pruning changes of an operator."""
 
 
@@ -83,7 +84,7 @@ class HeadCost:
     Args:
         layers: The groups' layers, in the order of `HeadPruner.groups`.
         whole: The operators of the whole head.
-        steps: What one channel less in each group takes from `_VARYING` of every operator, shape (G, 5, operators).
+        steps: What one channel less in each group takes from `_VARYING` of every operator, shape (G, 6, operators).
     """
 
     def __init__(self, layers: Sequence[HeadLayer], whole: Sequence[OperatorWork], steps: _Array) -> None:
@@ -95,6 +96,9 @@ class HeadCost:
             _Linear(table[i, weighted], steps[:, i, weighted]) for i in range(3))
         self._bias, self._outputs = (_Linear(table[i].sum(keepdims=True), steps[:, i].sum(axis=1, keepdims=True))
                                      for i in (3, 4))
+        self._each_bias, self._each_output, self._each_read = (
+            _Linear(table[i, weighted], steps[:, i, weighted]) for i in (3, 4, 5))
+        self._other = _Linear(table[4:, ~weighted].sum(axis=1), steps[:, 4:, ~weighted].sum(axis=2))
         kinds = np.array([w.kind for w in whole], dtype=np.str_)[weighted]
         self._kinds = [kinds == kind for kind in ("conv", "depthwise", "linear")]
         self._kernel, self._positions = (np.array([getattr(w, name) for w in whole], dtype=np.float64)[weighted]
@@ -160,7 +164,35 @@ class HeadCost:
 
     def stage_costs(self, keep: NDArray[np.integer]) -> list[StageCost]:
         """The same as objects, one a row of `keep`; equal to `stage_cost` of each pruned head."""
-        return [stage_cost_of(row) for row in self.counts(keep).tolist()]
+        sums = self.sums(keep).reshape(len(keep), len(KINDS) * len(TERMS))
+        return [stage_cost_of(row, TypeSums.from_flat(terms) if any(terms) else None)
+                for row, terms in zip(self.counts(keep).tolist(), sums.tolist(), strict=True)]
+
+    def sums(self, keep: NDArray[np.integer]) -> _Array:
+        """What `profiled` foretells the time of pruned heads from.
+
+        Args:
+            keep: As for `counts`.
+
+        Returns:
+            Shape (N, 4, 7): the types of `KINDS`, the terms of `TERMS`.
+        """
+        lost = (self.channels[None, :] - keep).astype(np.float64)
+        rows, columns, groups = self._rows(lost), self._columns(lost), self._groups(lost)
+        used = self._kernel * self._positions
+        conv, depthwise, linear = self._kinds
+        deep = depthwise & (groups > 1)
+        terms = np.stack([
+            np.ones_like(rows), rows * columns * used, self._each_read(lost), self._each_output(lost),
+            rows * columns * self._kernel + self._each_bias(lost),
+            _padded(rows) * np.where(deep, columns, _padded(columns)) * used, columns * groups * used], axis=-1)
+        result = np.zeros((len(keep), len(KINDS), len(TERMS)))
+        for i, members in enumerate((conv | (depthwise & ~deep), deep, np.broadcast_to(linear, deep.shape))):
+            result[:, i] = (terms * members[..., None]).sum(axis=1)
+        result[:, 3, 0] = self._operators - rows.shape[1]
+        writes, reads = self._other(lost).T
+        result[:, 3, 2], result[:, 3, 3] = reads, writes
+        return result
 
     def stage_cost(self, keep: Sequence[int]) -> StageCost:
         """Work of one pruned head."""
@@ -174,15 +206,22 @@ class HeadCost:
         """
         keep = tuple(max(1, g.channels * (1 + i % 2) // 3) for i, g in enumerate(pruner.groups))
         pruned: fx.GraphModule = pruner.sub_network(keep).module
-        if self.counts(np.array([keep], dtype=np.int64).reshape(1, -1)).tolist() != [_sums(operators(pruned, shape))]:
+        table, found = np.array([keep], dtype=np.int64).reshape(1, -1), operators(pruned, shape)
+        sums = list(TypeSums.of(found).flat)
+        if self.counts(table).tolist() != [_sums(found)] or self.sums(table).ravel().tolist() != sums:
             raise PruningError("the work of this head's pruned versions is no sum over its groups")
 
 
-def stage_cost_of(counts: Sequence[float]) -> StageCost:
-    """One row of `HeadCost.counts` as an object."""
+def stage_cost_of(counts: Sequence[float], by_type: TypeSums | None) -> StageCost:
+    """One row of `HeadCost.counts` as an object, with its sums by type."""
     conv, depthwise, linear, weights, activations, number = counts
     return StageCost(conv_macs=conv, depthwise_macs=depthwise, linear_macs=linear, weight_elements=weights,
-                     activation_elements=activations, operators=int(number))
+                     activation_elements=activations, operators=int(number), by_type=by_type)
+
+
+def _padded(channels: _Array) -> _Array:
+    whole: _Array = np.ceil(channels / LANES) * LANES
+    return whole
 
 
 def _sums(works: Sequence[OperatorWork]) -> list[float]:
@@ -191,7 +230,7 @@ def _sums(works: Sequence[OperatorWork]) -> list[float]:
 
 
 def _varying(works: Sequence[OperatorWork]) -> _Array:
-    """Shape (5, operators)."""
+    """Shape (6, operators)."""
     table = [[getattr(w, name) for w in works] for name in _VARYING]
     return np.array(table, dtype=np.float64).reshape(len(_VARYING), len(works))
 

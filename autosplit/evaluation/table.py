@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from autosplit.errors import ConfigError, DataError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.profiles import first_error
-from autosplit.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.operators import TypeSums
+from autosplit.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +142,10 @@ def _to_row(m: Measurement) -> dict[str, Any]:
     row |= {name: getattr(m, name) for name in _MEASUREMENT}
     row |= {name: getattr(m.workload, name) for name in _WORKLOAD}
     for stage in _STAGES:
-        row |= {f"{stage}_{name}": value for name, value in getattr(m.workload, stage).model_dump().items()}
+        cost = getattr(m.workload, stage)
+        row |= {f"{stage}_{name}": getattr(cost, name) for name in STAGE_COUNTS}
+        if cost.by_type is not None:
+            row[f"{stage}_by_type"] = cost.by_type.model_dump_json()
     return row
 
 
@@ -149,13 +153,18 @@ def _from_row(row: dict[Any, Any], number: int) -> Measurement:
     try:
         codec = {n: row[f"codec_{n}"] for n in _CODEC if not _absent(row[f"codec_{n}"])}
         plan = {"split": row["split"], "sparsity": row["sparsity"], "codec": codec}
-        stages = {s: {n: row[f"{s}_{n}"] for n in StageCost.model_fields} for s in _STAGES}
+        stages = {s: {n: row[f"{s}_{n}"] for n in STAGE_COUNTS} | _by_type(row.get(f"{s}_by_type")) for s in _STAGES}
         workload = {"plan": plan, **stages, **{n: row[n] for n in _WORKLOAD}}
         return Measurement.model_validate({"plan": plan, "workload": workload, **{n: row[n] for n in _MEASUREMENT}})
     except KeyError as e:
         raise ConfigError(f"table: no column {e.args[0]!r}") from None
     except ValidationError as e:
         raise ConfigError(f"table, row {number}: {first_error(e)}") from e
+
+
+def _by_type(cell: Any) -> dict[str, Any]:
+    """The sums by operator type, which older tables do not have and work without operators does not need."""
+    return {} if cell is None or _absent(cell) else {"by_type": TypeSums.model_validate_json(cell)}
 
 
 def _absent(value: Any) -> bool:

@@ -15,7 +15,8 @@ __all__ = ["Array", "CheckedLatencyModel", "LatencyBreakdown", "LatencyModel", "
 _MODELS = Registry(
     kind="latency model",
     group="autosplit.latency_models",
-    builtin={"analytic": "autosplit.latency.analytic:AnalyticLatencyModel"},
+    builtin={"analytic": "autosplit.latency.analytic:AnalyticLatencyModel",
+             "profiled": "autosplit.latency.profiled:ProfiledLatencyModel"},
 )
 
 

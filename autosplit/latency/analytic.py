@@ -35,7 +35,7 @@ from autosplit.plan import StageCost, Workload
 if TYPE_CHECKING:
     from autosplit.scenario import Conditions
 
-__all__ = ["AnalyticLatencyModel", "stage_ms"]
+__all__ = ["AnalyticLatencyModel", "stage_ms", "table_of", "times_ms"]
 
 _COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "activation_elements", "operators",
            "coded_symbols", "image_pixels")
@@ -64,11 +64,10 @@ class AnalyticLatencyModel:
             ConfigError: A rate of a profile is zero or its percentiles contradict each other.
         """
         work = _Work.of(workloads)
-        device_costs = _unit_costs([c.device for c in conditions])
-        edge_costs = _unit_costs([c.edge for c in conditions])
-        device = _times(work.device, device_costs)
-        encode = _times(work.encode, device_costs)
-        edge = np.where(work.sent[:, None], _times(work.edge, edge_costs), 0.0)
+        devices, edges = [c.device for c in conditions], [c.edge for c in conditions]
+        device = self._stage_ms([w.device for w in workloads], devices)
+        encode = self._stage_ms([w.encode for w in workloads], devices)
+        edge = np.where(work.sent[:, None], self._stage_ms([w.edge for w in workloads], edges), 0.0)
         local = device + encode
         budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
         active = np.array([c.device.active_mw.value for c in conditions], dtype=np.float64)
@@ -81,6 +80,10 @@ class AnalyticLatencyModel:
         )
         self._add_links(answer, work, conditions)
         return answer
+
+    def _stage_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
+        """Time of P stages on C machines, milliseconds, shape (P, C)."""
+        return times_ms(table_of([_counts(c) for c in costs], len(_COUNTS)), _unit_costs(machines))
 
     def _add_links(self, answer: LatencyBreakdown, work: _Work, conditions: Sequence[Conditions]) -> None:
         """Fill in everything that depends on the channel, block by block of the plans that send something."""
@@ -106,29 +109,23 @@ def stage_ms(cost: StageCost, device: DeviceProfile) -> float:
         device: The machine.
     """
     counts = np.array([_counts(cost)], dtype=np.float64)
-    return float(_times(counts, _unit_costs([device]))[0, 0])
+    return float(times_ms(counts, _unit_costs([device]))[0, 0])
+
+
+def table_of(rows: Sequence[tuple[float, ...]], columns: int) -> Array:
+    """P rows as an array, shape (P, columns), also where there are none."""
+    return np.array(rows, dtype=np.float64).reshape(len(rows), columns)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """P workloads as arrays: counts of shape (P, 8) and payload mean, p95, result bytes of shape (P, 3)."""
+    """P workloads as an array: payload mean, p95 and result bytes, shape (P, 3)."""
 
-    device: Array
-    encode: Array
-    edge: Array
     payload: Array
 
     @classmethod
     def of(cls, workloads: Sequence[Workload]) -> _Work:
-        def table(rows: list[tuple[float, ...]], columns: int) -> Array:
-            return np.array(rows, dtype=np.float64).reshape(len(rows), columns)
-
-        return cls(
-            table([_counts(w.device) for w in workloads], len(_COUNTS)),
-            table([_counts(w.encode) for w in workloads], len(_COUNTS)),
-            table([_counts(w.edge) for w in workloads], len(_COUNTS)),
-            table([_payload(w) for w in workloads], 3),
-        )
+        return cls(table_of([_payload(w) for w in workloads], 3))
 
     @property
     def sent(self) -> NDArray[np.bool_]:
@@ -224,14 +221,14 @@ def _unit_cost(device: DeviceProfile) -> tuple[float, ...]:
     )
 
 
-def _times(counts: Array, costs: Array) -> Array:
-    """(P, 8) counts and (8, C) unit costs to (P, C) milliseconds.
+def times_ms(counts: Array, costs: Array) -> Array:
+    """(P, K) counts and (K, C) unit costs to (P, C) milliseconds.
 
     Added term by term: a matrix product may round differently for other shapes, and then a plan would not get the
     same answer alone and in company.
     """
     total = np.zeros((counts.shape[0], costs.shape[1]))
-    for k in range(len(_COUNTS)):
+    for k in range(len(costs)):
         total += counts[:, k, None] * costs[k]
     return total
 

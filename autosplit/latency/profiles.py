@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 
 from autosplit.errors import ConfigError, UnknownNameError
 from autosplit.latency.figures import Figure, Frozen, absent
+from autosplit.latency.timings import Timings
 from autosplit.latency.variation import Bursts, Rayleigh, Shadowing, Shannon, Trace, mean_bits_per_hz
 
 __all__ = ["ChannelProfile", "DeviceProfile", "Figure", "list_profiles", "load_profile"]
@@ -41,6 +42,7 @@ class DeviceProfile(Frozen):
         image_kpixels: JPEG or PNG coding, thousand pixels per second.
         active_mw: Power while computing, milliwatts.
         idle_mw: Power while waiting for the answer, milliwatts.
+        timings: What `autosplit profile` timed operator by operator, for the latency model `profiled`.
     """
 
     name: str
@@ -55,6 +57,7 @@ class DeviceProfile(Frozen):
     image_kpixels: Figure
     active_mw: Figure
     idle_mw: Figure
+    timings: Timings | None = Field(default=None, exclude_if=absent)
 
     @property
     def element_bytes(self) -> int:
@@ -63,7 +66,9 @@ class DeviceProfile(Frozen):
 
     def scaled(self, rate: float) -> DeviceProfile:
         """The same machine with all rates so many times as high: a chip keeps its character."""
-        update: dict[str, Figure] = {name: getattr(self, name).times(rate) for name in _RATES}
+        update: dict[str, Any] = {name: getattr(self, name).times(rate) for name in _RATES}
+        if self.timings is not None:
+            update["timings"] = self.timings.scaled(rate)
         return self.model_copy(update={**update, "operator_overhead_us": self.operator_overhead_us.times(1 / rate)})
 
 

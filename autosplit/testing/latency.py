@@ -22,6 +22,7 @@ import pytest
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown, LatencyModel
 from autosplit.latency.base import ENERGIES
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
+from autosplit.operators import TermSums, TypeSums
 from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
@@ -51,17 +52,25 @@ def make_workload(split: str = "layer1", payload_bytes: float = 100.0, device_ma
     if split == OUTPUT:
         payload_bytes = 0.0
     sends = payload_bytes > 0
+    head, deep = _terms(4, device_macs, 1.5e4, 4e3), _terms(2, device_macs / 10, 5e3, 1e3)
     return Workload(
         plan=make_plan(split),
         device=StageCost(conv_macs=device_macs, depthwise_macs=device_macs / 10, weight_elements=5e3,
-                         activation_elements=2e4, operators=6),
-        encode=StageCost(conv_macs=1e4, coded_symbols=64, operators=1) if sends else StageCost(),
-        edge=StageCost(conv_macs=8e6, linear_macs=640, weight_elements=7e4, activation_elements=5e4, operators=10)
+                         activation_elements=2e4, operators=6, by_type=TypeSums(conv=head, depthwise=deep)),
+        encode=StageCost(conv_macs=1e4, coded_symbols=64, operators=1, by_type=TypeSums(conv=_terms(1, 1e4)))
         if sends else StageCost(),
+        edge=StageCost(conv_macs=8e6, linear_macs=640, weight_elements=7e4, activation_elements=5e4, operators=10,
+                       by_type=TypeSums(conv=_terms(6, 8e6, 4e4, 69360), linear=_terms(1, 640, 10, 640),
+                                        other=_terms(3, writes=9990))) if sends else StageCost(),
         payload_bytes_mean=payload_bytes,
         payload_bytes_p95=payload_bytes * spread,
         result_bytes=4.0 if sends else 0.0,
     )
+
+
+def _terms(operators: int, macs: float = 0.0, writes: float = 0.0, weights: float = 0.0) -> TermSums:
+    """Sums over operators of some type that read what they write, use full registers and gather 3x3 patches."""
+    return (operators, macs, writes, writes, weights, macs, 9 * writes if macs else 0.0)
 
 
 def make_conditions(channel: str = "ble-1m", budget_ms: float = 100.0, device: str = "stm32l4r5",
@@ -85,9 +94,12 @@ class LatencyModelContract:
         splits: Split points that the model knows; override it for a model that knows only a certain network.
             `output`, where nothing is sent, is used where it is among them.
         sent_splits: The same without `output`.
+        machine: Name or path of the profile that device and edge have, for a model that knows only certain machines;
+            `None` = packaged ones.
     """
 
     splits: tuple[str, ...] = (INPUT, "stem", "layer1", "layer2", "layer3", OUTPUT)
+    machine: str | None = None
 
     @property
     def sent_splits(self) -> tuple[str, ...]:
@@ -112,7 +124,12 @@ class LatencyModelContract:
     def conditions(self, count: int) -> list[Conditions]:
         """`count` different conditions over channels and budgets."""
         channels = ("ble-1m", "sub-ghz-fsk-50k", "lte", "lora-sf7", "lte-pedestrian", "ble-1m-bursty")
-        return [make_conditions(channels[i % len(channels)], 40.0 + 60.0 * i) for i in range(count)]
+        return [self.condition(channels[i % len(channels)], 40.0 + 60.0 * i) for i in range(count)]
+
+    def condition(self, channel: str = "ble-1m", budget_ms: float = 100.0) -> Conditions:
+        """One set of conditions on machines that the model knows."""
+        machines = {} if self.machine is None else {"device": self.machine, "edge": self.machine}
+        return make_conditions(channel, budget_ms, **machines)
 
     @pytest.mark.parametrize(("plans", "count"), [(1, 1), (1, 4), (5, 1), (7, 3)])
     def test_answers_are_valid_and_have_the_shape_of_the_question(
@@ -148,7 +165,7 @@ class LatencyModelContract:
 
     def test_a_larger_budget_is_never_harder_to_meet(self, checked: CheckedLatencyModel) -> None:
         """`in_time` does not fall as the budget grows, and the budget moves no latency."""
-        conditions = [make_conditions(budget_ms=b) for b in (0.1, 10, 30, 100, 300, 1e6)]
+        conditions = [self.condition(budget_ms=b) for b in (0.1, 10, 30, 100, 300, 1e6)]
         answer = checked.latency(self.workloads(6), conditions)
         _assert_never_falls(answer.in_time.T, "in_time with the budget")
         assert (answer.p50_ms == answer.p50_ms[:, :1]).all(), "p50_ms depends on the budget"

@@ -9,7 +9,7 @@ from autosplit.agents.base import SearchProblem
 from autosplit.agents.export import save_onnx
 from autosplit.agents.loop import run_search
 from autosplit.agents.model_only import ModelEnumerateAgent
-from autosplit.agents.policy import Knowledge, Origin, by_likelihood, rollout
+from autosplit.agents.policy import Knowledge, Origin, _row, _workload, by_likelihood, rollout
 from autosplit.agents.recall import PolicyAgent
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
@@ -20,6 +20,7 @@ from autosplit.envs.features import condition_features
 from autosplit.errors import ConfigError
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 from autosplit.objective import load_objective, score
+from autosplit.testing import make_workload
 from tests.synthetic import PlainLatency, make_conditions, make_table
 
 LATENCY, OBJECTIVE = PlainLatency(), load_objective("in-time-accuracy")
@@ -114,6 +115,15 @@ def test_knowledge_describes_every_plan():
     workloads = tuple(TABLE.workloads(TABLE.space.plans()))
     with pytest.raises(ValueError, match="do not describe"):
         Knowledge(TABLE.space, workloads, np.zeros(3))
+
+
+def test_what_a_policy_stores_of_a_workload_is_all_of_it():
+    work = make_workload("layer1")
+    plain = work.model_copy(update={stage: getattr(work, stage).model_copy(update={"by_type": None})
+                                    for stage in ("device", "encode", "edge")})
+    for one in (work, plain):
+        assert _workload(one.plan, _row(one)) == one
+    assert len(_row(plain)) < len(_row(work))
 
 
 def test_what_was_trained_is_on_record(policy):

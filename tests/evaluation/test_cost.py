@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autosplit.evaluation.cost import stage_cost
+from autosplit.evaluation.cost import operators, stage_cost
+from autosplit.operators import TypeSums
 from autosplit.plan import StageCost
 
 
@@ -29,7 +30,9 @@ from autosplit.plan import StageCost
     (nn.Sequential(nn.ReLU(), nn.Dropout(), nn.Flatten()), (3, 8, 8), StageCost()),
 ], ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "")
 def test_one_layer_by_hand(layer, shape, expected):
-    assert stage_cost(layer, shape) == expected
+    found = stage_cost(layer, shape)
+    assert found.model_copy(update={"by_type": None}) == expected
+    assert found.by_type == (TypeSums.of(operators(layer, shape)) if expected.operators else None)
 
 
 class Functional(nn.Module):

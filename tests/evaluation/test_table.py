@@ -2,6 +2,7 @@ import pytest
 
 from autosplit.errors import ConfigError, DataError
 from autosplit.evaluation.table import TableEvaluator
+from autosplit.operators import TypeSums
 from autosplit.plan import CodecSetting, Plan
 from tests.synthetic import make_table, small_table
 
@@ -64,3 +65,16 @@ def test_bad_files(tmp_path):
     frame.loc[3, "accuracy"] = 1.5
     with pytest.raises(ConfigError, match="row 4: accuracy"):
         TableEvaluator.from_frame(frame)
+
+
+def test_sums_by_operator_type_are_kept_and_older_tables_have_none(tmp_path):
+    old = small_table()
+    sums = TypeSums(conv=(2, 6e5, 30, 40, 50.5, 7e5, 90), other=(1, 0, 8, 8, 0, 0, 0))
+    new = TableEvaluator(m.model_copy(update={"workload": m.workload.model_copy(update={
+        "device": m.workload.device.model_copy(update={"by_type": sums})})}) for m in old.measurements)
+    new.to_csv(tmp_path / "new.csv")
+    old.to_csv(tmp_path / "old.csv")
+    assert "by_type" not in (tmp_path / "old.csv").read_text()
+    assert TableEvaluator.from_csv(tmp_path / "new.csv").measurements == new.measurements
+    assert TableEvaluator.from_frame(new.to_frame()).measurements == new.measurements
+    assert {m.workload.device.by_type for m in TableEvaluator.from_csv(tmp_path / "old.csv").measurements} == {None}

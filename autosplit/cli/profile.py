@@ -1,0 +1,82 @@
+"""`autosplit profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported, say
+from autosplit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autosplit.profiling.run import MachineProfile
+
+__all__ = ["command"]
+
+
+@reported
+def command(
+    backbone: Annotated[list[str], typer.Option(help="Network whose operators are timed; more than one may be given.")],
+    out: Annotated[Path, typer.Option(help="The device profile, NAME.yaml; its timings are NAME.csv beside it.")],
+    image_shape: Annotated[str | None, typer.Option(help="Channels x height x width of the input: 3x32x32.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set whose images tell the shape.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [default: torch's own].")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Passes through each version at most.")] = 60,
+    active_mw: Annotated[float | None, typer.Option(min=0, help="Power while computing, if you know it.")] = None,
+    idle_mw: Annotated[float | None, typer.Option(min=0, help="Power while waiting, if you know it.")] = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time every operator of a network on this machine, and write a device profile with the timings."""
+    shape = _shape(image_shape, dataset, data_root)
+
+    import torch
+
+    from autosplit.profiling.run import ProfileSettings, profile_machine
+    from autosplit.report.progress import Progress
+
+    settings = ProfileSettings(tuple(backbone), shape, threads or torch.get_num_threads(), repeats, active_mw, idle_mw)
+    made = profile_machine(settings, out, progress=Progress(quiet=quiet))
+    if made.disturbance is not None:
+        say(f"warning: {made.disturbance}")
+    if as_json:
+        typer.echo(made.device.model_dump_json())
+        return
+    print_rich(f"{made.device.title}", _table(made), f"{len(made.timings)} operators in {out.with_suffix('.csv')}, "
+               f"device profile in {out}")
+    if not quiet:
+        say(f"use it with: autosplit search --device {out} --edge {out} --latency-model profiled")
+
+
+def _shape(text: str | None, dataset: str | None, data_root: Path | None) -> tuple[int, int, int]:
+    if (text is None) == (dataset is None):
+        raise ConfigError("give either --image-shape, such as 3x32x32, or --dataset")
+    if dataset is not None:
+        from autosplit.datasets import load_dataset
+
+        found: tuple[int, int, int] = load_dataset(dataset, root=data_root).shape
+        return found
+    try:
+        channels, height, width = (int(part) for part in str(text).lower().split("x"))
+    except ValueError:
+        channels = height = width = 0
+    if min(channels, height, width) < 1:
+        raise ConfigError(f"--image-shape {text!r}: write it as channels x height x width, such as 3x32x32")
+    return channels, height, width
+
+
+def _table(made: MachineProfile) -> Table:
+    """How well the regression foretells shapes it has not seen."""
+    from rich.table import Table
+
+    table = Table(title="regression against operators of shapes left out")
+    for name in ("operator type", "shapes", "median error", "90 % below"):
+        table.add_column(name, justify="left" if name == "operator type" else "right")
+    for kind, error in made.held_out.items():
+        table.add_row(kind, str(error.shapes), f"{error.median_percent:.1f} %", f"{error.p90_percent:.1f} %")
+    return table

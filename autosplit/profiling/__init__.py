@@ -1,0 +1,1 @@
+"""Timing the operators of a network on the machine that this runs on, and making a device profile of that."""
