@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,18 +30,16 @@ from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
 from autosplit.objective import Objective, load_objective
 from autosplit.operators import TypeSums
-from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Plan, Workload
+from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
 __all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "by_likelihood", "network_of", "policy_arguments",
            "rollout"]
 
-_SCHEMA = 2
+_SCHEMA = 3
 _ENOUGH = 8  # plans in time that a decision is taken among, if there are so many
 _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
-_COSTS = STAGE_COUNTS
-_SUMS = len(TypeSums().flat)
 _WEIGHT = "network."
 
 
@@ -346,7 +344,7 @@ class CoInferencePolicy:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {_WEIGHT + k: v.clone() for k, v in self.network.state_dict().items()}
-        tensors["workloads"] = torch.tensor([_row(w) for w in self.knowledge.workloads], dtype=torch.float64)
+        tensors |= _stored(self.knowledge.workloads)
         tensors["accuracy"] = torch.tensor(self.knowledge.accuracy, dtype=torch.float64)
         return tensors
 
@@ -403,27 +401,38 @@ class CoInferencePolicy:
         raw = data["space"]
         space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
                           {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
-        rows = zip(space.plans(), tensors.pop("workloads").tolist(), strict=True)
-        knowledge = Knowledge(space, tuple(_workload(p, row) for p, row in rows), tensors.pop("accuracy").numpy())
+        knowledge = Knowledge(space, _restored(space.plans(), tensors), tensors.pop("accuracy").numpy())
         weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items()}
         network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
         return cls(knowledge, latency_model, objective, network, data["hidden"],
                    Origin.model_validate(data["origin"]))
 
 
-def _row(work: Workload) -> list[float]:
-    costs = [getattr(getattr(work, stage), name) for stage in _STAGES for name in _COSTS]
-    sums = [getattr(work, stage).by_type for stage in _STAGES]
-    by_type = [value for known in sums for value in (known or TypeSums()).flat] if any(sums) else []
-    return [*costs, *(getattr(work, name) for name in _BYTES), *by_type]
+def _stored(workloads: Sequence[Workload]) -> dict[str, Tensor]:
+    """Workloads as tensors: plans share most of their stages, so each stage is stored once, and by number elsewhere."""
+    costs = list(dict.fromkeys(getattr(w, stage) for w in workloads for stage in _STAGES))
+    number = {cost: i for i, cost in enumerate(costs)}
+    return {
+        "stages": torch.tensor([_row(c) for c in costs], dtype=torch.float64),
+        "stage_numbers": torch.tensor([[number[getattr(w, s)] for s in _STAGES] for w in workloads], dtype=torch.int32),
+        "bytes": torch.tensor([[getattr(w, name) for name in _BYTES] for w in workloads], dtype=torch.float64),
+    }
 
 
-def _workload(plan: Plan, row: list[float]) -> Workload:
-    size = len(_COSTS)
-    stages: dict[str, dict[str, Any]] = {
-        stage: dict(zip(_COSTS, row[i * size:(i + 1) * size], strict=True)) for i, stage in enumerate(_STAGES)}
-    end = len(_STAGES) * size + len(_BYTES)
-    sizes = dict(zip(_BYTES, row[len(_STAGES) * size:end], strict=True))
-    for i, stage in enumerate(_STAGES if len(row) > end else ()):
-        stages[stage]["by_type"] = TypeSums.from_flat(row[end + i * _SUMS:end + (i + 1) * _SUMS])
-    return Workload.model_validate({"plan": plan, **stages, **sizes})
+def _restored(plans: Iterable[Plan], tensors: dict[str, Tensor]) -> tuple[Workload, ...]:
+    costs = [_cost(row) for row in tensors.pop("stages").tolist()]
+    rows = zip(plans, tensors.pop("stage_numbers").tolist(), tensors.pop("bytes").tolist(), strict=True)
+    return tuple(Workload(plan=plan, **{s: costs[i] for s, i in zip(_STAGES, numbers, strict=True)},
+                          **dict(zip(_BYTES, sizes, strict=True))) for plan, numbers, sizes in rows)
+
+
+def _row(cost: StageCost) -> list[float]:
+    """The counts, whether there are sums by operator type, and these."""
+    sums = cost.by_type
+    return [*(getattr(cost, name) for name in STAGE_COUNTS), float(sums is not None), *(sums or TypeSums()).flat]
+
+
+def _cost(row: list[float]) -> StageCost:
+    size = len(STAGE_COUNTS)
+    sums = TypeSums.from_flat(row[size + 1:]) if row[size] else None
+    return StageCost.model_validate({**dict(zip(STAGE_COUNTS, row[:size], strict=True)), "by_type": sums})

@@ -9,7 +9,7 @@ from autosplit.agents.base import SearchProblem
 from autosplit.agents.export import save_onnx
 from autosplit.agents.loop import run_search
 from autosplit.agents.model_only import ModelEnumerateAgent
-from autosplit.agents.policy import Knowledge, Origin, _row, _workload, by_likelihood, rollout
+from autosplit.agents.policy import Knowledge, Origin, _restored, _stored, by_likelihood, rollout
 from autosplit.agents.recall import PolicyAgent
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
@@ -121,9 +121,10 @@ def test_what_a_policy_stores_of_a_workload_is_all_of_it():
     work = make_workload("layer1")
     plain = work.model_copy(update={stage: getattr(work, stage).model_copy(update={"by_type": None})
                                     for stage in ("device", "encode", "edge")})
-    for one in (work, plain):
-        assert _workload(one.plan, _row(one)) == one
-    assert len(_row(plain)) < len(_row(work))
+    given = (work, plain, work)
+    stored = _stored(given)
+    assert len(stored["stages"]) == len({getattr(w, s) for w in given for s in ("device", "encode", "edge")}) < 9
+    assert _restored([w.plan for w in given], stored) == given
 
 
 def test_what_was_trained_is_on_record(policy):
