@@ -51,7 +51,7 @@ def decision_ms(policy: CoInferencePolicy, conditions: Sequence[Conditions], amo
     return spread(np.array(times[1:]))
 
 
-def measurements_needed(runs: Sequence[dict[str, Any]], policy_regret: Array) -> dict[str, dict[str, float]]:
+def measurements_needed(runs: Sequence[dict[str, Any]], policy_regret: Array) -> dict[str, dict[str, float | None]]:
     """Measurements until each method is as good as a policy that takes none.
 
     Args:
@@ -61,17 +61,21 @@ def measurements_needed(runs: Sequence[dict[str, Any]], policy_regret: Array) ->
     Returns:
         By method: `in_each_scenario`, the median over searches of the measurements until the regret is at most the
         policy's there; `by_the_median`, the measurements until the median regret over searches is at most the median of
-        the policy; infinite where it never is.
+        the policy; `None` where it never is.
     """
-    found = {}
+    found: dict[str, dict[str, float | None]] = {}
     for method in dict.fromkeys(r["method"] for r in runs):
         part = [r for r in runs if r["method"] == method]
         reached = [_first(np.array(r["regret"]) <= policy_regret[r["scenario"]] + 1e-6) for r in part]
         longest = max(len(r["regret"]) for r in part)
         curves = np.array([[*r["regret"], *[r["regret"][-1]] * (longest - len(r["regret"]))] for r in part])
         by_median = _first(np.median(curves, axis=0) <= np.median(policy_regret) + 1e-6)
-        found[method] = {"in_each_scenario": float(np.median(reached)), "by_the_median": by_median}
+        found[method] = {"in_each_scenario": _finite(float(np.median(reached))), "by_the_median": _finite(by_median)}
     return found
+
+
+def _finite(count: float) -> float | None:
+    return count if np.isfinite(count) else None
 
 
 def _first(good: np.typing.NDArray[np.bool_]) -> float:

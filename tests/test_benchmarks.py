@@ -142,4 +142,4 @@ def test_measurements_until_a_search_is_as_good_as_a_policy():
     runs = [{"method": m, "scenario": s, "regret": regret} for m, s, regret in curves]
     needed = measurements_needed(runs, np.array([0.1, 0.2]))
     assert needed["a"] == {"in_each_scenario": 1.5, "by_the_median": 2.0}
-    assert needed["b"] == {"in_each_scenario": np.inf, "by_the_median": np.inf}
+    assert needed["b"] == {"in_each_scenario": None, "by_the_median": None}
