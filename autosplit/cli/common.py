@@ -87,8 +87,10 @@ def runtime_commands() -> ModuleType:
     Raises:
         PluginError: The extra `deploy` is not installed.
     """
+    from autosplit.runtime.standalone import commands
+
     try:
-        from autosplit.runtime.standalone import commands
+        import zmq  # noqa: F401
     except ModuleNotFoundError as e:
         raise PluginError(f"serving needs the package {e.name}: pip install 'autosplit[deploy]'") from e
     return commands

@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Classify images with a bundle: head and encoder run here, decoder and tail at an edge."""
     commands = runtime_commands()
-    from autosplit.runtime.standalone.client import ClientOptions
+    from autosplit.runtime.standalone.options import ClientOptions
 
     options = ClientOptions(timeout_ms, retry_s, window, fallback, logits)
     commands.infer(commands.InferCommand(bundle, images, edge, options, keys, device, threads, as_json))

@@ -42,7 +42,7 @@ def command(
         return
     if bundle is None:
         raise ConfigError("name the bundle to serve; `autosplit export` writes one")
-    from autosplit.runtime.standalone.server import ServerOptions
+    from autosplit.runtime.standalone.options import ServerOptions
 
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)

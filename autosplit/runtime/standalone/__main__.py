@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .errors import AutosplitError, ConfigError
+from .commands import add_commands
+from .errors import AutosplitError
 
 __all__ = ["main"]
 
@@ -55,26 +56,7 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if found.passed else _MISMATCH
 
 
-def _link_parsers(commands: Any) -> None:
-    """`serve` and `infer`; the rest of a bundle works without pyzmq too."""
-    try:
-        from .commands import add_commands
-    except ImportError as e:
-        absent = ConfigError(f"serve and infer need the package pyzmq: pip install pyzmq ({e})")
-        for name in ("serve", "infer"):
-            # no character begins an option, so that the error is about the package, not about an argument
-            parser = commands.add_parser(name, help="needs the package pyzmq", prefix_chars="\0", add_help=False)
-            parser.add_argument("arguments", nargs="*")
-            parser.set_defaults(command=_raise, error=absent)
-    else:
-        add_commands(commands)
-
-
-def _raise(options: argparse.Namespace) -> int:
-    raise options.error
-
-
-_COMMANDS: tuple[Callable[[Any], None], ...] = (_check_parser, _link_parsers)
+_COMMANDS: tuple[Callable[[Any], None], ...] = (_check_parser, add_commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from .errors import ConfigError, LinkError
 from .exchange import TIMEOUT, Exchange, Reply
 from .keys import DeviceKeys
 from .link import DISCONNECTED, EdgeLink, edge_address
+from .options import ClientOptions
 from .parts import DeviceSide, Images, Logits
 from .wire import Kind, Reason, short_key
 
@@ -84,33 +85,6 @@ class Answer:
     payload_bytes: int
     ms: StageMs
     logits: Logits | None = None
-
-
-@dataclass(frozen=True)
-class ClientOptions:
-    """How a device asks.
-
-    Attributes:
-        timeout_ms: The longest wait for the edge, an image.
-        retry_s: How often a lost edge is tried again; in between nothing is waited for.
-        window: Most requests on the way at once.
-        fallback: Whether the device answers itself where the edge does not, if its bundle can.
-        logits: Whether the edge shall send all logits (4 bytes each) beside the label.
-
-    Raises:
-        ConfigError: A number is out of its range.
-    """
-
-    timeout_ms: float = 1000.0
-    retry_s: float = 1.0
-    window: int = 16
-    fallback: bool = True
-    logits: bool = False
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("timeout_ms", 1, 65_000), ("retry_s", 0, 86_400), ("window", 1, 1024)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must lie in [{low}, {high}], got {getattr(self, name):g}")
 
 
 class DeviceClient:

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .client import Answer, ClientOptions, DeviceClient
 from .errors import ConfigError, LinkError
-from .keys import DeviceKeys, EdgeKeys, make_keys
 from .metrics import MetricsServer
-from .server import EdgeServer, ServerOptions
+from .options import ClientOptions, ServerOptions
+
+if TYPE_CHECKING:
+    from .client import Answer
 
 __all__ = ["InferCommand", "ServeCommand", "add_commands", "infer", "serve", "write_keys"]
 
@@ -79,7 +80,10 @@ def serve(command: ServeCommand) -> None:
     Raises:
         AutosplitError: The bundle does not run here, or the address or the keys cannot be used.
     """
+    _require_pyzmq()
     from .bundle import load_edge
+    from .keys import EdgeKeys
+    from .server import EdgeServer
 
     keys = EdgeKeys.load(command.keys) if command.keys else None
     server = EdgeServer(load_edge(command.bundle, command.threads), command.options, keys)
@@ -113,7 +117,10 @@ def infer(command: InferCommand) -> None:
         AutosplitError: The bundle does not run here, an image cannot be read, or the edge does not answer and there
             is no fallback.
     """
+    _require_pyzmq()
     from .bundle import load_device
+    from .client import DeviceClient
+    from .keys import DeviceKeys
 
     device = load_device(command.bundle, command.threads)
     keys = DeviceKeys.load(command.keys, command.device_name) if command.keys else None
@@ -134,6 +141,9 @@ def write_keys(folder: Path, device: str) -> None:
     Raises:
         ConfigError: The device has keys already, or the folder cannot be written.
     """
+    _require_pyzmq()
+    from .keys import make_keys
+
     for file in make_keys(folder, device):
         print(file)
     _say(f"the edge serves with --keys {folder}; the device needs edge.key, {device}.key and {device}.key_secret")
@@ -211,6 +221,18 @@ def _options(kind: Any, given: argparse.Namespace) -> Any:
 
 
 # --- details --------------------------------------------------------------------------------------------------------
+
+
+def _require_pyzmq() -> None:
+    """Look for the package that nothing but serving needs.
+
+    Raises:
+        ConfigError: It is absent.
+    """
+    try:
+        import zmq  # noqa: F401
+    except ImportError as e:
+        raise ConfigError(f"serve and infer need the package pyzmq: pip install pyzmq ({e})") from e
 
 
 @contextlib.contextmanager

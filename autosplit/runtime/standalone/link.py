@@ -11,8 +11,20 @@ import zmq
 
 from .errors import ConfigError
 from .keys import DeviceKeys
-from .server import DEVICE_ID_BYTES
-from .wire import HEADER_BYTES, LOGITS, MAX_BODY_BYTES, MAX_DEADLINE_MS, MAX_SEQUENCE, Frame, FrameError, Kind, Reason
+from .wire import (
+    DEVICE_ID_BYTES,
+    HEADER_BYTES,
+    HEARTBEAT_MS,
+    LOGITS,
+    MAX_BODY_BYTES,
+    MAX_DEADLINE_MS,
+    MAX_SEQUENCE,
+    SILENCE_MS,
+    Frame,
+    FrameError,
+    Kind,
+    Reason,
+)
 
 __all__ = ["DISCONNECTED", "EdgeLink", "edge_address"]
 
@@ -21,7 +33,6 @@ DISCONNECTED = "disconnected"
 
 _QUEUE_MESSAGES = 1000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
-_HEARTBEAT_MS, _SILENCE_MS = 10_000, 30_000
 _LAST_WORDS_MS = 10  # for what was sent before a connection broke
 _MAX_WAIT_MS = 3_600_000
 _REFUSED_BY_EDGE = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -183,8 +194,8 @@ def _dealer(context: zmq.Context[Any], keys: DeviceKeys | None, *, ipv6: bool) -
     dealer.setsockopt(zmq.IPV6, int(ipv6))
     dealer.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
     dealer.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-    dealer.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
+    dealer.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
     if keys:
         dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
         dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)

@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -27,15 +26,24 @@ from zmq.auth.thread import ThreadAuthenticator
 from .batching import BatchComputer, BatchQueue, Reply, Request
 from .errors import ConfigError, LinkError
 from .keys import EdgeKeys
+from .options import ServerOptions
 from .parts import EdgeSide
 from .sessions import Sessions
 from .stats import ServerStats
-from .wire import HEADER_BYTES, LOGITS, MAX_BODY_BYTES, Frame, FrameError, Kind, Reason, short_key
+from .wire import (
+    DEVICE_ID_BYTES,
+    HEADER_BYTES,
+    HEARTBEAT_MS,
+    LOGITS,
+    SILENCE_MS,
+    Frame,
+    FrameError,
+    Kind,
+    Reason,
+    short_key,
+)
 
-__all__ = ["DEVICE_ID_BYTES", "EdgeServer", "ServerOptions"]
-
-DEVICE_ID_BYTES = 8
-"""Bytes that a device names itself with in its HELLO."""
+__all__ = ["EdgeServer", "ServerOptions"]
 
 _log = logging.getLogger(__name__)
 _WELCOME = struct.Struct("!I")
@@ -44,53 +52,9 @@ _AT_ONCE = 64  # frames read before answers are sent again
 _MARGIN_BYTES = 1 << 16  # a frame too long by less is refused with a reply, by more its connection is closed
 _RECEIVE_MESSAGES, _SEND_MESSAGES = 32, 256  # high-water marks of one connection
 _POLL_MS = 500
-_HEARTBEAT_MS, _SILENCE_MS, _HANDSHAKE_MS, _LINGER_MS = 10_000, 30_000, 5_000, 500
+_HANDSHAKE_MS, _LINGER_MS = 5_000, 500
 _HANDSHAKE_FAILURES = (zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
                        | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """How an edge serves.
-
-    Attributes:
-        bind: Address, `tcp://HOST:PORT`; port 0 takes a free one.
-        max_batch: Most requests computed at once.
-        max_wait_ms: How long the first request of a batch waits for others; with 0 those that come while a batch is
-            computed make up the next.
-        queue: Most requests that wait; above it devices are told `busy`.
-        max_payload_bytes: Longest payload.
-        rate: Frames a second of one device; 0 = no limit.
-        burst: Frames of one device at once; 0 = as many as `rate` allows in a second.
-        max_devices: Most devices, and most connections, that have a session.
-        idle_s: After so long without a frame a device is forgotten; it may come back.
-        insecure: Whether other machines may connect although there are no keys.
-
-    Raises:
-        ConfigError: A number is out of its range.
-    """
-
-    bind: str = "tcp://127.0.0.1:5555"
-    max_batch: int = 16
-    max_wait_ms: float = 0.0
-    queue: int = 256
-    max_payload_bytes: int = 1 << 20
-    rate: float = 1000.0
-    burst: float = 0.0
-    max_devices: int = 1024
-    idle_s: float = 60.0
-    insecure: bool = False
-
-    def __post_init__(self) -> None:
-        ranges = {"max_batch": (1, 65_535), "max_wait_ms": (0, 60_000), "queue": (1, 1_000_000),
-                  "max_payload_bytes": (1, MAX_BODY_BYTES), "rate": (0, math.inf), "burst": (0, math.inf),
-                  "max_devices": (1, 1_000_000), "idle_s": (0.001, math.inf)}
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name} must lie in [{low:g}, {high:g}], got {value:g}")
-        if 0 < self.burst < 1:
-            raise ConfigError(f"burst must be 0 or at least 1, got {self.burst:g}")
 
 
 class EdgeServer:
@@ -188,8 +152,8 @@ class EdgeServer:
         router.setsockopt(zmq.LINGER, _LINGER_MS)
         router.setsockopt(zmq.IPV6, int("[" in self.options.bind))
         router.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-        router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
+        router.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
         if self._keys:
             router.setsockopt(zmq.CURVE_SERVER, 1)
             router.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)

@@ -17,8 +17,8 @@ import numpy as np
 from .errors import PayloadError
 from .parts import Logits
 
-__all__ = ["HEADER_BYTES", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES", "MAX_SEQUENCE", "PROTOCOL_VERSION", "EdgeAnswer",
-           "Frame", "FrameError", "Kind", "Reason", "short_key"]
+__all__ = ["DEVICE_ID_BYTES", "HEADER_BYTES", "HEARTBEAT_MS", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES", "MAX_SEQUENCE",
+           "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason", "short_key"]
 
 PROTOCOL_VERSION = 1
 """Version of the frames, 0 to 255; both ends must have the same."""
@@ -27,6 +27,12 @@ HEADER_BYTES = 28
 KEY_BYTES = 4
 MAX_BODY_BYTES = 1 << 24
 """No body is ever longer; a server sets its own, lower limit."""
+
+DEVICE_ID_BYTES = 8
+"""Bytes that a device names itself with in its HELLO."""
+
+HEARTBEAT_MS, SILENCE_MS = 10_000, 30_000
+"""How often each end asks whether the other is there, and after how long without a word it is not."""
 
 MAX_SEQUENCE = (1 << 32) - 1
 MAX_DEADLINE_MS = (1 << 16) - 1

@@ -1,0 +1,83 @@
+"""How an edge serves and how a device asks; without pyzmq, so that command lines can be read where it is absent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .errors import ConfigError
+from .wire import MAX_BODY_BYTES
+
+__all__ = ["ClientOptions", "ServerOptions"]
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How an edge serves.
+
+    Attributes:
+        bind: Address, `tcp://HOST:PORT`; port 0 takes a free one.
+        max_batch: Most requests computed at once.
+        max_wait_ms: How long the first request of a batch waits for others; with 0 those that come while a batch is
+            computed make up the next.
+        queue: Most requests that wait; above it devices are told `busy`.
+        max_payload_bytes: Longest payload.
+        rate: Frames a second of one device; 0 = no limit.
+        burst: Frames of one device at once; 0 = as many as `rate` allows in a second.
+        max_devices: Most devices, and most connections, that have a session.
+        idle_s: After so long without a frame a device is forgotten; it may come back.
+        insecure: Whether other machines may connect although there are no keys.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+
+    bind: str = "tcp://127.0.0.1:5555"
+    max_batch: int = 16
+    max_wait_ms: float = 0.0
+    queue: int = 256
+    max_payload_bytes: int = 1 << 20
+    rate: float = 1000.0
+    burst: float = 0.0
+    max_devices: int = 1024
+    idle_s: float = 60.0
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, max_batch=(1, 65_535), max_wait_ms=(0, 60_000), queue=(1, 1_000_000),
+               max_payload_bytes=(1, MAX_BODY_BYTES), rate=(0, math.inf), burst=(0, math.inf),
+               max_devices=(1, 1_000_000), idle_s=(0.001, math.inf))
+        if 0 < self.burst < 1:
+            raise ConfigError(f"burst must be 0 or at least 1, got {self.burst:g}")
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """How a device asks.
+
+    Attributes:
+        timeout_ms: The longest wait for the edge, an image.
+        retry_s: How often a lost edge is tried again; in between nothing is waited for.
+        window: Most requests on the way at once.
+        fallback: Whether the device answers itself where the edge does not, if its bundle can.
+        logits: Whether the edge shall send all logits (4 bytes each) beside the label.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+
+    timeout_ms: float = 1000.0
+    retry_s: float = 1.0
+    window: int = 16
+    fallback: bool = True
+    logits: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, timeout_ms=(1, 65_000), retry_s=(0, 86_400), window=(1, 1024))
+
+
+def _check(options: object, **ranges: tuple[float, float]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name} must lie in [{low:g}, {high:g}], got {value:g}")
