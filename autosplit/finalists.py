@@ -233,5 +233,5 @@ def _code() -> str:
     root = Path(autosplit.__file__).parent
     standalone = root / "runtime" / "standalone"
     files = [*sorted((root / "compression").rglob("*.py")), root / "runtime" / "deployment.py",
-             standalone / "entropy.py", standalone / "stored.py"]
+             standalone / "entropy.py", standalone / "raw.py", standalone / "stored.py"]
     return content_hash([file.read_text(encoding="utf-8") for file in files])[:8]

@@ -29,11 +29,12 @@ from autosplit.compression.network import SplitNetwork
 from autosplit.compression.pruning import HeadPruner
 from autosplit.datasets.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.datasets.stored import decode_images, encode_images, join_jpeg
-from autosplit.errors import ConfigError, PayloadError, ResultError
+from autosplit.errors import ConfigError, ResultError
 from autosplit.evaluation.cost import stage_cost
 from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.plugins import one_line
 from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
     from autosplit.runtime.standalone.manifest import Manifest
@@ -42,7 +43,6 @@ __all__ = ["Arithmetic", "Blueprint", "Deployment", "Evaluation"]
 
 _BATCH = 100
 _TABLES = "tables."
-_FLOAT = np.dtype("<f4")  # of a feature that crosses as it is, whatever the machine
 
 Arithmetic = Literal["fp32", "int8"]
 
@@ -232,8 +232,7 @@ class Deployment:
             return encode_images(images, kind, quality or 75)
         with torch.inference_mode():
             if self._coder is None:
-                features = self.network.head(self._normalise(images)) + 0.0  # no negative zeros: engines differ in them
-                return [f.tobytes() for f in features.numpy().astype(_FLOAT)]
+                return pack_features(self.network.head(self._normalise(images)).numpy())
             return self._coder.encode_batch(self.network.symbols(self._normalise(images)).numpy())
 
     def decode(self, payloads: Sequence[bytes]) -> Tensor:
@@ -259,15 +258,10 @@ class Deployment:
         return decode_images(payloads, shape)
 
     def _features(self, payloads: Sequence[bytes]) -> Tensor:
-        """The features in payloads that hold them as they are: little-endian float32, channel by channel."""
+        """The features in payloads that hold them as they are."""
         shape = self.blueprint.feature_shape
-        size = int(np.prod(shape)) * _FLOAT.itemsize
-        for payload in payloads:
-            if len(payload) != size:
-                raise PayloadError(f"a payload of {len(payload)} bytes where a feature of {size} bytes was expected; "
-                                   "encode it with the deployment that decodes it")
-        values = np.frombuffer(b"".join(payloads), dtype=_FLOAT).astype(np.float32)
-        return torch.from_numpy(values).reshape(len(payloads), *shape)
+        values = np.array([unpack_feature(p, shape) for p in payloads], dtype=np.float32)
+        return torch.from_numpy(values.reshape(len(payloads), *shape))
 
     def run(self, images: Tensor) -> tuple[Tensor, list[bytes]]:
         """Both sides: uint8 images to logits and the payloads that crossed."""

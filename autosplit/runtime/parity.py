@@ -14,7 +14,7 @@ from autosplit.datasets.base import images_at_once, in_batches
 from autosplit.report.progress import Advance
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.standalone.bundle import load_device, load_edge
-from autosplit.runtime.standalone.check import payload_hashes, predicted
+from autosplit.runtime.standalone.check import answered, payload_hashes, predicted
 from autosplit.runtime.standalone.manifest import Parity
 
 __all__ = ["RELATIVE_TOLERANCE", "compare", "recorded"]
@@ -65,9 +65,9 @@ def compare(
     for batch in in_batches(images, images_at_once(deployment.blueprint.image_shape)):
         array = batch.numpy()
         expected, payloads = deployment.run(batch)
-        sent = device.encode(array)
+        sent, found = answered(device, edge, array)
         same = np.array([a == b for a, b in zip(payloads, sent, strict=True)])
-        plan.add(expected.numpy(), device.logits(array) if edge is None else edge.decode(sent), same)
+        plan.add(expected.numpy(), found, same)
         answer = device.fallback(array)
         if fallback is not None and answer is not None:
             whole.add(fallback.run(batch)[0].numpy(), answer, np.ones(len(batch), dtype=bool))
@@ -79,8 +79,7 @@ def recorded(folder: Path, images: Tensor) -> dict[str, NDArray[Any]]:
     """What a bundle makes of a few images, for `coinference check` to find again."""
     array = np.ascontiguousarray(images.numpy())
     device = load_device(folder)
-    payloads = device.encode(array)
-    logits = device.logits(array) if device.answers else load_edge(folder).decode(payloads)
+    payloads, logits = answered(device, None if device.answers else load_edge(folder), array)
     found: dict[str, NDArray[Any]] = {"images": array, "logits": logits, "payloads": payload_hashes(payloads)}
     fallback = device.fallback(array)
     return found if fallback is None else {**found, "fallback": predicted(fallback)}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .errors import AutosplitError, BundleError, ConfigError, PayloadError
 from .images import checked_images
 from .manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
+from .raw import pack_features, unpack_feature
 from .stored import decode_images, encode_images, join_jpeg
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge"]
 
 _BATCH = 64  # images that go through a network together
-_FLOAT = np.dtype("<f4")  # of a feature that crosses as it is, whatever the machine
 _QUALITY = 75
 
 Floats = NDArray[np.float32]
@@ -98,8 +98,7 @@ class DevicePart:
         values = self._network(images)
         if self._coder is not None:
             return self._coder.encode_batch(values)
-        values += 0.0  # no negative zeros: engines differ in them
-        return [v.tobytes() for v in values.astype(_FLOAT)]
+        return pack_features(values)
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
@@ -154,17 +153,10 @@ class EdgePart:
         try:
             if self._coder is not None:
                 return self._coder.decode(payload)
-            return self._feature(payload) if self.manifest.kind == "raw" else self._image(payload)
+            return (unpack_feature(payload, self.manifest.feature_shape) if self.manifest.kind == "raw"
+                    else self._image(payload))
         except PayloadError as e:
             raise PayloadError(f"payload {index}: {e}") from e
-
-    def _feature(self, payload: bytes) -> Floats:
-        shape = self.manifest.feature_shape
-        size = int(np.prod(shape)) * _FLOAT.itemsize
-        if len(payload) != size:
-            raise PayloadError(f"a payload of {len(payload)} bytes where a feature of {size} bytes was expected; "
-                               "encode it with the deployment that decodes it")
-        return np.frombuffer(payload, dtype=_FLOAT).astype(np.float32).reshape(shape)
 
     def _image(self, payload: bytes) -> NDArray[np.uint8]:
         manifest = self.manifest

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import load_device, load_edge
+from .bundle import DevicePart, EdgePart, load_device, load_edge
 from .errors import BundleError
 from .manifest import CHECK, Manifest
 
-__all__ = ["Check", "check", "payload_hashes", "predicted"]
+__all__ = ["Check", "answered", "check", "payload_hashes", "predicted"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def check(folder: str | Path, threads: int = 1) -> Check:
     device = load_device(folder, threads)
     recorded = _recorded(Path(folder), device.manifest)
     images = recorded["images"]
-    payloads = device.encode(images)
-    logits = device.logits(images) if device.answers else load_edge(folder, threads).decode(payloads)
+    payloads, logits = answered(device, None if device.answers else load_edge(folder, threads), images)
     same = payload_hashes(payloads) == recorded["payloads"]
     fallback = device.fallback(images)
     differences = np.abs(logits - recorded["logits"]).max(axis=1)[same]
@@ -68,6 +67,14 @@ def check(folder: str | Path, threads: int = 1) -> Check:
         labels_equal=int((predicted(logits) == predicted(recorded["logits"])).sum()),
         fallback_equal=None if fallback is None else int((predicted(fallback) == recorded["fallback"]).sum()),
         logit_error=float(differences.max(initial=0.0)))
+
+
+def answered(
+    device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8]
+) -> tuple[list[bytes], NDArray[np.float32]]:
+    """The payload of each image, and the logits of all, by the edge or by a device that needs none."""
+    payloads = device.encode(images)
+    return payloads, device.logits(images) if edge is None else edge.decode(payloads)
 
 
 def predicted(logits: NDArray[Any]) -> NDArray[np.int64]:
