@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from autosplit.errors import ConfigError
 from autosplit.latency.figures import Frozen, absent
+from autosplit.latency.recorded import RecordedFile, hash_of, read_content, rows_of
 from autosplit.operators import KINDS, OperatorWork
 
 __all__ = ["HeldOut", "Timing", "Timings", "read_timings", "write_timings"]
@@ -57,40 +57,27 @@ class HeldOut(Frozen):
     p90_percent: float = Field(ge=0, allow_inf_nan=False)
 
 
-class Timings(Frozen):
-    """The block `timings` of a device profile.
+class Timings(RecordedFile):
+    """The block `timings` of a device profile: a CSV that `autosplit profile` wrote.
 
     Attributes:
-        file: CSV that `autosplit profile` wrote; in a profile of its own, relative to the profile.
+        file: See `RecordedFile`.
         factor: What the machine's speed is multiplied by.
-        sha256: Of the file; filled in when it is read for the first time, checked from then on.
+        sha256: See `RecordedFile`.
         held_out: Error of the regression on shapes it has not seen, by operator type.
         processor_share: Share of the time that the timing thread had a processor; far below 1 on a busy machine.
     """
 
-    file: str
-    factor: float = Field(default=1.0, gt=0, allow_inf_nan=False, exclude_if=lambda factor: factor == 1.0)
-    sha256: str = Field(default="", validate_default=True)
+    what = "timings"
+    changed = ("are not those that the profile was made of; restore the file, or run "
+               "`autosplit profile` again")
+
     held_out: dict[str, HeldOut] = Field(default_factory=dict)
     processor_share: float | None = Field(default=None, ge=0, le=1, exclude_if=absent)
 
-    @field_validator("file")
     @classmethod
-    def _beside_the_profile(cls, file: str, info: ValidationInfo) -> str:
-        folder = (info.context or {}).get("folder")
-        return file if folder is None else str(Path(folder, file))
-
-    @field_validator("sha256")
-    @classmethod
-    def _readable(cls, sha256: str, info: ValidationInfo) -> str:
-        if "file" not in info.data:
-            return sha256
-        file, found = info.data["file"], _hash(_content(info.data["file"]))
-        if sha256 not in ("", found):
-            raise ValueError(f"timings {file!r} are not those that the profile was made of; restore the file, or run "
-                             "`autosplit profile` again")
-        read_timings(file, found)
-        return found
+    def _try(cls, file: str, sha256: str) -> None:
+        read_timings(file, sha256)
 
     def scaled(self, rate: float) -> Timings:
         """The same machine so many times as fast."""
@@ -113,7 +100,7 @@ def write_timings(path: Path, timings: Sequence[Timing]) -> str:
         path.write_bytes(content)
     except OSError as e:
         raise ConfigError(f"cannot write {str(path)!r}: {e.strerror or e}; choose another file with --out") from e
-    return _hash(content)
+    return hash_of(content)
 
 
 @lru_cache(maxsize=32)
@@ -127,11 +114,11 @@ def read_timings(file: str, sha256: str) -> tuple[Timing, ...]:
     Raises:
         ConfigError: The file is absent or has changed, or it is no such CSV; the message names the line.
     """
-    content = _content(file)
-    if _hash(content) != sha256:
+    content = read_content(Timings.what, file)
+    if hash_of(content) != sha256:
         raise ConfigError(f"timings {file!r} are not those that were recorded any more; restore the file, or run "
                           "`autosplit profile` again")
-    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))
+    rows = rows_of(content)
     if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
         raise ConfigError(f"timings {file!r}: the first line must be {','.join(_HEADER)}; run `autosplit profile` "
                           "again")
@@ -156,14 +143,3 @@ def _timing(file: str, number: int, row: list[str]) -> Timing:
     if min(numbers.values()) < 0 or not (math.isfinite(time_ms) and time_ms > 0):
         raise ConfigError(f"{where}: counts must be at least 0 and time_ms above 0; run `autosplit profile` again")
     return Timing(cells["backbone"], cells["variant"], cells["node"], OperatorWork(kind, **numbers), time_ms)
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _content(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as e:
-        raise ConfigError(f"timings {file!r}: {e.strerror or e}") from e

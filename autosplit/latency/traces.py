@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from autosplit.errors import ConfigError
 from autosplit.latency.base import Array
+from autosplit.latency.recorded import hash_of, read_content, rows_of
 
-__all__ = ["Samples", "read_trace", "trace_sha256"]
+__all__ = ["Samples", "read_trace"]
 
 _HEADER = ["time_s", "rate_kbps"]
 
@@ -38,30 +35,21 @@ class Samples:
         return float((self.rate_kbps * self.held_ms).sum() / self.held_ms.sum())
 
 
-def trace_sha256(file: str) -> str:
-    """SHA-256 of a trace's bytes, as 64 hex digits.
-
-    Raises:
-        ConfigError: There is no such file.
-    """
-    return hashlib.sha256(_content(file)).hexdigest()
-
-
 @lru_cache(maxsize=32)
 def read_trace(file: str, sha256: str) -> Samples:
     """Read a trace.
 
     Args:
         file: CSV with the header `time_s,rate_kbps`; a rate holds until the next row's time.
-        sha256: What `trace_sha256` gave when the trace was named.
+        sha256: Its hash when the trace was named.
 
     Raises:
         ConfigError: The file is absent or has changed, or it is no such CSV; the message names the line.
     """
-    content = _content(file)
-    if hashlib.sha256(content).hexdigest() != sha256:
+    content = read_content("trace", file)
+    if hash_of(content) != sha256:
         raise ConfigError(f"trace {file!r} is not the file that was recorded any more; restore it")
-    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))
+    rows = rows_of(content)
     if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
         raise ConfigError(f"trace {file!r}: the first line must be {','.join(_HEADER)}")
     table = [_row(file, number, row) for number, row in enumerate(rows[1:], start=2) if row]
@@ -85,10 +73,3 @@ def _row(file: str, number: int, row: list[str]) -> tuple[float, float]:
     if not (math.isfinite(time_s) and math.isfinite(rate_kbps) and rate_kbps >= 0):
         raise ConfigError(f"trace {file!r}, line {number}: time and rate must be finite, and the rate at least 0")
     return time_s, rate_kbps
-
-
-def _content(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as e:
-        raise ConfigError(f"trace {file!r}: {e.strerror or e}") from e

@@ -10,15 +10,15 @@ where a two-state Markov chain says so (Gilbert, Bell System Technical Journal 3
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from autosplit.latency.base import Array
 from autosplit.latency.bursts import Chain, stationary_loss
 from autosplit.latency.figures import Decibels, Figure, Frozen, absent
-from autosplit.latency.traces import Samples, read_trace, trace_sha256
+from autosplit.latency.recorded import RecordedFile
+from autosplit.latency.traces import Samples, read_trace
 
 __all__ = ["Bursts", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits_per_hz", "mean_bits_per_hz"]
 
@@ -96,40 +96,26 @@ class Shadowing(Frozen):
         return value
 
 
-class Trace(Frozen):
-    """Recorded rates, played in a loop from an instant drawn uniformly.
+class Trace(RecordedFile):
+    """Recorded rates, played in a loop from an instant drawn uniformly: a CSV with the columns `time_s,rate_kbps`.
 
     Attributes:
-        file: CSV with the columns `time_s,rate_kbps`; in a profile of its own, relative to the profile.
+        file: See `RecordedFile`.
+        factor: See `RecordedFile`.
+        sha256: See `RecordedFile`.
         source: Where it was recorded, or how it was made up.
         assumption: Whether it was made up.
-        factor: What all rates are multiplied by.
-        sha256: Of the file; filled in when it is read for the first time, checked from then on.
     """
 
-    file: str
+    what = "trace"
+    changed = "is not the file that was recorded; restore it, or leave out sha256 to take it as it is"
+
     source: str = Field(min_length=3)
     assumption: bool = False
-    factor: float = Field(default=1.0, gt=0, allow_inf_nan=False, exclude_if=lambda factor: factor == 1.0)
-    sha256: str = Field(default="", validate_default=True)
 
-    @field_validator("file")
     @classmethod
-    def _beside_the_profile(cls, file: str, info: ValidationInfo) -> str:
-        folder = (info.context or {}).get("folder")
-        return file if folder is None else str(Path(folder, file))
-
-    @field_validator("sha256")
-    @classmethod
-    def _readable(cls, sha256: str, info: ValidationInfo) -> str:
-        if "file" not in info.data:
-            return sha256
-        file, found = info.data["file"], trace_sha256(info.data["file"])
-        if sha256 not in ("", found):
-            raise ValueError(f"trace {file!r} is not the file that was recorded; restore it, or leave out sha256 to "
-                             "take it as it is")
-        read_trace(file, found)
-        return found
+    def _try(cls, file: str, sha256: str) -> None:
+        read_trace(file, sha256)
 
     @property
     def samples(self) -> Samples:
