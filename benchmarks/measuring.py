@@ -6,7 +6,7 @@ For each plan, in one process: the time of an F1 measurement with nothing cached
 supernet's weights; and the time of training the plan without a supernet, from the backbone's weights and a fresh codec,
 with one-cycle schedules of 1, 2, 4 ... epochs until one reaches the accuracy of F3 (within `--slack` points on
 validation images) or `--most` epochs are not enough. Only the schedule that succeeded is counted, as if its length had
-been known. Timings are ratios of one run on one machine.
+been known. Seconds are the processor's, of all threads, so that others who use the machine do not count.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def timed_measurement(prepared: Prepared, plan: Plan) -> tuple[float, float]:
     """Seconds and accuracy of an F1 measurement by an evaluator that knows nothing yet but its images."""
     evaluator = LiveEvaluator(prepared)
     evaluator.workloads([plan])  # latency comes before accuracy, for any method
-    start = time.perf_counter()
+    start = time.process_time()
     found = evaluator.measure([plan])[0].accuracy
-    return time.perf_counter() - start, found
+    return time.process_time() - start, found
 
 
 def timed_training(prepared: Prepared, supernet: Supernet, plan: Plan, epochs: int, lr: float) -> tuple[float, float]:
@@ -42,9 +42,9 @@ def timed_training(prepared: Prepared, supernet: Supernet, plan: Plan, epochs: i
     settings = prepared.scenario.training.model_copy(update={
         "finetune_epochs": epochs, "finetune_patience": epochs, "finetune_lr": lr})
     network = supernet.extract(plan)
-    start = time.perf_counter()
+    start = time.process_time()
     finetune(network, prepared.teacher, prepared.data, settings, prepared.scenario.search.seed)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return seconds, accuracy(network, prepared.data, prepared.data.validation)
 
 

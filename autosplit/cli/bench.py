@@ -1,4 +1,4 @@
-"""`autosplit bench`: tables of truth, and methods measured on them."""
+"""`autosplit bench`: tables of truth, methods measured on them, promises held against real links."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from autosplit.errors import ConfigError, PluginError
 
 __all__ = ["app"]
 
-app = typer.Typer(name="bench", help="Measure whole plan spaces, and compare search methods on them.",
+app = typer.Typer(name="bench", help="Measure whole plan spaces, compare search methods on them, cross real links.",
                   no_args_is_help=True, rich_markup_mode=None)
+
+_LINKS = ("sub-ghz-fsk-50k", "lte-m", "ble-1m", "3g", "wifi4")
 
 
 @app.command(name="table")
@@ -84,6 +86,61 @@ def search(
     scenario_frame(list(settings_of(grid).values())).to_csv(out / "scenarios.csv", index=False)
     (out / "summary.md").write_text(f"{text}\n", encoding="utf-8")
     draw_regret(runs, evaluations, out / "regret.png", out / "regret.svg")
+    typer.echo(frame.to_json(orient="records") if as_json else text)
+
+
+@app.command(name="link")
+@reported
+def link(
+    results: Annotated[list[Path], typer.Argument(help="A best.json for each plan, its weights beside it; or runs.")],
+    out: Annotated[Path, typer.Option(help="Folder of bundles, answers and table; what is measured stays measured.")],
+    channel: Annotated[list[str] | None, typer.Option(help="Channel profiles, or YAML files [default: five that "
+                                                           "differ a hundredfold].")] = None,
+    tbf_kbps: Annotated[list[float] | None, typer.Option(min=1, help="Rates that the kernel's token bucket enforces, "
+                                                                    "as further links.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images of a cell at most.")] = 300,
+    seconds: Annotated[float, typer.Option(min=0, help="After which a cell asks for no more than --least.")] = 30.0,
+    least: Annotated[int, typer.Option(min=1, help="Images of a cell at least.")] = 30,
+    loopback: Annotated[bool, typer.Option("--loopback", help="No network namespaces, which only root on Linux can "
+                                                              "make.")] = False,
+    device: Annotated[str | None, typer.Option(help="Profile of this machine, to foretell its stages too.")] = None,
+    edge: Annotated[str | None, typer.Option(help="The same for the edge [default: as --device].")] = None,
+    latency_model: Annotated[str, typer.Option(help="What foretells them.")] = "profiled",
+    seed: Annotated[int, typer.Option(help="Seed of the links' chance.")] = 0,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold promised latencies against those over links that are really crossed, by two processes on this machine."""
+    from autosplit.benching.link import LinkBench, Machine, bench_links, to_markdown
+    from autosplit.emulation.hosts import can_make_namespaces
+    from autosplit.emulation.links import KernelLink, Link, ProfileLink
+    from autosplit.errors import unwritable
+    from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
+    from autosplit.report.progress import Progress
+
+    machine = None
+    if device is not None:
+        machine = Machine(load_profile(DeviceProfile, device), load_profile(DeviceProfile, edge or device),
+                          latency_model)
+    namespaces = not loopback and can_make_namespaces()
+    if not namespaces and not loopback:
+        say("network namespaces cannot be made here (root on Linux with iproute2 can); going over loopback")
+    links: list[Link] = [ProfileLink(load_profile(ChannelProfile, name)) for name in channel or _LINKS]
+    links += [KernelLink(kbps) for kbps in tbf_kbps or ()]
+    bench = LinkBench(tuple(r / "best.json" if r.is_dir() else r for r in results), tuple(links), images, seconds,
+                      least, namespaces, seed, machine)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        frame = bench_links(bench, out, data_root=data_root, progress=Progress(quiet=quiet))
+        text = to_markdown(frame)
+        frame.to_csv(out / "links.csv", index=False)
+        (out / "links.md").write_text(f"{text}\n", encoding="utf-8")
+    except OSError as e:
+        raise unwritable(out, e) from e
+    except KeyboardInterrupt:
+        say(f"interrupted; the cells that are measured are in {out}, and the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(frame.to_json(orient="records") if as_json else text)
 
 

@@ -58,11 +58,11 @@ def over(channel: ChannelProfile, *workloads: Workload, budget_ms: float = 1000)
     return AnalyticLatencyModel().latency(list(workloads), [conditions])
 
 
-def assert_percentiles_of(answer: LatencyBreakdown, times_ms: list[float]) -> None:
-    """The percentiles are those of simulated latencies, within what 256 independent draws can tell (3 sigma)."""
+def assert_percentiles_of(answer: LatencyBreakdown, times_ms: list[float], sigmas: float = 3) -> None:
+    """The percentiles are those of simulated latencies, within what 256 independent draws can tell."""
     for level, found in ((0.5, answer.p50_ms), (0.95, answer.p95_ms), (0.99, answer.p99_ms)):
         excess_ms = np.array(times_ms) - found.item()
         faster, slower = np.mean(excess_ms < -1e-6), np.mean(excess_ms > 1e-6)
-        slack = 3 * (level * (1 - level) / DRAWS) ** 0.5
+        slack = sigmas * (level * (1 - level) / DRAWS) ** 0.5
         assert faster <= level + slack, f"p{level * 100:g}: {faster:.1%} are faster"
         assert slower <= 1 - level + slack, f"p{level * 100:g}: {slower:.1%} are slower"

@@ -18,7 +18,8 @@ from .errors import PayloadError
 from .parts import Logits
 
 __all__ = ["DEVICE_ID_BYTES", "HEADER_BYTES", "HEARTBEAT_MS", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES", "MAX_SEQUENCE",
-           "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason", "short_key"]
+           "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason", "answer_bytes",
+           "request_bytes", "short_key"]
 
 PROTOCOL_VERSION = 1
 """Version of the frames, 0 to 255; both ends must have the same."""
@@ -46,6 +47,7 @@ _CHECKSUM = struct.Struct("!I")
 _ANSWER = struct.Struct("!IIIH")
 _FLOAT = np.dtype(">f4")
 _MAX_COUNT = (1 << 32) - 1
+_SHORT = 255
 
 
 class Kind(enum.IntEnum):
@@ -190,6 +192,21 @@ class Frame:
                                      "both ends")
         return cls(Kind(kind), own, session, sequence, bytes(data[HEADER_BYTES:]), flags,
                    Reason(reason) if reason else None, deadline)
+
+
+def request_bytes(payload_bytes: int) -> int:
+    """What a request puts on a TCP connection, without TCP/IP's own headers."""
+    return _message_bytes(payload_bytes)
+
+
+def answer_bytes(logits: int = 0) -> int:
+    """What an answer with so many logits puts on a TCP connection, likewise."""
+    return _message_bytes(_ANSWER.size + _FLOAT.itemsize * logits)
+
+
+def _message_bytes(body_bytes: int) -> int:
+    frame_bytes = HEADER_BYTES + body_bytes
+    return frame_bytes + (2 if frame_bytes <= _SHORT else 9)  # ZMTP 3.1: flags, and the length in 1 or 8 bytes
 
 
 _KINDS = frozenset(int(k) for k in Kind)
