@@ -33,10 +33,6 @@ Fidelity = Literal["F1", "F2", "F3"]
 _CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-body": {"quality"}}
 
 
-def _absent(value: object) -> bool:
-    return value is None
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -161,7 +157,7 @@ class StageCost(_Frozen):
     operators: int = Field(default=0, ge=0)
     coded_symbols: float = Field(default=0.0, ge=0)
     image_pixels: float = Field(default=0.0, ge=0)
-    by_type: TypeSums | None = Field(default=None, exclude_if=_absent)
+    by_type: TypeSums | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def macs(self) -> float:

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from autosplit.plan import INPUT, OUTPUT, Outcome
 from autosplit.report.pareto import pareto_mask
+from autosplit.report.style import SPAN
 from autosplit.report.tables import STAGES, ComparisonRow
 
 __all__ = ["Bars", "Course", "HeatMap", "View", "depth_order", "energy_bars", "few", "front_of", "role", "shortened",
            "stage_bars", "view_of"]
 
-_ACCURACY_SPAN = 45.0
 _OFF_SCALE = 6.0
 _LEGEND_ENTRIES = 8
 _LONGEST_BAR = 4.0  # times the median bar; a longer one is cut, since it would flatten all others
@@ -60,7 +60,7 @@ def view_of(outcomes: Sequence[Outcome], marks: Sequence[tuple[float, float]], c
     reach = _OFF_SCALE * max(budget_ms, chosen[0])
     levels = [o.measurement.accuracy * 100 for o in outcomes] + [percent for _, percent in marks]
     top = max(levels)
-    bottom = max(min(levels), min(top - _ACCURACY_SPAN, chosen[1]))
+    bottom = max(min(levels), min(top - SPAN, chosen[1]))
     margin = max(1.0, 0.06 * (top - bottom))
     low = max(min(t for t in times if t > 0), min(budget_ms, chosen[0]) / 50)
     high = max(t for t in times if t <= reach)
@@ -248,6 +248,6 @@ class Course:
         """Rewards in view: from the best down to the least feasible one, not too far."""
         rewards = [o.reward for o in self.outcomes if o.feasible] or [o.reward for o in self.outcomes] or [0.0]
         top = max(rewards)
-        bottom = max(min(rewards), top - _ACCURACY_SPAN / 100)
+        bottom = max(min(rewards), top - SPAN / 100)
         margin = max(0.01, 0.06 * (top - bottom))
         return bottom - margin, top + margin

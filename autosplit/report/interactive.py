@@ -17,7 +17,20 @@ from autosplit.plan import Outcome
 from autosplit.report.figures import Bars, Course, HeatMap, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.sensitivity import Sensitivity
-from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, STAGE_COLOURS, look, plain_number, shades
+from autosplit.report.style import (
+    GOLD,
+    GRID,
+    INK,
+    RED,
+    SOFT,
+    STAGE_COLOURS,
+    level_range,
+    look,
+    nice_ticks,
+    plain_number,
+    shades,
+    short_number,
+)
 from autosplit.report.tables import ComparisonRow
 
 if TYPE_CHECKING:
@@ -33,7 +46,6 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif
 _WRAP = 21
 _NAME = 20  # characters of a split point
 _ROOM = 1.28  # of an axis of bars, in lengths of the longest, for the figures beside them
-_SPAN = 45.0  # percentage points that colours tell apart
 
 
 def template() -> dict[str, Any]:
@@ -292,11 +304,11 @@ def _map(found: Sensitivity) -> go.Figure:
         z=_plain(found.accuracy), **_colours(found.accuracy), hovertext=hover, hoverinfo="text"))
     figure.add_scatter(x=[b], y=[r], mode="markers", hoverinfo="skip", showlegend=False, name="sliders",
                        marker={"symbol": "circle-open", "size": 16, "color": RED, "line": {"width": 3}})
-    across, up = _ticks(found.budgets_ms, b), _ticks(found.rates_kbps, r)
-    figure.update_xaxes(tickvals=across, ticktext=[plain_number(_nice(found.budgets_ms[i])) for i in across],
+    (across, budgets), (up, rates) = nice_ticks(found.budgets_ms, b), nice_ticks(found.rates_kbps, r)
+    figure.update_xaxes(tickvals=across, ticktext=budgets,
                         title_text="budget (ms)", showgrid=False, ticks="", showline=False,
                         range=[-0.5, len(found.budgets_ms) - 0.5])
-    figure.update_yaxes(tickvals=up, ticktext=[plain_number(_nice(found.rates_kbps[i])) for i in up],
+    figure.update_yaxes(tickvals=up, ticktext=rates,
                         title_text="uplink (kb/s)", showgrid=False, ticks="", showline=False,
                         range=[-0.5, len(found.rates_kbps) - 0.5])
     return figure
@@ -325,10 +337,9 @@ def _lookup(found: Sensitivity) -> dict[str, Any]:
 
 
 def _colours(levels: Any) -> dict[str, Any]:
-    """How a heat map colours per cent: the range in which plans differ, not down to the hopeless ones."""
-    top = float(np.nanmax(levels)) if np.isfinite(levels).any() else 100.0
-    low = float(np.nanmin(levels)) if np.isfinite(levels).any() else 0.0
-    return {"colorscale": "Viridis", "zmin": max(low, top - _SPAN), "zmax": top,
+    """How a heat map colours per cent."""
+    low, top = level_range(levels)
+    return {"colorscale": "Viridis", "zmin": low, "zmax": top,
             "colorbar": {"title": {"text": "%", "side": "top"}, "thickness": 12, "outlinewidth": 0, "len": 0.9}}
 
 
@@ -371,24 +382,15 @@ def _about_row(row: ComparisonRow) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    return f"{short_number(value)} ms"
 
 
 def _mj(value: float) -> str:
-    return f"{value:,.0f} mJ" if value >= 100 else f"{value:.3g} mJ"
+    return f"{short_number(value)} mJ"
 
 
 def _rate(kbps: float) -> str:
     return f"{kbps / 1000:.3g} Mb/s" if kbps >= 1000 else f"{kbps:.3g} kb/s"
-
-
-def _nice(value: float) -> float:
-    return float(f"{value:.2g}")
-
-
-def _ticks(values: Any, home: int) -> list[int]:
-    """Every fourth place, the scenario's own among them: two of each doubling."""
-    return [i for i in range(len(values)) if (i - home) % 4 == 0]
 
 
 def _rounded(values: Any) -> list[float]:

@@ -26,7 +26,7 @@ from autosplit.report.templates import environment
 from autosplit.report.verdict import verdict
 from autosplit.results import Result
 
-__all__ = ["REPORT_FILE", "load_run", "report_page", "sensitivity_of", "write_report"]
+__all__ = ["REPORT_FILE", "load_run", "measured_plans", "report_page", "sensitivity_of", "write_report"]
 
 REPORT_FILE = "report.html"
 
@@ -76,36 +76,43 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
         outcomes: Its ledger, in the order of the search.
     """
     sensitivity, problem = sensitivity_of(result, outcomes)
-    measured = [o for o in outcomes if o.measurement.fidelity == "F1"]
+    measured = measured_plans(outcomes)
+    heat_map = HeatMap.of(measured)
     return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
         budget_ms=result.scenario.conditions.budget_ms, rows=result.comparison,
         chosen=next(row for row in result.comparison if row.chosen),
         verdict=verdict(result.comparison, result.scenario.conditions.budget_ms),
-        measured=measured, heat_map=HeatMap.of(measured), sensitivity=sensitivity, problem=problem,
-        data=_embedded(_data(result, outcomes, sensitivity)), plotly=_packed_plotly(), yaml=result.scenario.to_yaml(),
+        measured=measured, heat_map=heat_map, sensitivity=sensitivity, problem=problem,
+        data=_embedded(_data(result, outcomes, heat_map, sensitivity)),
+        plotly=_packed_plotly(), yaml=result.scenario.to_yaml(),
     )
+
+
+def measured_plans(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes that were measured by the supernet (F1), which can be compared with each other."""
+    return [o for o in outcomes if o.measurement.fidelity == "F1"]
 
 
 def sensitivity_of(result: Result, outcomes: Sequence[Outcome]) -> tuple[Sensitivity | None, str]:
     """The measured plans under other conditions, or why that cannot be told (a latency model that is not there)."""
     try:
-        return Sensitivity.of([o for o in outcomes if o.measurement.fidelity == "F1"], Judge.of(result.scenario)), ""
+        return Sensitivity.of(measured_plans(outcomes), Judge.of(result.scenario)), ""
     except AutosplitError as e:
         return None, " ".join(str(e).split())
 
 
-def _data(result: Result, outcomes: Sequence[Outcome], sensitivity: Sensitivity | None) -> dict[str, Any]:
+def _data(result: Result, outcomes: Sequence[Outcome], heat_map: HeatMap, sensitivity: Sensitivity | None
+          ) -> dict[str, Any]:
     """Everything that the page's script reads."""
     from autosplit.report import interactive
 
-    measured = [o for o in outcomes if o.measurement.fidelity == "F1"]
-    budget = result.scenario.conditions.budget_ms
+    budget, objective = result.scenario.conditions.budget_ms, result.scenario.objective.partition(":")[0]
     figures = {
         "tradeoff": interactive.tradeoff_figure(outcomes, result.comparison, result.outcome),
         "stages": interactive.stages_figure(stage_bars(result.comparison, budget), budget),
-        "heat-map": interactive.heat_map_figure(HeatMap.of(measured)),
-        "course": interactive.course_figure(Course.of(measured), result.scenario.objective.partition(":")[0]),
+        "heat-map": interactive.heat_map_figure(heat_map),
+        "course": interactive.course_figure(Course.of(measured_plans(outcomes)), objective),
         "energy": interactive.energy_figure(energy_bars(result.comparison)),
     }
     lookup: dict[str, Any] | None = None

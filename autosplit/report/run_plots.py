@@ -11,10 +11,21 @@ import numpy as np
 
 from autosplit.plan import Outcome
 from autosplit.report.figures import Bars, Course, HeatMap, energy_bars, shortened, stage_bars
-from autosplit.report.page import sensitivity_of
+from autosplit.report.page import measured_plans, sensitivity_of
 from autosplit.report.plots import tradeoff_figure
 from autosplit.report.sensitivity import Sensitivity
-from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, STAGE_COLOURS, figure_file, plain_number
+from autosplit.report.style import (
+    GOLD,
+    GRID,
+    INK,
+    RED,
+    SOFT,
+    STAGE_COLOURS,
+    figure_file,
+    level_range,
+    nice_ticks,
+    short_number,
+)
 from autosplit.results import Result
 
 if TYPE_CHECKING:
@@ -30,7 +41,6 @@ _LEFT = 0.2
 _WRAP = 20
 _CELL_INCHES = 0.5
 _DARK_CELL = 0.6  # share of the colour scale below which figures in a cell are white
-_SPAN = 45.0
 
 
 def draw_figures(result: Result, outcomes: Sequence[Outcome], folder: Path, kind: str) -> list[Path]:
@@ -50,7 +60,7 @@ def draw_figures(result: Result, outcomes: Sequence[Outcome], folder: Path, kind
         ConfigError: A file cannot be written.
     """
     budget, rows = result.scenario.conditions.budget_ms, result.comparison
-    measured = [o for o in outcomes if o.measurement.fidelity == "F1"]
+    measured = measured_plans(outcomes)
     names = ("tradeoff", "stages", "energy", "heat-map", "course")
     paths = [folder / f"{name}.{kind}" for name in names]
     tradeoff_figure(outcomes, rows, result.outcome, paths[0])
@@ -84,7 +94,7 @@ def stages_figure(bars: Bars, budget_ms: float, path: Path) -> None:
         axes.plot([bars.totals[i] for i in inside], inside, "|", markersize=17, markeredgewidth=2, color=INK,
                   label="p95, end to end")
         axes.axvline(budget_ms, color=RED, linewidth=1.3, linestyle=(0, (5, 3)), label=f"budget {budget_ms:g} ms")
-        _write_totals(axes, bars, _ms)
+        _write_totals(axes, bars, "ms")
         _legend_above(axes, [*STAGE_COLOURS, "p95, end to end", f"budget {budget_ms:g} ms"])
 
 
@@ -99,7 +109,7 @@ def energy_figure(bars: Bars, path: Path) -> None:
         axes = _bar_axes(figure, bars, "Energy of the device", "millijoules an inference")
         axes.barh(range(len(bars.rows)), np.minimum(bars.totals, bars.limit), height=0.6,
                   color=[GOLD if row.chosen else SOFT for row in bars.rows])
-        _write_totals(axes, bars, lambda value: f"{_number(value)} mJ")
+        _write_totals(axes, bars, "mJ")
 
 
 def heat_map_figure(found: HeatMap, path: Path) -> None:
@@ -176,9 +186,8 @@ def sensitivity_figure(found: Sensitivity, path: Path) -> None:
         _draw_levels(figure, axes, found.accuracy, origin="lower")
         r, b = found.home
         axes.plot(b, r, "o", markersize=13, markerfacecolor="none", markeredgecolor=RED, markeredgewidth=2.5)
-        across, up = range(b % 4, len(found.budgets_ms), 4), range(r % 4, len(found.rates_kbps), 4)
-        axes.set_xticks(list(across), [plain_number(float(f"{found.budgets_ms[i]:.2g}")) for i in across])
-        axes.set_yticks(list(up), [plain_number(float(f"{found.rates_kbps[i]:.2g}")) for i in up])
+        axes.set_xticks(*nice_ticks(found.budgets_ms, b))
+        axes.set_yticks(*nice_ticks(found.rates_kbps, r))
         axes.set_xlabel("budget (ms)")
         axes.set_ylabel("uplink (kb/s)")
         axes.tick_params(length=0)
@@ -210,9 +219,9 @@ def _bar_axes(figure: Figure, bars: Bars, title: str, label: str) -> Axes:
     return axes
 
 
-def _write_totals(axes: Axes, bars: Bars, unit: Any) -> None:
+def _write_totals(axes: Axes, bars: Bars, unit: str) -> None:
     for place, (total, cut, row) in enumerate(zip(bars.totals, bars.cut, bars.rows, strict=True)):
-        axes.annotate(f"{unit(total)} (cut)" if cut else unit(total), (min(total, bars.limit), place), (7, 0),
+        axes.annotate(f"{short_number(total)} {unit}{' (cut)' if cut else ''}", (min(total, bars.limit), place), (7, 0),
                       textcoords="offset points", va="center", fontsize=9.5, color=INK, zorder=6,
                       fontweight="bold" if row.chosen else "normal",
                       bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"})
@@ -220,9 +229,8 @@ def _write_totals(axes: Axes, bars: Bars, unit: Any) -> None:
 
 def _draw_levels(figure: Figure, axes: Axes, levels: Any, origin: Any = "upper") -> Any:
     """A heat map that tells the better plans apart, with its scale."""
-    known = levels[np.isfinite(levels)]
-    top, low = (known.max(), known.min()) if known.size else (100.0, 0.0)
-    image = axes.imshow(levels, cmap="viridis", aspect="auto", origin=origin, vmin=max(low, top - _SPAN), vmax=top)
+    low, top = level_range(levels)
+    image = axes.imshow(levels, cmap="viridis", aspect="auto", origin=origin, vmin=low, vmax=top)
     scale = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     scale.ax.set_title("%", fontsize=9, color=SOFT)
     scale.outline.set_visible(False)
@@ -244,10 +252,3 @@ def _legend_above(axes: Axes, order: Sequence[str]) -> None:
     axes.legend([known[label] for label in shown], shown, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(shown),
                 frameon=False, fontsize=9, borderaxespad=0.2, handletextpad=0.5, columnspacing=1.3, handlelength=1.4)
 
-
-def _ms(value: float) -> str:
-    return f"{_number(value)} ms"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

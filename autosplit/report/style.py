@@ -11,18 +11,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autosplit.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "GOLD", "GRID", "INK", "LOOKS", "RED", "SOFT", "STAGE_COLOURS", "Look", "figure_file", "look",
-           "plain_number", "shades"]
+__all__ = [
+    "DARK",
+    "GOLD",
+    "GRID",
+    "INK",
+    "LOOKS",
+    "RED",
+    "SOFT",
+    "SPAN",
+    "STAGE_COLOURS",
+    "Look",
+    "figure_file",
+    "level_range",
+    "look",
+    "nice_ticks",
+    "plain_number",
+    "shades",
+    "short_number",
+]
 
 INK, SOFT, RED, GOLD, GRID = "#222222", "#6b6b6b", "#b3261e", "#f5b800", "#e4e4e4"
 DARK = {INK: "#ececec", SOFT: "#a8a8a8", RED: "#ff8a80", GRID: "#3d3d3d", "#ffffff": "#1b1c1e",
         "#7b4fa3": "#b48ad6", "#a08060": "#c4a484"}
 """What a colour of the figures becomes on a dark page."""
+
+SPAN = 45.0
+"""Percentage points that a figure tells apart; what is further below the best plan is hopeless."""
 
 STAGE_COLOURS = {"device": "#0072b2", "encode": "#56b4e9", "uplink": "#e69f00", "edge": "#009e73",
                  "downlink": "#cc79a7"}
@@ -76,6 +99,33 @@ def plain_number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
+def short_number(value: float) -> str:
+    """Three figures, no powers of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def level_range(levels: NDArray[np.float64]) -> tuple[float, float]:
+    """The range of per cent in which plans differ, for the colours of a heat map: not down to the hopeless ones.
+
+    Args:
+        levels: Any shape, NaN where nothing is known.
+    """
+    known = levels[np.isfinite(levels)]
+    low, top = (float(known.min()), float(known.max())) if known.size else (0.0, 100.0)
+    return max(low, top - SPAN), top
+
+
+def nice_ticks(values: NDArray[np.float64], home: int) -> tuple[list[int], list[str]]:
+    """Every fourth place of a grid with two steps an octave, the scenario's own among them, and what is written there.
+
+    Args:
+        values: The grid, ascending.
+        home: The scenario's own place.
+    """
+    places = list(range(home % 4, len(values), 4))
+    return places, [plain_number(float(f"{values[i]:.2g}")) for i in places]
+
+
 @dataclass(frozen=True)
 class Look:
     """How a contestant or a codec is drawn in every figure.
@@ -116,7 +166,6 @@ def look(name: str) -> Look:
 def shades(count: int) -> list[str]:
     """Colours from dark to light for things in an order, such as split points from shallow to deep, as `#rrggbb`."""
     import matplotlib as mpl
-    import numpy as np
     from matplotlib.colors import to_hex
 
     return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.0, 0.87, count))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autosplit.report.style import short_number
 from autosplit.report.tables import ComparisonRow, quickest_baseline
 
 __all__ = ["verdict"]
@@ -19,11 +20,11 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
         budget_ms: The deadline.
     """
     chosen = next(row for row in rows if row.chosen)
-    p95 = _ms(chosen.latency.p95_ms)
+    p95, budget = (f"{short_number(value)} ms" for value in (chosen.latency.p95_ms, budget_ms))
     if chosen.feasible:
-        opening = f"The plan answers in {p95} (p95) of the {_ms(budget_ms)} allowed"
+        opening = f"The plan answers in {p95} (p95) of the {budget} allowed"
     else:
-        opening = f"No plan is in time: the least late one takes {p95} (p95) where {_ms(budget_ms)} are allowed"
+        opening = f"No plan is in time: the least late one takes {p95} (p95) where {budget} are allowed"
     return f"{opening}{_against(chosen, quickest_baseline(rows))}, and {_loss(chosen)}."
 
 
@@ -35,7 +36,7 @@ def _against(chosen: ComparisonRow, rival: ComparisonRow | None) -> str:
         how = "as fast as"
     else:
         how = f"{factor:.1f} times faster than" if factor > 1 else f"{1 / factor:.1f} times slower than"
-    return f", {how} the best trivial deployment ({rival.name}, {_ms(rival.latency.p95_ms)})"
+    return f", {how} the best trivial deployment ({rival.name}, {short_number(rival.latency.p95_ms)} ms)"
 
 
 def _loss(chosen: ComparisonRow) -> str:
@@ -45,7 +46,3 @@ def _loss(chosen: ComparisonRow) -> str:
         return f"loses no accuracy ({accuracy})"
     change = f"loses {points:.1f}" if points > 0 else f"gains {-points:.1f}"
     return f"{change} points of accuracy ({accuracy} against {uncut} of the uncut network)"
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
