@@ -27,12 +27,12 @@ from autosplit.latency import load_latency_model
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import Array, LatencyModel
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure
-from autosplit.plan import LatencySummary, Plan, StageCost, Workload
+from autosplit.plan import OUTPUT, LatencySummary, Plan, StageCost, Workload
 from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.results import Result
 from autosplit.runtime.export import PACKAGE, export_result
 from autosplit.runtime.replay import recorded_data
-from autosplit.runtime.standalone.manifest import Manifest
+from autosplit.runtime.standalone.manifest import MANIFEST, Manifest
 from autosplit.runtime.standalone.wire import answer_bytes, request_bytes
 from autosplit.scenario import Conditions
 
@@ -186,10 +186,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
 def _subject(path: Path, number: int, out: Path, data_root: Path | None, progress: PhaseReporter) -> _Subject:
     result = Result.load(path)
     bundle = out / f"bundle-{number}"
-    if not (bundle / "manifest.json").is_file() or Manifest.load(bundle).key != result.deployment.blueprint.key:
-        export_result(path, bundle, images=_COMPARED, data_root=data_root, progress=progress)
-    if Manifest.load(bundle).kind == "none":
+    if result.plan.split == OUTPUT:
         raise ConfigError(f"{path}: plan {result.plan.label!r} runs on the device alone; there is no link to measure")
+    if not (bundle / MANIFEST).is_file():
+        export_result(path, bundle, images=_COMPARED, data_root=data_root, progress=progress)
+    elif Manifest.load(bundle).key != result.deployment.blueprint.key:
+        raise ConfigError(f"{out} holds measurements of other results; name a new folder with --out")
     images = out / f"images-{number}.npy"
     if not images.is_file():
         with progress.phase("load data"):

@@ -59,6 +59,10 @@ def test_a_plan_without_a_link_is_refused(runs, tmp_path):
     assert "there is no link to measure" in failure("bench", "link", runs["Whole"], "--out", tmp_path, *QUICK)
 
 
+def test_a_folder_of_other_results_is_refused(made, runs):
+    assert "holds measurements of other results" in failure("bench", "link", runs["Png"], "--out", made[0], *QUICK)
+
+
 def test_absent_results_and_channels_are_named(runs, tmp_path):
     assert "no such result file" in failure("bench", "link", tmp_path, "--out", tmp_path / "out", *QUICK)
     assert "unknown channel 'wifi5'" in failure("bench", "link", runs["CodePruned"], "--out", tmp_path, *QUICK[:-1],
