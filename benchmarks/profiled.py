@@ -9,6 +9,7 @@ was not built: `boosting` and `ridge` are other regressions by operator type, gr
 logarithms, on every operator of a cut; `wholes` are prices of the counts of whole heads and tails, solved from those at
 all other split points. `--clock cpu` counts the processor's time of one thread in place of time as it passes, where
 others use the machine too; it does not help against a neighbour in the cache, so quiet machines alone tell.
+`--engine onnxruntime` profiles and times what bundles run on.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ from autosplit.latency.regression import least_relative_squares
 from autosplit.latency.timings import Timing
 from autosplit.operators import OperatorWork
 from autosplit.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
-from autosplit.profiling.run import ProfileSettings, profile_machine
-from autosplit.profiling.stopwatch import WallClock, steady_medians
+from autosplit.profiling.run import ProfileSettings, engine_of, profile_machine
+from autosplit.profiling.stopwatch import WallClock
 from autosplit.profiling.units import folded
 from autosplit.report.progress import Progress
 from autosplit.scenario import Conditions, load_scenario
@@ -79,15 +80,6 @@ def cuts_of(backbone: str, shape: tuple[int, int, int], splits: int) -> Iterator
             pruned = pruner.sub_network(pruner.keep_counts(sparsity)).materialise(tensors).eval()
             yield Cut(points[i].name, "head", sparsity, pruned, shape)
         yield Cut(points[i].name, "tail", 0.0, tail, points[i].shape)
-
-
-def measured_ms(one: Cut, clock: WallClock, repeats: int) -> float:
-    """Time of one inference, as a whole."""
-    network = folded(one.network)
-    image = torch.randn(1, *one.shape)
-    image = image.contiguous(memory_format=torch.channels_last) if image.dim() == 4 else image
-    with torch.inference_mode():
-        return 1e3 * float(steady_medians(lambda: [clock.call(lambda: network(image))], repeats)[0])
 
 
 def predicted_ms(model: LatencyModel, cost: StageCost, device: DeviceProfile) -> float:
@@ -136,7 +128,8 @@ def compare(backbone: str, options: Any, progress: Progress) -> pd.DataFrame:
     """One row a cut."""
     shape = BACKBONES[backbone]
     clock = WallClock(time.thread_time if options.clock == "cpu" else time.perf_counter)
-    settings = ProfileSettings((backbone,), shape, options.threads, options.repeats)
+    settings = ProfileSettings((backbone,), shape, options.threads, options.engine, options.repeats)
+    engine = engine_of(settings, clock)
     out = options.out / f"{backbone.rpartition(':')[2]}.yaml"
     made = profile_machine(settings, out, progress=progress, stopwatch=clock)
     device = made.device
@@ -145,8 +138,9 @@ def compare(backbone: str, options: Any, progress: Progress) -> pd.DataFrame:
     rows = []
     with progress.phase(f"time cuts of {backbone}", len(cuts)) as advance:
         for one, cost in zip(cuts, costs, strict=True):
+            measured_s = engine.whole_s(folded(one.network), torch.randn(1, *one.shape), options.repeats)
             rows.append({"backbone": backbone, "split": one.split, "part": one.part, "sparsity": one.sparsity,
-                         "measured_ms": measured_ms(one, clock, options.repeats),
+                         "measured_ms": 1e3 * measured_s,
                          "analytic_ms": predicted_ms(AnalyticLatencyModel(), cost, device),
                          "profiled_ms": predicted_ms(ProfiledLatencyModel(), cost, device)})
             advance()
@@ -191,6 +185,7 @@ def main() -> None:
     options_parser = parser(__doc__)
     options_parser.add_argument("--backbone", action="append", choices=list(BACKBONES), help="default: all")
     options_parser.add_argument("--splits", type=int, default=8, help="split points of each backbone")
+    options_parser.add_argument("--engine", choices=("torch", "onnxruntime"), default="torch")
     options_parser.add_argument("--threads", type=int, default=1)
     options_parser.add_argument("--repeats", type=int, default=60, help="passes at most")
     options_parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
@@ -201,7 +196,8 @@ def main() -> None:
     frame.round(4).to_csv(options.out / "cuts.csv", index=False)
     found = {str(name): {"cuts": len(rows), **errors(rows)} for name, rows in frame.groupby("backbone", sort=False)}
     draw(frame, options.out / "cuts.png")
-    write_json(options.out / "summary.json", {"clock": options.clock, "threads": options.threads, "backbones": found})
+    write_json(options.out / "summary.json", {
+        "engine": options.engine, "clock": options.clock, "threads": options.threads, "backbones": found})
     for name, row in found.items():
         print(name, *(f"{model} {row[model]['median_percent']} % (p90 {row[model]['p90_percent']} %)"
                       for model in PREDICTIONS), sep="  ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,7 +24,9 @@ def command(
     out: Annotated[Path, typer.Option(help="The device profile, NAME.yaml; its timings are NAME.csv beside it.")],
     image_shape: Annotated[str | None, typer.Option(help="Channels x height x width of the input: 3x32x32.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set whose images tell the shape.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [default: torch's own].")] = None,
+    engine: Annotated[Literal["torch", "onnxruntime"], typer.Option(help="What runs the network: onnxruntime as in a "
+                                                                         "bundle, or torch.")] = "torch",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine [default: torch's own].")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Passes through each version at most.")] = 60,
     active_mw: Annotated[float | None, typer.Option(min=0, help="Power while computing, if you know it.")] = None,
     idle_mw: Annotated[float | None, typer.Option(min=0, help="Power while waiting, if you know it.")] = None,
@@ -40,7 +42,8 @@ def command(
     from autosplit.profiling.run import ProfileSettings, profile_machine
     from autosplit.report.progress import Progress
 
-    settings = ProfileSettings(tuple(backbone), shape, threads or torch.get_num_threads(), repeats, active_mw, idle_mw)
+    settings = ProfileSettings(tuple(backbone), shape, threads or torch.get_num_threads(), engine, repeats, active_mw,
+                               idle_mw)
     made = profile_machine(settings, out, progress=Progress(quiet=quiet))
     if made.disturbance is not None:
         say(f"warning: {made.disturbance}")

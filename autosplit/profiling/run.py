@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
@@ -16,13 +17,14 @@ from autosplit.errors import ConfigError, unwritable
 from autosplit.latency.profiles import DeviceProfile, Figure
 from autosplit.latency.regression import fit_prices, solve_rates
 from autosplit.latency.timings import HeldOut, Timing, Timings, write_timings
+from autosplit.profiling.engines import Engine, OnnxEngine, TorchEngine
 from autosplit.profiling.machine import coding_ksymbols, image_kpixels, processor_name
-from autosplit.profiling.stopwatch import Stopwatch, WallClock, steady_medians
-from autosplit.profiling.units import folded, units_of
+from autosplit.profiling.stopwatch import Stopwatch, WallClock
+from autosplit.profiling.units import folded
 from autosplit.profiling.variants import DRAWN, LEVELS, Variant, variants_of
 from autosplit.report.progress import NullProgress, PhaseReporter
 
-__all__ = ["MachineProfile", "ProfileSettings", "profile_machine", "time_operators"]
+__all__ = ["MachineProfile", "ProfileSettings", "engine_of", "profile_machine", "time_operators"]
 
 _ELEMENT_BYTES = 4
 _FASTEST = 1e9
@@ -42,7 +44,8 @@ class ProfileSettings:
     Attributes:
         backbones: Names as for `build_backbone`.
         shape: Shape (C, H, W) of their input.
-        threads: Threads of torch.
+        threads: Threads of the engine.
+        engine: What runs them: `torch`, or `onnxruntime` as in bundles.
         repeats: Passes through each version at most.
         active_mw: Power of the machine while computing, if it is known.
         idle_mw: Power while waiting, if it is known.
@@ -51,6 +54,7 @@ class ProfileSettings:
     backbones: tuple[str, ...]
     shape: tuple[int, int, int]
     threads: int
+    engine: Literal["torch", "onnxruntime"] = "torch"
     repeats: int = 60
     active_mw: float | None = None
     idle_mw: float | None = None
@@ -100,9 +104,10 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
     if out.suffix not in {".yaml", ".yml"}:
         raise ConfigError(f"--out {str(out)!r}: name a device profile NAME.yaml")
     stopwatch, progress = stopwatch or WallClock(), progress or NullProgress()
+    engine = engine_of(settings, stopwatch)
     with _threads(settings.threads):
         timings = tuple(t for name in settings.backbones
-                        for t in time_operators(name, settings, stopwatch, progress))
+                        for t in time_operators(name, settings, engine, progress))
         with progress.phase("time coders"):
             coding = coding_ksymbols(stopwatch, settings.repeats)
             pixels = image_kpixels(settings.shape, stopwatch, settings.repeats)
@@ -116,15 +121,24 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
         share = stopwatch.processor_share
         block = Timings(file=str(csv), sha256=sha256, held_out=held_out,
                         processor_share=None if share is None else round(share, 3))
-        device = DeviceProfile(name=out.stem, title=_title(settings), arithmetic="fp32", timings=block, **figures)
+        device = DeviceProfile(name=out.stem, title=_title(settings, engine), arithmetic="fp32", timings=block,
+                               **figures)
         out.write_text(_yaml(device, csv.name), encoding="utf-8")
     except OSError as e:
         raise unwritable(out.parent, e) from e
     return MachineProfile(device, timings)
 
 
-def time_operators(backbone: str, settings: ProfileSettings, stopwatch: Stopwatch,
-                   progress: PhaseReporter) -> list[Timing]:
+def engine_of(settings: ProfileSettings, stopwatch: Stopwatch) -> Engine:
+    """The engine that settings ask for.
+
+    Raises:
+        ConfigError: Its packages are absent.
+    """
+    return TorchEngine(stopwatch) if settings.engine == "torch" else OnnxEngine(stopwatch, settings.threads)
+
+
+def time_operators(backbone: str, settings: ProfileSettings, engine: Engine, progress: PhaseReporter) -> list[Timing]:
     """Time every operator of a backbone and of its pruned versions.
 
     Raises:
@@ -134,20 +148,16 @@ def time_operators(backbone: str, settings: ProfileSettings, stopwatch: Stopwatc
     found: list[Timing] = []
     with progress.phase(f"time {backbone}", len(LEVELS) + DRAWN) as advance:
         for variant in variants_of(backbone, settings.shape):
-            found += _time_variant(backbone, variant, settings, stopwatch)
+            found += _time_variant(backbone, variant, settings, engine)
             advance(note=variant.label)
     if not found:
         raise ConfigError(f"backbone {backbone!r} has no operator that counts; there is nothing to time")
     return found
 
 
-def _time_variant(backbone: str, variant: Variant, settings: ProfileSettings, stopwatch: Stopwatch) -> list[Timing]:
-    units = units_of(folded(variant.network), settings.shape)
+def _time_variant(backbone: str, variant: Variant, settings: ProfileSettings, engine: Engine) -> list[Timing]:
     image = torch.randn(1, *settings.shape, generator=torch.Generator().manual_seed(0))
-    image = image.contiguous(memory_format=torch.channels_last)
-    if not units:
-        return []
-    seconds = steady_medians(lambda: stopwatch.units(units, image), settings.repeats)
+    units, seconds = engine.times(folded(variant.network), image, settings.repeats)
     return [Timing(backbone, variant.label, unit.node, unit.work, max(1e3 * float(s), 1e-6))
             for unit, s in zip(units, seconds, strict=True)]
 
@@ -162,9 +172,9 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _title(settings: ProfileSettings) -> str:
+def _title(settings: ProfileSettings, engine: Engine) -> str:
     return (f"{processor_name()}, {_count(settings.threads, 'thread')} of {os.cpu_count()} processors, fp32, "
-            f"torch {torch.__version__}")
+            f"{engine.title}")
 
 
 def _count(number: int, what: str) -> str:

@@ -27,7 +27,7 @@ class Stopwatch(Protocol):
 
     @property
     def processor_share(self) -> float | None:
-        """Share of the passes' time that this thread had a processor; `None` = not known."""
+        """Share of the time of passes and calls that this thread had a processor; `None` = not known."""
         ...
 
     def units(self, units: Sequence[Unit], image: Tensor) -> list[float]:
@@ -60,15 +60,21 @@ class WallClock:
         """See `Stopwatch.units`."""
         computed, passed = time.thread_time(), time.perf_counter()
         seconds = run_once(units, image, self._clock)
-        self._computed += time.thread_time() - computed
-        self._passed += time.perf_counter() - passed
+        self._count(computed, passed)
         return seconds
 
     def call(self, action: Callable[[], object]) -> float:
         """See `Stopwatch.call`."""
+        computed, passed = time.thread_time(), time.perf_counter()
         begun = self._clock()
         action()
-        return self._clock() - begun
+        seconds = self._clock() - begun
+        self._count(computed, passed)
+        return seconds
+
+    def _count(self, computed: float, passed: float) -> None:
+        self._computed += time.thread_time() - computed
+        self._passed += time.perf_counter() - passed
 
 
 def steady_medians(once: Callable[[], Iterable[float]], most: int) -> Array:
