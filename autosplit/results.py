@@ -6,11 +6,12 @@ import json
 import os
 import platform
 import sys
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from autosplit.errors import ConfigError, ResultError
 from autosplit.latency.profiles import first_error
@@ -19,7 +20,11 @@ from autosplit.report.tables import ComparisonRow
 from autosplit.runtime.deployment import Blueprint, Deployment, sha256_of
 from autosplit.scenario import Scenario
 
-__all__ = ["SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema", "provenance"]
+__all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema",
+           "provenance"]
+
+RESULT_FILE = "best.json"
+"""Name of the result in a run directory."""
 
 SCHEMA_VERSION = 1
 
@@ -60,11 +65,13 @@ class DeploymentFile(_Frozen):
         blueprint: The structure they fit.
         weights: Path relative to the result file, with forward slashes.
         sha256: Hash of that file.
+        class_names: What the outputs mean, one each; empty in files from before they were recorded.
     """
 
     blueprint: Blueprint
     weights: str
     sha256: str
+    class_names: tuple[str, ...] = ()
 
 
 class Tolerance(_Frozen):
@@ -118,8 +125,17 @@ class Provenance(_Frozen):
     seconds: dict[str, float]
 
 
+@dataclass
+class _Place:
+    """The file that a result was read from or written to; where it lies does not make it another result."""
+
+    path: Path | None = field(default=None, compare=False)
+
+
 class Result(_Frozen):
     """What a search found.
+
+    `load` reads one, `deployment` gives what was found, ready to classify images.
 
     Attributes:
         schema_version: Of this file's format.
@@ -130,10 +146,12 @@ class Result(_Frozen):
         backbone_accuracy: Test accuracy of the unsplit backbone.
         test: The plan on the test set.
         comparison: The plan beside the trivial deployments, test accuracies.
-        deployment: The weights.
+        stored: The weights; `deployment` in the file.
         tolerance: Of a replay.
         provenance: Where it comes from.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     schema_version: Literal[1] = 1
     scenario: Scenario
@@ -143,9 +161,10 @@ class Result(_Frozen):
     backbone_accuracy: float = Field(ge=0, le=1)
     test: TestFigures
     comparison: tuple[ComparisonRow, ...]
-    deployment: DeploymentFile
+    stored: DeploymentFile = Field(alias="deployment")
     tolerance: Tolerance = Tolerance()
     provenance: Provenance
+    _place: _Place = PrivateAttr(default_factory=_Place)
 
     @field_validator("comparison")
     @classmethod
@@ -157,21 +176,29 @@ class Result(_Frozen):
     def save(self, path: Path, weights: Path | None = None) -> None:
         """Write the file at once; `weights` replaces the recorded path by one relative to `path`."""
         result = self
-        if weights is not None:
+        if weights is None:
+            self._place.path = path
+        else:
             relative = Path(os.path.relpath(weights, path.parent)).as_posix()
-            result = self.model_copy(update={"deployment": self.deployment.model_copy(update={"weights": relative})})
+            result = self.model_copy(update={"stored": self.stored.model_copy(update={"weights": relative})})
         temporary = path.with_suffix(".tmp")
         temporary.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Result:
+    def load(cls, path: str | Path) -> Result:
         """Read and check a result file.
+
+        Args:
+            path: `best.json`, or the run directory that holds it.
 
         Raises:
             ConfigError: There is no such file.
             ResultError: It is truncated, no result, or of another schema version.
         """
+        path = Path(path)
+        if path.is_dir():
+            path /= RESULT_FILE
         if not path.is_file():
             raise ConfigError(f"{path}: no such result file; `autosplit search` writes one")
         try:
@@ -183,29 +210,44 @@ class Result(_Frozen):
             raise ResultError(f"{path}: schema version {found!r}, this autosplit reads version {SCHEMA_VERSION}; "
                               "replay it with the autosplit that wrote it")
         try:
-            return cls.model_validate(data)
+            result = cls.model_validate(data)
         except ValidationError as e:
             raise ResultError(f"{path}: {first_error(e)}") from e
+        result._place.path = path
+        return result
 
     def _repr_html_(self) -> str:
         from autosplit.report.notebook import comparison_html
 
         return comparison_html(self.comparison, self.scenario.conditions.budget_ms)
 
-    def load_deployment(self, path: Path) -> Deployment:
-        """The deployment of a result that was read from `path`.
+    @property
+    def path(self) -> Path:
+        """The file that the result was read from or written to.
 
         Raises:
+            ConfigError: It is in no file.
+        """
+        if self._place.path is None:
+            raise ConfigError("this result is in no file, so its weights cannot be found; read it with "
+                              "Result.load(path), or save it beside its weights first")
+        return self._place.path
+
+    def deployment(self) -> Deployment:
+        """What was found, with its weights, which lie where the result file says.
+
+        Raises:
+            ConfigError: The result is in no file.
             ResultError: The weights are missing, altered, or of another network.
         """
-        weights = path.parent / self.deployment.weights
+        stored, path = self.stored, self.path
+        weights = path.parent / stored.weights
         if not weights.is_file():
-            raise ResultError(f"{path}: weights {self.deployment.weights!r} are missing; "
-                              "keep them beside the result file")
-        if sha256_of(weights) != self.deployment.sha256:
-            raise ResultError(f"{path}: weights {self.deployment.weights!r} were altered "
+            raise ResultError(f"{path}: weights {stored.weights!r} are missing; keep them beside the result file")
+        if sha256_of(weights) != stored.sha256:
+            raise ResultError(f"{path}: weights {stored.weights!r} were altered "
                               "(their hash is not the recorded one); restore the file")
-        return Deployment.load(self.deployment.blueprint, weights)
+        return Deployment.load(stored.blueprint, weights, stored.class_names)
 
 
 def json_schema() -> dict[str, Any]:

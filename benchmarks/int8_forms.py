@@ -112,7 +112,7 @@ def main() -> None:
     for given in options.results:
         path = given / "best.json" if given.is_dir() else given
         result = Result.load(path)
-        deployment, data = result.load_deployment(path), recorded_data(result, path)
+        deployment, data = result.deployment(), recorded_data(result, path)
         rows += rows_of(deployment, data.test.images)
         if options.whole:
             data = replace(data, mean=deployment.mean, std=deployment.std)

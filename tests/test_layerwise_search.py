@@ -10,7 +10,7 @@ import pytest
 from autosplit.ledger import Ledger
 from autosplit.results import Result
 from autosplit.runtime.deployment import Deployment
-from autosplit.search import search
+from autosplit.searching import search
 from autosplit.training.prepare import prepare
 from tests.runs import failure, invoke
 
@@ -53,7 +53,7 @@ def test_the_result_is_fine_tuned_saved_and_replayed(run):
     assert isinstance(result.plan.sparsity, tuple)
     assert "pruned by layer" in result.plan.label
     assert result.outcome.measurement.fidelity == "F3"
-    assert Deployment.load(result.deployment.blueprint, run / result.deployment.weights).blueprint.plan == result.plan
+    assert Deployment.load(result.stored.blueprint, run / result.stored.weights).blueprint.plan == result.plan
     assert invoke("replay", run / "best.json").exit_code == 0
     assert "pruned by layer" in invoke("show", run).stdout
     assert not (run / "policy").exists()  # a policy for other conditions is the uniform agent's

@@ -13,7 +13,7 @@ BEST = Path(__file__).parents[1] / "results" / "best.json"
 
 def test_the_reference_result_is_rebuilt_and_runs():
     result = Result.load(BEST)
-    deployment = result.load_deployment(BEST)
+    deployment = result.deployment()
     assert result.feasible
     shape = deployment.blueprint.image_shape
     images = torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

@@ -27,11 +27,11 @@ def test_save_and_load(result, tmp_path):
 def test_weights_are_addressed_from_the_result(world, result, tmp_path):
     copy = world.root / "elsewhere" / "best.json"
     copy.parent.mkdir()
-    result.save(copy, weights=world.run / result.deployment.weights)
+    result.save(copy, weights=world.run / result.stored.weights)
     moved = Result.load(copy)
-    assert moved.deployment.weights == "../run/best.safetensors"
-    assert moved.load_deployment(copy).plan == result.plan
-    assert moved.deployment.sha256 == result.deployment.sha256
+    assert moved.stored.weights == "../run/best.safetensors"
+    assert moved.deployment().plan == result.plan
+    assert moved.stored.sha256 == result.stored.sha256
 
 
 def test_load_says_what_is_wrong(tmp_path):
@@ -47,7 +47,7 @@ def test_load_says_what_is_wrong(tmp_path):
 
 def test_schema_names_every_field_and_its_version():
     schema = json_schema()
-    assert set(schema["properties"]) == set(Result.model_fields)
+    assert set(schema["properties"]) == {field.alias or name for name, field in Result.model_fields.items()}
     assert schema["properties"]["schema_version"]["const"] == SCHEMA_VERSION
     json.dumps(schema)
 

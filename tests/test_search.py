@@ -32,7 +32,7 @@ from autosplit.report.progress import NullProgress
 from autosplit.results import Result, json_schema
 from autosplit.runtime.deployment import Deployment
 from autosplit.scenario import Scenario
-from autosplit.search import search
+from autosplit.searching import search
 from autosplit.training import prepare as prepare_module
 from autosplit.training.loop import accuracy
 from tests.runs import invoke, make_pictures, talk
@@ -73,7 +73,7 @@ def test_best_json_is_what_its_schema_says(world):
 
 
 def test_best_json_holds_no_path_of_the_run(world, result):
-    assert result.deployment.weights == "best.safetensors"
+    assert result.stored.weights == "best.safetensors"
     assert str(world.run) not in (world.run / "best.json").read_text()
     assert str(world.cache) not in (world.run / "best.json").read_text()
 
@@ -145,7 +145,7 @@ def test_same_seed_same_result_in_a_fresh_cache(world, result, tmp_path, monkeyp
     again = search(world.scenario(), tmp_path / "run")
     assert again.plan == result.plan
     assert again.test == result.test
-    assert again.deployment == result.deployment  # the very same weights
+    assert again.stored == result.stored  # the very same weights
     assert again.comparison == result.comparison
     assert f1_plans(tmp_path / "run") == f1_plans(world.run)
     accuracies = [[m.accuracy for m in Ledger.read(run).measurements()] for run in (tmp_path / "run", world.run)]
@@ -339,7 +339,7 @@ def test_a_damaged_finalist_in_the_cache_is_made_again(warm, tmp_path):
     for file in (warm.cache / "finalists").iterdir():  # weights, and what was measured on them
         file.write_bytes(file.read_bytes()[:100])
     after = search(scenario, tmp_path / "two")
-    assert after.deployment.sha256 == before.deployment.sha256
+    assert after.stored.sha256 == before.stored.sha256
     assert after.comparison == before.comparison
 
 
@@ -371,7 +371,7 @@ def test_dropout_does_not_make_a_finalist_depend_on_what_was_drawn_before(warm, 
             return real(self, plan)
 
         monkeypatch.setattr(LiveEvaluator, "_measure", drawing)
-        hashes.append(search(scenario, tmp_path / f"run{draws}", reuse=False).deployment.sha256)
+        hashes.append(search(scenario, tmp_path / f"run{draws}", reuse=False).stored.sha256)
         monkeypatch.setattr(LiveEvaluator, "_measure", real)
     assert hashes[0] == hashes[1]
 
@@ -507,6 +507,6 @@ def test_search_refuses_a_folder_that_holds_a_run(world):
 
 
 def test_weights_are_those_of_the_deployment(world, result):
-    deployment = result.load_deployment(world.run / "best.json")
+    deployment = result.deployment()
     assert isinstance(deployment, Deployment)
     assert deployment.plan == result.plan

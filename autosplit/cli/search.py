@@ -85,7 +85,7 @@ def command(
 
         describe(wanted, data_root, as_json, quiet)
         return
-    _run(wanted, resume or out or _fresh(wanted), resume is not None, data_root, reuse, as_json, quiet, yes)
+    _run(wanted, resume or out, resume is not None, data_root, reuse, as_json, quiet, yes)
 
 
 def _scenario(name: str, resume: Path | None, options: dict[str, Any], assigned: dict[str, Any]) -> Scenario:
@@ -109,24 +109,15 @@ def _whole(scenario: Scenario, data_root: Path | None, quiet: bool) -> Scenario:
     return scenario.replace(**{"search.evaluations": len(prepared.supernet.plan_space)})
 
 
-def _fresh(scenario: Scenario) -> Path:
-    """A run directory that does not exist yet."""
-    stem = f"{scenario.name}-{scenario.conditions.budget_ms:g}ms"
-    for number in range(1, 10_000):
-        path = RESULTS / (stem if number == 1 else f"{stem}-{number}")
-        if not path.exists():
-            return path
-    raise ConfigError(f"{RESULTS} is full of runs of {stem}; name another with --out")
-
-
 def _run(
-    scenario: Scenario, run: Path, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool,
+    scenario: Scenario, run: Path | None, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool,
     yes: bool,
 ) -> None:
     from autosplit.ledger import LEDGER_FILE
     from autosplit.report.progress import Progress
-    from autosplit.search import search
+    from autosplit.searching import new_run, search
 
+    run = run or new_run(scenario, RESULTS)
     try:
         result = search(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root, reuse=reuse,
                         most_exhaustive=None if yes else _MOST_EXHAUSTIVE)
@@ -156,6 +147,6 @@ def _publish(result: Result, run: Path, quiet: bool) -> None:
     """Write results/best.json for the first run below results/; never over another."""
     best = RESULTS / "best.json"
     if run.parent == RESULTS and not best.exists() and result.feasible:
-        result.save(best, weights=run / result.deployment.weights)
+        result.save(best, weights=run / result.stored.weights)
     if not quiet:
         say(f"replay it with: autosplit replay {run / 'best.json'}")

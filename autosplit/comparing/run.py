@@ -24,7 +24,7 @@ from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.report.tables import ComparisonRow
 from autosplit.results import Result
 from autosplit.scenario import Scenario, content_hash
-from autosplit.search import checked, search
+from autosplit.searching import checked, search
 from autosplit.training.prepare import prepare
 from autosplit.workshop import Workshop, networks_key
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -34,6 +35,7 @@ from autosplit.evaluation.cost import stage_cost
 from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.plugins import one_line
 from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.images import checked_images, read_images
 from autosplit.runtime.standalone.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ class Evaluation:
 
     correct: int
     images: int
-    payload_sizes: np.typing.NDArray[np.int64]
+    payload_sizes: NDArray[np.int64]
     payload_sha256: str
 
     @property
@@ -159,13 +161,16 @@ class Deployment:
         mean: Per-channel mean that images are normalised with, shape (C,), in [0, 1].
         std: Per-channel standard deviation, shape (C,).
         tables: Frequency tables of the code; `None` where no learned codec is.
+        class_names: One an output; numbers where left out.
     """
 
     def __init__(
-        self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None
+        self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None,
+        class_names: Sequence[str] = (),
     ) -> None:
         self.blueprint, self.network, self.tables = blueprint, network.eval(), tables
         self.mean, self.std = mean, std
+        self.class_names = tuple(class_names or map(str, range(blueprint.num_classes)))
         self._coder: PayloadCoder | None = None
         if tables is not None:
             channels, height, width = blueprint.code_shape
@@ -185,7 +190,7 @@ class Deployment:
             with torch.inference_mode():
                 parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _batch(data))]
             tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
-        return cls(blueprint, network, data.mean, data.std, tables)
+        return cls(blueprint, network, data.mean, data.std, tables, data.class_names)
 
     @property
     def plan(self) -> Plan:
@@ -222,6 +227,24 @@ class Deployment:
                            fidelity="F3", images=evaluation.images, seconds=seconds)
 
     # --- running --------------------------------------------------------------------------------------------------
+
+    def classify(self, images: Tensor | NDArray[np.uint8] | Sequence[str | Path]) -> list[str]:
+        """Names of the classes of images, each sent through a real payload.
+
+        Args:
+            images: uint8 (N, C, H, W), or files: images, which are resized to cover the network's input and centre
+                cropped, and .npy files.
+
+        Raises:
+            ConfigError: A file is no image, or the images have another shape or type.
+        """
+        shape = self.blueprint.image_shape
+        if isinstance(images, Tensor):
+            images = images.numpy()
+        elif not isinstance(images, np.ndarray):
+            images = read_images(images, shape)
+        batch = torch.from_numpy(checked_images(images, shape))
+        return [self.class_names[i] for part in in_batches(batch, _BATCH) for i in self.run(part)[0].argmax(1).tolist()]
 
     def encode(self, images: Tensor) -> list[bytes]:
         """Device side: uint8 images (N, C, H, W) to one payload each; empty payloads when nothing crosses."""
@@ -318,7 +341,7 @@ class Deployment:
         Args:
             out: Its folder, new or empty.
             images: uint8 (N, C, H, W), to compare bundle and deployment on; `None` = nothing is compared.
-            class_names: One an output; numbers by default.
+            class_names: One an output; the deployment's own by default.
 
         Raises:
             ConfigError: Packages of the extra `deploy` are absent, or the folder cannot be used.
@@ -326,11 +349,16 @@ class Deployment:
         """
         from autosplit.runtime.export import export_bundle
 
-        return export_bundle(self, out, images=images, class_names=class_names)
+        return export_bundle(self, out, images=images, class_names=class_names or self.class_names)
 
     @classmethod
-    def load(cls, blueprint: Blueprint, path: Path) -> Deployment:
+    def load(cls, blueprint: Blueprint, path: Path, class_names: Sequence[str] = ()) -> Deployment:
         """Read a deployment back.
+
+        Args:
+            blueprint: Its structure.
+            path: Its weights.
+            class_names: One an output; numbers where left out.
 
         Raises:
             ResultError: The file is missing, damaged, or holds another structure.
@@ -348,7 +376,8 @@ class Deployment:
             network.load_state_dict(tensors)
         except (KeyError, RuntimeError) as e:
             raise ResultError(f"weights {str(path)!r} are of another network: {' '.join(str(e).split())[:200]}") from e
-        return cls(blueprint, network, mean, std, FrequencyTables.from_arrays(arrays) if arrays else None)
+        tables = FrequencyTables.from_arrays(arrays) if arrays else None
+        return cls(blueprint, network, mean, std, tables, class_names)
 
 
 def _int8(network: SplitNetwork, data: ImageDataset) -> SplitNetwork:

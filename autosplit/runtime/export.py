@@ -91,7 +91,7 @@ def export_result(
     if fallback and result.plan.split == OUTPUT:
         raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave --fallback away")
     with progress.phase("rebuild the deployment"):
-        deployment = result.load_deployment(path)
+        deployment = result.deployment()
     with progress.phase("load data"):
         data = replace(recorded_data(result, path, data_root), mean=deployment.mean, std=deployment.std)
     whole = None
@@ -100,7 +100,7 @@ def export_result(
             whole = whole_network(result, data, cache or Cache())
     _, height, width = data.shape
     compared = data.test.images[:images or max(_CHECKED_IMAGES, _COMPARED_PIXELS // (height * width))]
-    source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.deployment.sha256)
+    source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.stored.sha256)
     return export_bundle(deployment, out, images=compared, class_names=data.class_names, fallback=whole, source=source,
                          progress=progress)
 

@@ -95,7 +95,7 @@ def replay(path: Path, progress: PhaseReporter | None = None, data_root: Path | 
     result = Result.load(path)
     scenario = result.scenario
     with progress.phase("rebuild the deployment"):
-        deployment = result.load_deployment(path)
+        deployment = result.deployment()
     with progress.phase("load data"):
         data = recorded_data(result, path, data_root)
     with progress.phase("decode the test set's payloads"):

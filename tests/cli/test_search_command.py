@@ -53,7 +53,7 @@ def test_runs_go_below_results_and_the_first_is_the_best(warm, tiny, tmp_path, m
         assert run.exit_code == 0, run.stderr
     assert {p.name for p in (tmp_path / "results").iterdir()} == {"best.json", "tiny-100ms", "tiny-100ms-2"}
     best = Result.load(tmp_path / "results" / "best.json")
-    assert best.deployment.weights == "tiny-100ms/best.safetensors"
+    assert best.stored.weights == "tiny-100ms/best.safetensors"
     assert invoke("replay", tmp_path / "results" / "best.json").exit_code == 0
 
 

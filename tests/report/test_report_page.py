@@ -128,7 +128,7 @@ def test_words_and_provenance(report):
     assert verdict(report.result.comparison, report.result.scenario.conditions.budget_ms) in text
     origin = report.result.provenance
     for figure in (origin.data_fingerprint, origin.backbone_key, origin.supernet_key, origin.versions["torch"],
-                   report.result.deployment.sha256, report.result.test.payload_sha256,
+                   report.result.stored.sha256, report.result.test.payload_sha256,
                    report.result.scenario.fingerprint):
         assert figure in text
     assert report.result.scenario.to_yaml().splitlines()[0] in report.page.parts["pre"]

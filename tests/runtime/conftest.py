@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autosplit.search import search
+from autosplit.searching import search
 from tests.runs import KINDS
 
 

@@ -31,8 +31,8 @@ def results(runs):
 
 
 @pytest.fixture(scope="module")
-def deployments(runs, results):
-    return {kind: results[kind].load_deployment(run / "best.json") for kind, run in runs.items()}
+def deployments(results):
+    return {kind: result.deployment() for kind, result in results.items()}
 
 
 @pytest.fixture(scope="module")

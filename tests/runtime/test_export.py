@@ -39,7 +39,7 @@ NEEDED = ["onnxruntime", "numpy", "constriction", "pyzmq"]
 
 @pytest.fixture(scope="module")
 def deployments(runs, prepared):
-    found = {kind: Result.load(runs[kind] / "best.json").load_deployment(runs[kind] / "best.json") for kind in FOUND}
+    found = {kind: Result.load(runs[kind]).deployment() for kind in FOUND}
     code = Result.load(runs["Code"] / "best.json").plan
     return {**found, "Code fp32": Finalists(prepared, "fp32").deployment(code),
             "raw int8": Finalists(prepared, "int8").deployment(Plan(split="layer2", codec=CodecSetting(kind="raw")))}

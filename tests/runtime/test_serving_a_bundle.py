@@ -35,8 +35,7 @@ def bundle(runs, world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def labels(runs, prepared):
-    best = runs["CodePruned"] / "best.json"
-    return Result.load(best).load_deployment(best).run(prepared.data.test.images)[0].argmax(1).tolist()
+    return Result.load(runs["CodePruned"]).deployment().run(prepared.data.test.images)[0].argmax(1).tolist()
 
 
 def test_devices_get_the_labels_of_the_deployment(bundle, labels, prepared):

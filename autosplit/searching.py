@@ -28,7 +28,7 @@ from autosplit.ledger import LEDGER_FILE, Ledger
 from autosplit.objective import best_outcome
 from autosplit.plan import Measurement, Outcome
 from autosplit.report.progress import NullProgress, PhaseReporter
-from autosplit.results import DeploymentFile, Result, TestFigures, provenance
+from autosplit.results import RESULT_FILE, DeploymentFile, Result, TestFigures, provenance
 from autosplit.scenario import Scenario
 from autosplit.training.prepare import Prepared, prepare
 from autosplit.training.scalars import TENSORBOARD_FOLDER, tensorboard_logs
@@ -37,7 +37,7 @@ from autosplit.workshop import Workshop
 if TYPE_CHECKING:
     from autosplit.agents.policy import CoInferencePolicy
 
-__all__ = ["checked", "search"]
+__all__ = ["checked", "new_run", "search"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
@@ -119,6 +119,24 @@ def search(
             result = _conclude(run, agent, baselines, best)
         _write(run, result, agent)
     return result
+
+
+def new_run(scenario: Scenario, below: Path = Path("results")) -> Path:
+    """A run directory that does not exist yet.
+
+    Args:
+        scenario: What is to be searched, which gives it its name.
+        below: Folder that it is to lie in.
+
+    Raises:
+        ConfigError: There are thousands of runs of this scenario.
+    """
+    stem = f"{scenario.name}-{scenario.conditions.budget_ms:g}ms"
+    for number in range(1, 10_000):
+        path = below / (stem if number == 1 else f"{stem}-{number}")
+        if not path.exists():
+            return path
+    raise ConfigError(f"{below} is full of runs of {stem}; name another folder with --out")
 
 
 def checked(scenario: Scenario) -> Judge:
@@ -306,7 +324,8 @@ def _conclude(run: _Run, agent: Proposer[Any], baselines: Sequence[Choice], best
                          payload_bytes_total=int(evaluation.payload_sizes.sum()),
                          payload_bytes_p95=evaluation.payload_p95, payload_sha256=evaluation.payload_sha256),
         comparison=related(rows),
-        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=_WEIGHTS, sha256=deployment.save(weights)),
+        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=_WEIGHTS, sha256=deployment.save(weights),
+                                  class_names=prepared.data.class_names),
         provenance=provenance(
             seed=scenario.search.seed, data_fingerprint=prepared.data.fingerprint, backbone_key=prepared.backbone_key,
             supernet_key=prepared.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
@@ -321,7 +340,7 @@ def _write(run: _Run, result: Result, agent: Proposer[Any]) -> None:
     from autosplit.report.pareto import pareto_frame
     from autosplit.report.plots import tradeoff_figure
 
-    result.save(run.out / "best.json")
+    result.save(run.out / RESULT_FILE)
     outcomes = run.ledger.outcomes()
     pareto_frame(outcomes).to_csv(run.out / "pareto.csv", index=False)
     tradeoff_figure(outcomes, result.comparison, result.outcome, run.out / "tradeoff.png")
