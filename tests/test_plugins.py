@@ -15,7 +15,7 @@ GROUP = "autosplit.tests"
 def points(monkeypatch):
     """Entry points that other packages would register in GROUP; append to it."""
     registered: list[EntryPoint] = []
-    monkeypatch.setattr(autosplit.plugins, "entry_points",
+    monkeypatch.setattr(autosplit.plugins, "_installed",
                         lambda group: [p for p in registered if p.group == group])
     return registered
 

@@ -57,11 +57,12 @@ def draw_labels(axes: Axes, marks: Sequence[Mark], obstacles: Sequence[tuple[flo
     alone = [np.array([_cost(box, frame, taken, pixels, np.delete(anchors, i, 0)) for box in boxes[i]])
              + 0.2 * np.arange(len(_OFFSETS)) for i in range(len(marks))]
     choice = [int(np.argmin(costs)) for costs in alone]
+    places = np.array(boxes)
     for _ in range(_ROUNDS):  # each label in turn moves to its best place, given where the others are
         for i, costs in enumerate(alone):
-            others = [(anchors[j], boxes[j][choice[j]]) for j in range(len(marks)) if j != i]
-            clash = [sum(_clash(anchors[i], box, *other) for other in others) for box in boxes[i]]
-            choice[i] = int(np.argmin(costs + 1000.0 * np.array(clash)))
+            clash = sum((_clashes(anchors[i], places[i], anchors[j], places[j, [choice[j]]])
+                         for j in range(len(marks)) if j != i), np.zeros(len(_OFFSETS)))
+            choice[i] = int(np.argmin(costs + 1000.0 * clash))
     for mark, index in zip(marks, choice, strict=True):
         _annotate(axes, mark, _OFFSETS[index], renderer)
 
@@ -99,6 +100,7 @@ def _annotate(axes: Axes, mark: Mark, offset: tuple[float, float] | None, render
 
 
 _Box = tuple[float, float, float, float]
+_Floats = npt.NDArray[np.float64]
 
 
 def _extent(box: Any) -> _Box:
@@ -109,16 +111,23 @@ def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _clash(anchor: npt.NDArray[np.float64], box: _Box, other_anchor: npt.NDArray[np.float64], other: _Box) -> int:
-    """How much two labels get in each other's way: box on box counts thrice, the line of one through the other once."""
-    return 3 * _overlap(box, other) + _crosses(anchor, box, other) + _crosses(other_anchor, other, box)
+def _clashes(anchor: _Floats, boxes: _Floats, other_anchor: _Floats, other: _Floats) -> _Floats:
+    """How much a label at K places, boxes (K, 4), and another one, box (1, 4), get in each other's way.
+
+    Box on box counts thrice, the line of one through the other once.
+    """
+    overlap = np.all((boxes[:, :2] < other[:, 2:]) & (other[:, :2] < boxes[:, 2:]), axis=1)
+    found: _Floats = 3.0 * overlap + _crosses(anchor, boxes, other) + _crosses(other_anchor, other, boxes)
+    return found
 
 
-def _crosses(anchor: npt.NDArray[np.float64], own: _Box, other: _Box) -> bool:
-    centre = np.array([(own[0] + own[2]) / 2, (own[1] + own[3]) / 2])
-    line = anchor + np.linspace(0, 1, 12)[:, None] * (centre - anchor)
-    return bool(np.any((line[:, 0] > other[0]) & (line[:, 0] < other[2])
-                       & (line[:, 1] > other[1]) & (line[:, 1] < other[3])))
+def _crosses(anchor: _Floats, own: _Floats, other: _Floats) -> npt.NDArray[np.bool_]:
+    """Whether the line from an anchor to its box goes through another box; boxes are (K, 4) or (1, 4)."""
+    centre = (own[:, :2] + own[:, 2:]) / 2
+    line = anchor + np.linspace(0, 1, 12)[:, None, None] * (centre - anchor)
+    inside = np.all((line > other[:, :2]) & (line < other[:, 2:]), axis=2)
+    crossed: npt.NDArray[np.bool_] = np.any(inside, axis=0)
+    return crossed
 
 
 def _cost(box: _Box, frame: _Box, taken: Sequence[_Box], pixels: npt.NDArray[np.float64],

@@ -76,7 +76,7 @@ class TestNames:
         from importlib.metadata import EntryPoint
 
         point = EntryPoint("other", "autosplit.backbones.zoo:resnet20", "autosplit.backbones")
-        monkeypatch.setattr(autosplit.plugins, "entry_points", lambda group: [point])
+        monkeypatch.setattr(autosplit.plugins, "_installed", lambda group: [point])
         assert "other" in list_backbones()
         assert len(build_backbone("other", 3, 3).layer1) == 3
 
