@@ -27,6 +27,11 @@ ADDED_KEYS: dict[str, Any] = {
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
 
+_PROFILES: dict[str, type[Any]] = {
+    "device": DeviceProfile, "edge": DeviceProfile, "channel": ChannelProfile}
+"""Parts of the conditions that may be given by name."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -202,16 +207,18 @@ class Scenario(_Frozen):
     def replace(self, **changes: Any) -> Scenario:
         """A validated copy with other values; keys may be dotted (`conditions.budget_ms`).
 
+        What lies deeper is set later: `conditions.channel` and one of its figures may be given together.
+
         Raises:
             ConfigError: A key does not exist or a value makes no sense.
         """
         data = self.model_dump()
         data["conditions"]["channel"] = dict.fromkeys(ChannelProfile.model_fields) | data["conditions"]["channel"]
-        for key, value in changes.items():
-            *parents, leaf = key.replace("__", ".").split(".")
+        paths = {tuple(key.replace("__", ".").split(".")): (key, value) for key, value in changes.items()}
+        for (*parents, leaf), (key, value) in sorted(paths.items(), key=lambda item: len(item[0])):
             node: Any = data
             for part in parents:
-                node = _member(node, part, key)
+                node = _opened(node, part, key)
             _member(node, leaf, key)
             node[leaf] = value
         try:
@@ -228,6 +235,16 @@ class Scenario(_Frozen):
             if data[part][name] == default:
                 del data[part][name]
         return content_hash(data)
+
+
+def _opened(node: Any, name: str, key: str) -> Any:
+    """What lies at one part of a dotted key, to be changed below; a profile that was named is written out."""
+    found = _member(node, name, key)
+    kind = _PROFILES.get(name)
+    if isinstance(found, str) and kind is not None:
+        profile: BaseModel = load_profile(kind, found)
+        found = node[name] = dict.fromkeys(kind.model_fields) | profile.model_dump()
+    return found
 
 
 def _member(node: Any, name: str, key: str) -> Any:

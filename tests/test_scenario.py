@@ -142,3 +142,21 @@ def test_scenarios_by_name_and_file(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary\.yaml"):
         load_scenario(str(tmp_path / "binary.yaml"))
+
+
+PARTS = [("device", "conv_mmacs"), ("edge", "idle_mw"), ("channel", "uplink_kbps")]
+
+
+@pytest.mark.parametrize(("part", "figure"), PARTS)
+def test_a_profile_may_be_named_and_one_of_its_figures_changed_together(part, figure):
+    name = {"channel": "wifi4"}.get(part, "raspberry-pi-4")
+    changes = {f"conditions.{part}.{figure}.value": 7, f"conditions.{part}": name}  # in any order
+    for together in (changes, dict(reversed(changes.items()))):
+        profile = getattr(load_scenario().replace(**together).conditions, part)
+        assert profile.name == name
+        assert getattr(profile, figure).value == 7
+
+
+def test_a_figure_of_a_profile_that_is_not_there():
+    with pytest.raises(UnknownNameError, match="did you mean 'wifi4'"):
+        load_scenario().replace(**{"conditions.channel": "wifi5", "conditions.channel.uplink_kbps.value": 7})
