@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autosplit.latency import Array, LatencyBreakdown
-from autosplit.plan import Workload
-from autosplit.scenario import Conditions
+from autosplit import Conditions, LatencyBreakdown, Workload
+from autosplit.latency import Array
 
 # Measured on the device: milliseconds until the feature at each split point is ready, unpruned. Replace them by yours.
 HEAD_MS = {"input": 0.0, "stem": 10.0, "layer1": 98.0, "layer2": 163.0, "layer3": 226.0, "output": 227.0}
@@ -29,7 +28,7 @@ class TableLatency:
     """Measured stages, and a link that sends at the channel's rate after its median access delay."""
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
-        """Milliseconds of P plans under C conditions; see `autosplit.latency.LatencyModel`."""
+        """Milliseconds of P plans under C conditions; see `autosplit.LatencyModel`."""
         splits = [w.plan.split for w in workloads]
         # a column of P numbers each; an unknown split point raises KeyError, which autosplit reports with the plan
         head = _column([HEAD_MS[s] for s in splits])

@@ -335,7 +335,9 @@ class Deployment:
             raise ConfigError(f"cannot write {path}: {' '.join(str(e).split())}") from e
         return sha256_of(path)
 
-    def export(self, out: Path, images: Tensor | None = None, class_names: Sequence[str] | None = None) -> Manifest:
+    def export(
+        self, out: str | Path, images: Tensor | None = None, class_names: Sequence[str] | None = None
+    ) -> Manifest:
         """Write a bundle that runs without torch; see `autosplit.runtime.export.export_bundle`.
 
         Args:
@@ -349,7 +351,7 @@ class Deployment:
         """
         from autosplit.runtime.export import export_bundle
 
-        return export_bundle(self, out, images=images, class_names=class_names or self.class_names)
+        return export_bundle(self, Path(out), images=images, class_names=class_names or self.class_names)
 
     @classmethod
     def load(cls, blueprint: Blueprint, path: Path, class_names: Sequence[str] = ()) -> Deployment:

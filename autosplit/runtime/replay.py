@@ -60,7 +60,7 @@ class Replay:
             raise ReplayMismatchError("replay differs from the record: " + "; ".join(wrong))
 
 
-def recorded_data(result: Result, path: Path, data_root: Path | None = None) -> ImageDataset:
+def recorded_data(result: Result, path: str | Path, data_root: Path | None = None) -> ImageDataset:
     """The data set of a result that was read from `path`.
 
     Args:
@@ -80,11 +80,11 @@ def recorded_data(result: Result, path: Path, data_root: Path | None = None) -> 
     return data
 
 
-def replay(path: Path, progress: PhaseReporter | None = None, data_root: Path | None = None) -> Replay:
+def replay(path: str | Path, progress: PhaseReporter | None = None, data_root: Path | None = None) -> Replay:
     """Replay a result file.
 
     Args:
-        path: `best.json`, its weights beside it.
+        path: `best.json`, its weights beside it; or a run directory.
         progress: Shows the phases.
         data_root: Where data sets lie.
 
