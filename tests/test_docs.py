@@ -1,16 +1,13 @@
 """The pages say what the code does: schema, commands, links, scenario keys, Python snippets.
 
-Run as a module (`python -m tests.test_docs`) it writes the schemas in docs/ anew.
+`tests/docs` runs their commands and their Python. Run as a module (`python -m tests.test_docs`) it writes the schemas
+in docs/ anew.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +21,22 @@ from autosplit.latency.profiles import ChannelProfile, DeviceProfile
 from autosplit.results import json_schema
 from autosplit.runtime.export import json_schema as bundle_schema
 from autosplit.scenario import Conditions, Scenario, SearchSettings, SearchSpace, TrainingSettings
+from tests.docs.pages import PAGES, ROOT, blocks, commands, prose, read
 
-ROOT = Path(__file__).parents[1]
 SCHEMAS = {"result.schema.json": json_schema, "bundle.schema.json": bundle_schema}
-PAGES = sorted({"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/README.md",
-                *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))})
-DATA_LANGUAGES = {"python", "yaml", "toml", "json"}
+EXAMPLES = sorted(f"examples/{p.name}" for p in (ROOT / "examples").glob("*.py"))
 MODELS: dict[str, type[BaseModel]] = {
     "": Scenario, "conditions.": Conditions, "space.": SearchSpace, "training.": TrainingSettings,
     "search.": SearchSettings,
 }
 
 
-def read(page: str) -> str:
-    path = ROOT / page
-    assert path.is_file(), f"{page} is missing"
-    return path.read_text(encoding="utf-8")
-
-
-def blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Language and content of every fenced block."""
-    for match in re.finditer(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", text, re.M | re.S):
-        yield match[1], match[2]
-
-
-def prose(text: str) -> str:
-    return re.sub(r"^ *```.*?^ *```[^\n]*$", "", text, flags=re.M | re.S)
-
-
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
-def commands(text: str) -> list[str]:
-    """Every `autosplit ...` command: in fenced blocks, in indented lines, and in code spans."""
-    code = [content for language, content in blocks(text) if language not in DATA_LANGUAGES]
-    rest = prose(text)
-    code += [line for line in rest.splitlines() if line.startswith("    ")]
-    lines = [line for part in code for line in re.sub(r"\\\n\s*", " ", part).splitlines()]
-    lines += [span.replace("\n", " ") for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", rest)]
-    return [line.strip() for line in lines if re.match(r"\s*(?:\$ )?(?:\w+=\S+ )*autosplit(\s|$)", line)]
-
-
-def arguments(command: str) -> list[str]:
-    """What the shell hands to autosplit: without prompt, variables, comment, pipe and redirection."""
-    lexer = shlex.shlex(command.removeprefix("$ "), posix=True, punctuation_chars=True)
-    lexer.wordchars += "[],:@%{}+"
-    words = list(lexer)
-    words = words[words.index("autosplit") + 1:]
-    end = next((i for i, word in enumerate(words) if set(word) <= set("();<>|&")), len(words))
-    return words[:end]
+def arguments(text: str) -> list[list[str]]:
+    """What the shell hands to autosplit, for every such command."""
+    return [list(c.words[1:]) for c in commands(text) if c.words[0] == "autosplit"]
 
 
 @pytest.fixture
@@ -93,31 +57,20 @@ def parse(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES])
 def test_every_command_parses(page, parse, capsys):
     wrong = []
-    for command in commands(read(page)):
-        words = arguments(command)
-        if words and parse(words) != 0:
-            wrong.append(f"{command}: {capsys.readouterr().err.strip().splitlines()[-1]}")
+    for words in arguments(read(page)):
+        if parse(words) != 0:
+            wrong.append(f"{words}: {capsys.readouterr().err.strip().splitlines()[-1]}")
     assert not wrong
 
 
 @pytest.mark.parametrize("line", ["    autosplit serch", "`autosplit search --budgetms 3`", "```\nautosplit show\n```",
                                   "```bash\n$ A=1 autosplit search \\\n  --bits 3\n```", "`autosplit list gadgets`"])
 def test_a_wrong_command_is_found(line, parse):
-    (found,) = commands(line)
-    assert parse(arguments(found)) == 2
-
-
-def test_commands_are_read_as_a_shell_would():
-    text = "```\n$ AUTOSPLIT_CACHE=/tmp/a autosplit search --set space.bits='[2, 4]' \\\n    --quiet > log  # x\n```\n"
-    assert [arguments(c) for c in commands(text)] == [["search", "--set", "space.bits=[2, 4]", "--quiet"]]
-    assert commands("autosplit is a word here, `autosplit.search` and `autosplit/plan.py` are names") == []
-
-
-def test_there_are_commands_to_test():
-    assert sum(len(commands(read(page))) for page in PAGES if page.startswith("docs/")) > 10
+    (found,) = arguments(line)
+    assert parse(found) == 2
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
@@ -201,22 +154,6 @@ def test_the_example_scenario_is_valid(tmp_path, monkeypatch):
     (tmp_path / "my-channel.yaml").write_text((ROOT / "configs/channels/wifi4.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     assert Scenario.from_yaml(example).conditions.budget_ms > 0
-
-
-# --- Python ---------------------------------------------------------------------------------------------------------
-
-
-def snippets() -> list[tuple[str, str]]:
-    return [(page, code) for page in PAGES if (ROOT / page).is_file()
-            for language, code in blocks(read(page)) if language == "python"]
-
-
-@pytest.mark.parametrize(("page", "code"), snippets(), ids=lambda text: text if text.endswith(".md") else "")
-def test_python_snippets_compile_and_import_what_exists(page, code):
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("autosplit"):
-            module = importlib.import_module(node.module or "")
-            assert [a.name for a in node.names if not hasattr(module, a.name)] == []
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""How the pages' commands are run: as they are written, but for what is stated here.
+
+A command that no rule is for fails `tests/docs/test_commands.py`. The first rule that matches counts, so special ones
+stand above general ones. A rule may change words (regular expressions on the command as text) and add words at its end,
+and then says why; it may ask for a pattern in what the command prints. `UNRUN` holds what cannot be run here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tests.docs.pages import Command
+
+TINY = "--scenario tiny.yaml --evaluations 1"
+SECONDS = "takes minutes with real settings"
+ASKED = "the edge is a server of the test, and the machine may be busy"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How some commands are run.
+
+    Attributes:
+        match: Regular expression that the whole command matches.
+        change: Regular expressions and what takes their place; each has to be found.
+        add: Words at the end; of an option given twice the last counts.
+        why: Reason for both.
+        says: Regular expression that is found in stdout.
+        made_up: Whether `autosplit compare` compares what is made up, as in `tests/cli/test_compare_command.py`.
+        code: Exit code.
+    """
+
+    match: str
+    change: tuple[tuple[str, str], ...] = ()
+    add: str = ""
+    why: str = ""
+    says: str = ""
+    made_up: bool = False
+    code: int = 0
+
+    def applied(self, command: Command) -> Command:
+        """The command as it is run."""
+        text = " ".join(_quoted(word) for word in command.words)
+        for old, new in self.change:
+            text, found = re.subn(old, new, text)
+            assert found, f"{command}: {old!r} of its rule is not in it any more"
+        words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", f"{text} {self.add}".strip())]
+        return replace(command, words=tuple(words))
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if " " in word else word
+
+
+def _benchmark(name: str, add: str, needs: str = "") -> Rule:
+    """A benchmark in its smallest form, into the folder `out`."""
+    return Rule(rf"python -m benchmarks\.{name}( .*)?", add=f"{add} --out out", why=SECONDS, says=needs)
+
+
+RULES: Sequence[Rule] = (
+    # --- search
+    Rule(r"autosplit search .*mobilenet_v2.*", add="--scenario tiny.yaml --dry-run", why="it trains for a minute",
+         says=r"features\.\d+"),
+    Rule(r"autosplit search", add="--budget-ms 100 --scenario tiny.yaml --evaluations 1", says="found: ",
+         why="the default scenario's own deadline; " + SECONDS),
+    Rule(r"autosplit --debug search", add="--scenario tiny.yaml --dry-run", why="only --debug is meant", says="plans"),
+    Rule(r"autosplit search .*--dry-run", add="--scenario tiny.yaml", why="all pages show the default scenario",
+         says="plans"),
+    Rule(r"autosplit search --resume RUN .*", change=(("RUN", "results/digits-m-resnet8-100ms"), ("300", "2")),
+         why="RUN is any run; " + SECONDS, says="found: "),
+    Rule(r"autosplit search --resume .*--evaluations 300", change=(("300", "2"),), why=SECONDS, says="found: "),
+    Rule(r"autosplit search --resume .*", says="found: "),
+    Rule(r"autosplit search --agent NAME", change=(("NAME", "random"),), add=TINY, why="NAME is any agent",
+         says="found: "),
+    Rule(r"autosplit search --agent exhaustive --yes", add="--scenario tiny.yaml", why=SECONDS, says="found: "),
+    Rule(r"autosplit search --granularity layer .*", add=f"{TINY} --set training.layer_profiles=0", why=SECONDS,
+         says="found: "),
+    Rule(r"autosplit search .*supernet_epochs=12", change=(("epochs=12", "epochs=2"),), add=TINY, why=SECONDS,
+         says="found: "),
+    Rule(r"autosplit search .*--out results/reference", change=(("results/reference", "results/anew"),), add=TINY,
+         why="the reference run is there already; " + SECONDS, says="found: "),
+    Rule(r"autosplit search --scenario my-scenario\.yaml .*", add="--evaluations 1", why=SECONDS, says="found: "),
+    Rule(r"autosplit search .*--policy (?!.*--agent).*", add=f"{TINY} --agent ppo", why=SECONDS, says="found: "),
+    Rule(r"autosplit search (?!--scenario ).*", add=TINY, why=SECONDS, says="found: "),
+    # --- the other commands
+    Rule(r"autosplit (--help|list.*)", says=r"\w"),
+    Rule(r"autosplit (show|decide) .*", says=r"\d ms|p95 ms"),
+    Rule(r"autosplit replay .*", says="to the image and to the byte|not equal to the byte"),
+    Rule(r"autosplit report .*", says="written to "),
+    Rule(r"autosplit compare", add="--scenario tiny.yaml --finalists 1", why=SECONDS, says=r"\* autosplit"),
+    Rule(r"autosplit compare .*", why="several scenarios; " + SECONDS, made_up=True, says="written to "),
+    Rule(r"autosplit export RESULT --out DIR", change=(("RESULT", "results/best.json"), ("DIR", "bundle")),
+         add="--images 8", why="RESULT and DIR are any", says="labels equal"),
+    Rule(r"autosplit export .*", add="--images 8", why="comparing all 2,000 images takes long", says="labels equal"),
+    Rule(r"autosplit profile .*", add="--repeats 1", why=SECONDS, says="median error"),
+    Rule(r"autosplit train-policy .*", add="--steps 1000 --conditions 8", why=SECONDS, says="regret"),
+    Rule(r"autosplit bench table .*sparsities.*", change=((r"=\[.*\]", "=[0,0.5]"),), add="--scenario tiny.yaml",
+         why=SECONDS, says="plans in "),
+    Rule(r"autosplit bench table .*", add="--scenario tiny.yaml", why=SECONDS, says="plans in "),
+    Rule(r"autosplit bench search .*--out results/benchmarks/search-digits-m", change=(("search-digits-m", "anew"),),
+         add="--scenarios 1 --seeds 1 --evaluations 2", why="the searches are there already; " + SECONDS,
+         says="### digits-m"),
+    Rule(r"autosplit bench search .*", add="--scenarios 1 --seeds 1 --evaluations 2 --jobs 1", why=SECONDS,
+         says="### digits-m"),
+    # --- two machines: servers listen on a free port, and devices ask a server of the test
+    Rule(r"autosplit serve --make-keys .*", says=r"porch\.key"),
+    Rule(r"autosplit serve .*--bind .*", change=((":5555", ":0"), ("9464", "0")), why="ports may be taken",
+         says="serving bundle at tcp://"),
+    Rule(r"autosplit serve .*", add="--bind tcp://127.0.0.1:0", why="the port may be taken",
+         says="serving bundle at tcp://"),
+    Rule(r"autosplit infer bundle photos/ .*", change=((r"--edge \S+", "--edge EDGE"), ("photos/", "photos/blue")),
+         add="--timeout-ms 30000", why=ASKED + "; photos has a folder for each class", says="edge"),
+    Rule(r"autosplit infer .*", change=((r"--edge \S+", "--edge EDGE"),), add="--timeout-ms 30000", why=ASKED,
+         says="edge"),
+    Rule(r"python -m coinference(| check.*| --help)", says="label|usage"),
+    Rule(r"python examples/data\.py photos", change=(("photos", "drawn"),), why="photos is there already"),
+    # --- benchmarks
+    _benchmark("amortised", "--scenarios 1 --draws 3 --among 8"),
+    _benchmark("codecs", "--scenario tiny.yaml --splits layer1 --images 64 --steps 2 --codec-steps 1 "
+                         "--targets 512 --families nested"),
+    _benchmark("jpeg", "--scenario tiny.yaml --qualities 50 --moves 0 3"),
+    _benchmark("latency", "--plans 20 --repetitions 1"),
+    _benchmark("measuring", "--scenario tiny.yaml --plans 1 --most 1"),
+    _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
+)
+
+READ_ONLY = {"envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "serving": 4}
+"""Benchmarks that take so many seconds in their smallest form: only their options are read."""
+
+UNRUN = {
+    r"pip install .*": "installs from an index; .ci/run does it in a fresh environment",
+    r"python -m venv .*|pre-commit install": "sets up a machine for development",
+    r"ruff check.*|mypy --strict|python -m pytest": ".ci/run is made of them",
+    r"python -m tests\.test_docs": "writes into docs/; what it writes is compared in tests/test_docs.py",
+    r"python -m tests\.agents\.compare_surrogates": "takes two minutes, and has no smaller form",
+    r"autosplit search --scenario caltech20": "downloads Caltech-101 and a package with ImageNet weights",
+    r"optuna-dashboard .*|tensorboard .*": "servers of other projects, of an extra that tests do without",
+}
+"""What cannot be run here, and why."""
+
+
+def rule_for(command: Command) -> Rule | None:
+    """The first rule that matches."""
+    text = " ".join(command.words)
+    return next((rule for rule in RULES if re.fullmatch(rule.match, text)), None)
+
+
+def only_read(command: Command) -> bool:
+    """Whether it is a benchmark of which only the options are read."""
+    return command.words[:2] == ("python", "-m") and command.words[2].removeprefix("benchmarks.") in READ_ONLY
+
+
+def unrun(command: Command) -> bool:
+    """Whether it is one of those that cannot be run here."""
+    return any(re.fullmatch(pattern, " ".join(command.words)) for pattern in UNRUN)
