@@ -50,15 +50,17 @@ def test_python_runs(page, made, world, tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(comparing, "_compared", canned)
         monkeypatch.setattr(files, "draw_figures", lambda comparisons, out: [])
     names: dict[str, object] = {"__name__": "snippet"}
+    tests = []
     code = changed("\n# ---\n".join(snippets(page)))  # one port for a whole page
     for number, part in enumerate(code.split("\n# ---\n")):
         if "\nclass Test" in part:
-            file = Path(f"test_snippet_{tmp_path.name}_{number}.py")
-            file.write_text(part)
-            done = pytest.main([str(file), "-q", "-p", "no:cacheprovider", f"--rootdir={here}", "-k", SOME])
-            assert done == 0, f"{page}, snippet {number}: {capfd.readouterr().out}"
+            tests.append(Path(f"test_snippet_{tmp_path.name}_{number}.py"))
+            tests[-1].write_text(part)
         else:
             exec(compile(part, f"{page}, snippet {number}", "exec"), names)
+    if tests:
+        done = pytest.main([*map(str, tests), "-q", "-p", "no:cacheprovider", f"--rootdir={here}", "-k", SOME])
+        assert done == 0, f"{page}: {capfd.readouterr().out}"
 
 
 def test_there_is_python_to_run():
