@@ -38,7 +38,8 @@ MAKERS = (
 """Commands of the pages whose files others need."""
 
 _SMALL = {"name": "digits-m-resnet8", "space__sparsities": (0.0,), "space__widths": (2,), "space__bits": (8,),
-          "space__grid_levels": 1, "space__jpeg_qualities": (50,), "training__codec_steps": 1, "search__agent": "random"}
+          "space__grid_levels": 1, "space__jpeg_qualities": (50,), "training__codec_steps": 1,
+          "search__agent": "random"}
 
 
 def furnish(folder: Path, world) -> None:
