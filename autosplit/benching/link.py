@@ -65,7 +65,7 @@ class LinkBench:
     """What is measured.
 
     Attributes:
-        results: Result files, one a plan.
+        results: Result files or run directories, one a plan.
         links: What lies between device and edge.
         count: Images of a cell at most.
         seconds: After which a cell asks for no more than `least` images.
@@ -190,7 +190,7 @@ def _subject(path: Path, number: int, out: Path, data_root: Path | None, progres
         raise ConfigError(f"{path}: plan {result.plan.label!r} runs on the device alone; there is no link to measure")
     if not (bundle / MANIFEST).is_file():
         export_result(path, bundle, images=_COMPARED, data_root=data_root, progress=progress)
-    elif Manifest.load(bundle).key != result.deployment.blueprint.key:
+    elif Manifest.load(bundle).key != result.stored.blueprint.key:
         raise ConfigError(f"{out} holds measurements of other results; name a new folder with --out")
     images = out / f"images-{number}.npy"
     if not images.is_file():

@@ -128,8 +128,7 @@ def link(
         say("network namespaces cannot be made here (root on Linux with iproute2 can); going over loopback")
     links: list[Link] = [ProfileLink(load_profile(ChannelProfile, name)) for name in channel or _LINKS]
     links += [KernelLink(kbps) for kbps in tbf_kbps or ()]
-    bench = LinkBench(tuple(r / "best.json" if r.is_dir() else r for r in results), tuple(links), images, seconds,
-                      least, namespaces, seed, machine)
+    bench = LinkBench(tuple(results), tuple(links), images, seconds, least, namespaces, seed, machine)
     try:
         out.mkdir(parents=True, exist_ok=True)
         frame = bench_links(bench, out, data_root=data_root, progress=Progress(quiet=quiet))

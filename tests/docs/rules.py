@@ -94,7 +94,8 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit export RESULT --out DIR", change=(("RESULT", "results/best.json"), ("DIR", "bundle")),
          add="--images 8", why="RESULT and DIR are any", says="labels equal"),
     Rule(r"autosplit export .*", add="--images 8", why="comparing all 2,000 images takes long", says="labels equal"),
-    Rule(r"autosplit profile .*", add="--repeats 1", why=SECONDS, says="median error"),
+    Rule(r"autosplit profile .*", change=(("--engine onnxruntime", "--engine torch"),), add="--repeats 1",
+         why=SECONDS + ", and writing ONNX half of one; tests/profiling has both engines", says="median error"),
     Rule(r"autosplit train-policy .*", add="--steps 200 --conditions 4", why=SECONDS, says="regret"),
     Rule(r"autosplit bench table .*sparsities.*", change=((r"=\[.*\]", "=[0,0.5]"),), add="--scenario tiny.yaml",
          why=SECONDS, says="plans in "),
@@ -102,6 +103,7 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit bench search .*--out results/benchmarks/search-digits-m", change=(("search-digits-m", "anew"),),
          add="--scenarios 1 --seeds 1 --evaluations 2", why="the searches are there already; " + SECONDS,
          says="### digits-m"),
+    Rule(r"autosplit bench link .*", add="--loopback --images 2 --least 1", why=SECONDS, says="error of p50"),
     Rule(r"autosplit bench search .*", add="--scenarios 1 --seeds 1 --evaluations 2 --jobs 1", why=SECONDS,
          says="### digits-m"),
     # --- two machines: servers listen on a free port, and devices ask a server of the test

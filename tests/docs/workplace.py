@@ -32,7 +32,8 @@ MAKERS = (
     "autosplit train-policy results/tables/digits-m.csv.gz --out policies/digits-m",
     "autosplit export results/best.json --out bundle",
     "autosplit serve --make-keys keys --device porch",
-    "autosplit profile --backbone resnet20 --image-shape 3x32x32 --threads 1 --out my-machine.yaml",
+    "autosplit profile --backbone resnet20 --image-shape 3x32x32 --threads 1 --engine onnxruntime "
+    "--out my-machine.yaml",
     "autosplit search --budget-ms 100",
 )
 """Commands of the pages whose files others need."""
