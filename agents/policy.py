@@ -25,12 +25,12 @@ from torch.distributions import Categorical
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import STEPS, DecisionTree, IntArray
-from autosplit.errors import ResultError
+from autosplit.errors import ConfigError, ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
 from autosplit.objective import Objective, load_objective
 from autosplit.operators import TypeSums
-from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Plan, StageCost, Workload
+from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
 __all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "by_likelihood", "network_of", "policy_arguments",
@@ -268,6 +268,7 @@ class CoInferencePolicy:
         network: The trained network.
         hidden: Its hidden layers.
         origin: Where it comes from.
+        allowed: Numbers of the plans that it may answer with; all when left out.
     """
 
     def __init__(
@@ -278,9 +279,39 @@ class CoInferencePolicy:
         network: MaskableActorCriticPolicy,
         hidden: Sequence[int],
         origin: Origin | None = None,
+        allowed: IntArray | None = None,
     ) -> None:
         self.knowledge, self.network, self.origin = knowledge, network, origin or Origin()
         self._latency_model, self._objective, self._hidden = latency_model, objective, tuple(hidden)
+        self._allowed = np.arange(len(knowledge.plans)) if allowed is None else allowed
+
+    def restricted(self, measurements: Sequence[Measurement]) -> CoInferencePolicy:
+        """The same policy for some of its plans alone, as they measure now; it answers with no others.
+
+        Args:
+            measurements: One a plan.
+
+        Raises:
+            ConfigError: The policy does not know one of the plans.
+        """
+        known = self.knowledge
+        number = {plan: i for i, plan in enumerate(known.plans)}
+        unknown = [m.plan.label for m in measurements if m.plan not in number]
+        if unknown:
+            raise ConfigError(f"the policy does not know the plan {unknown[0]!r}; use one of a search of its space")
+        allowed = np.array([number[m.plan] for m in measurements], dtype=np.int64)
+        accuracy, workloads = known.accuracy.copy(), list(known.workloads)
+        for i, m in zip(allowed, measurements, strict=True):
+            accuracy[i], workloads[i] = m.accuracy, m.workload
+        return CoInferencePolicy(Knowledge(known.space, tuple(workloads), accuracy), self._latency_model,
+                                 self._objective, self.network, self._hidden, self.origin, allowed)
+
+    def ranked(self, conditions: Conditions) -> IntArray:
+        """Numbers of the plans that it may answer with, as the network finds them likely under these conditions."""
+        known = self.knowledge
+        order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
+        result: IntArray = order[np.isin(order, self._allowed)]
+        return result
 
     def decide(self, conditions: Conditions, among: int = 64) -> Decision:
         """The plan for these conditions.
@@ -298,8 +329,7 @@ class CoInferencePolicy:
         """
         if among < 1:
             raise ValueError(f"a decision is taken among at least one plan, not {among}")
-        known = self.knowledge
-        order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
+        order = self.ranked(conditions)
         breakdown, looked = self._latency(order[:among], conditions), min(among, len(order))
         while looked < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
             following = self._latency(order[looked:2 * looked], conditions)
@@ -330,8 +360,8 @@ class CoInferencePolicy:
         Returns:
             1 - reward / best reward, shape (C,); 0 where no plan is in time and the least late one was chosen.
         """
-        everything = np.arange(len(self.knowledge.plans))
-        pairs = [(self.decide(c, among), self._best(everything, self._latency(everything, c), c)) for c in conditions]
+        every = self._allowed
+        pairs = [(self.decide(c, among), self._best(every, self._latency(every, c), c)) for c in conditions]
         result: Array = np.array([1 - found.reward / best.reward if best.feasible else float(found.plan != best.plan)
                                   for found, best in pairs])
         return result

@@ -159,20 +159,22 @@ class Deployment:
         mean: Per-channel mean that images are normalised with, shape (C,), in [0, 1].
         std: Per-channel standard deviation, shape (C,).
         tables: Frequency tables of the code; `None` where no learned codec is.
+        level: Number in a bundle of several levels, which payloads carry.
     """
 
     def __init__(
-        self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None
+        self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None,
+        level: int = 0,
     ) -> None:
         self.blueprint, self.network, self.tables = blueprint, network.eval(), tables
         self.mean, self.std = mean, std
         self._coder: PayloadCoder | None = None
         if tables is not None:
             channels, height, width = blueprint.code_shape
-            self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode())
+            self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode(), level)
 
     @classmethod
-    def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset) -> Deployment:
+    def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset, level: int = 0) -> Deployment:
         """Make a deployment of a trained network in fp32.
 
         What the blueprint's arithmetic asks for is quantised first (head and encoder), ranges and frequency
@@ -185,7 +187,7 @@ class Deployment:
             with torch.inference_mode():
                 parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _batch(data))]
             tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
-        return cls(blueprint, network, data.mean, data.std, tables)
+        return cls(blueprint, network, data.mean, data.std, tables, level)
 
     @property
     def plan(self) -> Plan:

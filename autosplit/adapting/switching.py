@@ -1,0 +1,79 @@
+"""Which level goes with which link: a policy's answers over a grid of links, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autosplit.adapting.links import LinkGrid
+from autosplit.agents.policy import CoInferencePolicy
+from autosplit.evaluation.judge import Judge
+from autosplit.latency.base import Array
+from autosplit.plan import Measurement
+from autosplit.runtime.standalone.levels import Switching
+
+__all__ = ["Regret", "switching_of"]
+
+
+@dataclass(frozen=True)
+class Regret:
+    """In-time accuracy that answers lose against the best level for each link, by the latency model.
+
+    Attributes:
+        links: Links of the grid under which some level has an in-time accuracy above 1 %.
+        agrees: Share of them with the best level, or one as good.
+        mean: Mean loss over them.
+        worst: Largest loss.
+        network_agrees: As `agrees`, of the policy's network alone, without the latency model's word.
+        network_mean: As `mean`, likewise.
+        network_worst: As `worst`, likewise.
+    """
+
+    links: int
+    agrees: float
+    mean: float
+    worst: float
+    network_agrees: float
+    network_mean: float
+    network_worst: float
+
+
+def switching_of(
+    policy: CoInferencePolicy, measurements: Sequence[Measurement], judge: Judge, grid: LinkGrid
+) -> tuple[Switching, Regret]:
+    """Ask a policy about every link of a grid.
+
+    Args:
+        policy: Of the run; it is restricted to the levels.
+        measurements: One a level, fine-tuned, smallest payload first.
+        judge: Of the run.
+        grid: Links around that of the run.
+    """
+    asked = policy.restricted(measurements)
+    number = {m.plan: i for i, m in enumerate(measurements)}
+    answers = [number[asked.decide(c).plan] for c in grid.conditions]
+    alone = [number[asked.knowledge.plans[asked.ranked(c)[0]]] for c in grid.conditions]
+    base = judge.scenario.conditions
+    switching = Switching(
+        budget_ms=base.budget_ms, rates_kbps=grid.rates_kbps, delays_ms=grid.delays_ms,
+        overhead_bytes=grid.overhead_bytes, start=number[asked.decide(base).plan], levels=grid.rows(answers))
+    return switching, _regret(_values(measurements, judge, grid), answers, alone)
+
+
+def _values(measurements: Sequence[Measurement], judge: Judge, grid: LinkGrid) -> Array:
+    """In-time accuracy of each level on each link, shape (levels, links)."""
+    breakdown = judge.latency_model.latency([m.workload for m in measurements], grid.conditions)
+    found: Array = np.array([m.accuracy for m in measurements])[:, None] * breakdown.in_time
+    return found
+
+
+def _regret(values: Array, answers: Sequence[int], alone: Sequence[int]) -> Regret:
+    best, links = values.max(axis=0), np.arange(values.shape[1])
+    possible = best > 0.01
+    figures = []
+    for chosen in (answers, alone):
+        lost = (best - values[np.array(chosen), links])[possible]
+        figures += [float((lost < 1e-9).mean()), float(lost.mean()), float(lost.max())] if lost.size else [1.0, 0.0, 0.0]
+    return Regret(int(possible.sum()), *figures)
