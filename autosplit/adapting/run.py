@@ -114,8 +114,8 @@ def _policy(run: Path, judge: Judge) -> CoInferencePolicy:
 def _prepared(result: Result, run: Path, cache: Cache, data_root: Path | None, progress: PhaseReporter) -> Prepared:
     prepared = prepare(result.scenario, progress, cache=cache, data_root=data_root)
     if prepared.supernet_key != result.provenance.supernet_key:
-        raise ResultError(f"{run}: its data or weights are not what they were (supernet {prepared.supernet_key}, in the "
-                          f"run {result.provenance.supernet_key}); search again")
+        raise ResultError(f"{run}: its data or weights are not what they were (supernet {prepared.supernet_key}, in "
+                          f"the run {result.provenance.supernet_key}); search again")
     return prepared
 
 

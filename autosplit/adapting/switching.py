@@ -16,6 +16,8 @@ from autosplit.runtime.standalone.levels import Switching
 
 __all__ = ["Regret", "switching_of"]
 
+_POSSIBLE, _EQUAL = 0.01, 1e-9  # in-time accuracies
+
 
 @dataclass(frozen=True)
 class Regret:
@@ -71,9 +73,10 @@ def _values(measurements: Sequence[Measurement], judge: Judge, grid: LinkGrid) -
 
 def _regret(values: Array, answers: Sequence[int], alone: Sequence[int]) -> Regret:
     best, links = values.max(axis=0), np.arange(values.shape[1])
-    possible = best > 0.01
+    possible = best > _POSSIBLE
     figures = []
     for chosen in (answers, alone):
         lost = (best - values[np.array(chosen), links])[possible]
-        figures += [float((lost < 1e-9).mean()), float(lost.mean()), float(lost.max())] if lost.size else [1.0, 0.0, 0.0]
+        lost = lost if lost.size else np.zeros(1)
+        figures += [float((lost < _EQUAL).mean()), float(lost.mean()), float(lost.max())]
     return Regret(int(possible.sum()), *figures)
