@@ -184,5 +184,5 @@ def _records(
             accuracy=m.accuracy, payload_bytes=m.workload.payload_bytes_mean,
             payload_bytes_p95=m.workload.payload_bytes_p95, test_accuracy=test.accuracy,
             test_payload_bytes=test.payload_mean,
-            compute_ms=latency.device_ms + latency.encode_ms + latency.edge_ms))
+            device_ms=latency.device_ms + latency.encode_ms, edge_ms=latency.edge_ms))
     return tuple(found)

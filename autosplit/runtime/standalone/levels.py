@@ -26,7 +26,8 @@ class Level:
         payload_bytes_p95: Its 95th percentile.
         test_accuracy: On test images, which nothing was chosen by.
         test_payload_bytes: Mean length of a payload, on test images.
-        compute_ms: What the latency model says that device and edge compute for, together.
+        device_ms: What the latency model says that the device computes for.
+        edge_ms: The same of the edge.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
@@ -39,7 +40,8 @@ class Level:
     payload_bytes_p95: float
     test_accuracy: float
     test_payload_bytes: float
-    compute_ms: float
+    device_ms: float
+    edge_ms: float
 
 
 @dataclass(frozen=True)

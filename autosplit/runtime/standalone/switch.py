@@ -68,7 +68,8 @@ class LevelSwitch:
             now_s: When (`time.monotonic`).
         """
         self.link.observe(bytes_sent, link_ms, now_s)
-        self._excess_ms += _RECENT * (compute_ms - self._levels[level].compute_ms - self._excess_ms)
+        foretold_ms = self._levels[level].device_ms + self._levels[level].edge_ms
+        self._excess_ms += _RECENT * (compute_ms - foretold_ms - self._excess_ms)
 
     def missed(self, bytes_sent: float, waited_ms: float, now_s: float) -> None:
         """Take in that there was no answer."""
