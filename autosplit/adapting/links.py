@@ -15,8 +15,8 @@ from autosplit.scenario import Conditions
 __all__ = ["LinkGrid"]
 
 _REACH = 32.0  # times slower and faster than the run's link
-_RATES = 25  # each a third faster than the one before
-_DELAYS = 12
+_RATES = 49  # each 15 % faster than the one before
+_DELAYS = 16
 _LEAST_MS = 1.0
 
 

@@ -27,7 +27,8 @@ _JUMP, _ANYWHERE = 0.1, 0.1  # chance of another rate from one exchange to the n
 _DRIFT_RATE, _DRIFT_DELAY = 0.2, 0.04  # chance of a step to a neighbour on the grid
 _MEMORY_S = 10.0  # of silence, after which two thirds of what was known are forgotten
 _LATE, _LATE_MS = 0.02, 100.0  # share of exchanges that are late by accident, and by how much on average
-_NOISE_MS, _DELAY_NOISE, _RATE_NOISE = 1.5, 0.2, 0.12  # standard deviations; the last two are half a step of the grid
+_LOST = 0.002  # share of those that get no answer, whatever the link
+_NOISE_MS = 1.5  # standard deviation of an exchange, beside half a step of the grid in rate and in delay
 _LEAST = 1e-12
 
 
@@ -47,6 +48,7 @@ class LinkEstimate:
     def __init__(self, rates_kbps: Sequence[float], delays_ms: Sequence[float], overhead_bytes: float) -> None:
         self._rates, self._delays = np.asarray(rates_kbps, dtype=float), np.asarray(delays_ms, dtype=float)
         self._overhead = overhead_bytes
+        self._rate_noise, self._delay_noise = _half_step(self._rates), _half_step(self._delays)
         self.probability: Floats = np.full((len(self._rates), len(self._delays)), 1.0)
         self.probability /= self.probability.size
         self.exchanges = 0
@@ -79,14 +81,15 @@ class LinkEstimate:
     def missed(self, payload_bytes: float, waited_ms: float, now_s: float) -> None:
         """Take in an exchange without an answer: it would have taken longer than was waited, or got lost."""
         expected, deviation = self._expected(payload_bytes)
-        in_time = 1 / (1 + np.exp(np.clip((expected - waited_ms) / deviation, -50, 50)))
-        self._learn(1 - (1 - _LATE) * in_time, now_s)
+        late = waited_ms - expected
+        slow = 1 / (1 + np.exp(np.clip(late / deviation, -50, 50)))
+        self._learn(slow + _LATE * np.exp(-np.maximum(late, 0.0) / _LATE_MS) + _LOST, now_s)
 
     def _expected(self, payload_bytes: float) -> tuple[Floats, Floats]:
         """Milliseconds of an exchange for each pair, and their standard deviation."""
         sending = 8 * max(0.0, payload_bytes + self._overhead) / self._rates[:, None]
         delay = self._delays[None, :]
-        deviation: Floats = np.sqrt(_NOISE_MS**2 + (_RATE_NOISE * sending) ** 2 + (_DELAY_NOISE * delay) ** 2)
+        deviation: Floats = np.sqrt(_NOISE_MS**2 + (self._rate_noise * sending) ** 2 + (self._delay_noise * delay) ** 2)
         return sending + delay, deviation
 
     def _learn(self, likelihood: Floats, now_s: float) -> None:
@@ -111,6 +114,11 @@ def _drifted(probability: Floats, share: float, axis: int) -> Floats:
     padded = np.concatenate([moved[:1], moved, moved[-1:]])
     spread: Floats = (1 - share) * moved + share / 2 * (padded[:-2] + padded[2:])
     return np.swapaxes(spread, 0, axis)
+
+
+def _half_step(grid: Floats) -> float:
+    """By which share a value may differ from the nearest one of a logarithmic grid."""
+    return float(np.log(grid[-1] / grid[0]) / (len(grid) - 1) / 2)
 
 
 def _median(probability: NDArray[Any]) -> int:
