@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from autosplit.adapting.choice import codes_on_the_front, cut_of, spread
@@ -86,6 +87,7 @@ def adapt(
     policy = _policy(run, judge)
     make_folder(out)
     prepared = _prepared(result, run, cache, data_root, progress)
+    whole = whole_network(result, prepared.data, cache) if fallback else None
     plans = _levels(cut, prepared, judge, progress, levels)
     key = _finetuned(prepared, plans, epochs, progress)
     deployments = _deployments(prepared, plans, result, key, progress)
@@ -95,8 +97,8 @@ def adapt(
         switching, regret = switching_of(policy, measured, judge, LinkGrid.around(result.scenario.conditions))
     with progress.phase("read the test set"):
         records = _records(deployments, measured, prepared, judge)
-    whole = whole_network(result, prepared.data, cache) if fallback else None
-    source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint, key)
+    source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint,
+                    _sha256(prepared))
     manifest = export_bundle(
         Levels(key, tuple(deployments), records, switching), out, images=compared_images(prepared.data, images),
         class_names=prepared.data.class_names, fallback=whole, source=source, progress=progress)
@@ -154,6 +156,12 @@ def _finetuned(prepared: Prepared, plans: Sequence[Plan], epochs: int | None, pr
     weights = {name: tensor.detach().contiguous() for name, tensor in prepared.supernet.state_dict().items()}
     prepared.cache.save(_KIND, key, weights, {"kind": _KIND})
     return key
+
+
+def _sha256(prepared: Prepared) -> str:
+    """Of the weights that the levels share."""
+    tensors = sorted(prepared.supernet.state_dict().items())
+    return sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in tensors)).hexdigest()
 
 
 def _deployments(
