@@ -313,16 +313,18 @@ class CoInferencePolicy:
         result: IntArray = order[np.isin(order, self._allowed)]
         return result
 
-    def decide(self, conditions: Conditions, among: int = 64) -> Decision:
+    def decide(self, conditions: Conditions, among: int = 64, *, strict: bool = True) -> Decision:
         """The plan for these conditions.
 
         Args:
             conditions: Device, edge, channel and budget.
             among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, twice as many are, and so
                 on up to all.
+            strict: Whether the 95th percentile of the latency has to be within the budget. Else the reward alone
+                decides, which may prefer a plan that is late now and then to one that is of little use.
 
         Returns:
-            A plan within the budget if any plan is; else the one that is least late.
+            With `strict` a plan within the budget if any plan is, else the one that is least late.
 
         Raises:
             ValueError: `among` is below 1.
@@ -334,15 +336,17 @@ class CoInferencePolicy:
         while looked < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
             following = self._latency(order[looked:2 * looked], conditions)
             breakdown, looked = LatencyBreakdown.joined([breakdown, following], axis=0), min(2 * looked, len(order))
-        return self._best(order[:looked], breakdown, conditions)
+        return self._best(order[:looked], breakdown, conditions, strict)
 
     def _latency(self, numbers: IntArray, conditions: Conditions) -> LatencyBreakdown:
         return self._latency_model.latency([self.knowledge.workloads[i] for i in numbers], [conditions])
 
-    def _best(self, numbers: IntArray, breakdown: LatencyBreakdown, conditions: Conditions) -> Decision:
+    def _best(
+        self, numbers: IntArray, breakdown: LatencyBreakdown, conditions: Conditions, strict: bool = True
+    ) -> Decision:
         known, p95_ms = self.knowledge, breakdown.p95_ms[:, 0]
         rewards = self._objective.reward(known.accuracy[numbers], breakdown, [conditions])[:, 0]
-        in_time = p95_ms <= conditions.budget_ms
+        in_time = (p95_ms <= conditions.budget_ms) | (not strict)
         at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
         chosen = int(numbers[at])
         return Decision(

@@ -1,7 +1,7 @@
 """A device that changes the size of its code with the link, beside the same device at each fixed size.
 
     autosplit search --budget-ms 90 --channel benchmarks/profiles/shaped-link.yaml --out RUN
-    autosplit adapt RUN --out BUNDLE
+    autosplit adapt RUN --out BUNDLE --budget-ms 65 --epochs 2
     python -m benchmarks.adaptive --bundle BUNDLE --out results/benchmarks/adaptive
 
 Three processes: the edge, the link (`benchmarks.shaping`: 1 Mb/s, then falling to 30 kb/s, then back, 5 ms of delay in
@@ -214,7 +214,7 @@ def main() -> None:
     """Run the benchmark that the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="folder that `autosplit adapt` wrote")
-    parser.add_argument("--seconds", type=float, default=36.0, help="length of the trace")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of the trace")
     parser.add_argument("--period-ms", type=float, default=100.0, help="from one image to the next")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--no-stretch", dest="stretch", action="store_false", help="the device is this machine")

@@ -75,4 +75,4 @@ def _bars(axes: Any, contestants: dict[str, Any], manifest: Manifest) -> None:
     for i, (value, spread) in enumerate(zip(values, spreads, strict=True)):
         axes.text(value + spread + 1.5, i, f"{value:.1f} %", va="center")
     axes.invert_yaxis()
-    axes.set(xlabel="right and in time, % of images (mean and standard deviation)", xlim=(0, 108))
+    axes.set(xlabel="right and in time, % of images", xlim=(0, 115))

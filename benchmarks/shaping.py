@@ -84,7 +84,8 @@ async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: 
 async def _run(edge: tuple[str, int], up: _Direction, down: _Direction, pipe: Connection) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*edge)
-        await asyncio.gather(_carry(reader, back, up), _carry(there, writer, down))
+        with contextlib.suppress(asyncio.CancelledError):  # the link ends while a device is still connected
+            await asyncio.gather(_carry(reader, back, up), _carry(there, writer, down))
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     pipe.send(server.sockets[0].getsockname()[1])

@@ -17,7 +17,7 @@ from autosplit.results import Result
 
 __all__ = ["codes_on_the_front", "cut_of", "spread"]
 
-_LEAST_GAIN = 1e-4  # of the mean reward, below which another level is not worth its place
+_LEAST_GAIN = 0.001  # of the mean in-time accuracy, below which another level is not worth its place
 
 
 def cut_of(result: Result, run: Path) -> Plan:
@@ -56,25 +56,26 @@ def codes_on_the_front(measurements: Sequence[Measurement]) -> list[Measurement]
 def spread(measurements: Sequence[Measurement], judge: Judge, grid: LinkGrid, most: int) -> list[Measurement]:
     """The settings that together lose least over all links of a grid, smallest payload first.
 
-    Greedily: the one that is best on average, then again and again the one that adds most to the mean of the best
-    reward. That mean is submodular, so the greedy choice has at least 63 % of the best one's gain (Nemhauser, Wolsey
-    and Fisher 1978).
+    Greedily: the one with the best mean in-time accuracy by the latency model, then again and again the one that adds
+    most to the mean of the best for each link. That mean is submodular, so the greedy choice has at least 63 % of the
+    best one's gain (Nemhauser, Wolsey and Fisher 1978).
 
     Args:
         measurements: Plans of one split point and sparsity.
-        judge: Tells what they are worth under conditions.
+        judge: Has the latency model.
         grid: The links.
         most: How many; fewer are returned where more would bring nothing.
     """
-    breakdown = judge.latency_model.latency([m.workload for m in measurements], grid.conditions)
-    rewards = judge.objective.reward(np.array([m.accuracy for m in measurements]), breakdown, grid.conditions)
-    chosen = [int(rewards.mean(axis=1).argmax())]
-    while len(chosen) < most:
-        best = rewards[chosen].max(axis=0)
-        means = np.maximum(rewards, best).mean(axis=1)
-        if means.max() - best.mean() < _LEAST_GAIN:
+    values = grid.in_time_accuracy(measurements, judge.latency_model)
+    values = values[:, values.max(axis=0) > 0]  # links under which anything can be in time
+    chosen: list[int] = []
+    best = np.zeros(values.shape[1])
+    while len(chosen) < most and best.size:
+        means = np.maximum(values, best).mean(axis=1)
+        if chosen and means.max() - best.mean() < _LEAST_GAIN:
             break
         chosen.append(int(means.argmax()))
+        best = values[chosen].max(axis=0)
     return [measurements[i] for i in sorted(chosen, key=lambda i: measurements[i].workload.payload_bytes_mean)]
 
 

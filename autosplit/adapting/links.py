@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autosplit.latency.base import Array, LatencyModel
 from autosplit.latency.figures import Figure
 from autosplit.latency.profiles import ChannelProfile
-from autosplit.plan import RESULT_BYTES
+from autosplit.plan import RESULT_BYTES, Measurement
 from autosplit.scenario import Conditions
 
 __all__ = ["LinkGrid"]
@@ -50,6 +51,12 @@ class LinkGrid:
         back = (RESULT_BYTES + channel.packet_overhead_bytes.value) / channel.downlink_kbps.value
         return cls(rates, delays, conditions,
                    channel.packet_overhead_bytes.value + back * channel.uplink_kbps.value)
+
+    def in_time_accuracy(self, measurements: Sequence[Measurement], latency_model: LatencyModel) -> Array:
+        """Accuracy x share in time of plans under each of the conditions, shape (plans, conditions)."""
+        breakdown = latency_model.latency([m.workload for m in measurements], self.conditions)
+        found: Array = np.array([m.accuracy for m in measurements])[:, None] * breakdown.in_time
+        return found
 
     def rows(self, numbers: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """What belongs to each of the conditions as a row for each rate."""

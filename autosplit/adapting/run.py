@@ -53,6 +53,7 @@ def adapt(
     out: Path,
     *,
     levels: int = 6,
+    budget_ms: float | None = None,
     epochs: int | None = None,
     images: int | None = None,
     fallback: bool = False,
@@ -66,6 +67,7 @@ def adapt(
         run: Directory of a run, with the policy that its search trained.
         out: Folder of the bundle; it must be new or empty.
         levels: Most settings of the codec, 2 to 16; fewer where more would bring nothing.
+        budget_ms: Deadline that levels and table are for; that of the run by default.
         epochs: Epochs of the fine-tuning at most; four times those of a finalist by default.
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
@@ -83,7 +85,8 @@ def adapt(
         raise ConfigError(f"a bundle can have 2 to {MAX_LEVELS} levels, not {levels}")
     require_onnx("onnxruntime")
     result = Result.load(run / "best.json")
-    judge, cut = Judge.of(result.scenario), cut_of(result, run)
+    scenario = result.scenario if budget_ms is None else result.scenario.replace(conditions__budget_ms=budget_ms)
+    judge, cut = Judge.of(scenario), cut_of(result, run)
     policy = _policy(run, judge)
     make_folder(out)
     prepared = _prepared(result, run, cache, data_root, progress)
@@ -94,7 +97,7 @@ def adapt(
     with progress.phase("measure the levels"):
         measured = [d.measurement(d.evaluate(prepared.data, "validation")) for d in deployments]
     with progress.phase("ask the policy about links"):
-        switching, regret = switching_of(policy, measured, judge, LinkGrid.around(result.scenario.conditions))
+        switching, regret = switching_of(policy, measured, judge, LinkGrid.around(scenario.conditions))
     with progress.phase("read the test set"):
         records = _records(deployments, measured, prepared, judge)
     source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint,
@@ -132,8 +135,8 @@ def _levels(cut: Plan, prepared: Prepared, judge: Judge, progress: PhaseReporter
     front = codes_on_the_front(found)
     chosen = spread(front, judge, LinkGrid.around(judge.scenario.conditions), most)
     if len(chosen) < 2:
-        raise ConfigError(f"one setting of the codec at {cut.split!r}, {chosen[0].plan.codec.label}, is the best on "
-                          "every link; `autosplit export` is for a single plan")
+        raise ConfigError(f"{'one' if chosen else 'no'} setting of the codec at {cut.split!r} is any use on the links "
+                          "around the run's; `autosplit export` is for a single plan")
     return [m.plan for m in chosen]
 
 

@@ -47,6 +47,9 @@ def switching_of(
 ) -> tuple[Switching, Regret]:
     """Ask a policy about every link of a grid.
 
+    A level that is late now and then may be picked: at run time there is nothing but levels to choose from, and one
+    that is always in time may be of little use.
+
     Args:
         policy: Of the run; it is restricted to the levels.
         measurements: One a level, fine-tuned, smallest payload first.
@@ -55,20 +58,14 @@ def switching_of(
     """
     asked = policy.restricted(measurements)
     number = {m.plan: i for i, m in enumerate(measurements)}
-    answers = [number[asked.decide(c).plan] for c in grid.conditions]
+    answers = [number[asked.decide(c, strict=False).plan] for c in grid.conditions]
     alone = [number[asked.knowledge.plans[asked.ranked(c)[0]]] for c in grid.conditions]
     base = judge.scenario.conditions
     switching = Switching(
         budget_ms=base.budget_ms, rates_kbps=grid.rates_kbps, delays_ms=grid.delays_ms,
-        overhead_bytes=grid.overhead_bytes, start=number[asked.decide(base).plan], levels=grid.rows(answers))
-    return switching, _regret(_values(measurements, judge, grid), answers, alone)
-
-
-def _values(measurements: Sequence[Measurement], judge: Judge, grid: LinkGrid) -> Array:
-    """In-time accuracy of each level on each link, shape (levels, links)."""
-    breakdown = judge.latency_model.latency([m.workload for m in measurements], grid.conditions)
-    found: Array = np.array([m.accuracy for m in measurements])[:, None] * breakdown.in_time
-    return found
+        overhead_bytes=grid.overhead_bytes, start=number[asked.decide(base, strict=False).plan],
+        levels=grid.rows(answers))
+    return switching, _regret(grid.in_time_accuracy(measurements, judge.latency_model), answers, alone)
 
 
 def _regret(values: Array, answers: Sequence[int], alone: Sequence[int]) -> Regret:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported, say
+from autosplit.cli.common import AsJson, BudgetMs, DataRoot, Quiet, print_rich, reported, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,7 @@ def command(
     run: Annotated[Path, typer.Argument(help="A run directory whose search trained a policy.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle, new or empty.")],
     levels: Annotated[int, typer.Option(min=2, max=16, help="Most settings of the codec.")] = 6,
+    budget_ms: BudgetMs = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning [default: 4 times those of a "
                                                            "finalist].")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Test images to compare [default: all, of large ones as "
@@ -38,8 +39,8 @@ def command(
     from autosplit.adapting import adapt
     from autosplit.report.progress import Progress
 
-    found = adapt(run, out, levels=levels, epochs=epochs, images=images, fallback=fallback, data_root=data_root,
-                  progress=Progress(quiet=quiet))
+    found = adapt(run, out, levels=levels, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
+                  data_root=data_root, progress=Progress(quiet=quiet))
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "regret": asdict(found.regret), **asdict(found.manifest)}))
         return
