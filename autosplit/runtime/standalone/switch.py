@@ -8,12 +8,13 @@ from .errors import ConfigError
 from .estimate import LinkEstimate
 from .levels import Level, Switching
 from .manifest import Manifest
+from .wire import ANSWER_BYTES
 
 __all__ = ["LevelSwitch"]
 
 _CONFIDENCE = 0.6  # that the table has this level or a larger one for the link
 _RECENT = 0.3  # weight of the last answer in the mean of computing times
-_PING_BYTES = -14.0  # beside an exchange with an empty payload: its reply holds no answer
+_PING_BYTES = -float(ANSWER_BYTES)  # beside an exchange with an empty payload: its reply holds no answer
 
 
 class LevelSwitch:
