@@ -100,8 +100,7 @@ def adapt(
         switching, regret = switching_of(policy, measured, judge, LinkGrid.around(scenario.conditions))
     with progress.phase("read the test set"):
         records = _records(deployments, measured, prepared, judge)
-    source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint,
-                    _sha256(prepared))
+    source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint, _sha256(prepared))
     manifest = export_bundle(
         Levels(key, tuple(deployments), records, switching), out, images=compared_images(prepared.data, images),
         class_names=prepared.data.class_names, fallback=whole, source=source, progress=progress)

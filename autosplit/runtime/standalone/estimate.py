@@ -2,8 +2,8 @@
 
 An exchange of b bytes takes delay + b / rate. Exchanges of one size thus tell only a line of (rate, delay) pairs;
 payloads of other sizes, and PINGs, tell them apart, and so does that delays change less often than rates. All of this
-is in a Bayesian filter over a grid of pairs (Wonham's filter in discrete time: Bayes' rule after each exchange, and
-between two a little chance that the link has become another one):
+is in a Bayesian filter over a grid of pairs (the forward recursion of a hidden Markov model: Bayes' rule after each
+exchange, and between two a little chance that the link has become another one):
 
 - that chance makes it quick: one exchange that fits no likely pair moves the probability to pairs that it fits;
 - a share of exchanges may be late by accident, so that one straggler is not believed as firmly as a second;
