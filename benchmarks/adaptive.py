@@ -192,8 +192,10 @@ def summary(rows: list[Row]) -> dict[str, Any]:
             "payload_bytes": fmean(r.payload_bytes for r in mine if r.level >= 0)}
     fixed = max((name for name in runs if name != ADAPTIVE), key=lambda name: fmean(runs[name]))
     ahead = [a - b for a, b in zip(runs[ADAPTIVE], runs[fixed], strict=True)]
+    each = [a - max(runs[name][i] for name in runs if name != ADAPTIVE) for i, a in enumerate(runs[ADAPTIVE])]
     return {"contestants": found, "best_fixed": fixed,
-            "ahead_of_best_fixed": {"mean": fmean(ahead), "spread": _spread(ahead), "least": min(ahead)}}
+            "ahead_of_best_fixed": {"mean": fmean(ahead), "spread": _spread(ahead), "least": min(ahead)},
+            "ahead_of_the_best_of_each_seed": each}
 
 
 def _spread(values: list[float]) -> float:

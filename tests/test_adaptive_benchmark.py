@@ -78,6 +78,7 @@ def test_figures_count_what_is_right_and_in_time(tmp_path):
                                          "right_of_answered": 1, "payload_bytes": 50}
     assert (found["best_fixed"], found["ahead_of_best_fixed"]["mean"], found["ahead_of_best_fixed"]["least"]) == (
         "0", 0.25, 0)
+    assert found["ahead_of_the_best_of_each_seed"] == [0.5, 0]
     write_rows(tmp_path / "rows.csv", rows)
     assert (tmp_path / "rows.csv").read_text().count("\n") == len(rows) + 2
 
