@@ -25,12 +25,12 @@ from torch.distributions import Categorical
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import STEPS, DecisionTree, IntArray
-from autosplit.errors import ResultError
+from autosplit.errors import ConfigError, ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
 from autosplit.objective import Objective, load_objective
 from autosplit.operators import TypeSums
-from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Plan, StageCost, Workload
+from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
 __all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "by_likelihood", "network_of", "policy_arguments",
@@ -268,6 +268,7 @@ class CoInferencePolicy:
         network: The trained network.
         hidden: Its hidden layers.
         origin: Where it comes from.
+        allowed: Numbers of the plans that it may answer with; all when left out.
     """
 
     def __init__(
@@ -278,41 +279,74 @@ class CoInferencePolicy:
         network: MaskableActorCriticPolicy,
         hidden: Sequence[int],
         origin: Origin | None = None,
+        allowed: IntArray | None = None,
     ) -> None:
         self.knowledge, self.network, self.origin = knowledge, network, origin or Origin()
         self._latency_model, self._objective, self._hidden = latency_model, objective, tuple(hidden)
+        self._allowed = np.arange(len(knowledge.plans)) if allowed is None else allowed
 
-    def decide(self, conditions: Conditions, among: int = 64) -> Decision:
+    def restricted(self, measurements: Sequence[Measurement]) -> CoInferencePolicy:
+        """The same policy for some of its plans alone, as they measure now; it answers with no others.
+
+        Args:
+            measurements: One a plan.
+
+        Raises:
+            ConfigError: The policy does not know one of the plans.
+        """
+        known = self.knowledge
+        number = {plan: i for i, plan in enumerate(known.plans)}
+        unknown = [m.plan.label for m in measurements if m.plan not in number]
+        if unknown:
+            raise ConfigError(f"the policy does not know the plan {unknown[0]!r}; use one of a search of its space")
+        allowed = np.array([number[m.plan] for m in measurements], dtype=np.int64)
+        accuracy, workloads = known.accuracy.copy(), list(known.workloads)
+        for i, m in zip(allowed, measurements, strict=True):
+            accuracy[i], workloads[i] = m.accuracy, m.workload
+        return CoInferencePolicy(Knowledge(known.space, tuple(workloads), accuracy), self._latency_model,
+                                 self._objective, self.network, self._hidden, self.origin, allowed)
+
+    def ranked(self, conditions: Conditions) -> IntArray:
+        """Numbers of the plans that it may answer with, as the network finds them likely under these conditions."""
+        known = self.knowledge
+        order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
+        result: IntArray = order[np.isin(order, self._allowed)]
+        return result
+
+    def decide(self, conditions: Conditions, among: int = 64, *, strict: bool = True) -> Decision:
         """The plan for these conditions.
 
         Args:
             conditions: Device, edge, channel and budget.
             among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, twice as many are, and so
                 on up to all.
+            strict: Whether the 95th percentile of the latency has to be within the budget. Else the reward alone
+                decides, which may prefer a plan that is late now and then to one that is of little use.
 
         Returns:
-            A plan within the budget if any plan is; else the one that is least late.
+            With `strict` a plan within the budget if any plan is, else the one that is least late.
 
         Raises:
             ValueError: `among` is below 1.
         """
         if among < 1:
             raise ValueError(f"a decision is taken among at least one plan, not {among}")
-        known = self.knowledge
-        order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
+        order = self.ranked(conditions)
         breakdown, looked = self._latency(order[:among], conditions), min(among, len(order))
         while looked < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
             following = self._latency(order[looked:2 * looked], conditions)
             breakdown, looked = LatencyBreakdown.joined([breakdown, following], axis=0), min(2 * looked, len(order))
-        return self._best(order[:looked], breakdown, conditions)
+        return self._best(order[:looked], breakdown, conditions, strict)
 
     def _latency(self, numbers: IntArray, conditions: Conditions) -> LatencyBreakdown:
         return self._latency_model.latency([self.knowledge.workloads[i] for i in numbers], [conditions])
 
-    def _best(self, numbers: IntArray, breakdown: LatencyBreakdown, conditions: Conditions) -> Decision:
+    def _best(
+        self, numbers: IntArray, breakdown: LatencyBreakdown, conditions: Conditions, strict: bool = True
+    ) -> Decision:
         known, p95_ms = self.knowledge, breakdown.p95_ms[:, 0]
         rewards = self._objective.reward(known.accuracy[numbers], breakdown, [conditions])[:, 0]
-        in_time = p95_ms <= conditions.budget_ms
+        in_time = (p95_ms <= conditions.budget_ms) | (not strict)
         at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
         chosen = int(numbers[at])
         return Decision(
@@ -330,8 +364,8 @@ class CoInferencePolicy:
         Returns:
             1 - reward / best reward, shape (C,); 0 where no plan is in time and the least late one was chosen.
         """
-        everything = np.arange(len(self.knowledge.plans))
-        pairs = [(self.decide(c, among), self._best(everything, self._latency(everything, c), c)) for c in conditions]
+        every = self._allowed
+        pairs = [(self.decide(c, among), self._best(every, self._latency(every, c), c)) for c in conditions]
         result: Array = np.array([1 - found.reward / best.reward if best.feasible else float(found.plan != best.plan)
                                   for found, best in pairs])
         return result

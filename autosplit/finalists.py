@@ -31,7 +31,7 @@ from autosplit.training.finetune import finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Prepared
 
-__all__ = ["Finalists", "fine_tuned", "ranked_heads", "uncut"]
+__all__ = ["Finalists", "arithmetic_of", "blueprint_of", "fine_tuned", "ranked_heads", "uncut"]
 
 _MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
@@ -96,8 +96,7 @@ class Finalists:
         self, prepared: Prepared, arithmetic: str, progress: PhaseReporter | None = None, reuse: bool = True
     ) -> None:
         self._prepared = prepared
-        # half precision on a device costs no accuracy that these data could show; it is computed as fp32
-        self._arithmetic: Arithmetic = "int8" if arithmetic == "int8" else "fp32"
+        self._arithmetic = arithmetic_of(arithmetic)
         self._progress = progress or NullProgress()
         self._reuse = reuse
         self._measured: dict[tuple[Plan, SplitName], Measurement] = {}
@@ -196,27 +195,43 @@ class Finalists:
             prepared.cache.path("partial", key).unlink(missing_ok=True)
 
     def _blueprint(self, plan: Plan, arithmetic: Arithmetic) -> Blueprint:
-        prepared, settings = self._prepared, self._prepared.scenario.training
-        supernet, data = prepared.supernet, prepared.data
-        keep: tuple[int, ...] = ()
-        if plan.sparsity != 0.0:
-            pruner = supernet.pruners[plan.split]
-            counts = pruner.keep_counts(plan.sparsity)
-            keep = counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()
-        coded = plan.codec.kind == "code"
-        codec = supernet.codec(plan.split, plan.codec.family) if coded else None
-        feature = supernet.points[plan.split].shape if plan.split in supernet.points else ()
+        settings = self._prepared.scenario.training
         key = content_hash({
-            "supernet": prepared.supernet_key, "plan": plan.model_dump(mode="json"),
+            "supernet": self._prepared.supernet_key, "plan": plan.model_dump(mode="json"),
             "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
-            "batch": settings.batch_size, "seed": prepared.scenario.search.seed,
+            "batch": settings.batch_size, "seed": self._prepared.scenario.search.seed,
         })
-        return Blueprint(
-            backbone=prepared.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan,
-            keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
-            feature_shape=feature, code_shape=codec.code_shape(plan.codec) if codec else (),
-            codec=codec.structure(plan.codec) if codec else {},
-        )
+        return blueprint_of(self._prepared, plan, arithmetic, key)
+
+
+def arithmetic_of(device: str) -> Arithmetic:
+    """What a device of some number format computes in here."""
+    # half precision on a device costs no accuracy that these data could show; it is computed as fp32
+    return "int8" if device == "int8" else "fp32"
+
+
+def blueprint_of(prepared: Prepared, plan: Plan, arithmetic: Arithmetic, key: str) -> Blueprint:
+    """The structure of a plan.
+
+    Args:
+        prepared: Data, backbone and supernet.
+        plan: Any plan of the supernet, and every split point without a codec.
+        arithmetic: Number format of the device.
+        key: Identifies the deployment.
+    """
+    supernet, data = prepared.supernet, prepared.data
+    keep: tuple[int, ...] = ()
+    if plan.sparsity != 0.0:
+        pruner = supernet.pruners[plan.split]
+        counts = pruner.keep_counts(plan.sparsity)
+        keep = counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()
+    coded = plan.codec.kind == "code"
+    codec = supernet.codec(plan.split, plan.codec.family) if coded else None
+    return Blueprint(
+        backbone=prepared.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan,
+        keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
+        feature_shape=supernet.points[plan.split].shape if plan.split in supernet.points else (),
+        code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})
 
 
 def _kept(blueprint: Blueprint, path: Path) -> Deployment | None:

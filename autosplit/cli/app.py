@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli import (
+    adapt,
     bench,
     compare,
     export,
@@ -59,6 +60,7 @@ app.command(name="replay")(replay.command)
 app.command(name="report")(report.command)
 app.command(name="profile")(profile.command)
 app.command(name="export")(export.command)
+app.command(name="adapt")(adapt.command)
 app.command(name="list")(list_.command)
 app.command(name="show")(show.command)
 app.command(name="train-policy")(policy.train)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.results import Result
 from autosplit.runtime import standalone
 from autosplit.runtime.deployment import Arithmetic, Blueprint, Deployment, sha256_of
-from autosplit.runtime.networks import write_device, write_edge
+from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_head
 from autosplit.runtime.parity import compare, recorded
 from autosplit.runtime.readme import readme
 from autosplit.runtime.replay import recorded_data
+from autosplit.runtime.standalone.levels import Level, Switching, encoder_file, tables_file, tail_file
 from autosplit.runtime.standalone.manifest import (
     CHECK,
     DEVICE,
@@ -48,7 +49,8 @@ from autosplit.runtime.standalone.manifest import (
     Source,
 )
 
-__all__ = ["PACKAGE", "export_bundle", "export_result", "json_schema", "whole_network"]
+__all__ = ["PACKAGE", "Levels", "compared_images", "export_bundle", "export_result", "json_schema", "make_folder",
+           "whole_network"]
 
 PACKAGE = "coinference"
 """Name of the runtime in a bundle."""
@@ -57,6 +59,23 @@ _README = "README.md"
 _CHECKED_IMAGES = 8  # that lie in the bundle
 _COMPARED_PIXELS = 20_000_000  # of the test images that are compared by default
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "constriction", "pillow")
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Several settings of one codec behind one head, for one bundle.
+
+    Attributes:
+        key: Identifies them all.
+        deployments: One a level, smallest payload first; their heads are equal.
+        records: What the manifest says of each.
+        switching: Which of them goes with which link.
+    """
+
+    key: str
+    deployments: tuple[Deployment, ...]
+    records: tuple[Level, ...]
+    switching: Switching
 
 
 def export_result(
@@ -98,15 +117,19 @@ def export_result(
     if fallback:
         with progress.phase("rebuild the whole network"):
             whole = whole_network(result, data, cache or Cache())
-    _, height, width = data.shape
-    compared = data.test.images[:images or max(_CHECKED_IMAGES, _COMPARED_PIXELS // (height * width))]
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.stored.sha256)
-    return export_bundle(deployment, out, images=compared, class_names=data.class_names, fallback=whole, source=source,
-                         progress=progress)
+    return export_bundle(deployment, out, images=compared_images(data, images), class_names=data.class_names,
+                         fallback=whole, source=source, progress=progress)
+
+
+def compared_images(data: ImageDataset, images: int | None = None) -> Tensor:
+    """Test images that a bundle is compared on: so many, else all up to 20 million pixels."""
+    _, height, width = data.shape
+    return data.test.images[:images or max(_CHECKED_IMAGES, _COMPARED_PIXELS // (height * width))]
 
 
 def export_bundle(
-    deployment: Deployment,
+    deployment: Deployment | Levels,
     out: Path,
     *,
     images: Tensor | None = None,
@@ -115,7 +138,7 @@ def export_bundle(
     source: Source | None = None,
     progress: PhaseReporter | None = None,
 ) -> Manifest:
-    """Write a deployment as a bundle.
+    """Write a deployment, or the levels of one, as a bundle.
 
     Args:
         deployment: What to export.
@@ -136,7 +159,8 @@ def export_bundle(
     """
     progress = progress or NullProgress()
     require_onnx("onnxruntime")
-    _make_folder(out)
+    make_folder(out)
+    levels = deployment.deployments if isinstance(deployment, Levels) else (deployment,)
     try:
         with progress.phase("write ONNX"):
             _write_networks(deployment, fallback, out)
@@ -144,7 +168,7 @@ def export_bundle(
         manifest = _sealed(_manifest(deployment, class_names, source), out)
         if images is not None and len(images):
             with progress.phase("compare with the deployment", total=len(images)) as advance:
-                parity = compare(out, deployment, fallback, images, advance)
+                parity = compare(out, levels, fallback, images, advance)
                 arrays: dict[str, Any] = recorded(out, images[:_CHECKED_IMAGES])
                 np.savez_compressed(out / CHECK, **arrays)
             manifest = _sealed(replace(manifest, parity=parity), out)
@@ -186,7 +210,12 @@ def json_schema() -> dict[str, Any]:
     return TypeAdapter(Manifest).json_schema(mode="serialization")
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make the folder of a bundle.
+
+    Raises:
+        ConfigError: It holds something already, or cannot be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         taken = any(out.iterdir())
@@ -196,16 +225,34 @@ def _make_folder(out: Path) -> None:
         raise ConfigError(f"{out} is not empty; name a new or empty folder with --out")
 
 
-def _write_networks(deployment: Deployment, fallback: Deployment | None, out: Path) -> None:
-    write_device(deployment, out / DEVICE)
-    write_edge(deployment, out / EDGE)
+def _write_networks(deployment: Deployment | Levels, fallback: Deployment | None, out: Path) -> None:
+    if isinstance(deployment, Levels):
+        write_head(deployment.deployments[0], out / DEVICE)
+        for number, level in enumerate(deployment.deployments):
+            write_encoder(level, out / encoder_file(number))
+            write_edge(level, out / tail_file(number))
+            _write_tables(level, out / tables_file(number))
+    else:
+        write_device(deployment, out / DEVICE)
+        write_edge(deployment, out / EDGE)
+        _write_tables(deployment, out / TABLES)
     if fallback is not None:
         write_device(fallback, out / FALLBACK)
+
+
+def _write_tables(deployment: Deployment, path: Path) -> None:
     if deployment.tables is not None:
-        np.save(out / TABLES, deployment.tables.to_arrays()["frequencies"], allow_pickle=False)
+        np.save(path, deployment.tables.to_arrays()["frequencies"], allow_pickle=False)
 
 
-def _manifest(deployment: Deployment, class_names: Sequence[str] | None, source: Source | None) -> Manifest:
+def _manifest(deployment: Deployment | Levels, class_names: Sequence[str] | None, source: Source | None) -> Manifest:
+    if isinstance(deployment, Levels):
+        switching, plain = deployment.switching, _manifest(deployment.deployments[deployment.switching.start],
+                                                           class_names, source)
+        sizes = [level.payload_bytes for level in deployment.records]
+        cut, _, _ = plain.label.rpartition(" | ")
+        return replace(plain, key=deployment.key, levels=deployment.records, switching=switching,
+                       label=f"{cut} | {len(sizes)} levels of {sizes[0]:.0f} to {sizes[-1]:.0f} B")
     blueprint, codec = deployment.blueprint, deployment.plan.codec
     return Manifest(
         format_version=FORMAT_VERSION, key=blueprint.key, label=blueprint.plan.label, kind=codec.kind,
@@ -213,8 +260,8 @@ def _manifest(deployment: Deployment, class_names: Sequence[str] | None, source:
         arithmetic=blueprint.arithmetic, image_shape=blueprint.image_shape,
         normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
         class_names=tuple(class_names or map(str, range(blueprint.num_classes))),
-        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, parity=(), source=source,
-        versions=_versions(), files={})
+        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, levels=(), switching=None, parity=(),
+        source=source, versions=_versions(), files={})
 
 
 def _sealed(manifest: Manifest, out: Path) -> Manifest:

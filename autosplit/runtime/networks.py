@@ -15,7 +15,7 @@ from autosplit.onnx_files import write_onnx
 from autosplit.plan import INPUT, OUTPUT
 from autosplit.runtime.deployment import Deployment
 
-__all__ = ["write_device", "write_edge"]
+__all__ = ["write_device", "write_edge", "write_encoder", "write_head"]
 
 _ROWS = 2  # of an example; with one row the exporter takes the number for fixed
 
@@ -32,14 +32,31 @@ def write_device(deployment: Deployment, path: Path) -> bool:
     """
     if deployment.plan.split == INPUT:
         return False
-    net = deployment.network
-    parts: list[nn.Module] = [integer_form(_plain(net.head), deployment.blueprint.image_shape)]
-    output = "logits" if deployment.plan.split == OUTPUT else "feature"
-    if net.encoder is not None and net.quantiser is not None:
-        parts += [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
-        output = "symbols"
-    write_onnx(nn.Sequential(_Normalise(deployment), *parts).eval(), _images(deployment), path, ("images", output))
+    coded = deployment.network.encoder is not None
+    output = "logits" if deployment.plan.split == OUTPUT else "symbols" if coded else "feature"
+    _write_images(deployment, [_head(deployment), *_encoder(deployment)], path, output)
     return True
+
+
+def write_head(deployment: Deployment, path: Path) -> None:
+    """Write what the device runs for all levels alike: images to the feature.
+
+    Args:
+        deployment: Of any of the levels.
+        path: The file.
+    """
+    _write_images(deployment, [_head(deployment)], path, "feature")
+
+
+def write_encoder(deployment: Deployment, path: Path) -> None:
+    """Write what the device runs for one level: the feature to symbols.
+
+    Args:
+        deployment: Of that level.
+        path: The file.
+    """
+    example = torch.zeros(_ROWS, *deployment.blueprint.feature_shape)
+    write_onnx(nn.Sequential(*_encoder(deployment)).eval(), example, path, ("feature", "symbols"))
 
 
 def write_edge(deployment: Deployment, path: Path) -> bool:
@@ -65,6 +82,23 @@ def write_edge(deployment: Deployment, path: Path) -> bool:
         example, name = torch.zeros(_ROWS, *blueprint.feature_shape), "feature"
     write_onnx(nn.Sequential(*parts).eval(), example, path, (name, "logits"))
     return True
+
+
+def _head(deployment: Deployment) -> nn.Module:
+    return integer_form(_plain(deployment.network.head), deployment.blueprint.image_shape)
+
+
+def _encoder(deployment: Deployment) -> list[nn.Module]:
+    """Encoder and quantiser, where there are any."""
+    net = deployment.network
+    if net.encoder is None or net.quantiser is None:
+        return []
+    return [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
+
+
+def _write_images(deployment: Deployment, parts: list[nn.Module], path: Path, output: str) -> None:
+    network = nn.Sequential(_Normalise(deployment), *parts).eval()
+    write_onnx(network, _images(deployment), path, ("images", output))
 
 
 def _images(deployment: Deployment) -> Tensor:

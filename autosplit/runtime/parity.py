@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from autosplit.datasets.base import images_at_once, in_batches
 from autosplit.report.progress import Advance
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.standalone.bundle import load_device, load_edge
-from autosplit.runtime.standalone.check import answered, payload_hashes, predicted
+from autosplit.runtime.standalone.check import answered, at_all_levels, payload_hashes, predicted
 from autosplit.runtime.standalone.manifest import Parity
 
 __all__ = ["RELATIVE_TOLERANCE", "compare", "recorded"]
@@ -41,45 +42,47 @@ class _Tally:
         self.error = max(self.error, float(np.abs(expected - found)[same].max(initial=0.0)))
         self.largest = max(self.largest, float(np.abs(expected).max(initial=0.0)))
 
-    def parity(self, network: Any) -> Parity:
+    def parity(self, network: str) -> Parity:
         """The counts as the manifest holds them."""
         return Parity(network, self.images, self.labels_equal, self.payloads_equal, self.error,
                       RELATIVE_TOLERANCE * self.largest)
 
 
 def compare(
-    folder: Path, deployment: Deployment, fallback: Deployment | None, images: Tensor, advance: Advance
+    folder: Path, levels: Sequence[Deployment], fallback: Deployment | None, images: Tensor, advance: Advance
 ) -> tuple[Parity, ...]:
-    """Run deployment and bundle on the same images.
+    """Run deployments and bundle on the same images.
 
     Args:
         folder: The bundle.
-        deployment: What its plan was exported from.
+        levels: What its plan was exported from, or each of its levels.
         fallback: What its fallback was exported from, where it has one.
         images: uint8 (N, C, H, W).
         advance: Told of every image.
     """
     device = load_device(folder)
     edge = None if device.answers else load_edge(folder)
-    plan, whole = _Tally(), _Tally()
-    for batch in in_batches(images, images_at_once(deployment.blueprint.image_shape)):
+    tallies, whole = [_Tally() for _ in levels], _Tally()
+    for batch in in_batches(images, images_at_once(levels[0].blueprint.image_shape)):
         array = batch.numpy()
-        expected, payloads = deployment.run(batch)
-        sent, found = answered(device, edge, array)
-        same = np.array([a == b for a, b in zip(payloads, sent, strict=True)])
-        plan.add(expected.numpy(), found, same)
+        for level, (deployment, tally) in enumerate(zip(levels, tallies, strict=True)):
+            expected, payloads = deployment.run(batch)
+            sent, found = answered(device, edge, array, level)
+            tally.add(expected.numpy(), found, np.array([a == b for a, b in zip(payloads, sent, strict=True)]))
         answer = device.fallback(array)
         if fallback is not None and answer is not None:
             whole.add(fallback.run(batch)[0].numpy(), answer, np.ones(len(batch), dtype=bool))
         advance(len(batch))
-    return (plan.parity("plan"), *([whole.parity("fallback")] if fallback is not None else []))
+    names = [f"level {i}" for i in range(len(levels))] if device.manifest.levels else ["plan"]
+    found_all = [tally.parity(name) for name, tally in zip(names, tallies, strict=True)]
+    return (*found_all, *([whole.parity("fallback")] if fallback is not None else []))
 
 
 def recorded(folder: Path, images: Tensor) -> dict[str, NDArray[Any]]:
     """What a bundle makes of a few images, for `coinference check` to find again."""
     array = np.ascontiguousarray(images.numpy())
     device = load_device(folder)
-    payloads, logits = answered(device, None if device.answers else load_edge(folder), array)
+    payloads, logits = at_all_levels(device, None if device.answers else load_edge(folder), array)
     found: dict[str, NDArray[Any]] = {"images": array, "logits": logits, "payloads": payload_hashes(payloads)}
     fallback = device.fallback(array)
     return found if fallback is None else {**found, "fallback": predicted(fallback)}

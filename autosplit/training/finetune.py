@@ -8,11 +8,11 @@ on from there with the result of one that was not.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autosplit.cache import Cache
 from autosplit.compression.network import SplitNetwork, recalibrate
@@ -21,10 +21,11 @@ from autosplit.scenario import TrainingSettings
 from autosplit.training.loop import Batch, Memory, Teacher, accuracy, distillation_loss, steps_per_epoch, train
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["finetune"]
+__all__ = ["CODEC_LR", "LIMIT_LR", "finetune", "statistics_images", "train_keeping_best"]
 
-_CODEC_LR = 2.0
-_LIMIT_LR = 0.1
+CODEC_LR, LIMIT_LR = 2.0, 0.1
+"""Learning rates of codecs and of clipping limits, as multiples of the rest's."""
+
 _STATISTICS_IMAGES = 2048
 _KIND = "partial"
 
@@ -63,8 +64,47 @@ def finetune(
     limits = [p for n, p in named.items() if n.endswith("limit")]
     codec = [p for n, p in named.items() if n.startswith(("encoder.", "decoder."))]
     rest = [p for n, p in named.items() if n.startswith(("head.", "tail."))]
-    groups = [(g, r) for g, r in ((rest, lr), (codec, lr * _CODEC_LR), (limits, lr * _LIMIT_LR)) if g]
-    course = _Course(network, data, settings, cache, key, name)
+    groups = [(g, r) for g, r in ((rest, lr), (codec, lr * CODEC_LR), (limits, lr * LIMIT_LR)) if g]
+    train_keeping_best(network, groups, loss, lambda: accuracy(network, data, data.validation), data, settings, seed,
+                       on_step, cache=cache, key=key, name=name)
+    recalibrate(network, statistics_images(data), settings.batch_size)
+
+
+def statistics_images(data: ImageDataset) -> Tensor:
+    """Normalised images that batch-norm statistics of a fine-tuned network are estimated on."""
+    return data.normalise(data.train.images[:_STATISTICS_IMAGES])
+
+
+def train_keeping_best(
+    network: nn.Module,
+    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+    loss: Callable[[Batch], Tensor],
+    score: Callable[[], float],
+    data: ImageDataset,
+    settings: TrainingSettings,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+    *,
+    cache: Cache | None = None,
+    key: str = "",
+    name: str = "fine-tune",
+) -> None:
+    """Fine-tune in place until the score has stopped growing, and go back to the best weights.
+
+    Args:
+        network: What is trained.
+        groups: Its parameters with their peak learning rate.
+        loss: Loss of a batch.
+        score: Accuracy on validation images just now, called after each epoch.
+        data: Its training part is trained on.
+        settings: Epochs, patience, batch size.
+        seed: Order and augmentation.
+        on_step: Called after each step.
+        cache: Where the state after each epoch is kept; `None` = nowhere.
+        key: Hash of whatever determines this fine-tuning.
+        name: Of its curves in TensorBoard.
+    """
+    course = _Course(network, score, settings, cache, key, name)
     done, memory = course.restore()
     for _ in range(done * steps_per_epoch(data, settings.batch_size)):
         on_step()
@@ -73,15 +113,14 @@ def finetune(
         train(data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=seed,
               weight_decay=1e-4, name=name, on_step=on_step, on_epoch=course.after_epoch, done=done, memory=memory)
     network.load_state_dict(course.best)
-    recalibrate(network, data.normalise(data.train.images[:_STATISTICS_IMAGES]), settings.batch_size)
 
 
 @dataclass
 class _Course:
     """What happened so far: the best weights, how long ago they were, and the file that holds both."""
 
-    network: SplitNetwork
-    data: ImageDataset
+    network: nn.Module
+    score: Callable[[], float]
     settings: TrainingSettings
     cache: Cache | None
     key: str
@@ -97,7 +136,7 @@ class _Course:
 
     def after_epoch(self, done: int, memory: Memory) -> bool:
         """Score, remember, store; says whether to go on."""
-        found = accuracy(self.network, self.data, self.data.validation)
+        found = self.score()
         log_scalar(f"{self.name}/validation accuracy", found, done)
         self.network.train()
         if found > self.best_accuracy:

@@ -37,7 +37,7 @@ from autosplit.scenario import SearchSpace, TrainingSettings
 from autosplit.training.codecs import pretrain_codecs
 from autosplit.training.loop import Batch, Teacher, distillation_loss, train
 
-__all__ = ["Supernet", "random_profiles", "train_supernet"]
+__all__ = ["Supernet", "random_profiles", "relative_loss", "train_supernet"]
 
 _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
 _LIMIT_LR = 0.1
@@ -221,7 +221,7 @@ def train_supernet(
     def loss(batch: Batch) -> Tensor:
         taught = teacher(batch)
         values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in draws.next()]
-        return torch.stack([_relative(v) for v in values]).mean()
+        return torch.stack([relative_loss(v) for v in values]).mean()
 
     supernet.to(memory_format=torch.channels_last)
     pretrain_codecs(supernet, data, settings, seed, on_step)
@@ -253,7 +253,7 @@ def random_profiles(groups: int, most: float, count: int, rng: Random) -> list[t
     return found
 
 
-def _relative(loss: Tensor) -> Tensor:
+def relative_loss(loss: Tensor) -> Tensor:
     """A loss whose gradient is nearly as large for small as for large values; that of its logarithm, far above 1."""
     return loss / (loss.detach() + _EQUAL) * _SCALE
 

@@ -1,5 +1,7 @@
 """Policies for many conditions: what they answer, what they know of other spaces, who starts from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,25 @@ def test_decisions_under_conditions_never_met_are_nearly_the_best(policy):
     assert np.median(regrets) <= 0.02
     assert np.quantile(regrets, 0.95) <= 0.06
     assert policy.regret(unseen, among=64) == pytest.approx(regrets)
+
+
+def test_without_strictness_a_good_plan_may_be_late_now_and_then(policy):
+    conditions, accuracy = make_conditions(100), policy.knowledge.accuracy
+    poor, good = int(accuracy.argmin()), int(accuracy.argmax())
+    times = LATENCY.latency([policy.knowledge.workloads[i] for i in (poor, good)], [conditions])
+    late = replace(times, p50_ms=np.full((2, 1), 50.0), p95_ms=np.array([[60.0], [101.0]]),
+                   p99_ms=np.array([[60.0], [101.0]]), in_time=np.array([[1.0], [0.94]]))
+    chosen = [policy._best(np.array([poor, good]), late, conditions, strict).plan for strict in (True, False)]
+    assert chosen == [policy.knowledge.plans[poor], policy.knowledge.plans[good]]
+
+
+def test_a_restricted_policy_goes_by_new_measurements(policy):
+    conditions = make_conditions(400)
+    few = [m for m in TABLE.measurements if m.plan.split == "layer2"][:6]
+    restricted = policy.restricted([m.model_copy(update={"accuracy": 0.5 + 0.05 * i}) for i, m in enumerate(few)])
+    assert restricted.decide(conditions).plan == few[-1].plan
+    assert restricted.decide(conditions).accuracy == pytest.approx(0.75)
+    assert sorted(restricted.ranked(conditions)) == sorted(policy.knowledge.plans.index(m.plan) for m in few)
 
 
 def test_a_decision_says_what_the_latency_model_says(policy):

@@ -94,6 +94,9 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit export RESULT --out DIR", change=(("RESULT", "results/best.json"), ("DIR", "bundle")),
          add="--images 8", why="RESULT and DIR are any", says="labels equal"),
     Rule(r"autosplit export .*", add="--images 8", why="comparing all 2,000 images takes long", says="labels equal"),
+    Rule(r"autosplit adapt .*", change=((r"adapt \S+", "adapt results/tiny"), (r"--out \S+", "--out levels")),
+         add="--levels 2 --epochs 1 --images 8 --budget-ms 100",
+         why="a run of the tiny world, as any other plans and networks are; " + SECONDS, says="labels equal"),
     Rule(r"autosplit profile .*", change=(("--engine onnxruntime", "--engine torch"),), add="--repeats 1",
          why=SECONDS + ", and writing ONNX half of one; tests/profiling has both engines", says="median error"),
     Rule(r"autosplit train-policy .*", add="--steps 200 --conditions 4", why=SECONDS, says="regret"),
@@ -128,7 +131,7 @@ RULES: Sequence[Rule] = (
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
-READ_ONLY = {"envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "serving": 4}
+READ_ONLY = {"adaptive": 9, "envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "serving": 4}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {

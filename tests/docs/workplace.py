@@ -55,6 +55,7 @@ def furnish(folder: Path, world) -> None:
         (folder / name).write_text(scenario)
     for name in ("examples", "benchmarks", "results/reference"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(world.run, folder / "results" / "tiny")
     searches = folder / "results" / "benchmarks" / "search-digits-m"
     searches.mkdir(parents=True)
     lines = (ROOT / searches.relative_to(folder) / "runs.jsonl").read_text().splitlines()

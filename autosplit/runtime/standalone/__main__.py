@@ -44,8 +44,8 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps({"plan": found.manifest.label, "passed": found.passed, **figures}))
     else:
         print(f"plan      {found.manifest.label}")
-        print(f"labels    {found.labels_equal} of {found.images} as recorded")
-        print(f"payloads  {found.payloads_equal} of {found.images} equal to the byte"
+        print(f"labels    {found.labels_equal} of {found.answers} as recorded")
+        print(f"payloads  {found.payloads_equal} of {found.answers} equal to the byte"
               + ("" if found.manifest.exact else " (floating point and image libraries may differ in the last bits)"))
         if found.fallback_equal is not None:
             print(f"fallback  {found.fallback_equal} of {found.images} labels as recorded")

@@ -9,6 +9,7 @@ Both are safe to share between threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import AutosplitError, BundleError, ConfigError, PayloadError
 from .images import checked_images
+from .levels import encoder_file, level_key, level_of, tables_file, tail_file
 from .manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
 from .raw import pack_features, unpack_feature
 from .stored import decode_images, encode_images, join_jpeg
@@ -61,6 +63,19 @@ class _Network:
         return np.concatenate(parts)
 
 
+@dataclass(frozen=True)
+class _Level:
+    """What one level has for itself, loaded once.
+
+    Attributes:
+        coder: Symbols to payloads and back.
+        network: The encoder on the device, `None` where the device's network holds it; decoder and tail at the edge.
+    """
+
+    coder: PayloadCoder
+    network: _Network | None
+
+
 class DevicePart:
     """The device's side of a bundle; made by `load_device`.
 
@@ -69,26 +84,31 @@ class DevicePart:
     """
 
     def __init__(
-        self, manifest: Manifest, network: _Network | None, coder: PayloadCoder | None, fallback: _Network | None
+        self, manifest: Manifest, network: _Network | None, levels: Sequence[_Level], fallback: _Network | None
     ) -> None:
         self.manifest = manifest
-        self._network, self._coder, self._fallback = network, coder, fallback
+        self._network, self._levels, self._fallback = network, tuple(levels), fallback
 
     @property
     def answers(self) -> bool:
         """Whether the whole network runs on the device, so that `logits` answers and nothing crosses."""
         return self.manifest.kind == "none"
 
-    def encode(self, images: NDArray[np.uint8]) -> list[bytes]:
+    def encode(self, images: NDArray[np.uint8], level: int | None = None) -> list[bytes]:
         """The payload of each image; empty payloads where nothing crosses.
 
         Args:
             images: uint8, shape (N, C, H, W).
+            level: Number of a level; the one that the manifest starts with when left out.
 
         Raises:
-            ConfigError: Images of another type or shape, or Pillow is needed and not installed.
+            ConfigError: Images of another type or shape, no such level, or Pillow is needed and not installed.
         """
         kind = self.manifest.kind
+        number = self.manifest.start if level is None else level
+        if not 0 <= number < max(1, len(self._levels)):
+            raise ConfigError(f"this bundle has {len(self._levels) or 'no'} levels, counted from 0; there is no level "
+                              f"{number}")
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
             return [b""] * len(images)
@@ -96,9 +116,10 @@ class DevicePart:
             return encode_images(images, kind, self.manifest.quality or _QUALITY)
         assert self._network is not None
         values = self._network(images)
-        if self._coder is not None:
-            return self._coder.encode_batch(values)
-        return pack_features(values)
+        if not self._levels:
+            return pack_features(values)
+        found = self._levels[number]
+        return found.coder.encode_batch(values if found.network is None else found.network(values))
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
@@ -133,28 +154,40 @@ class EdgePart:
         manifest: What the bundle is.
     """
 
-    def __init__(self, manifest: Manifest, network: _Network, coder: PayloadCoder | None) -> None:
+    def __init__(self, manifest: Manifest, network: _Network | None, levels: Sequence[_Level]) -> None:
         self.manifest = manifest
-        self._network, self._coder = network, coder
+        self._network, self._levels = network, tuple(levels)
 
     def decode(self, payloads: Sequence[bytes]) -> Floats:
-        """Answers to payloads, float32 (N, classes).
+        """Answers to payloads, of any levels, float32 (N, classes).
 
         Raises:
-            PayloadError: Bytes that are no payload of this bundle; the message begins with its index.
+            PayloadError: Bytes that are no payload of this bundle, or of a level that it lacks; the message begins with
+                its index.
             ConfigError: Pillow is needed and not installed.
         """
-        if not payloads:
-            return np.zeros((0, self.manifest.num_classes), dtype=np.float32)
-        return self._network(np.stack([self._tensor(i, payload) for i, payload in enumerate(payloads)]))
+        logits = np.zeros((len(payloads), self.manifest.num_classes), dtype=np.float32)
+        groups: dict[int, list[int]] = {}
+        tensors = [self._tensor(i, payload) for i, payload in enumerate(payloads)]
+        for i, (level, _) in enumerate(tensors):
+            groups.setdefault(level, []).append(i)
+        for level, rows in groups.items():
+            network = self._levels[level].network if self._levels else self._network
+            assert network is not None
+            logits[rows] = network(np.stack([tensors[i][1] for i in rows]))
+        return logits
 
-    def _tensor(self, index: int, payload: bytes) -> NDArray[Any]:
-        """What the network takes for one payload."""
+    def _tensor(self, index: int, payload: bytes) -> tuple[int, NDArray[Any]]:
+        """The level of a payload, and what the network of that level takes for it."""
         try:
-            if self._coder is not None:
-                return self._coder.decode(payload)
-            return (unpack_feature(payload, self.manifest.feature_shape) if self.manifest.kind == "raw"
-                    else self._image(payload))
+            if not self._levels:
+                raw = self.manifest.kind == "raw"
+                return 0, unpack_feature(payload, self.manifest.feature_shape) if raw else self._image(payload)
+            level = level_of(payload) if self.manifest.levels else 0
+            if level >= len(self._levels):
+                raise PayloadError(f"a payload of level {level}, this bundle has levels 0 to {len(self._levels) - 1}; "
+                                   "use the two halves of one bundle")
+            return level, self._levels[level].coder.decode(payload)
         except PayloadError as e:
             raise PayloadError(f"payload {index}: {e}") from e
 
@@ -183,7 +216,9 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     needs = manifest.kind in {"code", "raw", "none"}
     if needs and network is None:
         raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
-    return DevicePart(manifest, network, _coder(folder, manifest), fallback)
+    levels = [_Level(coder, _Network(folder / encoder_file(i), threads) if manifest.levels else None)
+              for i, coder in enumerate(_coders(folder, manifest))]
+    return DevicePart(manifest, network, levels, fallback)
 
 
 def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
@@ -198,22 +233,34 @@ def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
         ConfigError: A package that it needs is not installed.
     """
     folder, manifest = Path(folder), Manifest.load(folder)
-    if EDGE not in manifest.files:
+    if manifest.kind == "none":
         raise BundleError(f"{folder}: the whole network of this bundle runs on the device; there is no edge to serve")
-    return EdgePart(manifest, _Network(folder / EDGE, threads), _coder(folder, manifest))
+    coders = _coders(folder, manifest)
+    files = [tail_file(i) if manifest.levels else EDGE for i in range(max(1, len(coders)))]
+    networks = [_Network(folder / name, threads) for name in files]
+    if not coders:
+        return EdgePart(manifest, networks[0], ())
+    return EdgePart(manifest, None, [_Level(*pair) for pair in zip(coders, networks, strict=True)])
 
 
-def _coder(folder: Path, manifest: Manifest) -> PayloadCoder | None:
+def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
+    """What makes the payloads of each level; of the only one where the bundle has no more, none without a code."""
     if manifest.kind != "code":
-        return None
+        return []
+    if not manifest.levels:
+        return [_coder(folder / TABLES, manifest.code_shape, manifest.key)]
+    return [_coder(folder / tables_file(i), level.code_shape, level_key(manifest.key, i), i)
+            for i, level in enumerate(manifest.levels)]
+
+
+def _coder(path: Path, shape: tuple[int, ...], key: str, level: int = 0) -> PayloadCoder:
     try:
         from .entropy import FrequencyTables, PayloadCoder
     except ImportError as e:
         raise ConfigError("the payloads of this bundle need the package constriction: pip install constriction") from e
     try:
-        frequencies = np.load(folder / TABLES, allow_pickle=False)
-        channels, height, width = manifest.code_shape
-        return PayloadCoder(FrequencyTables(frequencies), (channels, height, width), manifest.key.encode())
+        channels, height, width = shape
+        return PayloadCoder(FrequencyTables(np.load(path, allow_pickle=False)), (channels, height, width),
+                            key.encode(), level)
     except (OSError, ValueError, AutosplitError) as e:
-        raise BundleError(f"{folder / TABLES}: no tables of this bundle ({' '.join(str(e).split())}); "
-                          "export it again") from e
+        raise BundleError(f"{path}: no tables of this bundle ({' '.join(str(e).split())}); export it again") from e

@@ -14,7 +14,7 @@ from .bundle import DevicePart, EdgePart, load_device, load_edge
 from .errors import BundleError
 from .manifest import CHECK, Manifest
 
-__all__ = ["Check", "answered", "check", "payload_hashes", "predicted"]
+__all__ = ["Check", "answered", "at_all_levels", "check", "payload_hashes", "predicted"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,16 @@ class Check:
     Attributes:
         manifest: What the bundle is.
         images: Images.
-        labels_equal: Images with the label that was recorded.
-        payloads_equal: Images with the payload that was recorded.
+        answers: Images times levels.
+        labels_equal: Answers with the label that was recorded.
+        payloads_equal: Answers with the payload that was recorded.
         fallback_equal: Images whose label by the fallback is the recorded one; `None` where there is no fallback.
-        logit_error: Largest difference of a logit over images with the recorded payload.
+        logit_error: Largest difference of a logit over answers with the recorded payload.
     """
 
     manifest: Manifest
     images: int
+    answers: int
     labels_equal: int
     payloads_equal: int
     fallback_equal: int | None
@@ -40,8 +42,8 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether all labels are equal, and all payloads where the arithmetic is exact."""
-        return (self.labels_equal == self.images and self.fallback_equal in (None, self.images)
-                and (self.payloads_equal == self.images or not self.manifest.exact))
+        return (self.labels_equal == self.answers and self.fallback_equal in (None, self.images)
+                and (self.payloads_equal == self.answers or not self.manifest.exact))
 
 
 def check(folder: str | Path, threads: int = 1) -> Check:
@@ -58,22 +60,30 @@ def check(folder: str | Path, threads: int = 1) -> Check:
     device = load_device(folder, threads)
     recorded = _recorded(Path(folder), device.manifest)
     images = recorded["images"]
-    payloads, logits = answered(device, None if device.answers else load_edge(folder, threads), images)
+    payloads, logits = at_all_levels(device, None if device.answers else load_edge(folder, threads), images)
     same = payload_hashes(payloads) == recorded["payloads"]
     fallback = device.fallback(images)
     differences = np.abs(logits - recorded["logits"]).max(axis=1)[same]
     return Check(
-        manifest=device.manifest, images=len(images), payloads_equal=int(same.sum()),
+        manifest=device.manifest, images=len(images), answers=len(payloads), payloads_equal=int(same.sum()),
         labels_equal=int((predicted(logits) == predicted(recorded["logits"])).sum()),
         fallback_equal=None if fallback is None else int((predicted(fallback) == recorded["fallback"]).sum()),
         logit_error=float(differences.max(initial=0.0)))
 
 
-def answered(
+def at_all_levels(
     device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8]
 ) -> tuple[list[bytes], NDArray[np.float32]]:
+    """Payloads and logits of all images at the first level, then at the next, and so on."""
+    found = [answered(device, edge, images, level) for level in range(max(1, len(device.manifest.levels)))]
+    return [payload for payloads, _ in found for payload in payloads], np.concatenate([logits for _, logits in found])
+
+
+def answered(
+    device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8], level: int = 0
+) -> tuple[list[bytes], NDArray[np.float32]]:
     """The payload of each image, and the logits of all, by the edge or by a device that needs none."""
-    payloads = device.encode(images)
+    payloads = device.encode(images, level)
     return payloads, device.logits(images) if edge is None else edge.decode(payloads)
 
 

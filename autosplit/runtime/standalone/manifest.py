@@ -16,11 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError
+from .levels import Level, Switching
 
 __all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
            "Parity", "Source"]
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
 
@@ -49,7 +50,8 @@ class Parity:
     """How a network in the bundle answers beside the deployment that it was exported from.
 
     Attributes:
-        network: `plan` = device and edge, `fallback` = the whole network on the device.
+        network: `plan` = device and edge, `level N` = the same at one of several levels, `fallback` = the whole network
+            on the device.
         images: Test images compared.
         labels_equal: Images with the same label.
         payloads_equal: Images with the same payload, byte for byte; all where nothing crosses.
@@ -59,7 +61,7 @@ class Parity:
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    network: Literal["plan", "fallback"]
+    network: str
     images: int
     labels_equal: int
     payloads_equal: int
@@ -109,6 +111,8 @@ class Manifest:
         class_names: One an output.
         feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
         code_shape: Shape of the code; empty where there is none.
+        levels: Settings of the codec, smallest payload first; empty where there is one alone, that of the plan.
+        switching: Which level goes with which link; absent where there are no levels.
         parity: How the bundle answers beside the deployment; empty where it was not compared.
         source: What it was made of, where that is a result file.
         versions: Versions of the libraries that it was made with.
@@ -118,7 +122,7 @@ class Manifest:
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     key: str
     label: str
     kind: Kind
@@ -131,6 +135,8 @@ class Manifest:
     class_names: tuple[str, ...]
     feature_shape: tuple[int, ...]
     code_shape: tuple[int, ...]
+    levels: tuple[Level, ...]
+    switching: Switching | None
     parity: tuple[Parity, ...]
     source: Source | None
     versions: dict[str, str]
@@ -141,6 +147,11 @@ class Manifest:
     def num_classes(self) -> int:
         """Outputs of the network."""
         return len(self.class_names)
+
+    @property
+    def start(self) -> int:
+        """The level that images are encoded at unless another is asked for; 0 where there are none."""
+        return 0 if self.switching is None else self.switching.start
 
     @property
     def exact(self) -> bool:

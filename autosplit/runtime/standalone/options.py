@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .errors import ConfigError
+from .levels import MAX_LEVELS
 from .wire import MAX_BODY_BYTES
 
 __all__ = ["ClientOptions", "ServerOptions"]
@@ -61,9 +62,12 @@ class ClientOptions:
         window: Most requests on the way at once.
         fallback: Whether the device answers itself where the edge does not, if its bundle can.
         logits: Whether the edge shall send all logits (4 bytes each) beside the label.
+        adaptive: Whether to change between the levels of the bundle as the link changes; one image at a time is then on
+            the way, whatever `window` says.
+        level: The level that images are encoded at; the one that the bundle starts with where left out.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of its range, or a level is named and to be changed.
     """
 
     timeout_ms: float = 1000.0
@@ -71,9 +75,15 @@ class ClientOptions:
     window: int = 16
     fallback: bool = True
     logits: bool = False
+    adaptive: bool = False
+    level: int | None = None
 
     def __post_init__(self) -> None:
         _check(self, timeout_ms=(1, 65_000), retry_s=(0, 86_400), window=(1, 1024))
+        if self.level is not None:
+            _check(self, level=(0, MAX_LEVELS - 1))
+        if self.adaptive and self.level is not None:
+            raise ConfigError(f"level {self.level} is named and adaptive is asked for; choose one of them")
 
 
 def _check(options: object, **ranges: tuple[float, float]) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from .errors import PayloadError
 from .parts import Logits
 
-__all__ = ["DEVICE_ID_BYTES", "HEADER_BYTES", "HEARTBEAT_MS", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES", "MAX_SEQUENCE",
-           "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason", "answer_bytes",
-           "request_bytes", "short_key"]
+__all__ = ["ANSWER_BYTES", "DEVICE_ID_BYTES", "HEADER_BYTES", "HEARTBEAT_MS", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES",
+           "MAX_SEQUENCE", "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason",
+           "answer_bytes", "request_bytes", "short_key"]
 
 PROTOCOL_VERSION = 1
 """Version of the frames, 0 to 255; both ends must have the same."""
@@ -45,6 +45,9 @@ _MAGIC = b"aS"
 _HEADER = struct.Struct("!2sBBBBH4sIII")  # all but the checksum
 _CHECKSUM = struct.Struct("!I")
 _ANSWER = struct.Struct("!IIIH")
+ANSWER_BYTES = _ANSWER.size
+"""Length of an answer's body without logits."""
+
 _FLOAT = np.dtype(">f4")
 _MAX_COUNT = (1 << 32) - 1
 _SHORT = 255

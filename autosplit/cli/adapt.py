@@ -1,0 +1,69 @@
+"""`autosplit adapt`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autosplit.cli.common import AsJson, BudgetMs, DataRoot, Quiet, print_rich, reported, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autosplit.adapting import Adapted
+
+__all__ = ["command"]
+
+
+@reported
+def command(
+    run: Annotated[Path, typer.Argument(help="A run directory whose search trained a policy.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle, new or empty.")],
+    levels: Annotated[int, typer.Option(min=2, max=16, help="Most settings of the codec.")] = 6,
+    budget_ms: BudgetMs = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning [default: 4 times those of a "
+                                                           "finalist].")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Test images to compare [default: all, of large ones as "
+                                                           "many as make 20 million pixels].")] = None,
+    fallback: Annotated[bool, typer.Option("--fallback", help="Add the whole, unpruned network, for a device that "
+                                                              "loses its edge.")] = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a bundle of several code sizes, which a device changes between as its link changes: `infer --adaptive`."""
+    from autosplit.adapting import adapt
+    from autosplit.report.progress import Progress
+
+    found = adapt(run, out, levels=levels, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
+                  data_root=data_root, progress=Progress(quiet=quiet))
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(out), "regret": asdict(found.regret), **asdict(found.manifest)}))
+        return
+    regret = found.regret
+    print_rich(f"plan    {found.manifest.label}  ({found.manifest.arithmetic} on the device)", _table(found),
+               f"table   the best level, by the latency model's in-time accuracy, for {regret.agrees:.0%} of "
+               f"{regret.links} links; loses {regret.mean:.2%} on average, {regret.worst:.1%} at most",
+               f"        the policy's network alone: {regret.network_agrees:.0%}, {regret.network_mean:.2%}, "
+               f"{regret.network_worst:.1%}")
+    if not quiet:
+        say(f"check it anywhere with: cd {out} && python -m coinference check")
+
+
+def _table(found: Adapted) -> Table:
+    """A level a row."""
+    from rich.table import Table
+
+    manifest = found.manifest
+    table = Table(title="levels: validation, test, and onnxruntime against the deployment")
+    for name in ("level", "setting", "accuracy", "bytes", "p95", "test", "bytes", "labels equal", "payloads equal"):
+        table.add_column(name, justify="left" if name == "setting" else "right")
+    for i, (level, parity) in enumerate(zip(manifest.levels, manifest.parity, strict=False)):
+        table.add_row(str(i), level.label, f"{level.accuracy:.1%}", f"{level.payload_bytes:.0f}",
+                      f"{level.payload_bytes_p95:.0f}", f"{level.test_accuracy:.1%}", f"{level.test_payload_bytes:.0f}",
+                      f"{parity.labels_equal} of {parity.images}", f"{parity.payloads_equal} of {parity.images}")
+    return table

@@ -1,0 +1,92 @@
+"""Levels of a bundle, and which of them a policy picks for which link: what `manifest.json` holds of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+__all__ = ["MAX_LEVELS", "Level", "Switching", "encoder_file", "level_key", "level_of", "tables_file", "tail_file"]
+
+MAX_LEVELS = 16
+"""Most levels of one bundle: a payload names its own in four bits."""
+
+_CLOSED = {"extra": "forbid"}  # of the JSON Schema
+
+
+@dataclass(frozen=True)
+class Level:
+    """One setting of the codec, a plan that shares its head with the other levels.
+
+    Attributes:
+        label: The setting in a few words.
+        plan: The plan.
+        code_shape: Channels, height, width of the code.
+        accuracy: On validation images, through real payloads.
+        payload_bytes: Mean length of a payload, on validation images.
+        payload_bytes_p95: Its 95th percentile.
+        test_accuracy: On test images, which nothing was chosen by.
+        test_payload_bytes: Mean length of a payload, on test images.
+        device_ms: What the latency model says that the device computes for.
+        edge_ms: The same of the edge.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _CLOSED
+
+    label: str
+    plan: dict[str, Any]
+    code_shape: tuple[int, int, int]
+    accuracy: float
+    payload_bytes: float
+    payload_bytes_p95: float
+    test_accuracy: float
+    test_payload_bytes: float
+    device_ms: float
+    edge_ms: float
+
+
+@dataclass(frozen=True)
+class Switching:
+    """The level that a policy picks for a link.
+
+    Attributes:
+        budget_ms: The deadline that it was asked for.
+        rates_kbps: Uplink rates, ascending.
+        delays_ms: Delays of both ways together that no byte causes, ascending.
+        overhead_bytes: What an exchange puts on the link beside the payload, both ways, in bytes of the uplink.
+        start: The level for the link of the search.
+        levels: Numbers of levels, a row for each rate, an entry for each delay.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _CLOSED
+
+    budget_ms: float
+    rates_kbps: tuple[float, ...]
+    delays_ms: tuple[float, ...]
+    overhead_bytes: float
+    start: int
+    levels: tuple[tuple[int, ...], ...]
+
+
+def encoder_file(level: int) -> str:
+    """Name of the file with a level's encoder, feature to symbols."""
+    return f"encoder-{level}.onnx"
+
+
+def tail_file(level: int) -> str:
+    """Name of the file with a level's decoder and tail, symbols to logits."""
+    return f"edge-{level}.onnx"
+
+
+def tables_file(level: int) -> str:
+    """Name of the file with a level's frequency tables."""
+    return f"tables-{level}.npy"
+
+
+def level_key(key: str, level: int) -> str:
+    """What the payloads of a level are keyed with, so that none passes for one of another level."""
+    return f"{key}/{level}"
+
+
+def level_of(payload: bytes) -> int:
+    """The level that a payload says it is of; 0 for an empty one, which no coder takes."""
+    return payload[0] % MAX_LEVELS if payload else 0

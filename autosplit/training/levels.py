@@ -1,0 +1,81 @@
+"""Fine-tuning of the levels of one cut: several settings of its codec that share head, codec and tail.
+
+Each step trains three levels on the same images: the largest, the smallest and a random one between (the sandwich rule
+of Yu and Huang 2019, arXiv 1903.05134). Weights are shared; statistics of batch norms are each level's own and
+estimated afterwards, since what the tail sees depends on the level (Yu et al. 2019, arXiv 1812.08928).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from autosplit.cache import Cache
+from autosplit.compression.network import SplitNetwork, recalibrate
+from autosplit.datasets.base import ImageDataset
+from autosplit.plan import Plan
+from autosplit.scenario import TrainingSettings
+from autosplit.training.finetune import CODEC_LR, LIMIT_LR, statistics_images, train_keeping_best
+from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss
+from autosplit.training.supernet import Supernet, relative_loss
+
+__all__ = ["finetune_levels", "level_network"]
+
+
+def finetune_levels(
+    supernet: Supernet,
+    levels: Sequence[Plan],
+    teacher: Teacher,
+    data: ImageDataset,
+    settings: TrainingSettings,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+    *,
+    cache: Cache | None = None,
+    key: str = "",
+    name: str = "fine-tune levels",
+) -> None:
+    """Train a supernet in place for a few plans alone; the epoch with the best mean accuracy over them is kept.
+
+    Args:
+        supernet: Trained; left in evaluation mode. `level_network` takes the plans out of it.
+        levels: Plans of one split point and sparsity, smallest payload first.
+        teacher: The untouched backbone.
+        data: Its training part is trained on; its validation part chooses the epoch.
+        settings: Epochs, patience, learning rate, batch size.
+        seed: Levels, order and augmentation.
+        on_step: Called after each step.
+        cache: Where the state after each epoch is kept; `None` = nowhere.
+        key: Hash of whatever determines this fine-tuning.
+        name: Of its curves in TensorBoard.
+    """
+    def loss(batch: Batch) -> Tensor:
+        taught = teacher(batch)
+        # torch's own generator, which `train` seeds anew for each epoch, so that training can go on from any of them
+        drawn = {0, len(levels) - 1, int(torch.randint(len(levels), ()))}
+        values = [distillation_loss(supernet(batch.images, levels[i]), batch.labels, taught) for i in sorted(drawn)]
+        return torch.stack([relative_loss(v) for v in values]).mean()
+
+    def score() -> float:
+        return fmean(accuracy(level_network(supernet, plan, data, settings), data, data.validation) for plan in levels)
+
+    lr, split = settings.finetune_lr, levels[0].split
+    named = dict(supernet.codec(split, levels[0].codec.family).named_parameters())
+    limits = [p for n, p in named.items() if n.endswith("limit")]
+    codec = [p for n, p in named.items() if not n.endswith("limit")]
+    groups = [(list(supernet.backbone.parameters()), lr), (codec, lr * CODEC_LR), (limits, lr * LIMIT_LR)]
+    train_keeping_best(supernet, groups, loss, score, data, settings, seed, on_step, cache=cache, key=key, name=name)
+    supernet.eval()
+
+
+def level_network(supernet: Supernet, plan: Plan, data: ImageDataset, settings: TrainingSettings) -> SplitNetwork:
+    """A level as a network of its own, with its own statistics of batch norms.
+
+    Heads of all levels are equal: what lies before the codec sees nothing of the level.
+    """
+    network = supernet.extract(plan)
+    recalibrate(network, statistics_images(data), settings.batch_size)
+    return network
