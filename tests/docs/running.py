@@ -70,20 +70,20 @@ def _autosplit(command: Command, words: list[str], patch: pytest.MonkeyPatch) ->
         ended = threading.Event()
         ended.set()
         patch.setattr(commands, "_ended_by_signal", lambda: contextlib.nullcontext(ended))
-    with _edge("--keys" in words) if words[0] == "infer" else contextlib.nullcontext("") as address:
+    with _edge(words[1], "--keys" in words) if words[0] == "infer" else contextlib.nullcontext("") as address:
         done = invoke(*(address if word == "EDGE" else word for word in words))
     return Ran(command, done.exit_code, done.stdout, done.stderr)
 
 
 @contextlib.contextmanager
-def _edge(keys: bool) -> Iterator[str]:
-    """The address of an edge that serves the folder's bundle, with its keys or without."""
+def _edge(bundle: str, keys: bool) -> Iterator[str]:
+    """The address of an edge that serves a bundle of the folder, with its keys or without."""
     from autosplit.runtime.standalone.bundle import load_edge
     from autosplit.runtime.standalone.keys import EdgeKeys
     from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
 
     options = ServerOptions("tcp://127.0.0.1:0")
-    with EdgeServer(load_edge("bundle"), options, EdgeKeys.load(Path("keys")) if keys else None) as server:
+    with EdgeServer(load_edge(bundle), options, EdgeKeys.load(Path("keys")) if keys else None) as server:
         yield server.endpoint.removeprefix("tcp://")
 
 

@@ -31,6 +31,7 @@ from tests.docs.pages import ROOT
 MAKERS = (
     "autosplit train-policy results/tables/digits-m.csv.gz --out policies/digits-m",
     "autosplit export results/best.json --out bundle",
+    "autosplit adapt RUN --out DIR",
     "autosplit serve --make-keys keys --device porch",
     "autosplit profile --backbone resnet20 --image-shape 3x32x32 --threads 1 --engine onnxruntime "
     "--out my-machine.yaml",
