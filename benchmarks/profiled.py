@@ -41,6 +41,7 @@ from autosplit.latency.regression import least_relative_squares
 from autosplit.latency.timings import Timing
 from autosplit.operators import OperatorWork
 from autosplit.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.profiling.engines import ROUNDS, undisturbed
 from autosplit.profiling.run import ProfileSettings, engine_of, profile_machine
 from autosplit.profiling.stopwatch import WallClock
 from autosplit.profiling.units import folded
@@ -135,16 +136,15 @@ def compare(backbone: str, options: Any, progress: Progress) -> pd.DataFrame:
     device = made.device
     cuts = list(cuts_of(backbone, shape, options.splits))
     costs = [stage_cost(c.network, c.shape) for c in cuts]
-    rows = []
-    with progress.phase(f"time cuts of {backbone}", len(cuts)) as advance:
-        for one, cost in zip(cuts, costs, strict=True):
-            measured_s = engine.whole_s(folded(one.network), torch.randn(1, *one.shape), options.repeats)
-            rows.append({"backbone": backbone, "split": one.split, "part": one.part, "sparsity": one.sparsity,
-                         "measured_ms": 1e3 * measured_s,
-                         "analytic_ms": predicted_ms(AnalyticLatencyModel(), cost, device),
-                         "profiled_ms": predicted_ms(ProfiledLatencyModel(), cost, device)})
-            advance()
-    frame = pd.DataFrame(rows)
+    timers = [engine.whole(folded(one.network), torch.randn(1, *one.shape)) for one in cuts]
+    with progress.phase(f"time cuts of {backbone}", ROUNDS * len(cuts)) as advance:
+        seconds = undisturbed(timers, options.repeats, advance)
+    frame = pd.DataFrame([
+        {"backbone": backbone, "split": one.split, "part": one.part, "sparsity": one.sparsity,
+         "measured_ms": 1e3 * float(measured_s[0]),
+         "analytic_ms": predicted_ms(AnalyticLatencyModel(), cost, device),
+         "profiled_ms": predicted_ms(ProfiledLatencyModel(), cost, device)}
+        for one, cost, measured_s in zip(cuts, costs, seconds, strict=True)])
     rivals = {f"{make.__name__}_ms": summed_ms(make, made.timings, cuts) for make in (boosting, ridge)}
     return frame.assign(**rivals, wholes_ms=wholes_ms(frame, costs))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +22,10 @@ from autosplit.profiling.units import Unit, units_of
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-__all__ = ["Engine", "OnnxEngine", "TorchEngine", "attributed", "weight_of"]
+__all__ = ["Engine", "OnnxEngine", "Timer", "TorchEngine", "attributed", "undisturbed", "weight_of"]
+
+ROUNDS = 3
+"""How often everything is timed in turn."""
 
 _INPUT = "input"
 _RANK = 4  # of images and feature maps
@@ -31,6 +35,10 @@ _STEPS = 8  # from a kernel's value back to its weight
 _ENOUGH = 0.9  # of the units with weights must be found among the kernels
 
 
+Timer = Callable[[int], Array]
+"""Times something over so many passes at most; gives median seconds."""
+
+
 class Engine(Protocol):
     """Runs a network and says how long its parts take."""
 
@@ -38,20 +46,19 @@ class Engine(Protocol):
     def title(self) -> str:
         """Name and version."""
 
-    def times(self, graph: fx.GraphModule, image: Tensor, most: int) -> tuple[list[Unit], Array]:
-        """Time a network unit by unit.
+    def by_unit(self, graph: fx.GraphModule, image: Tensor) -> tuple[list[Unit], Timer]:
+        """Prepare a network to be timed unit by unit.
 
         Args:
             graph: As `folded` gives it.
             image: Shape (1, C, H, W).
-            most: Passes at most.
 
         Returns:
-            The units, and the median seconds of each.
+            The units, and what gives the median seconds of each, shape (units,).
         """
 
-    def whole_s(self, graph: fx.GraphModule, image: Tensor, most: int) -> float:
-        """Median seconds of an inference, arguments as in `times`; the input may be a feature of any shape."""
+    def whole(self, graph: fx.GraphModule, image: Tensor) -> Timer:
+        """Prepare a network to be timed as a whole: median seconds, shape (1,); the input may be a feature too."""
 
 
 class TorchEngine:
@@ -69,19 +76,21 @@ class TorchEngine:
         """See `Engine.title`."""
         return f"torch {torch.__version__}"
 
-    def times(self, graph: fx.GraphModule, image: Tensor, most: int) -> tuple[list[Unit], Array]:
-        """See `Engine.times`."""
+    def by_unit(self, graph: fx.GraphModule, image: Tensor) -> tuple[list[Unit], Timer]:
+        """See `Engine.by_unit`."""
         units = units_of(graph, tuple(image.shape[1:]))
-        if not units:
-            return [], np.empty(0)
         image = image.contiguous(memory_format=torch.channels_last)
-        return units, steady_medians(lambda: self._stopwatch.units(units, image), most)
+        return units, partial(steady_medians, lambda: self._stopwatch.units(units, image))
 
-    def whole_s(self, graph: fx.GraphModule, image: Tensor, most: int) -> float:
-        """See `Engine.whole_s`."""
+    def whole(self, graph: fx.GraphModule, image: Tensor) -> Timer:
+        """See `Engine.whole`."""
         image = image.contiguous(memory_format=torch.channels_last) if image.dim() == _RANK else image
-        with torch.inference_mode():
-            return float(steady_medians(lambda: [self._stopwatch.call(lambda: graph(image))], most)[0])
+
+        def once() -> list[float]:
+            with torch.inference_mode():
+                return [self._stopwatch.call(lambda: graph(image))]
+
+        return partial(steady_medians, once)
 
 
 class OnnxEngine:
@@ -110,35 +119,34 @@ class OnnxEngine:
 
         return f"onnxruntime {onnxruntime.__version__}"
 
-    def times(self, graph: fx.GraphModule, image: Tensor, most: int) -> tuple[list[Unit], Array]:
-        """See `Engine.times`.
+    def by_unit(self, graph: fx.GraphModule, image: Tensor) -> tuple[list[Unit], Timer]:
+        """See `Engine.by_unit`.
 
         Raises:
-            ConfigError: The network has no form in ONNX, or this onnxruntime's kernels cannot be told apart.
+            ConfigError: The network has no form in ONNX; when timed: onnxruntime's kernels cannot be told apart.
         """
         import onnx
 
         units = units_of(graph, tuple(image.shape[1:]))
-        if not units:
-            return [], np.empty(0)
-        with tempfile.TemporaryDirectory() as folder:
-            file = _written(graph, image, Path(folder))
-            kernels = self._kernels(file, image, most)
-            model = onnx.load(file).graph
+        network = _written(graph, image)
+        model = onnx.load_from_string(network).graph
+
+        def times(most: int) -> Array:
+            kernels = self._kernels(network, image, most)
             weights = {name: weight_of(model, name) for name in kernels}
-            whole_s = self._inference_s(file, image, most)
-        return units, attributed(units, graph, kernels, weights, whole_s)
+            return attributed(units, graph, kernels, weights, float(self._inference_s(network, image, most)[0]))
 
-    def whole_s(self, graph: fx.GraphModule, image: Tensor, most: int) -> float:
-        """See `Engine.whole_s`."""
-        with tempfile.TemporaryDirectory() as folder:
-            return self._inference_s(_written(graph, image, Path(folder)), image, most)
+        return units, times
 
-    def _inference_s(self, file: Path, image: Tensor, most: int) -> float:
-        run, feed = self._session(file).run, _feed(image)
-        return float(steady_medians(lambda: [self._stopwatch.call(lambda: run(None, feed))], most)[0])
+    def whole(self, graph: fx.GraphModule, image: Tensor) -> Timer:
+        """See `Engine.whole`."""
+        return partial(self._inference_s, _written(graph, image), image)
 
-    def _session(self, file: Path, profile: Path | None = None) -> Any:
+    def _inference_s(self, network: bytes, image: Tensor, most: int) -> Array:
+        run, feed = self._session(network).run, _feed(image)
+        return steady_medians(lambda: [self._stopwatch.call(lambda: run(None, feed))], most)
+
+    def _session(self, network: bytes, profile: Path | None = None) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -146,14 +154,15 @@ class OnnxEngine:
         options.log_severity_level = 3
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
-    def _kernels(self, file: Path, image: Tensor, passes: int) -> dict[str, float]:
+    def _kernels(self, network: bytes, image: Tensor, passes: int) -> dict[str, float]:
         """Seconds of each kernel by name: the mean of the middle half, since the profiler counts whole microseconds."""
-        session, feed = self._session(file, file.with_name("profile")), _feed(image)
-        for _ in range(_WARM_UP + passes):
-            session.run(None, feed)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        with tempfile.TemporaryDirectory() as folder:
+            session, feed = self._session(network, Path(folder) / "profile"), _feed(image)
+            for _ in range(_WARM_UP + passes):
+                session.run(None, feed)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         found: dict[str, list[float]] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
@@ -161,15 +170,35 @@ class OnnxEngine:
         return {name: 1e-6 * _middle(durations[_WARM_UP:]) for name, durations in found.items()}
 
 
-def _written(graph: fx.GraphModule, image: Tensor, folder: Path) -> Path:
-    file = folder / "network.onnx"
-    write_onnx(graph.to(memory_format=torch.contiguous_format), torch.cat([image, image]).contiguous(), file,
-               (_INPUT, "output"))
-    return file
+def _written(graph: fx.GraphModule, image: Tensor) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        write_onnx(graph.to(memory_format=torch.contiguous_format), torch.cat([image, image]).contiguous(), file,
+                   (_INPUT, "output"))
+        return file.read_bytes()
 
 
 def _feed(image: Tensor) -> dict[str, Any]:
     return {_INPUT: image.contiguous().numpy()}
+
+
+def undisturbed(timers: Sequence[Timer], most: int, advance: Callable[[int], None]) -> list[Array]:
+    """Time several things in turn, several times over, and keep the shortest median of each.
+
+    What disturbs a machine for seconds (its neighbours, its clock) only ever adds time.
+
+    Args:
+        timers: What is timed.
+        most: Passes of a timer at most, each time.
+        advance: Told after each.
+    """
+    best: list[Array] = []
+    for i in range(ROUNDS):
+        for k, timer in enumerate(timers):
+            found = timer(most)
+            best[k:k + 1] = [np.minimum(best[k], found) if i else found]
+            advance(1)
+    return best
 
 
 def attributed(units: Sequence[Unit], graph: fx.GraphModule, kernels: Mapping[str, float],

@@ -17,11 +17,11 @@ from autosplit.errors import ConfigError, unwritable
 from autosplit.latency.profiles import DeviceProfile, Figure
 from autosplit.latency.regression import fit_prices, solve_rates
 from autosplit.latency.timings import HeldOut, Timing, Timings, write_timings
-from autosplit.profiling.engines import Engine, OnnxEngine, TorchEngine
+from autosplit.profiling.engines import ROUNDS, Engine, OnnxEngine, TorchEngine, undisturbed
 from autosplit.profiling.machine import coding_ksymbols, image_kpixels, processor_name
 from autosplit.profiling.stopwatch import Stopwatch, WallClock
 from autosplit.profiling.units import folded
-from autosplit.profiling.variants import DRAWN, LEVELS, Variant, variants_of
+from autosplit.profiling.variants import DRAWN, LEVELS, variants_of
 from autosplit.report.progress import NullProgress, PhaseReporter
 
 __all__ = ["MachineProfile", "ProfileSettings", "engine_of", "profile_machine", "time_operators"]
@@ -145,21 +145,22 @@ def time_operators(backbone: str, settings: ProfileSettings, engine: Engine, pro
         ConfigError: The backbone has no operator.
         AutosplitError: It cannot be built or traced.
     """
-    found: list[Timing] = []
-    with progress.phase(f"time {backbone}", len(LEVELS) + DRAWN) as advance:
-        for variant in variants_of(backbone, settings.shape):
-            found += _time_variant(backbone, variant, settings, engine)
-            advance(note=variant.label)
-    if not found:
-        raise ConfigError(f"backbone {backbone!r} has no operator that counts; there is nothing to time")
-    return found
-
-
-def _time_variant(backbone: str, variant: Variant, settings: ProfileSettings, engine: Engine) -> list[Timing]:
     image = torch.randn(1, *settings.shape, generator=torch.Generator().manual_seed(0))
-    units, seconds = engine.times(folded(variant.network), image, settings.repeats)
-    return [Timing(backbone, variant.label, unit.node, unit.work, max(1e3 * float(s), 1e-6))
-            for unit, s in zip(units, seconds, strict=True)]
+    labels, units, timers = [], [], []
+    with progress.phase(f"prepare {backbone}", len(LEVELS) + DRAWN) as advance:
+        for variant in variants_of(backbone, settings.shape):
+            mine, timer = engine.by_unit(folded(variant.network), image)
+            if not mine:
+                raise ConfigError(f"backbone {backbone!r} has no operator that counts; there is nothing to time")
+            labels.append(variant.label)
+            units.append(mine)
+            timers.append(timer)
+            advance(note=variant.label)
+    with progress.phase(f"time {backbone}", ROUNDS * len(timers)) as advance:
+        seconds = undisturbed(timers, settings.repeats, advance)
+    return [Timing(backbone, label, unit.node, unit.work, max(1e3 * float(s), 1e-6))
+            for label, mine, times in zip(labels, units, seconds, strict=True)
+            for unit, s in zip(mine, times, strict=True)]
 
 
 @contextmanager

@@ -94,7 +94,7 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit export RESULT --out DIR", change=(("RESULT", "results/best.json"), ("DIR", "bundle")),
          add="--images 8", why="RESULT and DIR are any", says="labels equal"),
     Rule(r"autosplit export .*", add="--images 8", why="comparing all 2,000 images takes long", says="labels equal"),
-    Rule(r"autosplit adapt .*", change=((r"adapt \S+", "adapt results/tiny"), (r"--out \S+", "--out levels")),
+    Rule(r"autosplit adapt .*", change=((r"adapt .*", "adapt results/tiny --out levels"),),
          add="--levels 2 --epochs 1 --images 8 --budget-ms 100",
          why="a run of the tiny world, as any other plans and networks are; " + SECONDS, says="labels equal"),
     Rule(r"autosplit profile .*", change=(("--engine onnxruntime", "--engine torch"),), add="--repeats 1",

@@ -12,8 +12,8 @@ from torch import nn
 from autosplit.backbones.splitting import trace
 from autosplit.backbones.zoo import resnet8
 from autosplit.errors import ConfigError
-from autosplit.profiling import run
-from autosplit.profiling.engines import OnnxEngine, TorchEngine, attributed, weight_of
+from autosplit.profiling import engines, run
+from autosplit.profiling.engines import OnnxEngine, TorchEngine, attributed, undisturbed, weight_of
 from autosplit.profiling.run import profile_machine
 from autosplit.profiling.stopwatch import WallClock
 from autosplit.profiling.units import folded, units_of
@@ -98,14 +98,24 @@ def test_a_fused_kernel_is_traced_back_to_its_weight():
 def test_both_engines_time_every_operator(graph):
     image = torch.zeros(1, *SHAPE)
     for engine in (OnnxEngine(WallClock(), 1), TorchEngine(WallClock())):
-        units, seconds = engine.times(graph, image, 3)
+        units, timer = engine.by_unit(graph, image)
+        seconds = timer(3)
         assert len(units) == len(seconds) == 14
         assert seconds.min() > 0
-    assert TorchEngine(WallClock()).whole_s(graph, image, 3) > 0
+        assert engine.whole(graph, image)(3) > 0
+
+
+def test_the_quickest_of_several_rounds_counts():
+    given = iter([3.0, 5.0, 9.0, 4.0, 2.0, 7.0])
+    steps = []
+    found = undisturbed([lambda most: np.array([next(given), most])] * 2, 1, steps.append)
+    assert [row.tolist() for row in found] == [[2.0, 1.0], [4.0, 1.0]]
+    assert len(steps) == 6
 
 
 def test_a_profile_of_onnxruntime_says_so_and_adds_up(tmp_path, monkeypatch):
     every = run.variants_of
+    monkeypatch.setattr(engines, "ROUNDS", 1)
     monkeypatch.setattr(run, "variants_of", lambda *given: islice(every(*given), 1))  # writing ONNX takes seconds
     wanted = settings(tmp_path, "resnet8", engine="onnxruntime", repeats=2)
     made = profile_machine(wanted, tmp_path / "mine.yaml", stopwatch=LawfulClock())  # whose calls take 0.2 ms
