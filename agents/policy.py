@@ -22,6 +22,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from autosplit.agents.shortlist import counts_of, landmarks, plausible
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import STEPS, DecisionTree, IntArray
@@ -250,6 +251,11 @@ class Knowledge:
         return DecisionTree.of(self.space)
 
     @cached_property
+    def counts(self) -> Array:
+        """Work and bytes of the plans, as `autosplit.agents.shortlist` wants them."""
+        return counts_of(self.workloads)
+
+    @cached_property
     def node_observations(self) -> FloatArray:
         """As in `CoInferenceCore`, shape (N + P, F)."""
         return node_features(self.tree, plan_features(self.space, self.workloads))
@@ -318,8 +324,9 @@ class CoInferencePolicy:
 
         Args:
             conditions: Device, edge, channel and budget.
-            among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, twice as many are, and so
-                on up to all.
+            among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, so are those that may be,
+                by an estimate from the latencies of some plans (`autosplit.agents.shortlist`), the most accurate first,
+                until 8 are; all plans where there is no such estimate.
             strict: Whether the 95th percentile of the latency has to be within the budget. Else the reward alone
                 decides, which may prefer a plan that is late now and then to one that is of little use.
 
@@ -332,11 +339,33 @@ class CoInferencePolicy:
         if among < 1:
             raise ValueError(f"a decision is taken among at least one plan, not {among}")
         order = self.ranked(conditions)
-        breakdown, looked = self._latency(order[:among], conditions), min(among, len(order))
-        while looked < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
-            following = self._latency(order[looked:2 * looked], conditions)
-            breakdown, looked = LatencyBreakdown.joined([breakdown, following], axis=0), min(2 * looked, len(order))
-        return self._best(order[:looked], breakdown, conditions, strict)
+        looked = order[:among]
+        breakdown = self._latency(looked, conditions)
+        if len(looked) < len(order) and self._in_time(breakdown, conditions) < _ENOUGH:
+            looked, breakdown = self._look_further(order, looked, breakdown, conditions)
+        return self._best(looked, breakdown, conditions, strict)
+
+    def _look_further(self, order: IntArray, looked: IntArray, breakdown: LatencyBreakdown, conditions: Conditions
+                      ) -> tuple[IntArray, LatencyBreakdown]:
+        """More plans than the likeliest, until enough are in time."""
+        known, step = self.knowledge, len(looked)
+        following = np.setdiff1d(landmarks(known.counts), looked)
+        breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
+        looked = np.concatenate([looked, following])
+        rest = plausible(known.counts, looked, breakdown.p95_ms[:, 0], conditions.budget_ms)
+        if rest is None:
+            rest = order[~np.isin(order, looked)]
+        else:
+            rest = rest[np.argsort(-known.accuracy[rest], kind="stable")]
+        while len(rest) and self._in_time(breakdown, conditions) < _ENOUGH:
+            following, rest, step = rest[:step], rest[step:], 2 * step
+            breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
+            looked = np.concatenate([looked, following])
+        return looked, breakdown
+
+    @staticmethod
+    def _in_time(breakdown: LatencyBreakdown, conditions: Conditions) -> int:
+        return int((breakdown.p95_ms <= conditions.budget_ms).sum())
 
     def _latency(self, numbers: IntArray, conditions: Conditions) -> LatencyBreakdown:
         return self._latency_model.latency([self.knowledge.workloads[i] for i in numbers], [conditions])

@@ -1,5 +1,6 @@
 """Policies for many conditions: what they answer, what they know of other spaces, who starts from them."""
 
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -97,8 +98,33 @@ def test_the_latency_model_is_asked_about_a_few_plans_only(policy, monkeypatch):
     policy.decide(make_conditions(400), among=16)
     assert asked == [16]
     asked.clear()
-    policy.decide(make_conditions(0.01), among=16)  # nothing is in time: all are looked at, each once
-    assert asked == [16, 16, 32, 64, len(TABLE.space) - 128]
+    found = policy.decide(make_conditions(0.01), among=16)  # nothing is in time, and the estimate says so
+    assert asked[0] == 16
+    assert sum(asked) == found.considered <= 16 + 64
+    assert not found.feasible
+
+
+def test_where_latency_does_not_follow_from_work_every_plan_is_looked_at(policy, monkeypatch):
+    def moody(self, workloads, conditions, of=PlainLatency.latency):
+        found = of(self, workloads, conditions)
+        times_ms = np.array([[1e3 + zlib.crc32(w.plan.label.encode()) % 10**6] for w in workloads], dtype=np.float64)
+        return replace(found, p50_ms=times_ms, p95_ms=times_ms, p99_ms=times_ms)
+
+    monkeypatch.setattr(PlainLatency, "latency", moody)
+    found = policy.decide(make_conditions(500), among=16)
+    assert found.considered == len(TABLE.space)
+
+
+def test_a_tight_deadline_is_met_by_the_best_plan_that_meets_it(policy):
+    """Few plans are in time, and none of the likeliest: those are found that the estimate points at."""
+    everything = TABLE.measurements
+    for budget_ms in (12.0, 15.0, 20.0, 30.0, 50.0):
+        conditions = make_conditions(budget_ms)
+        outcomes = [o for o in score(everything, LATENCY, OBJECTIVE, conditions) if o.feasible]
+        found = policy.decide(conditions, among=4)
+        assert found.feasible == bool(outcomes), budget_ms
+        if 0 < len(outcomes) <= 8:
+            assert found.reward == max(o.reward for o in outcomes)
 
 
 def test_decisions_need_a_plan_to_choose_from(policy):

@@ -18,7 +18,7 @@ from autosplit.plan import CodecSetting, Plan
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import Teacher, accuracy, logits_of
-from autosplit.training.supernet import Supernet, _Draws, _relative, random_profiles, train_supernet
+from autosplit.training.supernet import Supernet, _Draws, random_profiles, relative_loss, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 
@@ -380,7 +380,7 @@ def test_no_loss_drowns_the_others():
     slopes = []
     for value in (0.01, 1.0, 100.0):
         x = torch.tensor(value, requires_grad=True)
-        _relative(x).backward()
+        relative_loss(x).backward()
         slopes.append(float(x.grad) * value)  # of the logarithm
     assert slopes == sorted(slopes)
     assert slopes[2] / slopes[1] < 2.1
