@@ -39,14 +39,14 @@ class Hosts:
 
 
 def can_make_namespaces() -> bool:
-    """Whether this is root on Linux with iproute2, and the kernel lets it make namespaces."""
+    """Whether this is root on Linux with iproute2, and the kernel lets it make namespaces and cables."""
     if shutil.which("ip") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
         return False
-    name = f"autosplit-try-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
-    if made.returncode == 0:
-        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-    return made.returncode == 0
+    try:
+        with two_hosts(namespaces=True):
+            return True
+    except LinkError:
+        return False
 
 
 @contextlib.contextmanager
@@ -90,8 +90,10 @@ def run(*command: str) -> None:
     """Run a command that changes the network.
 
     Raises:
-        LinkError: It fails.
+        LinkError: It fails, or is not installed.
     """
+    if shutil.which(command[0]) is None:
+        raise LinkError(f"`{command[0]}` is not installed: it is a part of iproute2")
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise LinkError(f"`{' '.join(command)}` failed ({' '.join(made.stderr.split())}); use --loopback")

@@ -34,6 +34,13 @@ def test_namespaces_reach_us_and_not_each_other():
     assert not any(name in left for name in names)
 
 
+def test_a_program_that_is_absent_is_named(monkeypatch):
+    monkeypatch.setattr(hosts.shutil, "which", lambda name: None)
+    assert not can_make_namespaces()
+    with pytest.raises(LinkError, match="`ip` is not installed"), two_hosts(namespaces=True):
+        pass
+
+
 def test_what_fails_is_named(monkeypatch):
     def refused(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "Operation not permitted\n")
@@ -44,7 +51,15 @@ def test_what_fails_is_named(monkeypatch):
         pass
 
 
-@pytest.mark.skipif(not can_make_namespaces(), reason="needs root on Linux with iproute2")
+def has_bucket():
+    try:
+        with two_hosts(namespaces=True) as found, KernelLink(100).between(found, ("127.0.0.1", 1), 0):
+            return True
+    except LinkError:
+        return False
+
+
+@pytest.mark.skipif(not can_make_namespaces() or not has_bucket(), reason="needs a kernel with the filter tbf")
 def test_the_kernels_bucket_lets_one_packet_through_and_then_its_rate():
     link, message = KernelLink(400), bytes(1 << 12)
     with two_hosts(namespaces=True) as found, socket.create_server(("127.0.0.1", 0)) as edge, \
