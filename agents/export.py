@@ -30,7 +30,7 @@ def save_onnx(policy: CoInferencePolicy, path: Path) -> None:
     """Write the actor: input `observations`, float32 (n, F), output `logits`, float32 (n, A); n is free.
 
     An observation is a row of `Knowledge.node_observations` followed by `condition_features`, as in
-    `autosplit.agents.policy.by_likelihood`.
+    `autosplit.agents.network.by_likelihood`.
 
     Args:
         policy: Whose network.

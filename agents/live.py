@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autosplit.agents.base import Agent, SearchProblem
-from autosplit.agents.policy import rollout
+from autosplit.agents.network import rollout
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray

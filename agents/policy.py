@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
-from scipy.special import log_softmax
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import Tensor, nn
-from torch.distributions import Categorical
+from torch import Tensor
 
+from autosplit.agents.network import by_likelihood, network_of
 from autosplit.agents.shortlist import counts_of, landmarks, plausible
-from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
-from autosplit.envs.tree import STEPS, DecisionTree, IntArray
+from autosplit.envs.tree import DecisionTree, IntArray
 from autosplit.errors import ConfigError, ResultError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
@@ -34,139 +30,13 @@ from autosplit.operators import TypeSums
 from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.scenario import Conditions
 
-__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "by_likelihood", "network_of", "policy_arguments",
-           "rollout"]
+__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin"]
 
 _SCHEMA = 3
 _ENOUGH = 8  # plans in time that a decision is taken among, if there are so many
 _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _WEIGHT = "network."
-
-
-class ScaledFeatures(BaseFeaturesExtractor):
-    """Shifts and scales an observation by fixed numbers, stored with the weights.
-
-    Conditions vary within a small part of their documented bounds; a network learns faster when that part fills its
-    input range. The environment's observation stays what it is.
-
-    Args:
-        observation_space: The environment's.
-        shift: What is subtracted, one number a feature; zeros when left out (they are loaded later).
-        scale: What it is divided by; ones when left out.
-    """
-
-    def __init__(self, observation_space: spaces.Box, shift: Sequence[float] = (), scale: Sequence[float] = ()) -> None:
-        size = observation_space.shape[0]
-        super().__init__(observation_space, size)
-        self.register_buffer("shift", torch.tensor(list(shift) or [0.0] * size, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(list(scale) or [1.0] * size, dtype=torch.float32))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Scaled observations, cut to [-5, 5] so that conditions far from the trained ones do no harm."""
-        shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
-        return torch.clamp((observations - shift) / scale, -5.0, 5.0)
-
-
-def policy_arguments(hidden: Sequence[int], core: CoInferenceCore | None = None) -> dict[str, Any]:
-    """`policy_kwargs` of the network: two separate tanh networks for actor and critic.
-
-    Args:
-        hidden: Width of each hidden layer.
-        core: Whose pool of conditions sets the input scaling; none where weights are loaded.
-    """
-    scaling: dict[str, list[float]] = {}
-    if core is not None:
-        seen, choices = core.condition_observations, core.node_observations.shape[1]
-        scaling = {"shift": [0.0] * choices + seen.mean(axis=0).tolist(),
-                   "scale": [1.0] * choices + np.maximum(seen.std(axis=0), 1e-3).tolist()}
-    return {"net_arch": list(hidden), "activation_fn": nn.Tanh, "features_extractor_class": ScaledFeatures,
-            "features_extractor_kwargs": scaling}
-
-
-def network_of(
-    weights: Mapping[str, Tensor], observation_size: int, actions: int, hidden: Sequence[int]
-) -> MaskableActorCriticPolicy:
-    """A network for inference, with copies of the given weights."""
-    network = MaskableActorCriticPolicy(
-        spaces.Box(0.0, 1.0, (observation_size,), np.float32), spaces.Discrete(actions), lambda _: 0.0,
-        **policy_arguments(hidden))
-    network.load_state_dict(dict(weights), strict=True)
-    network.set_training_mode(False)
-    return network
-
-
-def rollout(
-    network: MaskableActorCriticPolicy,
-    core: CoInferenceCore,
-    conditions: IntArray,
-    *,
-    masked: bool = True,
-    temperature: float = 0.0,
-    rng: np.random.Generator | None = None,
-) -> IntArray:
-    """Let a policy choose a plan under each of n conditions.
-
-    Args:
-        network: The policy.
-        core: Plans and conditions; its masks say which plans may be chosen (see `CoInferenceCore.restricted`).
-        conditions: Indices into the core's pool, shape (n,).
-        masked: Whether the policy chooses among the actions inside the mask; else among all, and one outside the mask
-            counts as the nearest inside it.
-        temperature: 0 takes the likeliest action; else logits are divided by it and an action is drawn.
-        rng: Draws the actions; needed for a temperature above 0.
-
-    Returns:
-        Numbers of the plans, shape (n,).
-    """
-    nodes = np.zeros(len(conditions), dtype=np.int64)
-    for _ in range(STEPS):
-        logits = _logits(network, core.observe(nodes, conditions))
-        if temperature > 0:
-            assert rng is not None
-            logits = logits / temperature + rng.gumbel(size=logits.shape)  # the Gumbel-max trick: argmax is a draw
-        if masked:
-            inside = np.where(core.action_masks(nodes, conditions), logits, -np.inf)
-            nodes = core.tree.child[nodes, inside.argmax(axis=1)]
-        else:
-            nodes = core.advance(nodes, conditions, logits.argmax(axis=1))
-    return nodes - core.tree.inner
-
-
-def by_likelihood(
-    network: MaskableActorCriticPolicy,
-    tree: DecisionTree,
-    node_observations: FloatArray,
-    condition_observation: FloatArray,
-) -> IntArray:
-    """All plans, from the one that a policy would most likely choose under one set of conditions down.
-
-    Args:
-        network: The policy.
-        tree: The decisions.
-        node_observations: As in `CoInferenceCore`, shape (N + P, F).
-        condition_observation: Shape (K,).
-
-    Returns:
-        Numbers of the plans, shape (P,).
-    """
-    inner = np.concatenate([node_observations[:tree.inner],
-                            np.broadcast_to(condition_observation, (tree.inner, len(condition_observation)))], axis=1)
-    odds = log_softmax(np.where(tree.exists, _logits(network, inner), -np.inf), axis=1)
-    joint = np.zeros(tree.inner + tree.plans)
-    for step in range(STEPS):
-        nodes = np.flatnonzero(tree.step[:tree.inner] == step)
-        there = tree.exists[nodes]
-        joint[tree.child[nodes][there]] = (joint[nodes][:, None] + odds[nodes])[there]
-    result: IntArray = np.argsort(-joint[tree.inner:], kind="stable")
-    return result
-
-
-def _logits(network: MaskableActorCriticPolicy, observations: FloatArray) -> Array:
-    with torch.inference_mode():
-        distribution = cast("Categorical", network.get_distribution(torch.as_tensor(observations)).distribution)
-        result: Array = distribution.logits.numpy().astype(np.float64)
-    return result
 
 
 class Decision(BaseModel):
@@ -256,6 +126,11 @@ class Knowledge:
         return counts_of(self.workloads)
 
     @cached_property
+    def landmarks(self) -> IntArray:
+        """Plans that differ, whose latencies tell those of the others."""
+        return landmarks(self.counts)
+
+    @cached_property
     def node_observations(self) -> FloatArray:
         """As in `CoInferenceCore`, shape (N + P, F)."""
         return node_features(self.tree, plan_features(self.space, self.workloads))
@@ -289,7 +164,7 @@ class CoInferencePolicy:
     ) -> None:
         self.knowledge, self.network, self.origin = knowledge, network, origin or Origin()
         self._latency_model, self._objective, self._hidden = latency_model, objective, tuple(hidden)
-        self._allowed = np.arange(len(knowledge.plans)) if allowed is None else allowed
+        self._allowed = allowed
 
     def restricted(self, measurements: Sequence[Measurement]) -> CoInferencePolicy:
         """The same policy for some of its plans alone, as they measure now; it answers with no others.
@@ -316,8 +191,10 @@ class CoInferencePolicy:
         """Numbers of the plans that it may answer with, as the network finds them likely under these conditions."""
         known = self.knowledge
         order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
-        result: IntArray = order[np.isin(order, self._allowed)]
-        return result
+        return self._only_allowed(order)
+
+    def _only_allowed(self, numbers: IntArray) -> IntArray:
+        return numbers if self._allowed is None else numbers[np.isin(numbers, self._allowed)]
 
     def decide(self, conditions: Conditions, among: int = 64, *, strict: bool = True) -> Decision:
         """The plan for these conditions.
@@ -331,7 +208,7 @@ class CoInferencePolicy:
                 decides, which may prefer a plan that is late now and then to one that is of little use.
 
         Returns:
-            With `strict` a plan within the budget if any plan is, else the one that is least late.
+            With `strict` a plan within the budget if any that was looked at is, else the least late of these.
 
         Raises:
             ValueError: `among` is below 1.
@@ -349,14 +226,14 @@ class CoInferencePolicy:
                       ) -> tuple[IntArray, LatencyBreakdown]:
         """More plans than the likeliest, until enough are in time."""
         known, step = self.knowledge, len(looked)
-        following = np.setdiff1d(landmarks(known.counts), looked)
+        following = np.setdiff1d(self._only_allowed(known.landmarks), looked)
         breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
         looked = np.concatenate([looked, following])
         rest = plausible(known.counts, looked, breakdown.p95_ms[:, 0], conditions.budget_ms)
         if rest is None:
             rest = order[~np.isin(order, looked)]
         else:
-            rest = rest[np.argsort(-known.accuracy[rest], kind="stable")]
+            rest = self._only_allowed(rest[np.argsort(-known.accuracy[rest], kind="stable")])
         while len(rest) and self._in_time(breakdown, conditions) < _ENOUGH:
             following, rest, step = rest[:step], rest[step:], 2 * step
             breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
@@ -393,7 +270,7 @@ class CoInferencePolicy:
         Returns:
             1 - reward / best reward, shape (C,); 0 where no plan is in time and the least late one was chosen.
         """
-        every = self._allowed
+        every = np.arange(len(self.knowledge.plans)) if self._allowed is None else self._allowed
         pairs = [(self.decide(c, among), self._best(every, self._latency(every, c), c)) for c in conditions]
         result: Array = np.array([1 - found.reward / best.reward if best.feasible else float(found.plan != best.plan)
                                   for found, best in pairs])

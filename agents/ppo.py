@@ -15,7 +15,8 @@ import numpy as np
 
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.model import ModelAgent, ModelSettings
-from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin, rollout
+from autosplit.agents.network import rollout
+from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.envs.conditions import ConditionsSampler

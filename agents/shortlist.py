@@ -50,9 +50,11 @@ def plausible(counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float)
         budget_ms: The deadline.
 
     Returns:
-        Their numbers, those of known latency left out; `None` where latencies do not follow from work and bytes, so
-        that any plan may be.
+        Their numbers, those of known latency left out; `None` where latencies do not follow from work and bytes, or too
+        few are known to tell, so that any plan may be.
     """
+    if len(numbers) < 2 * counts.shape[1]:
+        return None
     times_ms = np.maximum(p95_ms, 1e-6)
     prices = least_relative_squares(counts[numbers], times_ms)
     if np.quantile(np.abs(counts[numbers] @ prices / times_ms - 1.0), 0.9) > _TRUSTED:

@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import KVWriter, Logger
 from torch.distributions import Distribution
 
-from autosplit.agents.policy import network_of, policy_arguments
+from autosplit.agents.network import network_of, policy_arguments
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.tree import STEPS, IntArray

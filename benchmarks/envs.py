@@ -22,7 +22,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from autosplit.agents.policy import CoInferencePolicy, rollout
+from autosplit.agents.network import rollout
+from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.envs import COINFERENCE
 from autosplit.envs.conditions import ConditionsSampler

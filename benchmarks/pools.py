@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from autosplit.agents.policy import CoInferencePolicy, rollout
+from autosplit.agents.network import rollout
+from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore

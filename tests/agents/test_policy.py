@@ -12,7 +12,8 @@ from autosplit.agents.base import SearchProblem
 from autosplit.agents.export import save_onnx
 from autosplit.agents.loop import run_search
 from autosplit.agents.model_only import ModelEnumerateAgent
-from autosplit.agents.policy import Knowledge, Origin, _restored, _stored, by_likelihood, rollout
+from autosplit.agents.network import by_likelihood, rollout
+from autosplit.agents.policy import Knowledge, Origin, _restored, _stored
 from autosplit.agents.recall import PolicyAgent
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
@@ -79,6 +80,14 @@ def test_a_restricted_policy_goes_by_new_measurements(policy):
     assert restricted.decide(conditions).plan == few[-1].plan
     assert restricted.decide(conditions).accuracy == pytest.approx(0.75)
     assert sorted(restricted.ranked(conditions)) == sorted(policy.knowledge.plans.index(m.plan) for m in few)
+
+
+@pytest.mark.parametrize("budget_ms", [0.01, 12.0, 20.0, 400.0])
+def test_a_restricted_policy_looks_at_no_other_plan(policy, budget_ms):
+    allowed = TABLE.measurements[::3]
+    found = policy.restricted(allowed).decide(make_conditions(budget_ms), among=4)
+    assert found.plan in {m.plan for m in allowed}
+    assert found.considered <= len(allowed)
 
 
 def test_a_decision_says_what_the_latency_model_says(policy):
