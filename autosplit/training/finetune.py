@@ -18,13 +18,22 @@ from autosplit.cache import Cache
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.datasets.base import ImageDataset
 from autosplit.scenario import TrainingSettings
-from autosplit.training.loop import Batch, Memory, Teacher, accuracy, distillation_loss, steps_per_epoch, train
+from autosplit.training.loop import (
+    Batch,
+    Memory,
+    Teacher,
+    accuracy,
+    distillation_loss,
+    rate_groups,
+    steps_per_epoch,
+    train,
+)
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["CODEC_LR", "LIMIT_LR", "finetune", "statistics_images", "train_keeping_best"]
+__all__ = ["CODEC_LR", "finetune", "statistics_images", "train_keeping_best"]
 
-CODEC_LR, LIMIT_LR = 2.0, 0.1
-"""Learning rates of codecs and of clipping limits, as multiples of the rest's."""
+CODEC_LR = 2.0
+"""Learning rate of codecs, as a multiple of the rest's."""
 
 _STATISTICS_IMAGES = 2048
 _KIND = "partial"
@@ -61,10 +70,8 @@ def finetune(
 
     lr = settings.finetune_lr
     named = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    limits = [p for n, p in named.items() if n.endswith("limit")]
-    codec = [p for n, p in named.items() if n.startswith(("encoder.", "decoder."))]
-    rest = [p for n, p in named.items() if n.startswith(("head.", "tail."))]
-    groups = [(g, r) for g, r in ((rest, lr), (codec, lr * CODEC_LR), (limits, lr * LIMIT_LR)) if g]
+    rest = {n: p for n, p in named.items() if n.startswith(("head.", "tail."))}
+    groups = rate_groups(rest.values(), [(n, p) for n, p in named.items() if n not in rest], lr, CODEC_LR)
     train_keeping_best(network, groups, loss, lambda: accuracy(network, data, data.validation), data, settings, seed,
                        on_step, cache=cache, key=key, name=name)
     recalibrate(network, statistics_images(data), settings.batch_size)

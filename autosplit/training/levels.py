@@ -18,8 +18,8 @@ from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.datasets.base import ImageDataset
 from autosplit.plan import Plan
 from autosplit.scenario import TrainingSettings
-from autosplit.training.finetune import CODEC_LR, LIMIT_LR, statistics_images, train_keeping_best
-from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss
+from autosplit.training.finetune import CODEC_LR, statistics_images, train_keeping_best
+from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss, rate_groups
 from autosplit.training.supernet import Supernet, relative_loss
 
 __all__ = ["finetune_levels", "level_network"]
@@ -62,11 +62,8 @@ def finetune_levels(
     def score() -> float:
         return fmean(accuracy(level_network(supernet, plan, data, settings), data, data.validation) for plan in levels)
 
-    lr, split = settings.finetune_lr, levels[0].split
-    named = dict(supernet.codec(split, levels[0].codec.family).named_parameters())
-    limits = [p for n, p in named.items() if n.endswith("limit")]
-    codec = [p for n, p in named.items() if not n.endswith("limit")]
-    groups = [(list(supernet.backbone.parameters()), lr), (codec, lr * CODEC_LR), (limits, lr * LIMIT_LR)]
+    codec = supernet.codec(levels[0].split, levels[0].codec.family)
+    groups = rate_groups(supernet.backbone.parameters(), codec.named_parameters(), settings.finetune_lr, CODEC_LR)
     train_keeping_best(supernet, groups, loss, score, data, settings, seed, on_step, cache=cache, key=key, name=name)
     supernet.eval()
 

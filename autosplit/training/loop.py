@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,9 @@ from autosplit.datasets.base import ImageDataset, Split, in_batches
 from autosplit.modes import evaluation_mode
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "train"]
+__all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "rate_groups", "train"]
+
+_LIMIT_LR = 0.1  # of clipping limits, as a multiple of the network's
 
 _NARROW = 16
 _SMALL_KERNEL = 3
@@ -158,6 +160,23 @@ def train(
             on_step()
         if not on_epoch(epoch + 1, lambda: _memory(optimiser, parameters)):
             break
+
+
+def rate_groups(
+    rest: Iterable[nn.Parameter], codec: Iterable[tuple[str, nn.Parameter]], lr: float, codec_lr: float
+) -> list[tuple[list[nn.Parameter], float]]:
+    """Parameters with their peak learning rates, as `train` wants them: the network, codecs, clipping limits.
+
+    Args:
+        rest: Of the network without codecs.
+        codec: Of codecs, by name.
+        lr: Of the network.
+        codec_lr: Of the codecs, as a multiple of it.
+    """
+    named = list(codec)
+    limits, weights = ([p for n, p in named if n.endswith("limit") == limit] for limit in (True, False))
+    return [(group, rate) for group, rate in ((list(rest), lr), (weights, lr * codec_lr), (limits, lr * _LIMIT_LR))
+            if group]
 
 
 def _memory(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> list[Tensor]:

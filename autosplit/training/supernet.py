@@ -35,12 +35,11 @@ from autosplit.modes import evaluation_mode
 from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.scenario import SearchSpace, TrainingSettings
 from autosplit.training.codecs import pretrain_codecs
-from autosplit.training.loop import Batch, Teacher, distillation_loss, train
+from autosplit.training.loop import Batch, Teacher, distillation_loss, rate_groups, train
 
 __all__ = ["Supernet", "random_profiles", "relative_loss", "train_supernet"]
 
 _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
-_LIMIT_LR = 0.1
 _SAMPLE_BATCH = 64
 _EQUAL = 1.0
 _SCALE = 1.3
@@ -226,10 +225,8 @@ def train_supernet(
     supernet.to(memory_format=torch.channels_last)
     pretrain_codecs(supernet, data, settings, seed, on_step)
     supernet.train()
-    limits = [p for n, p in supernet.codecs.named_parameters() if n.endswith("limit")]
-    codecs = [p for n, p in supernet.codecs.named_parameters() if not n.endswith("limit")]
-    lr = settings.supernet_lr
-    groups = [(list(supernet.backbone.parameters()), lr), (codecs, lr * _CODEC_LR), (limits, lr * _LIMIT_LR)]
+    groups = rate_groups(supernet.backbone.parameters(), supernet.codecs.named_parameters(), settings.supernet_lr,
+                         _CODEC_LR)
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
           weight_decay=1e-4, name="supernet", on_step=on_step)
     supernet.eval()
