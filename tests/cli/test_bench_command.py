@@ -163,6 +163,22 @@ def test_searches_that_are_done_are_not_done_again(heavy, searched, tmp_path):
     assert curves(again) == curves(lines)
 
 
+def test_a_search_ends_with_the_batch_that_holds_the_best_plan(heavy, tmp_path, monkeypatch):
+    from autosplit.benching import runs
+
+    asked = runs.Grid((heavy,), ("model-random", "random"), 2, 0, 2, 16)
+    monkeypatch.setattr(runs, "_BATCH", 16)
+    whole = [run.regret for run in runs.run_grid(asked, tmp_path / "whole")]
+    monkeypatch.setattr(runs, "_BATCH", 2)
+    cut = [run.regret for run in runs.run_grid(asked, tmp_path / "cut")]
+    assert min(map(len, cut)) < 16 == min(map(len, whole))
+    for short, full in zip(cut, whole, strict=True):
+        assert short == full[:len(short)]
+        assert set(full[len(short):]) <= {0.0}
+        assert (short[-1] == 0.0) == (len(short) < 16 or full[-1] == 0.0)
+        assert 0.0 not in short[:-2]
+
+
 def test_processes_give_the_same_searches(heavy, searched, tmp_path):
     assert grid(heavy, tmp_path, "--jobs", 2).exit_code == 0
     def curves(folder):
