@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import pandas as pd
 from autosplit.emulation.hosts import Hosts, two_hosts
 from autosplit.emulation.links import Link, bare_link
 from autosplit.errors import ConfigError, LinkError
-from autosplit.latency import load_latency_model
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import Array, LatencyModel
 from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure
@@ -52,12 +52,12 @@ class Machine:
     Attributes:
         device: Profile of this machine as the device.
         edge: Profile of this machine as the edge.
-        latency_model: Name, as `autosplit search --latency-model` takes it.
+        latency_model: Knows them.
     """
 
     device: DeviceProfile
     edge: DeviceProfile
-    latency_model: str
+    latency_model: LatencyModel
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Subject:
         """The file of what happened over a link, an image a row."""
         return self.bundle.parent / f"{self.bundle.name}-{link}.csv"
 
-    @property
+    @cached_property
     def bare(self) -> pd.DataFrame:
         """What happened over a link that holds nothing up."""
         found: pd.DataFrame = pd.read_csv(self.answers(_BARE))
@@ -211,9 +211,8 @@ def _promises(subject: _Subject, link: Link, machine: Machine | None) -> dict[st
     promises = {"timed": _promise(AnalyticLatencyModel(), timed, _MICROSECONDS, _MICROSECONDS, link.channel)}
     if machine is not None:
         sent = {name: getattr(timed, name) for name in ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")}
-        promises["foretold"] = _promise(load_latency_model(machine.latency_model),
-                                        subject.workload.model_copy(update=sent), machine.device, machine.edge,
-                                        link.channel)
+        promises["foretold"] = _promise(machine.latency_model, subject.workload.model_copy(update=sent), machine.device,
+                                        machine.edge, link.channel)
     return {f"{name}_{level}_ms": getattr(promise, f"{level}_ms")
             for name, promise in promises.items() for level in ("p50", "p95")}
 
@@ -254,10 +253,9 @@ def _cell(bench: LinkBench, subject: _Subject, name: str, hosts: Hosts,
 
 
 def _figures(subject: _Subject, answers: pd.DataFrame) -> dict[str, Any]:
-    labels = dict(enumerate(subject.bare["label"].iloc[:_IMAGES]))
-    wrong = [labels.get(i % _IMAGES, label) != label for i, label in enumerate(answers["label"])]
+    pairs = zip(answers["label"], subject.bare["label"], strict=False)  # the same images in the same order
     return {"payload_bytes": float(answers["payload_bytes"].mean()), "images": len(answers),
-            "wrong": sum(wrong),
+            "wrong": sum(label != bare for label, bare in pairs),
             "p50_ms": float(answers["total_ms"].median()), "p95_ms": float(answers["total_ms"].quantile(0.95)),
             **_sure_of_median(answers["total_ms"].to_numpy()),
             **{f"{stage}_ms": float(answers[f"{stage}_ms"].median()) for stage in ("encode", "link", "edge")}}

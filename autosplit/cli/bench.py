@@ -116,13 +116,14 @@ def link(
     from autosplit.emulation.hosts import can_make_namespaces
     from autosplit.emulation.links import KernelLink, Link, ProfileLink
     from autosplit.errors import unwritable
+    from autosplit.latency import load_latency_model
     from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
     from autosplit.report.progress import Progress
 
     machine = None
     if device is not None:
         machine = Machine(load_profile(DeviceProfile, device), load_profile(DeviceProfile, edge or device),
-                          latency_model)
+                          load_latency_model(latency_model))
     namespaces = not loopback and can_make_namespaces()
     if not namespaces and not loopback:
         say("network namespaces cannot be made here (root on Linux with iproute2 can); going over loopback")

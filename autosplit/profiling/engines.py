@@ -18,6 +18,7 @@ from autosplit.latency.base import Array
 from autosplit.onnx_files import require_onnx, write_onnx
 from autosplit.profiling.stopwatch import Stopwatch, steady_medians
 from autosplit.profiling.units import Unit, units_of
+from autosplit.runtime.standalone.bundle import session_options
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
@@ -149,9 +150,7 @@ class OnnxEngine:
     def _session(self, network: bytes, profile: Path | None = None) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        options.log_severity_level = 3
+        options = session_options(self._threads)
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])

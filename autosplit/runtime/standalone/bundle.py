@@ -26,12 +26,22 @@ from .stored import decode_images, encode_images, join_jpeg
 if TYPE_CHECKING:
     from .entropy import PayloadCoder
 
-__all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge"]
+__all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
 
 _BATCH = 64  # images that go through a network together
 _QUALITY = 75
 
 Floats = NDArray[np.float32]
+
+
+def session_options(threads: int) -> Any:
+    """`onnxruntime.SessionOptions` for so many threads, with errors alone in the log."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return options
 
 
 class _Network:
@@ -46,9 +56,7 @@ class _Network:
             import onnxruntime
         except ImportError as e:
             raise ConfigError("running a bundle needs the package onnxruntime: pip install onnxruntime") from e
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
+        options = session_options(threads)
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
