@@ -140,7 +140,7 @@ READ_ONLY = {"adaptive": 9, "envs": 3, "fidelity": 4, "int8_forms": 7, "layerwis
 UNRUN = {
     r"pip install .*": "installs from an index; .ci/run does it in a fresh environment",
     r"python -m venv .*|pre-commit install": "sets up a machine for development",
-    r"ruff check.*|mypy --strict|python -m pytest": ".ci/run is made of them",
+    r"ruff check.*|mypy --strict|python -m pytest -n 2": ".ci/run is made of them",
     r"python -m tests\.test_docs": "writes into docs/; what it writes is compared in tests/test_docs.py",
     r"python -m tests\.agents\.compare_surrogates": "takes two minutes, and has no smaller form",
     r"autosplit search --scenario caltech20": "downloads Caltech-101 and a package with ImageNet weights",
