@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autosplit.agents.surrogate import accuracy_of
 from autosplit.latency.base import Array
 from autosplit.plan import Workload
 
@@ -34,5 +35,4 @@ def expected_accuracy(workloads: Sequence[Workload]) -> Array:
     payload = np.array([w.payload_bytes_mean or largest[w.plan.split] for w in workloads])
     halvings = np.log2([largest[w.plan.split] for w in workloads]) - np.log2(np.maximum(payload, 1.0))
     odds = _LEVEL - _PRUNING * sparsity**2 - _HALVING * halvings
-    result: Array = 1.0 / (1.0 + np.exp(-odds))
-    return result
+    return accuracy_of(odds)

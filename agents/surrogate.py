@@ -22,7 +22,7 @@ from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.tree import IntArray
 from autosplit.latency.base import Array
 
-__all__ = ["AccuracySurrogate"]
+__all__ = ["AccuracySurrogate", "accuracy_of", "log_odds"]
 
 _EDGE = 0.002
 """Accuracies are cut to [edge, 1 - edge], so that their log-odds are finite."""
@@ -54,7 +54,7 @@ class AccuracySurrogate:
         self._iterations = iterations
         scales = Matern(np.ones(max(1, self.points.shape[1])), (0.05, 20.0), nu=2.5)
         self._kernel = ConstantKernel(1.0, (1e-2, 1e2)) * scales + WhiteKernel(1e-2, (1e-5, 1e-1))
-        self._prior = None if prior is None else _log_odds(prior)
+        self._prior = None if prior is None else log_odds(prior)
         self._mean = np.zeros(len(features)) if self._prior is None else self._prior
         self._deviation = np.ones(len(features))
 
@@ -67,7 +67,7 @@ class AccuracySurrogate:
         """
         if not self.points.shape[1]:
             return  # one plan, or plans that no feature tells apart
-        odds = _log_odds(accuracy)
+        odds = log_odds(accuracy)
         expected = self._expected(plans, odds)
         process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer=self._maximise)
         # one thread: the matrices are small, and threads that wait for each other cost most on a busy machine
@@ -80,9 +80,7 @@ class AccuracySurrogate:
 
     def estimate(self, optimism: float = 0.0) -> Array:
         """Accuracies of all plans, shape (P,), `optimism` standard deviations above the median."""
-        odds = self._mean + optimism * self._deviation
-        result: Array = 1.0 / (1.0 + np.exp(-odds))
-        return result
+        return accuracy_of(self._mean + optimism * self._deviation)
 
     def _expected(self, plans: IntArray, odds: Array) -> Array:
         """The mean function, shape (P,): slope times the prior's log-odds plus a shift, by ridge regression to (1, 0).
@@ -103,7 +101,14 @@ class AccuracySurrogate:
         return found.x, float(found.fun)
 
 
-def _log_odds(accuracy: Array) -> Array:
+def log_odds(accuracy: Array) -> Array:
+    """Log-odds of accuracies, which are cut so that they are finite."""
     clipped = np.clip(accuracy, _EDGE, 1 - _EDGE)
     result: Array = np.log(clipped / (1 - clipped))
+    return result
+
+
+def accuracy_of(odds: Array) -> Array:
+    """Accuracies of log-odds."""
+    result: Array = 1.0 / (1.0 + np.exp(-odds))
     return result

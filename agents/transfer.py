@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from autosplit.agents.policy import Knowledge
-from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.agents.prior import expected_accuracy
+from autosplit.agents.surrogate import AccuracySurrogate, accuracy_of, log_odds
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array
@@ -23,8 +24,10 @@ def predicted_accuracy(knowledge: Knowledge, space: PlanSpace, workloads: Sequen
     """Accuracies of the plans of any space, as the accuracies of known plans suggest.
 
     Where the space is the known one they are those known. Else a Gaussian process over the features that mean the same
-    in every space (`autosplit.envs.features.PLAN_FEATURES`) is fitted on some of the known plans, drawn uniformly. What
-    it says of another network on other data is a ranking, not a level: whoever uses it has to fit the level anew.
+    in every space (`autosplit.envs.features.PLAN_FEATURES`) is fitted on some of the known plans, drawn uniformly; its
+    mean is what is expected of any plan (`expected_accuracy`), to which it falls back on plans unlike those known. The
+    result lies halfway between the two, in log-odds: another network on other data breaks some rules of the first.
+    It is a ranking, not a level: whoever uses it has to fit the level anew.
 
     Args:
         knowledge: Plans, workloads and accuracies of a policy.
@@ -38,7 +41,9 @@ def predicted_accuracy(knowledge: Knowledge, space: PlanSpace, workloads: Sequen
         return knowledge.accuracy
     shared = slice(len(PLAN_FEATURES))
     known = plan_features(knowledge.space, knowledge.workloads)[:, shared]
-    surrogate = AccuracySurrogate(np.concatenate([known, plan_features(space, workloads)[:, shared]]))
+    guess = expected_accuracy(workloads)
+    surrogate = AccuracySurrogate(np.concatenate([known, plan_features(space, workloads)[:, shared]]),
+                                  prior=np.concatenate([expected_accuracy(knowledge.workloads), guess]))
     chosen = np.random.default_rng(0).permutation(len(known))[:_MOST]
     surrogate.fit(chosen, knowledge.accuracy[chosen])
-    return surrogate.estimate()[len(known):]
+    return accuracy_of((log_odds(guess) + log_odds(surrogate.estimate()[len(known):])) / 2)

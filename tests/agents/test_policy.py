@@ -14,6 +14,7 @@ from autosplit.agents.loop import run_search
 from autosplit.agents.model_only import ModelEnumerateAgent
 from autosplit.agents.network import by_likelihood, rollout
 from autosplit.agents.policy import Knowledge, Origin, _restored, _stored
+from autosplit.agents.prior import expected_accuracy
 from autosplit.agents.recall import PolicyAgent
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
@@ -222,6 +223,16 @@ def test_accuracies_of_another_space_are_ranked(policy):
     ranks = [a.argsort().argsort() for a in (predicted, true)]
     assert np.corrcoef(*ranks)[0, 1] > 0.7
     assert predicted_accuracy(policy.knowledge, TABLE.space, policy.knowledge.workloads) is policy.knowledge.accuracy
+
+
+def test_a_table_that_misleads_leaves_what_is_expected(policy):
+    """Accuracies dealt out at random say nothing of other plans."""
+    known = policy.knowledge
+    dealt = replace(known, accuracy=np.random.default_rng(0).permutation(known.accuracy))
+    workloads = OTHER.workloads(OTHER.space.plans())
+    ranks = [a.argsort().argsort() for a in (predicted_accuracy(dealt, OTHER.space, workloads),
+                                             expected_accuracy(workloads))]
+    assert np.corrcoef(*ranks)[0, 1] > 0.8
 
 
 def test_a_prior_shifts_and_stretches_to_what_was_measured():
