@@ -6,17 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from autosplit.benching.runs import Setting
 from autosplit.envs.layers import LayerwiseSpace
+from autosplit.errors import ConfigError
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency import load_latency_model
 from autosplit.objective import load_objective, score
 from autosplit.plan import INPUT, OUTPUT, CodecSetting
 from benchmarks.amortised import measurements_needed
 from benchmarks.codecs import ahead, at_256x, fewer_bytes, frontier
+from benchmarks.elsewhere import regrets, summary
 from benchmarks.fidelity import correlations, draw_plans
 from benchmarks.layerwise import chosen_row, gains, search_rows, thinned, uniform_plans
 from tests.layers import LayerTable
-from tests.synthetic import make_conditions
+from tests.runs import AGENTS
+from tests.synthetic import make_conditions, make_table
 
 
 def setting(width, bits):
@@ -135,6 +139,23 @@ class TestLayerwise:
         found = gains(pd.DataFrame([row, *rivals, rivals[0] | {"method": "random"}]))["2"]
         assert found["ppo"] == {"f1_points": [2.0, 2.0], "f3_points": [0.4, 0.8], "f3_points_mean": 0.6, "enough": True}
         assert not found["random"]["enough"]
+
+
+def test_a_policy_is_asked_where_its_search_was_not(tmp_path):
+    (tmp_path / "agents.py").write_text(AGENTS)
+    table = make_table(splits=("stem", "layer3"), widths=(2, 8), bits=(2, 8), sparsities=(0.0, 0.5))
+    here = Setting("made up", 3, make_conditions(60.0), np.zeros(0), np.zeros(0, dtype=bool))
+    quick = f"{tmp_path / 'agents.py'}:Quick"
+    rows = regrets(table, here, quick, evaluations=12, draws=40, seed=1)
+    assert 0 < len(rows) <= 40
+    found = pd.DataFrame(rows)
+    assert set(found["agent"]) == {quick}
+    assert set(found["scenario"]) == {3}
+    assert found[["decision", "likeliest", "kept"]].to_numpy().min() >= 0
+    assert found["decision"].mean() < 0.2 < found["kept"].mean()  # a plan that is kept is late on slower links
+    assert summary(found)[quick]["kept"]["late"] == pytest.approx((found["kept"] == 1).mean(), abs=1e-4)
+    with pytest.raises(ConfigError, match="no policy to ask"):
+        regrets(table, here, "random", evaluations=2, draws=1, seed=0)
 
 
 def test_measurements_until_a_search_is_as_good_as_a_policy():

@@ -126,6 +126,7 @@ RULES: Sequence[Rule] = (
     Rule(r"python examples/data\.py photos", change=(("photos", "drawn"),), why="photos is there already"),
     # --- benchmarks
     _benchmark("amortised", "--scenarios 1 --draws 3 --among 8"),
+    _benchmark("elsewhere", "--scenarios 1 --draws 3 --evaluations 12 --agents ppo"),
     _benchmark("codecs", "--scenario tiny.yaml --splits layer1 --images 64 --steps 2 --codec-steps 1 "
                          "--targets 512 --families nested"),
     _benchmark("jpeg", "--scenario tiny.yaml --qualities 50 --moves 0 3"),
