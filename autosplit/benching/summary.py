@@ -104,13 +104,14 @@ def draw_regret(runs: Sequence[Run], evaluations: int, *paths: Path) -> None:
                 curve = np.array([_full(r, evaluations) for r in runs if (r.table, r.method) == (table, method)])
                 low, middle, high = (np.maximum(np.percentile(curve, q, axis=0), _FLOOR) for q in (25, 50, 75))
                 colour = _COLOURS[number % len(_COLOURS)]
-                axes.plot(x, middle, color=colour, label=method, linewidth=2.4 if number == 0 else 1.4)
-                axes.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+                front = {"linewidth": 2.4, "zorder": 4} if number == 0 else {"linewidth": 1.4}
+                axes.plot(x, middle, color=colour, label=method, **front)
+                axes.fill_between(x, low, high, color=colour, alpha=0.06, linewidth=0)
             axes.axhline(_CLOSE, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
             axes.set(yscale="log", title=table, xlabel="measurements", xlim=(1, evaluations), ylim=(_FLOOR, 1.0))
             axes.grid(color=GRID)
         panels[0].set_ylabel("regret against the best plan of the table")
-        panels[-1].legend(fontsize=8, loc="upper right", frameon=False)
+        panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9, edgecolor=GRID)
 
 
 def _full(run: Run, evaluations: int) -> Array:
