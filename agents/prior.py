@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autosplit.agents.surrogate import accuracy_of
+from autosplit.agents.odds import accuracy_of
 from autosplit.latency.base import Array
 from autosplit.plan import Workload
 

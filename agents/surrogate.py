@@ -18,14 +18,12 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from autosplit.agents.odds import accuracy_of, log_odds
 from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.tree import IntArray
 from autosplit.latency.base import Array
 
-__all__ = ["AccuracySurrogate", "accuracy_of", "log_odds"]
-
-_EDGE = 0.002
-"""Accuracies are cut to [edge, 1 - edge], so that their log-odds are finite."""
+__all__ = ["AccuracySurrogate"]
 
 _RIDGE = (10.0, 1.0)
 """Weight of the prior's own slope and level, in measurements."""
@@ -99,16 +97,3 @@ class AccuracySurrogate:
         found = minimize(objective, start, method="L-BFGS-B", jac=True, bounds=bounds,
                          options={"maxiter": self._iterations})
         return found.x, float(found.fun)
-
-
-def log_odds(accuracy: Array) -> Array:
-    """Log-odds of accuracies, which are cut so that they are finite."""
-    clipped = np.clip(accuracy, _EDGE, 1 - _EDGE)
-    result: Array = np.log(clipped / (1 - clipped))
-    return result
-
-
-def accuracy_of(odds: Array) -> Array:
-    """Accuracies of log-odds."""
-    result: Array = 1.0 / (1.0 + np.exp(-odds))
-    return result

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autosplit.agents.odds import accuracy_of, log_odds
 from autosplit.agents.policy import Knowledge
 from autosplit.agents.prior import expected_accuracy
-from autosplit.agents.surrogate import AccuracySurrogate, accuracy_of, log_odds
+from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 from autosplit.evaluation.base import PlanSpace
 from autosplit.latency.base import Array

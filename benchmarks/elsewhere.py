@@ -29,6 +29,7 @@ from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency import load_latency_model
 from autosplit.objective import load_objective
 from autosplit.report.progress import Progress
+from benchmarks.amortised import spread
 from benchmarks.common import parser, write_json
 
 __all__ = ["regrets", "summary"]
@@ -81,14 +82,10 @@ def regrets(table: TableEvaluator, setting: Setting, agent: str, *, evaluations:
 
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
-    """By agent and way to choose: the mean and median of the scenarios' mean regrets, the share of late plans."""
-    found: dict[str, Any] = {}
-    for agent, part in rows.groupby("agent", sort=False):
-        found[str(agent)] = {way: {
-            "mean": round(float(part[way].mean()), 4), "median": round(float(part[way].median()), 4),
-            "p95": round(float(part[way].quantile(0.95)), 4), "late": round(float((part[way] >= 1.0).mean()), 4),
-        } for way in ("decision", "likeliest", "kept")}
-    return found
+    """By agent and way to choose: the spread of the regret over conditions and scenarios, the share of late plans."""
+    return {str(agent): {way: {**spread(part[way].to_numpy()), "late": float((part[way] >= 1.0).mean())}
+                         for way in ("decision", "likeliest", "kept")}
+            for agent, part in rows.groupby("agent", sort=False)}
 
 
 def main() -> None:

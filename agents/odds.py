@@ -1,0 +1,25 @@
+"""Accuracies as log-odds, the scale on which models of them work, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autosplit.latency.base import Array
+
+__all__ = ["accuracy_of", "log_odds"]
+
+_EDGE = 0.002
+"""Accuracies are cut to [edge, 1 - edge], so that their log-odds are finite."""
+
+
+def log_odds(accuracy: Array) -> Array:
+    """Log-odds of accuracies, which are cut so that they are finite."""
+    clipped = np.clip(accuracy, _EDGE, 1 - _EDGE)
+    result: Array = np.log(clipped / (1 - clipped))
+    return result
+
+
+def accuracy_of(odds: Array) -> Array:
+    """Accuracies of log-odds."""
+    result: Array = 1.0 / (1.0 + np.exp(-odds))
+    return result
