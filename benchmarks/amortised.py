@@ -10,7 +10,6 @@ regret is no more than the policy's in the same scenario, and until its median r
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import isolated
 from autosplit.benching import load_table
-from autosplit.benching.runs import Grid, settings_of
+from autosplit.benching.runs import Grid, Run, read_runs, settings_of
 from autosplit.benching.table import table_name
 from autosplit.envs.conditions import ProfilesSampler
 from autosplit.latency import load_latency_model
@@ -51,11 +50,11 @@ def decision_ms(policy: CoInferencePolicy, conditions: Sequence[Conditions], amo
     return spread(np.array(times[1:]))
 
 
-def measurements_needed(runs: Sequence[dict[str, Any]], policy_regret: Array) -> dict[str, dict[str, float | None]]:
+def measurements_needed(runs: Sequence[Run], policy_regret: Array) -> dict[str, dict[str, float | None]]:
     """Measurements until each method is as good as a policy that takes none.
 
     Args:
-        runs: Rows of `runs.jsonl` of one table.
+        runs: Searches of one table.
         policy_regret: Of the policy in each scenario.
 
     Returns:
@@ -64,11 +63,11 @@ def measurements_needed(runs: Sequence[dict[str, Any]], policy_regret: Array) ->
         the policy; `None` where it never is.
     """
     found: dict[str, dict[str, float | None]] = {}
-    for method in dict.fromkeys(r["method"] for r in runs):
-        part = [r for r in runs if r["method"] == method]
-        reached = [_first(np.array(r["regret"]) <= policy_regret[r["scenario"]] + 1e-6) for r in part]
-        longest = max(len(r["regret"]) for r in part)
-        curves = np.array([[*r["regret"], *[r["regret"][-1]] * (longest - len(r["regret"]))] for r in part])
+    for method in dict.fromkeys(r.method for r in runs):
+        part = [r for r in runs if r.method == method]
+        reached = [_first(np.array(r.regret) <= policy_regret[r.scenario] + 1e-6) for r in part]
+        longest = max(len(r.regret) for r in part)
+        curves = np.array([r.curve(longest) for r in part])
         by_median = _first(np.median(curves, axis=0) <= np.median(policy_regret) + 1e-6)
         found[method] = {"in_each_scenario": _finite(float(np.median(reached))), "by_the_median": _finite(by_median)}
     return found
@@ -110,9 +109,8 @@ def main() -> None:
             "regret_under_drawn_conditions": spread(policy.regret(reachable, among)),
             "decision_ms": decision_ms(policy, drawn[:201], among)}
     if options.searches:
-        rows = [json.loads(line) for line in (options.searches / "runs.jsonl").read_text().splitlines()]
         results["measurements_needed"] = measurements_needed(
-            [r for r in rows if r["table"] == results["table"]], policy.regret(scenarios))
+            [r for r in read_runs(options.searches) if r.table == results["table"]], policy.regret(scenarios))
     write_json(options.out / f"{results['table']}.json", results)
 
 

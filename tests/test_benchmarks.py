@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autosplit.benching.runs import Setting
+from autosplit.benching.runs import Run, Setting
 from autosplit.envs.layers import LayerwiseSpace
 from autosplit.errors import ConfigError
 from autosplit.evaluation.base import PlanSpace
@@ -160,7 +160,7 @@ def test_a_policy_is_asked_where_its_search_was_not(tmp_path):
 
 def test_measurements_until_a_search_is_as_good_as_a_policy():
     curves = [("a", 0, [0.5, 0.1, 0.0]), ("a", 1, [0.2, 0.2]), ("b", 0, [0.9, 0.9, 0.9]), ("b", 1, [0.3, 0.0])]
-    runs = [{"method": m, "scenario": s, "regret": regret} for m, s, regret in curves]
+    runs = [Run("t", s, m, 0, tuple(regret), 1.0) for m, s, regret in curves]
     needed = measurements_needed(runs, np.array([0.1, 0.2]))
     assert needed["a"] == {"in_each_scenario": 1.5, "by_the_median": 2.0}
     assert needed["b"] == {"in_each_scenario": None, "by_the_median": None}

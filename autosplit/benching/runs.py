@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -29,7 +28,7 @@ from autosplit.objective import load_objective
 from autosplit.report.progress import NullProgress, PhaseReporter
 from autosplit.scenario import Conditions
 
-__all__ = ["Grid", "Run", "Setting", "run_grid", "settings_of"]
+__all__ = ["Grid", "Run", "Setting", "read_runs", "run_grid", "settings_of"]
 
 _RUNS = "runs.jsonl"
 _BATCH = 10  # measurements a round
@@ -107,6 +106,10 @@ class Run:
     seed: int
     regret: tuple[float, ...]
     seconds: float
+
+    def curve(self, evaluations: int) -> Array:
+        """Regret after each of so many measurements; a search that ended earlier keeps what it found."""
+        return np.array([*self.regret, *[self.regret[-1]] * (evaluations - len(self.regret))])
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -225,13 +228,14 @@ def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:
         path.write_text(json.dumps(same, indent=1) + "\n", encoding="utf-8")
     except OSError as e:
         raise unwritable(out, e) from e
-    return {run.key: run for run in _read(out / _RUNS)}
+    return {run.key: run for run in read_runs(out)}
 
 
-def _read(path: Path) -> Sequence[Run]:
+def read_runs(folder: Path) -> list[Run]:
+    """The searches that a folder of `autosplit bench search` holds; none where it is not one."""
+    path, found = folder / _RUNS, list[Run]()
     if not path.is_file():
-        return []
-    found = []
+        return found
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)

@@ -44,7 +44,7 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
     rows = []
     for table in dict.fromkeys(r.table for r in runs):
         part = [r for r in runs if r.table == table]
-        curves = {m: np.array([_full(r, evaluations) for r in part if r.method == m])
+        curves = {m: np.array([r.curve(evaluations) for r in part if r.method == m])
                   for m in dict.fromkeys(r.method for r in part)}
         final = _against({m: curve[:, -1] for m, curve in curves.items()}, part, reference)
         along = _against({m: curve.mean(axis=1) for m, curve in curves.items()}, part, reference)
@@ -101,7 +101,7 @@ def draw_regret(runs: Sequence[Run], evaluations: int, *paths: Path) -> None:
         panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
         for axes, table in zip(panels, tables, strict=True):
             for number, method in enumerate(methods):
-                curve = np.array([_full(r, evaluations) for r in runs if (r.table, r.method) == (table, method)])
+                curve = np.array([r.curve(evaluations) for r in runs if (r.table, r.method) == (table, method)])
                 low, middle, high = (np.maximum(np.percentile(curve, q, axis=0), _FLOOR) for q in (25, 50, 75))
                 colour = _COLOURS[number % len(_COLOURS)]
                 front = {"linewidth": 2.4, "zorder": 4} if number == 0 else {"linewidth": 1.4}
@@ -112,12 +112,6 @@ def draw_regret(runs: Sequence[Run], evaluations: int, *paths: Path) -> None:
             axes.grid(color=GRID)
         panels[0].set_ylabel("regret against the best plan of the table")
         panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9, edgecolor=GRID)
-
-
-def _full(run: Run, evaluations: int) -> Array:
-    """The curve to the end: a search that found the best plan, or ran out of plans, keeps what it found."""
-    curve = np.array(run.regret)
-    return np.concatenate([curve, np.full(evaluations - len(curve), curve[-1])])
 
 
 def _until(curves: Array) -> Array:
