@@ -119,16 +119,16 @@ class TrainingSettings(_Frozen):
         batch_size: Images of a step.
     """
 
-    backbone_epochs: int = Field(default=10, ge=1)
+    backbone_epochs: int = Field(default=5, ge=1)
     backbone_lr: float = Field(default=0.2, gt=0)
-    supernet_epochs: int = Field(default=6, ge=1)
-    supernet_lr: float = Field(default=0.1, gt=0)
-    codec_steps: int = Field(default=200, ge=1)
+    supernet_epochs: int = Field(default=3, ge=1)
+    supernet_lr: float = Field(default=0.05, gt=0)
+    codec_steps: int = Field(default=400, ge=1)
     layer_profiles: int = Field(default=32, ge=0)
-    finetune_epochs: int = Field(default=2, ge=1)
+    finetune_epochs: int = Field(default=1, ge=1)
     finetune_patience: int = Field(default=3, ge=1)
-    finetune_lr: float = Field(default=0.02, gt=0)
-    batch_size: int = Field(default=128, ge=2)
+    finetune_lr: float = Field(default=0.04, gt=0)
+    batch_size: int = Field(default=32, ge=2)
 
 
 class SearchSettings(_Frozen):
@@ -148,7 +148,7 @@ class SearchSettings(_Frozen):
 
     agent: str = "ppo"
     granularity: Granularity = "uniform"
-    evaluations: int = Field(default=150, ge=1)
+    evaluations: int = Field(default=100, ge=1)
     policy: str | None = None
     finalists: int = Field(default=3, ge=1)
     validation_images: int = Field(default=1024, ge=1)

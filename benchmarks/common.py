@@ -19,12 +19,14 @@ from autosplit.scenario import Scenario, load_scenario
 __all__ = ["command_line", "parser", "scenario_of", "write_json"]
 
 
-def parser(text: str | None) -> argparse.ArgumentParser:
-    """Options that all benchmarks take."""
+def parser(text: str | None, *, scenario: bool = True) -> argparse.ArgumentParser:
+    """Options that all benchmarks take; those that name or change a scenario may be left out."""
     found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--scenario", default="default", help="packaged scenario, or a YAML file")
-    found.add_argument("--dataset", help="another data set, such as image-folder:/tmp/data/cifar10")
-    found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other key of the scenario")
+    if scenario:
+        found.add_argument("--scenario", default="default", help="packaged scenario, or a YAML file")
+        found.add_argument("--dataset", help="another data set, such as image-folder:/tmp/data/cifar10")
+        found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                           help="any other key of the scenario")
     found.add_argument("--out", type=Path, required=True, help="folder for CSV, JSON and pictures")
     found.add_argument("--seed", type=int, default=0)
     return found

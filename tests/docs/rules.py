@@ -137,7 +137,8 @@ RULES: Sequence[Rule] = (
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
-READ_ONLY = {"adaptive": 9, "envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "serving": 4}
+READ_ONLY = {"adaptive": 9, "envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "recipes": 6,
+             "serving": 4}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {
