@@ -69,10 +69,12 @@ def view_of(outcomes: Sequence[Outcome], marks: Sequence[tuple[float, float]], c
 
 
 def depth_order(outcomes: Sequence[Outcome]) -> list[str]:
-    """Split points from shallow to deep: by the work of the least pruned head seen; `input` first, `output` last."""
-    depth: dict[str, float] = {}
+    """Split points from shallow to deep: by the operators of the head, which pruning leaves as many, then by the work of
+    the least pruned one seen; `input` first, `output` last."""
+    depth: dict[str, tuple[int, float]] = {}
     for o in outcomes:
-        depth[o.plan.split] = max(depth.get(o.plan.split, 0.0), o.measurement.workload.device.macs)
+        head = o.measurement.workload.device
+        depth[o.plan.split] = max(depth.get(o.plan.split, (0, 0.0)), (head.operators, head.macs))
     return sorted(depth, key=lambda split: (split == OUTPUT, split != INPUT, depth[split], split))
 
 

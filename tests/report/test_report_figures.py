@@ -46,6 +46,19 @@ def test_the_heat_map_holds_the_most_accurate_plan_of_each_cell(outcomes, make_o
     assert np.isnan(found.accuracy).sum() == sum(o is None for row in found.best for o in row)
 
 
+def test_a_deep_head_stays_the_deeper_one_when_only_pruned_ones_were_measured(make_outcome):
+    def measured(split, operators, macs):
+        outcome = make_outcome()
+        plan = outcome.plan.model_copy(update={"split": split})
+        head = outcome.measurement.workload.device.model_copy(update={"operators": operators, "conv_macs": macs})
+        work = outcome.measurement.workload.model_copy(update={"plan": plan, "device": head})
+        return outcome.model_copy(update={"measurement": outcome.measurement.model_copy(update={"plan": plan,
+                                                                                               "workload": work})})
+
+    assert depth_order([measured("late", 9, 1e6), measured("early", 3, 5e6), measured("output", 4, 1e9)]) == [
+        "early", "late", "output"]
+
+
 def test_sizes_of_large_payloads(make_outcome):
     found = HeatMap.of([make_outcome(width=16, bits=6), make_outcome(width=2000, bits=8)])
     assert found.sizes[-1] == "16-32 kB"
