@@ -201,9 +201,10 @@ class CoInferencePolicy:
 
         Args:
             conditions: Device, edge, channel and budget.
-            among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, so are those that may be,
-                by an estimate from the latencies of some plans (`autosplit.agents.shortlist`), the most accurate first,
-                until 8 are; all plans where there is no such estimate.
+            among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, others are looked at
+                until 8 are: those that are in time by an estimate from the latencies of some plans
+                (`autosplit.agents.shortlist`), the most accurate first; where none is then, those that may be until one
+                is; all where there is no such estimate.
             strict: Whether the 95th percentile of the latency has to be within the budget. Else the reward alone
                 decides, which may prefer a plan that is late now and then to one that is of little use.
 
@@ -229,15 +230,18 @@ class CoInferencePolicy:
         following = np.setdiff1d(self._only_allowed(known.landmarks), looked)
         breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
         looked = np.concatenate([looked, following])
-        rest = plausible(known.counts, looked, breakdown.p95_ms[:, 0], conditions.budget_ms)
-        if rest is None:
-            rest = order[~np.isin(order, looked)]
+        tiers = plausible(known.counts, looked, breakdown.p95_ms[:, 0], conditions.budget_ms)
+        if tiers is None:
+            queues = [(order[~np.isin(order, looked)], _ENOUGH)]
         else:
-            rest = self._only_allowed(rest[np.argsort(-known.accuracy[rest], kind="stable")])
-        while len(rest) and self._in_time(breakdown, conditions) < _ENOUGH:
-            following, rest, step = rest[:step], rest[step:], 2 * step
-            breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
-            looked = np.concatenate([looked, following])
+            likely, others = (self._only_allowed(t[np.argsort(-known.accuracy[t], kind="stable")]) for t in tiers)
+            queues = [(likely, _ENOUGH), (others, 1)]
+        for queue, enough in queues:
+            rest = queue
+            while len(rest) and self._in_time(breakdown, conditions) < enough:
+                following, rest = rest[:step], rest[step:]
+                breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
+                looked = np.concatenate([looked, following])
         return looked, breakdown
 
     @staticmethod

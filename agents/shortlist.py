@@ -40,7 +40,9 @@ def landmarks(counts: Array) -> IntArray:
     return picked
 
 
-def plausible(counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float) -> IntArray | None:
+def plausible(
+    counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float
+) -> tuple[IntArray, IntArray] | None:
     """Plans that may be in time.
 
     Args:
@@ -50,15 +52,18 @@ def plausible(counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float)
         budget_ms: The deadline.
 
     Returns:
-        Their numbers, those of known latency left out; `None` where latencies do not follow from work and bytes, or too
-        few are known to tell, so that any plan may be.
+        Their numbers, those of known latency left out: of the likely ones, which are in time if the estimate is no more
+        off than for nine in ten of the known latencies, and of the others that may be. `None` where latencies do not
+        follow from work and bytes, or too few are known to tell, so that any plan may be in time.
     """
     if len(numbers) < 2 * counts.shape[1]:
         return None
     times_ms = np.maximum(p95_ms, 1e-6)
     prices = least_relative_squares(counts[numbers], times_ms)
-    if np.quantile(np.abs(counts[numbers] @ prices / times_ms - 1.0), 0.9) > _TRUSTED:
+    usual_error = float(np.quantile(np.abs(counts[numbers] @ prices / times_ms - 1.0), 0.9))
+    if usual_error > _TRUSTED:
         return None
-    near = counts @ prices <= _ROOM * budget_ms
-    near[numbers] = False
-    return np.flatnonzero(near)
+    share = counts @ prices / budget_ms
+    share[numbers] = np.inf
+    likely = share <= 1.0 + usual_error
+    return np.flatnonzero(likely), np.flatnonzero((share <= _ROOM) & ~likely)

@@ -109,7 +109,8 @@ def spreads(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 def main() -> None:
     """Run the benchmark that the options ask for."""
     options_parser = parser(__doc__, scenario=False)
-    options_parser.add_argument("recipes", nargs="+", help="packaged scenarios, or YAML files")
+    options_parser.add_argument("recipes", nargs="*", default=["digits-m", "default"],
+                                help="packaged scenarios, or YAML files")
     options_parser.add_argument("--seeds", type=int, default=5, help="from --seed on")
     options_parser.add_argument("--plans", type=int, default=60)
     options_parser.add_argument("--finalists", type=int, default=4)

@@ -69,8 +69,10 @@ def view_of(outcomes: Sequence[Outcome], marks: Sequence[tuple[float, float]], c
 
 
 def depth_order(outcomes: Sequence[Outcome]) -> list[str]:
-    """Split points from shallow to deep: by the operators of the head, which pruning leaves as many, then by the work of
-    the least pruned one seen; `input` first, `output` last."""
+    """Split points from shallow to deep, `input` first, `output` last.
+
+    By the operators of the head, which pruning leaves as many, then by the work of the least pruned one seen.
+    """
     depth: dict[str, tuple[int, float]] = {}
     for o in outcomes:
         head = o.measurement.workload.device

@@ -16,6 +16,7 @@ from autosplit.agents.network import by_likelihood, rollout
 from autosplit.agents.policy import Knowledge, Origin, _restored, _stored
 from autosplit.agents.prior import expected_accuracy
 from autosplit.agents.recall import PolicyAgent
+from autosplit.agents.shortlist import counts_of, landmarks, plausible
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
 from autosplit.agents.transfer import predicted_accuracy
@@ -135,6 +136,31 @@ def test_a_tight_deadline_is_met_by_the_best_plan_that_meets_it(policy):
         assert found.feasible == bool(outcomes), budget_ms
         if 0 < len(outcomes) <= 8:
             assert found.reward == max(o.reward for o in outcomes)
+
+
+def test_estimates_tell_plans_in_time_from_those_that_may_be():
+    """`PlainLatency` is linear in work and bytes, so the estimate is exact and the tiers are told by the deadline."""
+    workloads = [m.workload for m in TABLE.measurements]
+    counts, budget_ms = counts_of(workloads), 60.0
+    p95_ms = LATENCY.latency(workloads, [make_conditions(budget_ms)]).p95_ms[:, 0]
+    known = landmarks(counts)
+    likely, others = plausible(counts, known, p95_ms[known], budget_ms)
+    unknown = np.setdiff1d(np.arange(len(workloads)), known)
+    assert set(likely) == set(unknown[p95_ms[unknown] <= budget_ms])
+    assert set(others) == set(unknown[(p95_ms[unknown] > budget_ms) & (p95_ms[unknown] <= 1.5 * budget_ms)])
+    assert len(likely) > 0
+    assert len(others) > 0
+
+
+def test_a_second_tier_is_looked_at_only_where_nothing_is_in_time(policy, monkeypatch):
+    """A few plans in time are enough, if those that are by the estimate have all been looked at."""
+    conditions = make_conditions(15.0)
+    everything = np.arange(len(TABLE.space))
+    monkeypatch.setattr("autosplit.agents.policy.plausible",
+                        lambda counts, numbers, *rest: (np.array([], int), np.setdiff1d(everything, numbers)))
+    assert 0 < sum(o.feasible for o in score(TABLE.measurements, LATENCY, OBJECTIVE, conditions)) < 8
+    assert policy.decide(conditions, among=64).considered <= 128 < len(TABLE.space)
+    assert policy.decide(make_conditions(0.01), among=64).considered == len(TABLE.space)
 
 
 def test_decisions_need_a_plan_to_choose_from(policy):
