@@ -291,8 +291,8 @@ def test_resume_may_raise_the_number_of_evaluations(run, scenario):
 def test_scenario_of_an_earlier_version_names_the_missing_key(run, scenario):
     fill(run, scenario, 1)
     path = run / LEDGER_FILE
-    path.write_text(path.read_text().replace('"codec_steps":200,', ""))
-    with pytest.raises(ResumeError, match=r"training\.codec_steps was absent, now 200"):
+    path.write_text(path.read_text().replace(f'"codec_steps":{scenario.training.codec_steps},', ""))
+    with pytest.raises(ResumeError, match=r"training\.codec_steps was absent, now 400"):
         Ledger.open(run, scenario)
 
 
