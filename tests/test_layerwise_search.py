@@ -45,8 +45,7 @@ def test_plans_have_a_sparsity_for_each_group_and_are_in_time(run, prepared):
     profiles = [p.sparsity for p in plans if isinstance(p.sparsity, tuple)]
     assert len(profiles) >= 4
     assert all(len(p) == len(groups) > 1 and max(p) <= 0.5 for p in profiles)
-    # foretold from predicted payloads, which measured ones miss by a byte or two
-    assert all(o.latency.p95_ms <= 1.005 * o.budget_ms for o in Ledger.read(run).outcomes("F1"))
+    assert all(o.feasible for o in Ledger.read(run).outcomes("F1"))
 
 
 def test_the_result_is_fine_tuned_saved_and_replayed(run):
