@@ -227,9 +227,13 @@ class CoInferencePolicy:
                       ) -> tuple[IntArray, LatencyBreakdown]:
         """More plans than the likeliest, until enough are in time."""
         known, step = self.knowledge, len(looked)
-        following = np.setdiff1d(self._only_allowed(known.landmarks), looked)
-        breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
-        looked = np.concatenate([looked, following])
+
+        def look_at(following: IntArray) -> None:
+            nonlocal looked, breakdown
+            breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
+            looked = np.concatenate([looked, following])
+
+        look_at(np.setdiff1d(self._only_allowed(known.landmarks), looked))
         tiers = plausible(known.counts, looked, breakdown.p95_ms[:, 0], conditions.budget_ms)
         if tiers is None:
             queues = [(order[~np.isin(order, looked)], _ENOUGH)]
@@ -237,11 +241,10 @@ class CoInferencePolicy:
             likely, others = (self._only_allowed(t[np.argsort(-known.accuracy[t], kind="stable")]) for t in tiers)
             queues = [(likely, _ENOUGH), (others, 1)]
         for queue, enough in queues:
-            rest = queue
-            while len(rest) and self._in_time(breakdown, conditions) < enough:
-                following, rest = rest[:step], rest[step:]
-                breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
-                looked = np.concatenate([looked, following])
+            for start in range(0, len(queue), step):
+                if self._in_time(breakdown, conditions) >= enough:
+                    break
+                look_at(queue[start:start + step])
         return looked, breakdown
 
     @staticmethod

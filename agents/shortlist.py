@@ -40,9 +40,7 @@ def landmarks(counts: Array) -> IntArray:
     return picked
 
 
-def plausible(
-    counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float
-) -> tuple[IntArray, IntArray] | None:
+def plausible(counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float) -> tuple[IntArray, IntArray] | None:
     """Plans that may be in time.
 
     Args:

@@ -92,6 +92,10 @@ def main() -> None:
     options_parser.add_argument("--draws", type=int, default=1000)
     options_parser.add_argument("--among", type=int, nargs="+", default=[32, 64, 256])
     options = options_parser.parse_args()
+    runs = [r for r in read_runs(options.searches) if r.table == table_name(options.table)] if options.searches else []
+    if options.searches and not runs:
+        options_parser.error(f"--searches {options.searches}: no searches of {table_name(options.table)} there; make "
+                             "them with autosplit bench search")
     table = load_table(options.table)
     model, objective = load_latency_model("analytic"), load_objective("in-time-accuracy")
     policy = CoInferencePolicy.load(options.policy, model, objective)
@@ -108,9 +112,8 @@ def main() -> None:
             "regret_in_search_scenarios": spread(policy.regret(scenarios, among)),
             "regret_under_drawn_conditions": spread(policy.regret(reachable, among)),
             "decision_ms": decision_ms(policy, drawn[:201], among)}
-    if options.searches:
-        results["measurements_needed"] = measurements_needed(
-            [r for r in read_runs(options.searches) if r.table == results["table"]], policy.regret(scenarios))
+    if runs:
+        results["measurements_needed"] = measurements_needed(runs, policy.regret(scenarios))
     write_json(options.out / f"{results['table']}.json", results)
 
 

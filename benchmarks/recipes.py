@@ -25,11 +25,11 @@ from autosplit.evaluation.live import LiveEvaluator
 from autosplit.plan import Plan
 from autosplit.report.progress import Advance, NullProgress
 from autosplit.scenario import Scenario, load_scenario
-from autosplit.training.finetune import finetune
 from autosplit.training.loop import accuracy
 from autosplit.training.prepare import Prepared, prepare
 from benchmarks.common import parser, write_json
 from benchmarks.fidelity import draw_plans
+from benchmarks.measuring import timed_training
 
 __all__ = ["figures", "spreads"]
 
@@ -64,11 +64,12 @@ def figures(scenario: Scenario, plans: int, finalists: int) -> dict[str, float]:
     clock = _Clock()
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(scenario, clock, cache=Cache(Path(folder)))
-    space, drawn = prepared.supernet.plan_space, draw_plans(prepared.supernet.plan_space, plans, _SEED_OF_PLANS)
+    settings, drawn = scenario.training, draw_plans(prepared.supernet.plan_space, plans, _SEED_OF_PLANS)
     widest = _f1(prepared, [prepared.supernet.widest(split) for split in prepared.supernet.points])
     found = _f1(prepared, drawn)
     start = time.process_time()
-    tuned = [_f3(prepared, plan) for plan in draw_plans(space, finalists, _SEED_OF_PLANS)]
+    tuned = [timed_training(prepared, prepared.supernet, plan, settings.finetune_epochs, settings.finetune_lr)[1]
+             for plan in drawn[:finalists]]
     return {
         **{f"{name}_seconds": clock.seconds.get(f"train the {name}", 0.0) for name in ("backbone", "supernet")},
         "finetune_seconds": (time.process_time() - start) / len(tuned),
@@ -81,17 +82,9 @@ def figures(scenario: Scenario, plans: int, finalists: int) -> dict[str, float]:
 
 def _f1(prepared: Prepared, plans: Sequence[Plan]) -> list[float]:
     """Accuracies on all validation images."""
-    every = {"validation_images": len(prepared.data.validation)}
-    search = prepared.scenario.search.model_copy(update=every)
-    evaluator = LiveEvaluator(replace(prepared, scenario=prepared.scenario.model_copy(update={"search": search})))
+    every = prepared.scenario.replace(**{"search.validation_images": len(prepared.data.validation)})
+    evaluator = LiveEvaluator(replace(prepared, scenario=every))
     return [m.accuracy for m in evaluator.measure(plans)]
-
-
-def _f3(prepared: Prepared, plan: Plan) -> float:
-    """Accuracy of a plan after fine-tuning."""
-    network = prepared.supernet.extract(plan)
-    finetune(network, prepared.teacher, prepared.data, prepared.scenario.training, prepared.scenario.search.seed)
-    return accuracy(network, prepared.data, prepared.data.validation)
 
 
 def spreads(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -115,14 +108,13 @@ def main() -> None:
     options_parser.add_argument("--plans", type=int, default=60)
     options_parser.add_argument("--finalists", type=int, default=4)
     options = options_parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in range(options.seed, options.seed + options.seeds):
         for name in options.recipes:
-            scenario = load_scenario(name)
-            scenario = scenario.model_copy(update={"search": scenario.search.model_copy(update={"seed": seed})})
+            scenario = load_scenario(name).replace(**{"search.seed": seed})
             rows.append({"recipe": name, "seed": seed, **figures(scenario, options.plans, options.finalists)})
             frame = pd.DataFrame(rows)
-            options.out.mkdir(parents=True, exist_ok=True)
             frame.to_csv(options.out / "recipes.csv", index=False)
             write_json(options.out / "summary.json", {"seeds": sorted(set(frame["seed"].tolist())), **spreads(frame)})
 

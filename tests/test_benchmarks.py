@@ -18,6 +18,7 @@ from benchmarks.codecs import ahead, at_256x, fewer_bytes, frontier
 from benchmarks.elsewhere import regrets, summary
 from benchmarks.fidelity import correlations, draw_plans
 from benchmarks.layerwise import chosen_row, gains, search_rows, thinned, uniform_plans
+from benchmarks.recipes import spreads
 from tests.layers import LayerTable
 from tests.runs import AGENTS
 from tests.synthetic import make_conditions, make_table
@@ -156,6 +157,12 @@ def test_a_policy_is_asked_where_its_search_was_not(tmp_path):
     assert summary(found)[quick]["kept"]["late"] == pytest.approx((found["kept"] == 1).mean(), abs=1e-4)
     with pytest.raises(ConfigError, match="no policy to ask"):
         regrets(table, here, "random", evaluations=2, draws=1, seed=0)
+
+
+def test_spread_of_a_recipe_over_its_seeds():
+    frame = pd.DataFrame({"recipe": ["new", "old", "new"], "seed": [0, 0, 1], "f1_mean": [0.5, 0.1, 0.7]})
+    assert spreads(frame) == {"new": {"f1_mean": {"mean": pytest.approx(0.6), "std": pytest.approx(0.1)}},
+                              "old": {"f1_mean": {"mean": 0.1, "std": 0.0}}}
 
 
 def test_measurements_until_a_search_is_as_good_as_a_policy():

@@ -233,9 +233,10 @@ def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:
 
 def read_runs(folder: Path) -> list[Run]:
     """The searches that a folder of `autosplit bench search` holds; none where it is not one."""
-    path, found = folder / _RUNS, list[Run]()
+    path = folder / _RUNS
     if not path.is_file():
-        return found
+        return []
+    found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
