@@ -12,6 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from autosplit.cli.app import app
+from autosplit.ledger import Ledger
+from autosplit.plan import Plan
 from autosplit.scenario import Scenario, load_scenario
 
 CLASSES = ("blue", "green", "red")
@@ -138,6 +140,11 @@ def make_pictures(root: Path, each: int, side: int = 16) -> None:
             pixels = random.randint(0, 140, (side, side, 3))
             pixels[4:12, 4:12, channel] += 60
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:03d}.png")
+
+
+def f1_plans(run: Path) -> list[Plan]:
+    """What a search measured, in order."""
+    return [m.plan for m in Ledger.read(run).measurements("F1")]
 
 
 def invoke(*args: object) -> Result:

@@ -12,7 +12,7 @@ from autosplit.results import Result
 from autosplit.runtime.deployment import Deployment
 from autosplit.searching import search
 from autosplit.training.prepare import prepare
-from tests.runs import failure, invoke
+from tests.runs import f1_plans, failure, invoke
 
 SETTINGS = {"search.granularity": "layer", "training.layer_profiles": 4, "space.splits": ("layer2",),
             "space.whole_on_edge": False, "space.whole_on_device": False,
@@ -23,10 +23,6 @@ OPTIONS = ("--granularity", "layer", "--set", "training.layer_profiles=4", "--se
 
 def layered(world, **changes):
     return world.scenario().replace(**{**SETTINGS, **changes})
-
-
-def measured(run):
-    return [m.plan for m in Ledger.read(run).measurements("F1")]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,7 @@ def run(world, tmp_path_factory):
 
 
 def test_plans_have_a_sparsity_for_each_group_and_are_in_time(run, prepared):
-    plans, groups = measured(run), prepared.supernet.pruners["layer2"].groups
+    plans, groups = f1_plans(run), prepared.supernet.pruners["layer2"].groups
     assert len(plans) == len(set(plans)) == 8
     profiles = [p.sparsity for p in plans if isinstance(p.sparsity, tuple)]
     assert len(profiles) >= 4
@@ -64,8 +60,8 @@ def test_a_larger_budget_goes_on_where_it_was(run, world, tmp_path, monkeypatch)
     longer = shutil.copytree(run, tmp_path / "run")
     more = invoke("search", "--resume", longer, "--evaluations", 10, "--quiet")
     assert more.exit_code == 0, more.stderr
-    assert measured(longer)[:8] == measured(run)
-    assert len(measured(longer)) == 10
+    assert f1_plans(longer)[:8] == f1_plans(run)
+    assert len(f1_plans(longer)) == 10
     refused = failure("search", "--resume", run, "--agent", "random", "--granularity", "uniform", code=5)
     assert 'search.granularity was "layer", now "uniform"' in refused
 
@@ -76,7 +72,7 @@ def test_ddpg_from_the_command_line(warm, tmp_path):
     assert done.exit_code == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["provenance"]["agent"], said["scenario"]["search"]["granularity"]) == ("ddpg", "layer")
-    assert len(measured(tmp_path / "run")) == 4
+    assert len(f1_plans(tmp_path / "run")) == 4
     assert invoke("replay", tmp_path / "run").exit_code == 0
 
 

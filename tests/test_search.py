@@ -1,15 +1,10 @@
-"""A search end to end: what it writes, what it may look at, that it is the same twice, and that it can be killed."""
+"""A search end to end: what it writes, what it may look at, and that it is the same twice."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -22,7 +17,7 @@ from autosplit import finalists
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.datasets import load_dataset
 from autosplit.datasets.base import ImageDataset
-from autosplit.errors import ConfigError, DataError, ResumeError, UnknownNameError
+from autosplit.errors import ConfigError, DataError, UnknownNameError
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.finalists import Finalists, uncut
 from autosplit.latency import load_latency_model
@@ -35,16 +30,12 @@ from autosplit.scenario import Scenario
 from autosplit.searching import search
 from autosplit.training import prepare as prepare_module
 from autosplit.training.loop import accuracy
-from tests.runs import invoke, make_pictures, talk
+from tests.runs import f1_plans, invoke, make_pictures, talk
 
 
 @pytest.fixture(scope="module")
 def result(world):
     return Result.load(world.run / "best.json")
-
-
-def f1_plans(run):
-    return [m.plan for m in Ledger.read(run).measurements("F1")]
 
 
 # --- the run directory ----------------------------------------------------------------------------------------------
@@ -135,6 +126,12 @@ def test_policy_decides_from_the_files_alone(world, prepared):
     policy = CoInferencePolicy.load(world.run / "policy", load_latency_model("analytic"))
     conditions = world.scenario(conditions__budget_ms=40.0).conditions
     assert policy.decide(conditions).plan in live.space.plans()
+
+
+def test_weights_are_those_of_the_deployment(world, result):
+    deployment = result.deployment()
+    assert isinstance(deployment, Deployment)
+    assert deployment.plan == result.plan
 
 
 # --- determinism ----------------------------------------------------------------------------------------------------
@@ -374,139 +371,3 @@ def test_dropout_does_not_make_a_finalist_depend_on_what_was_drawn_before(warm, 
         hashes.append(search(scenario, tmp_path / f"run{draws}", reuse=False).stored.sha256)
         monkeypatch.setattr(LiveEvaluator, "_measure", real)
     assert hashes[0] == hashes[1]
-
-
-# --- killed and resumed ---------------------------------------------------------------------------------------------
-
-SLOW = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from autosplit.evaluation.live import LiveEvaluator
-real = LiveEvaluator._measure
-def slow(self, plan):
-    time.sleep(0.25)
-    return real(self, plan)
-LiveEvaluator._measure = slow
-from autosplit.cli import main
-main()
-"""
-
-
-@contextmanager
-def slow_search(world, *args):
-    """A process of its own whose measurements take a while; gone in the end whatever happens."""
-    command = [sys.executable, "-c", SLOW, "search", *map(str, args)]
-    environment = os.environ | {"AUTOSPLIT_CACHE": str(world.cache), "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for_records(process, run, count):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        if (run / LEDGER_FILE).exists() and (run / LEDGER_FILE).read_text().count('"measurement"') >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the search did not get there")
-
-
-@pytest.fixture(scope="module")
-def interrupted(world, tmp_path_factory):
-    """A run that was stopped by Ctrl-C, resumed, and killed with SIGKILL, all in the middle of measuring."""
-    run = tmp_path_factory.mktemp("interrupted") / "run"
-    changes = ("--scenario", world.root / "tiny.yaml", "--agent", world.agent("Quick"), "--evaluations", 16)
-    with slow_search(world, *changes, "--no-reuse", "--out", run) as process:
-        wait_for_records(process, run, 2)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
-        code = process.returncode
-    before = Ledger.read(run).measurements("F1")
-    with slow_search(world, "--resume", run, "--no-reuse") as process:
-        wait_for_records(process, run, len(before) + 5)
-        process.kill()
-        process.wait()
-    return run, code, said, before, Ledger.read(run).measurements("F1")
-
-
-def test_ctrl_c_leaves_with_130_and_says_how_to_go_on(interrupted):
-    run, code, said, before, _ = interrupted
-    assert code == 130
-    assert said.splitlines()[-1] == f"interrupted; every finished measurement is kept: autosplit search --resume {run}"
-    assert "Traceback" not in said
-    assert 2 <= len(before) < 16
-
-
-def test_show_of_an_unfinished_run(interrupted):
-    run, *_, killed = interrupted
-    shown = json.loads(invoke("show", run, "--json").stdout)
-    assert shown["finished"] is False
-    assert shown["measurements"] == len(killed)
-    assert f"{len(killed)} of 16 measurements, not finished" in invoke("show", run).stdout
-
-
-def test_replay_of_an_unfinished_run(interrupted):
-    run = invoke("replay", interrupted[0])
-    assert run.exit_code == 2
-    assert "no such result file" in talk(run)[0]
-
-
-def test_resume_refuses_another_scenario(interrupted):
-    run = interrupted[0]
-    refused = invoke("search", "--resume", run, "--budget-ms", 50)
-    assert refused.exit_code == 5
-    assert len(talk(refused)) == 1
-    assert "conditions.budget_ms was 100.0, now 50.0" in refused.stderr
-
-
-def test_resume_loses_nothing_and_ends_as_if_never_killed(interrupted, warm, tmp_path, monkeypatch):
-    run, _, _, before, killed = interrupted
-    assert len(before) + 5 <= len(killed) < 16
-    assert killed[: len(before)] == before
-    measured = []
-    real = LiveEvaluator._measure
-
-    def recording(self, plan):
-        measured.append(plan)
-        return real(self, plan)
-
-    monkeypatch.setattr(LiveEvaluator, "_measure", recording)
-    done = invoke("search", "--resume", run, "--no-reuse", "--json")
-    assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["provenance"]["evaluations"] == 16
-    resumed = Ledger.read(run).measurements("F1")
-    assert resumed[: len(killed)] == killed
-    assert len(resumed) == len({m.plan for m in resumed}) == 16
-    assert not {m.plan for m in killed if m.plan.codec.kind == "code"} & set(measured)
-
-    whole = search(Scenario.from_yaml((run / "scenario.yaml").read_text()), tmp_path / "whole", reuse=False)
-    straight = Ledger.read(tmp_path / "whole").measurements("F1")
-    assert [m.plan for m in resumed] == [m.plan for m in straight]
-    assert [m.accuracy for m in resumed] == [m.accuracy for m in straight]
-    assert Result.load(run / "best.json").plan == whole.plan
-    assert Result.load(run / "best.json").test == whole.test
-
-
-def test_a_finished_run_resumes_with_a_larger_budget(warm, tmp_path):
-    agent = {"search.agent": warm.agent("Quick")}
-    search(warm.scenario(search__evaluations=4).replace(**agent), tmp_path / "run")
-    first = f1_plans(tmp_path / "run")
-    more = search(warm.scenario(search__evaluations=9).replace(**agent), tmp_path / "run", resume=True)
-    assert more.provenance.evaluations == 9
-    assert f1_plans(tmp_path / "run")[:4] == first
-    assert len(f1_plans(tmp_path / "run")) == 9
-
-
-def test_search_refuses_a_folder_that_holds_a_run(world):
-    with pytest.raises(ResumeError, match=f"--resume {world.run}"):
-        search(world.scenario(), world.run)
-
-
-def test_weights_are_those_of_the_deployment(world, result):
-    deployment = result.deployment()
-    assert isinstance(deployment, Deployment)
-    assert deployment.plan == result.plan

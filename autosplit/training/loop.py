@@ -19,7 +19,8 @@ from autosplit.datasets.base import ImageDataset, Split, in_batches
 from autosplit.modes import evaluation_mode
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of", "rate_groups", "train"]
+__all__ = ["AroundKernels", "Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",
+           "rate_groups", "train"]
 
 _LIMIT_LR = 0.1  # of clipping limits, as a multiple of the network's
 
@@ -52,22 +53,20 @@ class Batch:
 
 @contextlib.contextmanager
 def autocast() -> Iterator[None]:
-    """bfloat16 for training where the processor computes in it, which halves the time; else nothing."""
+    """bfloat16 for training where the processor computes in it, which halves the time; else float32."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    if not supported():
-        yield
-        return
-    with torch.autocast("cpu", dtype=torch.bfloat16), _AroundKernels():
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=supported()), AroundKernels():
         yield
 
 
-class _AroundKernels(TorchFunctionMode):
-    """Keeps out of two bfloat16 kernels of oneDNN 3.13 (in torch 2.15).
+class AroundKernels(TorchFunctionMode):
+    """Keeps out of two kernels of oneDNN (seen in torch 2.14 and 2.15).
 
     The one for the weight gradient of a strided 1x1 convolution of fewer than 16 input channels writes beyond its
-    memory when the batch does not divide by the threads; so the pixels that such a convolution does not read are left
-    out before it instead of in it. Those for the gradients of depthwise convolutions with a stride or a 5x5 kernel take
-    up to seven times as long as in float32; so these are computed in float32.
+    memory when the batch does not divide by the threads, in bfloat16 with AVX-512 and in float32 with AVX2; so the
+    pixels that such a convolution does not read are left out before it instead of in it. The bfloat16 ones for the
+    gradients of depthwise convolutions with a stride or a 5x5 kernel take up to seven times as long as in float32; so
+    these are computed in float32.
     """
 
     def __torch_function__(

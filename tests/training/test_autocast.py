@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from autosplit.training.loop import _AroundKernels
+from autosplit.training.loop import AroundKernels
 
 CRASH = """
 import torch
@@ -40,7 +40,7 @@ def test_the_result_is_the_same(channels, kernel, stride, padding, groups, side)
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(channels, 8, kernel, stride, padding, groups=groups).double()
     x = torch.randn(5, channels, side, side, dtype=torch.float64, requires_grad=True)
-    with _AroundKernels():
+    with AroundKernels():
         y = conv(x)
     assert torch.allclose(y, F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=groups))
     expected = torch.autograd.grad(conv(x).square().sum(), (x, conv.weight))
@@ -51,7 +51,7 @@ def test_the_result_is_the_same(channels, kernel, stride, padding, groups, side)
 def test_functions_called_another_way_are_left_alone():
     x, weight = torch.randn(2, 4, 8, 8), torch.randn(8, 4, 1, 1)
     expected = F.conv2d(x, weight, None, 2)
-    with _AroundKernels():
+    with AroundKernels():
         for y in (F.conv2d(x, weight, None, 2), F.conv2d(x, weight, stride=2), F.conv2d(x, weight, None, 2, 0)):
             assert torch.allclose(y, expected)
 
@@ -61,7 +61,7 @@ def test_slow_depthwise_kernels_compute_in_float32(kernel, stride, kept):
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6)
     x = torch.randn(2, 6, 9, 9)
-    with torch.autocast("cpu", dtype=torch.bfloat16), _AroundKernels():
+    with torch.autocast("cpu", dtype=torch.bfloat16), AroundKernels():
         y = conv(x.bfloat16())
     assert (y.dtype == torch.float32) is kept
     torch.testing.assert_close(y.float(), conv(x.bfloat16().float()), atol=1e-6 if kept else 0.05, rtol=0)

@@ -17,7 +17,7 @@ from autosplit.errors import ConfigError, PruningError
 from autosplit.plan import CodecSetting, Plan
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
-from autosplit.training.loop import Teacher, accuracy, logits_of
+from autosplit.training.loop import AroundKernels, Teacher, accuracy, logits_of
 from autosplit.training.supernet import Supernet, _Draws, random_profiles, relative_loss, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
@@ -138,7 +138,8 @@ class TestShared:
     def test_gradient_reaches_the_shared_weights(self, fresh, data):
         supernet = copy.deepcopy(fresh).train()
         plan = Plan(split="layer2", sparsity=0.5, codec=fresh.codec("layer2").settings()[0])
-        supernet(data.normalise(data.train.images[:8]), plan).square().sum().backward()
+        with AroundKernels():
+            supernet(data.normalise(data.train.images[:8]), plan).square().sum().backward()
         assert supernet.backbone.get_submodule("stem.0").weight.grad.abs().sum() > 0
         assert supernet.backbone.get_submodule("fc").weight.grad.abs().sum() > 0
         used = {n for n, p in supernet.codecs.named_parameters() if p.grad is not None and p.grad.any()}
@@ -280,7 +281,9 @@ class TestFamilies:
 
     def test_a_plan_trains_its_own_codec_alone(self, mixed, data):
         supernet, images = copy.deepcopy(mixed).train(), data.normalise(data.train.images[:8])
-        supernet(images, Plan(split="layer2", codec=mixed.codec("layer2", "aecnn").widest)).square().sum().backward()
+        with AroundKernels():
+            plan = Plan(split="layer2", codec=mixed.codec("layer2", "aecnn").widest)
+            supernet(images, plan).square().sum().backward()
         used = {n.split(".")[0] for n, p in supernet.codecs.named_parameters() if p.grad is not None}
         assert used == {"layer2|aecnn"}
 
