@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from autosplit.plugins import Registry
+from autosplit.core.plugins import Registry
 
 if TYPE_CHECKING:
     from autosplit.agents.base import Agent
     from autosplit.agents.layerwise import LayerwiseAgent
-    from autosplit.scenario import Granularity
+    from autosplit.core.scenario import Granularity
 
 __all__ = ["list_agents", "load_agent"]
 
@@ -71,7 +71,7 @@ def load_agent(name: str, granularity: Granularity = "uniform") -> type[Agent] |
     """
     from autosplit.agents.base import Agent
     from autosplit.agents.layerwise import LayerwiseAgent
-    from autosplit.errors import PluginError
+    from autosplit.core.errors import PluginError
 
     other: Granularity = "layer" if granularity == "uniform" else "uniform"
     wanted, unwanted = (Agent, LayerwiseAgent) if granularity == "uniform" else (LayerwiseAgent, Agent)
@@ -87,7 +87,7 @@ def load_agent(name: str, granularity: Granularity = "uniform") -> type[Agent] |
 
 
 def _misplaced(name: str, granularity: Granularity) -> Exception:
-    from autosplit.errors import ConfigError
+    from autosplit.core.errors import ConfigError
 
     what, instead = (("prunes layer by layer", "search with --granularity layer") if granularity == "uniform" else
                      ("prunes whole heads only", "leave out --granularity layer"))

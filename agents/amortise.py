@@ -15,13 +15,13 @@ import numpy as np
 
 from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
+from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.envs.conditions import Distribution
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import STEPS
+from autosplit.evaluation.objective import Objective
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective
-from autosplit.report.progress import NullProgress, PhaseReporter
 
 __all__ = ["PolicySettings", "train_policy"]
 

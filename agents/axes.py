@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autosplit.agents.base import SearchProblem
+from autosplit.core.arrays import Array
+from autosplit.core.plan import INPUT, CodecSetting
 from autosplit.envs.tree import BoolArray, IntArray
-from autosplit.latency.base import Array
-from autosplit.plan import INPUT, CodecSetting
 
 __all__ = ["PlanAxes"]
 

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 import numpy as np
 
 from autosplit.agents.prior import expected_accuracy
+from autosplit.core.arrays import Array
+from autosplit.core.errors import PluginError
+from autosplit.core.plan import Outcome, Plan, Workload
+from autosplit.core.scenario import Conditions
+from autosplit.core.space import PlanSpace
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import plan_features
 from autosplit.envs.tree import BoolArray, IntArray
-from autosplit.errors import PluginError
-from autosplit.evaluation.base import Evaluator, PlanSpace
-from autosplit.latency.base import Array, LatencyModel
-from autosplit.objective import Objective, best_outcome
-from autosplit.plan import Outcome, Plan, Workload
-from autosplit.scenario import Conditions
+from autosplit.evaluation.base import Evaluator
+from autosplit.evaluation.objective import Objective, best_outcome
+from autosplit.latency.base import LatencyModel
 
 if TYPE_CHECKING:
     from autosplit.agents.policy import CoInferencePolicy
@@ -135,7 +137,7 @@ class Proposer(ABC, Generic[Key]):
 
     @property
     def best(self) -> Outcome | None:
-        """The best outcome so far (see `autosplit.objective.best_outcome`)."""
+        """The best outcome so far (see `autosplit.evaluation.objective.best_outcome`)."""
         return best_outcome(self._outcomes.values()) if self._outcomes else None
 
     @property

@@ -7,7 +7,7 @@ import importlib.util
 from optuna.samplers import BaseSampler, CmaEsSampler
 
 from autosplit.agents.samplers import SamplerAgent
-from autosplit.errors import PluginError
+from autosplit.core.errors import PluginError
 
 __all__ = ["CmaEsAgent"]
 

@@ -9,7 +9,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from torch import Tensor, nn
 
 from autosplit.agents.policy import CoInferencePolicy
-from autosplit.onnx_files import require_onnx, write_onnx
+from autosplit.models.onnx_files import require_onnx, write_onnx
 
 __all__ = ["require_onnx", "save_onnx"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.network import rollout
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
+from autosplit.core.arrays import Array
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
-from autosplit.latency.base import Array
 
 __all__ = ["PPOLiveAgent", "PPOLiveSettings"]
 

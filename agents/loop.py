@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from autosplit.agents.base import Proposer
+from autosplit.core.plan import Outcome
+from autosplit.core.scenario import Conditions
 from autosplit.evaluation.base import Evaluator
+from autosplit.evaluation.objective import Objective, score
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, score
-from autosplit.plan import Outcome
-from autosplit.scenario import Conditions
 
 __all__ = ["run_search"]
 

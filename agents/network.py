@@ -14,10 +14,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from autosplit.core.arrays import Array
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray
 from autosplit.envs.tree import STEPS, DecisionTree, IntArray
-from autosplit.latency.base import Array
 
 __all__ = ["ScaledFeatures", "by_likelihood", "network_of", "policy_arguments", "rollout"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autosplit.latency.base import Array
+from autosplit.core.arrays import Array
 
 __all__ = ["accuracy_of", "log_odds"]
 

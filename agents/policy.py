@@ -20,15 +20,16 @@ from torch import Tensor
 
 from autosplit.agents.network import by_likelihood, network_of
 from autosplit.agents.shortlist import counts_of, landmarks, plausible
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.operators import TypeSums
+from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
+from autosplit.core.scenario import Conditions
+from autosplit.core.space import PlanSpace
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import DecisionTree, IntArray
-from autosplit.errors import ConfigError, ResultError
-from autosplit.evaluation.base import PlanSpace
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
-from autosplit.objective import Objective, load_objective
-from autosplit.operators import TypeSums
-from autosplit.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
-from autosplit.scenario import Conditions
+from autosplit.evaluation.objective import Objective, load_objective
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 __all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin"]
 

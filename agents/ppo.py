@@ -19,11 +19,11 @@ from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
+from autosplit.core.arrays import Array
+from autosplit.core.scenario import Conditions
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
-from autosplit.latency.base import Array
-from autosplit.scenario import Conditions
 
 __all__ = ["PPOAgent", "PPOSettings"]
 

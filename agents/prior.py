@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from autosplit.agents.odds import accuracy_of
-from autosplit.latency.base import Array
-from autosplit.plan import Workload
+from autosplit.core.arrays import Array
+from autosplit.core.plan import Workload
 
 __all__ = ["expected_accuracy"]
 

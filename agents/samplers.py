@@ -31,8 +31,8 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from autosplit.agents.axes import PlanAxes
 from autosplit.agents.base import Agent, SearchProblem
-from autosplit.plan import Outcome
-from autosplit.quiet import silent_optuna
+from autosplit.core.plan import Outcome
+from autosplit.core.quiet import silent_optuna
 
 __all__ = ["GPAgent", "NSGA2Agent", "SamplerAgent", "TPEAgent"]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autosplit.core.arrays import Array
+from autosplit.core.plan import STAGE_COUNTS, Workload
 from autosplit.envs.tree import IntArray
-from autosplit.latency.base import Array
 from autosplit.latency.regression import least_relative_squares
-from autosplit.plan import STAGE_COUNTS, Workload
 
 __all__ = ["counts_of", "landmarks", "plausible"]
 

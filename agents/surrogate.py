@@ -19,9 +19,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from autosplit.agents.odds import accuracy_of, log_odds
+from autosplit.core.arrays import Array
 from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.tree import IntArray
-from autosplit.latency.base import Array
 
 __all__ = ["AccuracySurrogate"]
 

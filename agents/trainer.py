@@ -18,11 +18,11 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from torch.distributions import Distribution
 
 from autosplit.agents.network import network_of, policy_arguments
+from autosplit.core.arrays import Array
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.tree import STEPS, IntArray
 from autosplit.envs.vector import VectorCoInference
-from autosplit.latency.base import Array
 from autosplit.training.scalars import log_scalar
 
 __all__ = ["EpisodicPPO", "PPOHyperparameters", "PolicyTrainer", "isolated", "keep_quiet", "training_rewards"]

@@ -10,10 +10,10 @@ from autosplit.agents.odds import accuracy_of, log_odds
 from autosplit.agents.policy import Knowledge
 from autosplit.agents.prior import expected_accuracy
 from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.core.arrays import Array
+from autosplit.core.plan import Workload
+from autosplit.core.space import PlanSpace
 from autosplit.envs.features import PLAN_FEATURES, plan_features
-from autosplit.evaluation.base import PlanSpace
-from autosplit.latency.base import Array
-from autosplit.plan import Workload
 
 __all__ = ["predicted_accuracy"]
 

@@ -3,7 +3,7 @@
     import autosplit
 
     result = autosplit.search("default")
-    deployment = result.deployment()
+    deployment = autosplit.Deployment.from_result(result)
     print(deployment.classify(["photo.png"]))
 
 The names below are loaded when they are first used, so that `import autosplit` takes no time.
@@ -13,25 +13,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autosplit.core.version import __version__
+
 if TYPE_CHECKING:
-    from autosplit.api import search
-    from autosplit.errors import AutosplitError
+    from autosplit.core.errors import AutosplitError
+    from autosplit.core.plan import LatencySummary, Measurement, Outcome, Plan, Workload
+    from autosplit.core.result import Result
+    from autosplit.core.scenario import Conditions, Scenario, load_scenario
     from autosplit.latency import LatencyBreakdown, LatencyModel, load_latency_model
-    from autosplit.plan import LatencySummary, Measurement, Outcome, Plan, Workload
-    from autosplit.results import Result
+    from autosplit.pipeline.replay import replay
+    from autosplit.pipeline.search import search
     from autosplit.runtime.deployment import Deployment
-    from autosplit.runtime.replay import replay
-    from autosplit.scenario import Conditions, Scenario, load_scenario
 else:
     _MODULES = {
-        "api": ("search",),
-        "errors": ("AutosplitError",),
+        "pipeline.search": ("search",),
+        "core.errors": ("AutosplitError",),
         "latency": ("LatencyBreakdown", "LatencyModel", "load_latency_model"),
-        "plan": ("LatencySummary", "Measurement", "Outcome", "Plan", "Workload"),
-        "results": ("Result",),
+        "core.plan": ("LatencySummary", "Measurement", "Outcome", "Plan", "Workload"),
+        "core.result": ("Result",),
         "runtime.deployment": ("Deployment",),
-        "runtime.replay": ("replay",),
-        "scenario": ("Conditions", "Scenario", "load_scenario"),
+        "pipeline.replay": ("replay",),
+        "core.scenario": ("Conditions", "Scenario", "load_scenario"),
     }
     _WHERE = {name: f"autosplit.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -42,6 +44,7 @@ else:
             raise AttributeError(f"module 'autosplit' has no attribute {name!r}")
         import importlib
 
+        importlib.import_module("autosplit.report.notebook")  # how results show themselves in notebooks
         found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
         return found
 
@@ -49,7 +52,6 @@ else:
         """All names, for completion."""
         return sorted({*globals(), *__all__})
 
-__version__ = "0.1.0"
 __all__ = ["AutosplitError", "Conditions", "Deployment", "LatencyBreakdown", "LatencyModel", "LatencySummary",
            "Measurement", "Outcome", "Plan", "Result", "Scenario", "Workload", "__version__", "load_latency_model",
            "load_scenario", "replay", "search"]

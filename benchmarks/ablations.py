@@ -15,11 +15,11 @@ import numpy as np
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.ppo import PPOAgent, PPOSettings
 from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import Outcome
 from autosplit.envs.core import CoInferenceCore
-from autosplit.errors import ConfigError
-from autosplit.latency.base import Array
-from autosplit.objective import InTimeAccuracy
-from autosplit.plan import Outcome
+from autosplit.evaluation.objective import InTimeAccuracy
 
 __all__ = ["NoConditions", "NoMasks", "NoPrior", "NoRelabelling"]
 

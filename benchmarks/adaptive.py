@@ -6,7 +6,7 @@
 
 Three processes: the edge, the link (`benchmarks.shaping`: 1 Mb/s, then falling to 30 kb/s, then back, 5 ms of delay in
 each direction) and the device, which gets a test image every `--period-ms` and has to answer within the bundle's
-deadline. Every contestant has the same images in the same order. An image that the device cannot begin with before its
+deadline. Every baseline has the same images in the same order. An image that the device cannot begin with before its
 deadline is skipped, and counts as missed; so nobody drags a queue along. This machine is quicker than the device that
 the run was for, so the device's part is stretched to what the manifest says of it (`--no-stretch` leaves it).
 """
@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.datasets import load_dataset
-from autosplit.datasets.base import Split
-from autosplit.runtime.standalone.bundle import DevicePart, load_device, load_edge
-from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
-from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
+from autosplit.data import load_dataset
+from autosplit.data.base import Split
+from autosplit.runtime.standalone.bundle.parts import DevicePart, load_device, load_edge
+from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from benchmarks.common import command_line, write_json
 from benchmarks.shaping import Trace, shape
 
@@ -44,7 +44,7 @@ class Row:
     """What became of one image.
 
     Attributes:
-        contestant: `adaptive`, or a level.
+        baseline: `adaptive`, or a level.
         seed: Of the order of images.
         image: Number in the test part.
         second: When it was due.
@@ -57,7 +57,7 @@ class Row:
         believed_kbps: The rate that the device then thought the link has; 0 where it does not care.
     """
 
-    contestant: str
+    baseline: str
     seed: int
     image: int
     second: float
@@ -107,13 +107,13 @@ def serve(bundle: Path, pipe: Connection) -> None:
         pipe.recv()
 
 
-def ask(device: StretchedDevice, port: int, contestant: str, seed: int, images: Split, trace: Trace,
+def ask(device: StretchedDevice, port: int, baseline: str, seed: int, images: Split, trace: Trace,
         period_s: float, begin: Any) -> list[Row]:
     """One run along the trace; `begin` is told when it starts."""
     assert device.manifest.switching is not None
     budget_ms = device.manifest.switching.budget_ms
-    adaptive = contestant == ADAPTIVE
-    options = ClientOptions(timeout_ms=5000, adaptive=adaptive, level=None if adaptive else int(contestant))
+    adaptive = baseline == ADAPTIVE
+    options = ClientOptions(timeout_ms=5000, adaptive=adaptive, level=None if adaptive else int(baseline))
     count = int(trace.seconds[-1] / period_s)
     order = np.random.default_rng(seed).permutation(len(images))[:count]
     rows = []
@@ -132,7 +132,7 @@ def ask(device: StretchedDevice, port: int, contestant: str, seed: int, images: 
                 assert answer.where == "edge"
                 level = -1 if answer.level is None else answer.level
             right = answer is not None and answer.label == int(images.labels[image])
-            rows.append(Row(contestant, seed, int(image), round(due_s, 3), round(trace.at(due_s), 2), level,
+            rows.append(Row(baseline, seed, int(image), round(due_s, 3), round(trace.at(due_s), 2), level,
                             answer.payload_bytes if answer else 0, round(total_ms, 3), right,
                             answer is not None and total_ms <= budget_ms,
                             client.switch.link.rate_kbps if client.switch else 0.0))
@@ -140,7 +140,7 @@ def ask(device: StretchedDevice, port: int, contestant: str, seed: int, images: 
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
-    """All contestants, in turn, for every seed."""
+    """All baselines, in turn, for every seed."""
     device = StretchedDevice(load_device(options.bundle), options.stretch)
     images = load_dataset(device.manifest.source.dataset if device.manifest.source else "digits-m").test
     trace = trace_of(options)
@@ -151,13 +151,13 @@ def measure(options: argparse.Namespace) -> list[Row]:
     proxy = spawn.Process(target=shape, args=(("127.0.0.1", edge.recv()), trace, DELAY_MS, end))
     proxy.start()
     port, rows = link.recv(), []
-    contestants = [ADAPTIVE, *map(str, range(len(device.manifest.levels)))]
+    baselines = [ADAPTIVE, *map(str, range(len(device.manifest.levels)))]
     for seed in range(options.repetitions):
         # in another order each time, so that nobody always runs when the machine has most to do
-        for contestant in np.random.default_rng([seed, 1]).permutation(contestants):
+        for baseline in np.random.default_rng([seed, 1]).permutation(baselines):
             link.send(float("inf"))  # the first rate again
-            found = ask(device, port, str(contestant), seed, images, trace, options.period_ms / 1000, link.send)
-            print(f"seed {seed}, {contestant}: {in_time_accuracy(found):.1%}", flush=True)
+            found = ask(device, port, str(baseline), seed, images, trace, options.period_ms / 1000, link.send)
+            print(f"seed {seed}, {baseline}: {in_time_accuracy(found):.1%}", flush=True)
             rows += found
     link.send(None)
     edge.send(None)
@@ -178,13 +178,13 @@ def in_time_accuracy(rows: list[Row]) -> float:
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
-    """In-time accuracy of each contestant: mean and spread over seeds, and how far the adaptive one is ahead."""
+    """In-time accuracy of each baseline: mean and spread over seeds, and how far the adaptive one is ahead."""
     seeds = sorted({row.seed for row in rows})
-    runs = {name: [in_time_accuracy([r for r in rows if (r.contestant, r.seed) == (name, seed)]) for seed in seeds]
-            for name in sorted({row.contestant for row in rows}, key=lambda n: (n != ADAPTIVE, n))}
+    runs = {name: [in_time_accuracy([r for r in rows if (r.baseline, r.seed) == (name, seed)]) for seed in seeds]
+            for name in sorted({row.baseline for row in rows}, key=lambda n: (n != ADAPTIVE, n))}
     found = {}
     for name, values in runs.items():
-        mine = [r for r in rows if r.contestant == name]
+        mine = [r for r in rows if r.baseline == name]
         found[name] = {
             "in_time_accuracy": fmean(values), "spread": _spread(values), "by_seed": values,
             "in_time": fmean(r.in_time for r in mine),
@@ -193,7 +193,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     fixed = max((name for name in runs if name != ADAPTIVE), key=lambda name: fmean(runs[name]))
     ahead = [a - b for a, b in zip(runs[ADAPTIVE], runs[fixed], strict=True)]
     each = [a - max(runs[name][i] for name in runs if name != ADAPTIVE) for i, a in enumerate(runs[ADAPTIVE])]
-    return {"contestants": found, "best_fixed": fixed,
+    return {"baselines": found, "best_fixed": fixed,
             "ahead_of_best_fixed": {"mean": fmean(ahead), "spread": _spread(ahead), "least": min(ahead)},
             "ahead_of_the_best_of_each_seed": each}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autosplit.report.style import GOLD, INK, RED, SOFT, figure_file, plain_number, shades
-from autosplit.runtime.standalone.manifest import Manifest
+from autosplit.runtime.standalone.bundle.manifest import Manifest
 
 if TYPE_CHECKING:
     from benchmarks.adaptive import Row
@@ -15,17 +15,17 @@ __all__ = ["draw"]
 
 
 def draw(rows: list[Row], manifest: Manifest, path: Path) -> None:
-    """Draw the first adaptive run over time, and all contestants' in-time accuracy.
+    """Draw the first adaptive run over time, and all baselines' in-time accuracy.
 
     Args:
-        rows: Of all contestants and seeds.
+        rows: Of all baselines and seeds.
         manifest: Of the bundle.
         path: The picture.
     """
     from benchmarks.adaptive import ADAPTIVE, summary
 
     assert manifest.switching is not None
-    first = [r for r in rows if r.contestant == ADAPTIVE and r.seed == min(row.seed for row in rows)]
+    first = [r for r in rows if r.baseline == ADAPTIVE and r.seed == min(row.seed for row in rows)]
     with figure_file(path, size=(11.0, 7.5)) as figure:
         grid = figure.add_gridspec(3, 2, width_ratios=(1.7, 1.0), wspace=0.22, hspace=0.18,
                                    left=0.075, right=0.985, top=0.93, bottom=0.08)
@@ -36,7 +36,7 @@ def draw(rows: list[Row], manifest: Manifest, path: Path) -> None:
         _latency(axes[2], first, manifest.switching.budget_ms)
         for upper in axes[:2]:
             upper.tick_params(labelbottom=False)
-        _bars(figure.add_subplot(grid[:, 1]), summary(rows)["contestants"], manifest)
+        _bars(figure.add_subplot(grid[:, 1]), summary(rows)["baselines"], manifest)
         figure.suptitle(f"{manifest.label}: an answer within {manifest.switching.budget_ms:g} ms", x=0.075, ha="left")
 
 
@@ -65,12 +65,12 @@ def _latency(axes: Any, rows: list[Row], budget_ms: float) -> None:
     axes.legend(frameon=False, loc="upper left")
 
 
-def _bars(axes: Any, contestants: dict[str, Any], manifest: Manifest) -> None:
-    names = list(contestants)
+def _bars(axes: Any, baselines: dict[str, Any], manifest: Manifest) -> None:
+    names = list(baselines)
     colours = [GOLD, *shades(len(names) - 1)]
     labels = ["adaptive", *(f"{level.test_payload_bytes:.0f} B fixed" for level in manifest.levels)]
-    values = [100 * contestants[name]["in_time_accuracy"] for name in names]
-    spreads = [100 * contestants[name]["spread"] for name in names]
+    values = [100 * baselines[name]["in_time_accuracy"] for name in names]
+    spreads = [100 * baselines[name]["spread"] for name in names]
     axes.barh(labels, values, xerr=spreads, color=colours, ecolor=INK, capsize=3)
     for i, (value, spread) in enumerate(zip(values, spreads, strict=True)):
         axes.text(value + spread + 1.5, i, f"{value:.1f} %", va="center")

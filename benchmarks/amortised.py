@@ -19,14 +19,14 @@ import numpy as np
 
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import isolated
-from autosplit.benching import load_table
-from autosplit.benching.runs import Grid, Run, read_runs, settings_of
-from autosplit.benching.table import table_name
+from autosplit.core.arrays import Array
+from autosplit.core.scenario import Conditions
 from autosplit.envs.conditions import ProfilesSampler
+from autosplit.evaluation.objective import load_objective
+from autosplit.experiments.bench import load_table
+from autosplit.experiments.bench.runs import Grid, Run, read_runs, settings_of
+from autosplit.experiments.bench.table import table_name
 from autosplit.latency import load_latency_model
-from autosplit.latency.base import Array
-from autosplit.objective import load_objective
-from autosplit.scenario import Conditions
 from benchmarks.common import parser, write_json
 
 __all__ = ["measurements_needed", "spread"]

@@ -21,18 +21,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from autosplit.backbones.splitting import cut
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer, Phase
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.datasets.base import ImageDataset, SplitName, in_batches
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
+from autosplit.core.scenario import Scenario
+from autosplit.data.base import ImageDataset, SplitName, in_batches
+from autosplit.models.splitting import cut
 from autosplit.report.progress import Progress
-from autosplit.runtime.standalone.entropy import FrequencyTables, payload_bytes
-from autosplit.scenario import Scenario
+from autosplit.runtime.standalone.payload.coder import FrequencyTables, payload_bytes
 from autosplit.training.codecs import pretrain_codec
 from autosplit.training.loop import accuracy, autocast, distillation_loss
-from autosplit.training.prepare import Prepared, untrained
+from autosplit.training.prepare import Networks, untrained
 from benchmarks.common import command_line, parser, scenario_of, write_json
 
 _FAMILIES = ("nested", "aecnn", "bottlenet++", "jalad")
@@ -52,8 +52,8 @@ class Part:
 class Bench:
     """One split point: features of all parts, and training and measuring of one codec on them."""
 
-    def __init__(self, prepared: Prepared, split: str, images: int, steps: int, codec_steps: int) -> None:
-        self.prepared, self.split = prepared, split
+    def __init__(self, prepared: Networks, split: str, images: int, steps: int, codec_steps: int) -> None:
+        self.networks, self.split = prepared, split
         self.steps, self.codec_steps = steps, codec_steps
         self.head, self.tail = cut(prepared.backbone, prepared.supernet.points[split])
         channels, height, width = prepared.supernet.points[split].shape
@@ -68,7 +68,7 @@ class Bench:
 
     def _features(self, images: Tensor, labels: Tensor) -> Part:
         with torch.inference_mode():
-            parts = [self.head(self.prepared.data.normalise(x)).to(torch.float16) for x in in_batches(images, 256)]
+            parts = [self.head(self.networks.data.normalise(x)).to(torch.float16) for x in in_batches(images, 256)]
         return Part(torch.cat(parts).clone(), labels)
 
     @staticmethod
@@ -85,7 +85,7 @@ class Bench:
         tail = copy.deepcopy(self.tail)
         phased = bool(codec.phases())
         if phased:
-            steps = self.prepared.scenario.training.model_copy(update={"codec_steps": self.codec_steps})
+            steps = self.networks.scenario.training.model_copy(update={"codec_steps": self.codec_steps})
             only = _Only(codec, setting)
             pretrain_codec(only, self.tail, self.train.features[:2048].float(), self.train.labels[:2048], steps, seed)
         if any(True for _ in codec.parameters()):
@@ -134,7 +134,7 @@ class Bench:
         return {"split": self.split, "setting": setting.label, "ratio_to_feature": ratio, **found}
 
 
-def settings_for(prepared: Prepared, split: str, family: str, targets: Sequence[int]) -> list[CodecSetting]:
+def settings_for(prepared: Networks, split: str, family: str, targets: Sequence[int]) -> list[CodecSetting]:
     """For each target the setting whose code, before entropy coding, comes nearest to it from below; none twice.
 
     Where several do, that of the fewest bits; of the nested codec, whose grids differ most in worth, two grids near
@@ -179,7 +179,7 @@ class _Only(Codec):
     parts = structure = blank = None  # type: ignore[assignment]
 
 
-def jpeg_curve(prepared: Prepared) -> list[dict[str, object]]:
+def jpeg_curve(prepared: Networks) -> list[dict[str, object]]:
     """Accuracy of the whole network on the edge, on JPEG images of several qualities, with and without headers."""
     data: ImageDataset = prepared.data
     rows: list[dict[str, object]] = []
@@ -194,14 +194,14 @@ def jpeg_curve(prepared: Prepared) -> list[dict[str, object]]:
     return rows
 
 
-def prepared_for(scenario: Scenario, progress: Progress) -> Prepared:
+def prepared_for(scenario: Scenario, progress: Progress) -> Networks:
     """Data and trained backbone; the supernet is not needed."""
     from autosplit.training.prepare import prepare
 
     short = scenario.replace(**{"space.sparsities": (0.0,), "space.widths": (1,), "space.bits": (2,),
                                 "training.supernet_epochs": 1, "space.grid_levels": 1})
     found = untrained(short, progress) if scenario.weights else prepare(short, progress)
-    return Prepared(scenario, found.data, found.backbone, found.points, found.teacher, found.supernet,
+    return Networks(scenario, found.data, found.backbone, found.points, found.teacher, found.supernet,
                     found.backbone_key, found.supernet_key, found.cache)
 
 

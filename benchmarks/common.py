@@ -14,7 +14,7 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from autosplit.cli.common import assignments, changed
-from autosplit.scenario import Scenario, load_scenario
+from autosplit.core.scenario import Scenario, load_scenario
 
 __all__ = ["command_line", "parser", "scenario_of", "write_json"]
 

@@ -21,13 +21,13 @@ from autosplit.agents import load_agent
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.agents.ppo import PPOAgent
-from autosplit.benching.runs import Grid, Setting, settings_of
-from autosplit.benching.table import load_table, table_name
+from autosplit.core.errors import ConfigError
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.errors import ConfigError
+from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.table import TableEvaluator
+from autosplit.experiments.bench.runs import Grid, Setting, settings_of
+from autosplit.experiments.bench.table import load_table, table_name
 from autosplit.latency import load_latency_model
-from autosplit.objective import load_objective
 from autosplit.report.progress import Progress
 from benchmarks.amortised import spread
 from benchmarks.common import parser, write_json

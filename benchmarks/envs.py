@@ -25,17 +25,17 @@ import numpy as np
 from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
+from autosplit.core.plan import Measurement, Workload
+from autosplit.core.scenario import Conditions, Scenario
 from autosplit.envs import COINFERENCE
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.tree import STEPS
+from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
-from autosplit.objective import load_objective
-from autosplit.plan import Measurement, Workload
-from autosplit.scenario import Conditions, Scenario
 from benchmarks.common import parser, scenario_of, write_json
 
 

@@ -20,13 +20,13 @@ from scipy.stats import spearmanr
 from torch.nn import functional as F
 
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.evaluation.base import PlanSpace
+from autosplit.core.plan import INPUT, OUTPUT, Plan
+from autosplit.core.space import PlanSpace
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.finalists import Finalists
-from autosplit.plan import INPUT, OUTPUT, Plan
+from autosplit.pipeline.finalists import Finalists
 from autosplit.report.progress import Progress
 from autosplit.training.loop import accuracy, logits_of
-from autosplit.training.prepare import Prepared, prepare
+from autosplit.training.prepare import Networks, prepare
 from benchmarks.common import command_line, parser, scenario_of, write_json
 
 _PROXIES = {"f1": 1, "no_recalibration": 1, "feature_error": -1}
@@ -57,7 +57,7 @@ def draw_plans(space: PlanSpace, count: int, seed: int) -> list[Plan]:
 class Proxies:
     """What can be said of a plan without training it."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Networks) -> None:
         self._prepared = prepared
         self._evaluator = LiveEvaluator(prepared)
         settings, data = prepared.scenario.search, prepared.data
@@ -93,7 +93,7 @@ class Proxies:
         return float(F.mse_loss(found, true) / true.var())
 
     def _untouched_head(self, split: str) -> torch.nn.Module:
-        from autosplit.backbones.splitting import cut
+        from autosplit.models.splitting import cut
 
         return cut(self._prepared.backbone, self._prepared.supernet.points[split])[0]
 

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autosplit.cache import Cache
 from autosplit.compression import int8_onnx
 from autosplit.compression.int8_layers import Grid, Int8Conv2d
-from autosplit.datasets.base import in_batches
-from autosplit.results import Result
+from autosplit.core.cache import Cache
+from autosplit.core.result import Result
+from autosplit.data.base import in_batches
+from autosplit.data.recorded import recorded_data
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import whole_network
 from autosplit.runtime.networks import write_device
-from autosplit.runtime.replay import recorded_data
 from benchmarks.common import parser, write_json
 
 _BATCH = 100
@@ -112,7 +112,7 @@ def main() -> None:
     for given in options.results:
         path = given / "best.json" if given.is_dir() else given
         result = Result.load(path)
-        deployment, data = result.deployment(), recorded_data(result, path)
+        deployment, data = Deployment.from_result(result), recorded_data(result, path)
         rows += rows_of(deployment, data.test.images)
         if options.whole:
             data = replace(data, mean=deployment.mean, std=deployment.std)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autosplit.datasets.base import Split
-from autosplit.datasets.stored import decode_images, encode_images
+from autosplit.data.base import Split
+from autosplit.data.stored import decode_images, encode_images
 from autosplit.report.progress import Progress
 from autosplit.training.loop import accuracy
 from autosplit.training.prepare import untrained

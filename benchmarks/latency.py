@@ -12,10 +12,10 @@ import time
 
 import numpy as np
 
+from autosplit.core.plan import Workload
+from autosplit.core.profiles import ChannelProfile, list_profiles, load_profile
+from autosplit.core.scenario import Conditions
 from autosplit.latency.analytic import AnalyticLatencyModel
-from autosplit.latency.profiles import ChannelProfile, list_profiles, load_profile
-from autosplit.plan import Workload
-from autosplit.scenario import Conditions
 from benchmarks.common import parser, scenario_of, write_json
 
 

@@ -24,16 +24,16 @@ import pandas as pd
 from autosplit.agents import load_agent
 from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import run_search
+from autosplit.core.plan import Outcome, Plan
+from autosplit.core.scenario import Scenario
 from autosplit.envs.layers import Choice, LayerwiseSpace
 from autosplit.evaluation.base import layerwise
-from autosplit.evaluation.judge import Judge
-from autosplit.finalists import ranked_heads
-from autosplit.objective import best_outcome
-from autosplit.plan import Outcome, Plan
+from autosplit.evaluation.objective import best_outcome
+from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.context import Workshop
+from autosplit.pipeline.finalists import ranked_heads
 from autosplit.report.progress import Progress
-from autosplit.scenario import Scenario
 from autosplit.training.prepare import prepare
-from autosplit.workshop import Workshop
 from benchmarks.common import command_line, parser, scenario_of, write_json
 
 UNIFORM = "uniform"
@@ -80,37 +80,37 @@ class Bench:
 
     def searches(self, budget_ms: float) -> list[tuple[str, int, list[Outcome]]]:
         """What each method measured, by name and seed; the uniform plans first."""
-        judge = Judge.of(self.scenario.replace(**{"conditions.budget_ms": budget_ms}))
-        found = [(UNIFORM, 0, self._uniform(judge))]
+        scorer = Scorer.of(self.scenario.replace(**{"conditions.budget_ms": budget_ms}))
+        found = [(UNIFORM, 0, self._uniform(scorer))]
         for name in self.options.agents:
-            found += [(name, seed, self._searched(judge, name, seed))
+            found += [(name, seed, self._searched(scorer, name, seed))
                       for seed in range(self.options.seed, self.options.seed + self.options.seeds)]
         return found
 
-    def _uniform(self, judge: Judge) -> list[Outcome]:
+    def _uniform(self, scorer: Scorer) -> list[Outcome]:
         plans = uniform_plans(self.space)
-        plans = [plans[i] for i in judge.affordable(self.workshop.evaluator.workloads(plans))]
+        plans = [plans[i] for i in scorer.affordable(self.workshop.evaluator.workloads(plans))]
         found = []
-        title = f"{judge.scenario.conditions.budget_ms:g} ms: uniform sparsities"
+        title = f"{scorer.scenario.conditions.budget_ms:g} ms: uniform sparsities"
         with self.progress.phase(title, total=len(plans)) as advance:
             for plan in plans:
-                found += judge.outcomes(self.workshop.evaluator.measure([plan]))
+                found += scorer.outcomes(self.workshop.evaluator.measure([plan]))
                 advance(1)
         return found
 
-    def _searched(self, judge: Judge, name: str, seed: int) -> list[Outcome]:
-        conditions, evaluations = judge.scenario.conditions, self.options.evaluations
-        problem = LayerwiseProblem(self.space, judge.latency_model, judge.objective, conditions, seed, evaluations)
+    def _searched(self, scorer: Scorer, name: str, seed: int) -> list[Outcome]:
+        conditions, evaluations = scorer.scenario.conditions, self.options.evaluations
+        problem = LayerwiseProblem(self.space, scorer.latency_model, scorer.objective, conditions, seed, evaluations)
         title = f"{conditions.budget_ms:g} ms: {name}, seed {seed}"
         with self.progress.phase(title, total=evaluations) as advance:
-            return run_search(load_agent(name, "layer")(problem), self.workshop.evaluator, judge.latency_model,
-                              judge.objective, conditions, evaluations=evaluations, on_outcome=lambda _: advance(1))
+            return run_search(load_agent(name, "layer")(problem), self.workshop.evaluator, scorer.latency_model,
+                              scorer.objective, conditions, evaluations=evaluations, on_outcome=lambda _: advance(1))
 
     def fine_tuned(self, budget_ms: float, method: str, outcomes: Sequence[Outcome]) -> Outcome:
         """The best of a search's finalists on all validation images."""
-        judge = Judge.of(self.scenario.replace(**{"conditions.budget_ms": budget_ms}))
+        scorer = Scorer.of(self.scenario.replace(**{"conditions.budget_ms": budget_ms}))
         plans = ranked_heads(outcomes)[:self.options.finalists]
-        return best_outcome(judge.outcomes([self._finalists.measure(p, title=f"{budget_ms:g} ms: {method}")
+        return best_outcome(scorer.outcomes([self._finalists.measure(p, title=f"{budget_ms:g} ms: {method}")
                                             for p in plans]))
 
 

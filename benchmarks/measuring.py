@@ -17,18 +17,18 @@ import time
 import pandas as pd
 import torch
 
+from autosplit.core.plan import Plan
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.plan import Plan
 from autosplit.report.progress import Progress
 from autosplit.training.finetune import finetune
 from autosplit.training.loop import accuracy
-from autosplit.training.prepare import Prepared, prepare
+from autosplit.training.prepare import Networks, prepare
 from autosplit.training.supernet import Supernet
 from benchmarks.common import parser, scenario_of, write_json
 from benchmarks.fidelity import draw_plans
 
 
-def timed_measurement(prepared: Prepared, plan: Plan) -> tuple[float, float]:
+def timed_measurement(prepared: Networks, plan: Plan) -> tuple[float, float]:
     """Seconds and accuracy of an F1 measurement by an evaluator that knows nothing yet but its images."""
     evaluator = LiveEvaluator(prepared)
     evaluator.workloads([plan])  # latency comes before accuracy, for any method
@@ -37,7 +37,7 @@ def timed_measurement(prepared: Prepared, plan: Plan) -> tuple[float, float]:
     return time.process_time() - start, found
 
 
-def timed_training(prepared: Prepared, supernet: Supernet, plan: Plan, epochs: int, lr: float) -> tuple[float, float]:
+def timed_training(prepared: Networks, supernet: Supernet, plan: Plan, epochs: int, lr: float) -> tuple[float, float]:
     """Seconds and accuracy of training a plan with the weights that it has in a supernet."""
     settings = prepared.scenario.training.model_copy(update={
         "finetune_epochs": epochs, "finetune_patience": epochs, "finetune_lr": lr})
@@ -48,7 +48,7 @@ def timed_training(prepared: Prepared, supernet: Supernet, plan: Plan, epochs: i
     return seconds, accuracy(network, prepared.data, prepared.data.validation)
 
 
-def without_supernet(prepared: Prepared) -> Supernet:
+def without_supernet(prepared: Networks) -> Supernet:
     """The supernet as it is before training: the backbone's weights, codecs of principal components."""
     scenario, data = prepared.scenario, prepared.data
     sample = data.normalise(data.train.images[:256])

@@ -18,11 +18,11 @@ import numpy as np
 from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
+from autosplit.core.arrays import Array
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
+from autosplit.evaluation.objective import Objective, load_objective
 from autosplit.latency import load_latency_model
-from autosplit.latency.base import Array
-from autosplit.objective import Objective, load_objective
 from benchmarks.common import parser, scenario_of, write_json
 from benchmarks.envs import made_up_table
 

@@ -29,24 +29,24 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import fx
 
-from autosplit.backbones.loading import build_backbone
-from autosplit.backbones.splitting import block_ends, cut, find_split_points, trace
-from autosplit.compression.pruning import HeadPruner
-from autosplit.evaluation.cost import operators, stage_cost
+from autosplit.core.operators import OperatorWork
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.core.profiles import DeviceProfile
+from autosplit.core.scenario import Conditions, load_scenario
+from autosplit.core.timings import Timing
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import LatencyModel
 from autosplit.latency.profiled import ProfiledLatencyModel
-from autosplit.latency.profiles import DeviceProfile
+from autosplit.latency.profiling.engines import ROUNDS, undisturbed
+from autosplit.latency.profiling.run import ProfileSettings, engine_of, profile_machine
+from autosplit.latency.profiling.stopwatch import WallClock
+from autosplit.latency.profiling.units import folded
 from autosplit.latency.regression import least_relative_squares
-from autosplit.latency.timings import Timing
-from autosplit.operators import OperatorWork
-from autosplit.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
-from autosplit.profiling.engines import ROUNDS, undisturbed
-from autosplit.profiling.run import ProfileSettings, engine_of, profile_machine
-from autosplit.profiling.stopwatch import WallClock
-from autosplit.profiling.units import folded
+from autosplit.models.costs import operators, stage_cost
+from autosplit.models.loading import build_backbone
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.splitting import block_ends, cut, find_split_points, trace
 from autosplit.report.progress import Progress
-from autosplit.scenario import Conditions, load_scenario
 from benchmarks.common import command_line, parser, write_json
 
 BACKBONES = {"resnet20": (3, 32, 32), "torchvision:mobilenet_v2": (3, 224, 224)}

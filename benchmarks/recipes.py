@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autosplit.cache import Cache
+from autosplit.core.cache import Cache
+from autosplit.core.plan import Plan
+from autosplit.core.progress import Advance, NullProgress
+from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.plan import Plan
-from autosplit.report.progress import Advance, NullProgress
-from autosplit.scenario import Scenario, load_scenario
 from autosplit.training.loop import accuracy
-from autosplit.training.prepare import Prepared, prepare
+from autosplit.training.prepare import Networks, prepare
 from benchmarks.common import parser, write_json
 from benchmarks.fidelity import draw_plans
 from benchmarks.measuring import timed_training
@@ -80,7 +80,7 @@ def figures(scenario: Scenario, plans: int, finalists: int) -> dict[str, float]:
     }
 
 
-def _f1(prepared: Prepared, plans: Sequence[Plan]) -> list[float]:
+def _f1(prepared: Networks, plans: Sequence[Plan]) -> list[float]:
     """Accuracies on all validation images."""
     every = prepared.scenario.replace(**{"search.validation_images": len(prepared.data.validation)})
     evaluator = LiveEvaluator(replace(prepared, scenario=every))

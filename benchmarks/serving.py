@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
-from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
+from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from benchmarks.common import command_line, write_json
 
 CLASSES, SHAPE, PAYLOAD_BYTES = 10, (3, 32, 32), 8192

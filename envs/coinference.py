@@ -8,16 +8,16 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from autosplit.core.plan import Outcome
+from autosplit.core.scenario import Scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.features import FloatArray
 from autosplit.envs.streams import pick_one
 from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.envs.tree import STEPS, BoolArray, IntArray
 from autosplit.evaluation.base import Evaluator
+from autosplit.evaluation.objective import Objective
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective
-from autosplit.plan import Outcome
-from autosplit.scenario import Scenario
 
 __all__ = ["CoInferenceEnv"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autosplit.errors import ConfigError
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
-from autosplit.scenario import Conditions
+from autosplit.core.errors import ConfigError
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
+from autosplit.core.scenario import Conditions
 
 __all__ = ["ConditionsSampler", "Distribution", "ProfilesSampler"]
 

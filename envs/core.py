@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autosplit.core.arrays import Array
+from autosplit.core.plan import Plan, Workload
+from autosplit.core.scenario import Conditions
+from autosplit.core.space import PlanSpace
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import BoolArray, DecisionTree, IntArray
-from autosplit.evaluation.base import PlanSpace
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
-from autosplit.objective import Objective
-from autosplit.plan import Plan, Workload
-from autosplit.scenario import Conditions
+from autosplit.evaluation.objective import Objective
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 __all__ = ["CoInferenceCore", "allowed_plans", "latency_limit_ms"]
 

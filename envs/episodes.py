@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autosplit.core.arrays import Array
+from autosplit.core.scenario import Conditions
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import FloatArray, condition_features
 from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace
 from autosplit.envs.tree import BoolArray, IntArray
-from autosplit.latency.base import Array, LatencyModel
-from autosplit.scenario import Conditions
+from autosplit.latency.base import LatencyModel
 
 __all__ = ["LAYER_FEATURES", "Episodes", "LayerwiseCore"]
 

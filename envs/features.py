@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from autosplit.core.arrays import Array
+from autosplit.core.plan import CodecSetting, Workload
+from autosplit.core.scenario import Conditions
+from autosplit.core.space import PlanSpace
 from autosplit.envs.tree import STEPS, DecisionTree
-from autosplit.evaluation.base import PlanSpace
-from autosplit.latency.base import Array
-from autosplit.latency.courses import typical_kbps_and_jitter_ms
-from autosplit.plan import CodecSetting, Workload
-from autosplit.scenario import Conditions
+from autosplit.latency.channel.rate_process import typical_kbps_and_jitter_ms
 
 __all__ = ["CONDITION_BOUNDS", "PLAN_FEATURES", "condition_features", "node_features", "plan_features"]
 

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from autosplit.compression.sparsity import channels_kept
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.core.scenario import Conditions
+from autosplit.core.space import PlanSpace
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 from autosplit.envs.tree import IntArray
-from autosplit.errors import ConfigError
-from autosplit.evaluation.base import LayerwiseEvaluator, PlanSpace
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
-from autosplit.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
-from autosplit.scenario import Conditions
+from autosplit.evaluation.base import LayerwiseEvaluator
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
+from autosplit.models.sparsity import channels_kept
 
 if TYPE_CHECKING:
-    from autosplit.evaluation.head_cost import HeadCost
+    from autosplit.models.head_costs import HeadCost
 
 __all__ = ["AffineLatency", "Choice", "ForetoldLatency", "LayerwiseSpace", "LayerwiseSplit"]
 

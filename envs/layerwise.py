@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from autosplit.core.plan import Outcome
+from autosplit.core.scenario import Conditions, Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
@@ -15,10 +17,8 @@ from autosplit.envs.layers import LayerwiseSpace
 from autosplit.envs.streams import pick_one
 from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.evaluation.base import LayerwiseEvaluator, layerwise
+from autosplit.evaluation.objective import Objective
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective
-from autosplit.plan import Outcome
-from autosplit.scenario import Conditions, Scenario, load_scenario
 
 __all__ = ["CoInferenceLayerwiseEnv"]
 

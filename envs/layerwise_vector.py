@@ -11,11 +11,11 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from autosplit.core.arrays import Array
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import Choice
 from autosplit.envs.tree import BoolArray
-from autosplit.latency.base import Array
 
 __all__ = ["VectorLayerwise"]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from autosplit.core.arrays import Array
+from autosplit.core.plan import Measurement
+from autosplit.core.scenario import Scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.streams import Selection
@@ -11,10 +14,8 @@ from autosplit.envs.task import CoInferenceTask
 from autosplit.envs.tree import IntArray
 from autosplit.envs.vector import VectorCoInference
 from autosplit.evaluation.base import Evaluator
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
-from autosplit.objective import Objective
-from autosplit.plan import Measurement
-from autosplit.scenario import Scenario
+from autosplit.evaluation.objective import Objective
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 __all__ = ["MeasuringVectorCoInference"]
 

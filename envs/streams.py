@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium.utils import seeding
 
+from autosplit.core.arrays import Array
 from autosplit.envs.tree import IntArray
-from autosplit.latency.base import Array
 
 __all__ = ["Selection", "UniformStreams", "pick_conditions", "pick_one"]
 

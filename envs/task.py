@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import Outcome, Plan, Workload
+from autosplit.core.scenario import Conditions, Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
-from autosplit.errors import ConfigError
 from autosplit.evaluation.base import Evaluator
+from autosplit.evaluation.objective import Objective, load_objective, score
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective, load_objective, score
-from autosplit.plan import Outcome, Plan, Workload
-from autosplit.scenario import Conditions, Scenario, load_scenario
 
 __all__ = ["CoInferenceTask", "outcome_line"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.evaluation.base import PlanSpace
+from autosplit.core.space import PlanSpace
 
 __all__ = ["STEPS", "BoolArray", "DecisionTree", "IntArray"]
 

@@ -11,11 +11,11 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from autosplit.core.arrays import Array
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray
 from autosplit.envs.streams import Selection, UniformStreams, pick_conditions
 from autosplit.envs.tree import BoolArray, IntArray
-from autosplit.latency.base import Array
 
 __all__ = ["VectorCoInference"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantiser
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
 
 
 class PixelEncoder(nn.Module):

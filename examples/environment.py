@@ -12,8 +12,8 @@ from __future__ import annotations
 import gymnasium
 
 import autosplit.envs
+from autosplit.core.plan import CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.evaluation.table import TableEvaluator
-from autosplit.plan import CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
 
 WHOLE_MACS = 12e6
 HEAD_MACS = {"layer1": 5e6, "layer2": 9e6}  # made up, like every figure below

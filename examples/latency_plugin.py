@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autosplit import Conditions, LatencyBreakdown, Workload
-from autosplit.latency import Array
+from autosplit.core.arrays import Array
 
 # Measured on the device: milliseconds until the feature at each split point is ready, unpruned. Replace them by yours.
 HEAD_MS = {"input": 0.0, "stem": 10.0, "layer1": 98.0, "layer2": 163.0, "layer3": 226.0, "output": 227.0}

@@ -36,7 +36,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, one_thread):
     """Pictures, network and a finished search with the default agent, in a cache of its own."""
-    from autosplit.searching import search
+    from autosplit.pipeline.search import search
     from tests.runs import make_world
 
     made = make_world(tmp_path_factory.mktemp("world"))
@@ -56,7 +56,7 @@ def warm(world, monkeypatch):
 @pytest.fixture(scope="session")
 def prepared(world):
     """The world's scenario with trained networks."""
-    from autosplit.cache import Cache
+    from autosplit.core.cache import Cache
     from autosplit.training.prepare import prepare
 
     return prepare(world.scenario(), cache=Cache(world.cache))

@@ -11,10 +11,10 @@ from itertools import product
 
 import numpy as np
 
-from autosplit.evaluation.base import PlanSpace
-from autosplit.evaluation.cost import OperatorWork
-from autosplit.evaluation.head_cost import HeadCost, HeadLayer
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.space import PlanSpace
+from autosplit.models.costs import OperatorWork
+from autosplit.models.head_costs import HeadCost, HeadLayer
 
 SPARSITIES = (0.0, 0.25, 0.5, 0.75)
 BACKBONE = 0.93

@@ -12,14 +12,14 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from autosplit.cli.app import app
-from autosplit.ledger import Ledger
-from autosplit.plan import Plan
-from autosplit.scenario import Scenario, load_scenario
+from autosplit.core.plan import Plan
+from autosplit.core.scenario import Scenario, load_scenario
+from autosplit.pipeline.ledger import Ledger
 
 CLASSES = ("blue", "green", "red")
 
 NETWORK = """
-from autosplit.backbones.zoo import ResNetSmall
+from autosplit.models.zoo import ResNetSmall
 
 def network(num_classes, in_channels):
     return ResNetSmall(1, num_classes, in_channels, width=4)

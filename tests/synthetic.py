@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure
+from autosplit.core.scenario import Conditions, Scenario
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.base import LatencyBreakdown
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure
-from autosplit.plan import CodecSetting, Measurement, Plan, StageCost, Workload
-from autosplit.scenario import Conditions, Scenario
 
 
 @dataclass(frozen=True)

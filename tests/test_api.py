@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import autosplit
-from autosplit.errors import ConfigError, ResultError, UnknownNameError
+from autosplit.core.errors import ConfigError, ResultError, UnknownNameError
 from tests.runs import CLASSES
 
 HEAVY = {"torch", "numpy", "pandas", "optuna", "gymnasium", "stable_baselines3", "sklearn", "pydantic", "yaml"}
@@ -133,8 +133,8 @@ def test_a_result_in_no_file_has_no_deployment(world, tmp_path):
     text = (world.run / "best.json").read_text(encoding="utf-8")
     result = autosplit.Result.model_validate_json(text)
     with pytest.raises(ConfigError, match=r"in no file.*Result\.load"):
-        result.deployment()
+        autosplit.Deployment.from_result(result)
     result.save(tmp_path / "best.json")
     assert result.path == tmp_path / "best.json"
     with pytest.raises(ResultError, match=r"weights 'best\.safetensors' are missing"):
-        result.deployment()
+        autosplit.Deployment.from_result(result)

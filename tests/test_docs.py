@@ -17,10 +17,10 @@ import yaml
 from pydantic import BaseModel
 
 from autosplit.cli.app import app
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile
-from autosplit.results import json_schema
+from autosplit.core.profiles import ChannelProfile, DeviceProfile
+from autosplit.core.result import json_schema
+from autosplit.core.scenario import Conditions, Scenario, SearchSettings, SearchSpace, TrainingSettings
 from autosplit.runtime.export import json_schema as bundle_schema
-from autosplit.scenario import Conditions, Scenario, SearchSettings, SearchSpace, TrainingSettings
 from tests.docs.pages import PAGES, ROOT, blocks, commands, prose, read
 
 SCHEMAS = {"result.schema.json": json_schema, "bundle.schema.json": bundle_schema}

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from autosplit.agents import load_agent
-from autosplit.backbones.loading import build_backbone
-from autosplit.backbones.splitting import block_ends, cut, find_split_points, trace
-from autosplit.datasets import load_dataset
-from autosplit.plugins import load_object
+from autosplit.core.plugins import load_object
+from autosplit.data import load_dataset
+from autosplit.models.loading import build_backbone
+from autosplit.models.splitting import block_ends, cut, find_split_points, trace
 from autosplit.testing import AgentCase, AgentContract, CodecContract
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

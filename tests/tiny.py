@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autosplit.backbones.splitting import find_split_points, select_split_points, trace
-from autosplit.backbones.zoo import ResNetSmall
-from autosplit.datasets.base import ImageDataset, Split, build_dataset
-from autosplit.scenario import SearchSpace, TrainingSettings
+from autosplit.core.scenario import SearchSpace, TrainingSettings
+from autosplit.data.base import ImageDataset, Split, build_dataset
+from autosplit.models.splitting import find_split_points, select_split_points, trace
+from autosplit.models.zoo import ResNetSmall
 from autosplit.training.supernet import Supernet
 
 CLASSES = 3

@@ -15,14 +15,14 @@ from functools import cached_property
 import numpy as np
 
 from autosplit.agents.base import Proposer
+from autosplit.core.errors import PluginError
+from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.scenario import Conditions
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.layers import Choice, LayerwiseSpace
-from autosplit.errors import PluginError
 from autosplit.evaluation.base import Evaluator, layerwise
+from autosplit.evaluation.objective import Objective
 from autosplit.latency.base import LatencyModel
-from autosplit.objective import Objective
-from autosplit.plan import CodecSetting, Plan
-from autosplit.scenario import Conditions
 
 __all__ = ["LayerwiseAgent", "LayerwiseProblem", "LayerwiseRandomAgent"]
 

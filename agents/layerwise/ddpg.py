@@ -25,9 +25,9 @@ from torch.optim import Optimizer
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.trainer import isolated, keep_quiet
+from autosplit.core.plan import Outcome
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import Choice
-from autosplit.plan import Outcome
 
 __all__ = ["AmcSettings", "EpisodeReplayBuffer", "LayerwiseDDPGAgent"]
 

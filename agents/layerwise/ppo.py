@@ -20,10 +20,11 @@ from torch import nn
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.layerwise.surrogate import LayerSurrogate
 from autosplit.agents.trainer import EpisodicPPO, isolated, keep_quiet
+from autosplit.core.arrays import Array
 from autosplit.envs.layers import Choice
 from autosplit.envs.layerwise_vector import VectorLayerwise
 from autosplit.envs.sb3 import StableBaselinesVecEnv
-from autosplit.latency.base import Array, LatencyBreakdown
+from autosplit.latency.base import LatencyBreakdown
 
 __all__ = ["LayerPPOSettings", "LayerwisePPOAgent"]
 

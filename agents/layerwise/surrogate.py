@@ -15,7 +15,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from autosplit.latency.base import Array
+from autosplit.core.arrays import Array
 
 __all__ = ["LayerSurrogate"]
 

@@ -14,7 +14,7 @@ from autosplit.cli.common import AsJson, BudgetMs, DataRoot, Quiet, print_rich, 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autosplit.adapting import Adapted
+    from autosplit.pipeline.adapt import Adapted
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Make a bundle of several code sizes, which a device changes between as its link changes: `infer --adaptive`."""
-    from autosplit.adapting import adapt
+    from autosplit.pipeline.adapt import adapt
     from autosplit.report.progress import Progress
 
     found = adapt(run, out, levels=levels, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,

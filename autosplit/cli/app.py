@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from autosplit import __version__
+        from autosplit.core.version import __version__
 
         typer.echo(f"autosplit {__version__}")
         raise typer.Exit

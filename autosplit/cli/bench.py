@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.common import EXIT_INTERRUPTED, AsJson, DataRoot, Quiet, Set, assignments, changed, reported, say
-from autosplit.errors import ConfigError, PluginError
+from autosplit.core.errors import ConfigError, PluginError
 
 __all__ = ["app"]
 
@@ -29,9 +29,9 @@ def table(
     quiet: Quiet = False,
 ) -> None:
     """Measure every plan of a scenario's space once (F1); the same command goes on with what was stopped."""
-    from autosplit.benching.table import tabulate
+    from autosplit.core.scenario import load_scenario
+    from autosplit.experiments.bench.table import tabulate
     from autosplit.report.progress import Progress
-    from autosplit.scenario import load_scenario
 
     if not out.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"--out {str(out)!r}: name a table NAME.csv or NAME.csv.gz")
@@ -68,8 +68,8 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Compare search methods on tables, under conditions drawn from the packaged profiles."""
-    from autosplit.benching.runs import Grid, run_grid, settings_of
-    from autosplit.benching.summary import draw_regret, scenario_frame, summarise, to_markdown
+    from autosplit.experiments.bench.runs import Grid, run_grid, settings_of
+    from autosplit.experiments.bench.summary import draw_regret, scenario_frame, summarise, to_markdown
     from autosplit.report.progress import Progress
 
     methods = tuple(agent) if agent else _every_agent(policy is not None)
@@ -112,12 +112,12 @@ def link(
     quiet: Quiet = False,
 ) -> None:
     """Hold promised latencies against those over links that are really crossed, by two processes on this machine."""
-    from autosplit.benching.link import LinkBench, Machine, bench_links, to_markdown
-    from autosplit.emulation.hosts import can_make_namespaces
-    from autosplit.emulation.links import KernelLink, Link, ProfileLink
-    from autosplit.errors import unwritable
+    from autosplit.core.errors import unwritable
+    from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+    from autosplit.experiments.emulation.bench import LinkBench, Machine, bench_links, to_markdown
+    from autosplit.experiments.emulation.hosts import can_make_namespaces
+    from autosplit.experiments.emulation.links import KernelLink, Link, ProfileLink
     from autosplit.latency import load_latency_model
-    from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
     from autosplit.report.progress import Progress
 
     machine = None

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from autosplit.errors import AutosplitError, ConfigError, PluginError
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError
 
 if TYPE_CHECKING:
-    from autosplit.scenario import Scenario
+    from autosplit.core.scenario import Scenario
 
 __all__ = ["EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "AsJson", "BudgetMs", "DataRoot", "Quiet", "Set", "State",
            "assignments", "changed", "print_rich", "reported", "runtime_commands", "say"]

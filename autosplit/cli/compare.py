@@ -26,8 +26,8 @@ from autosplit.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from autosplit.comparing import Comparison, Failure, Report
-    from autosplit.scenario import Scenario
+    from autosplit.core.scenario import Scenario
+    from autosplit.experiments.compare import Comparison, Failure, Report
 
 __all__ = ["command"]
 
@@ -41,7 +41,7 @@ def command(
     budget_ms: BudgetMs = None,
     device: Annotated[list[str] | None, typer.Option(help="Device profile, or a YAML file; may be repeated.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Channel profile, or a YAML file; may be repeated.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Plans that each contestant fine-tunes.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Plans that each baseline fine-tunes.")] = None,
     set_: Set = None,
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(
@@ -50,8 +50,8 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Set a search beside every baseline, in one scenario or in each of scenarios x devices x channels."""
-    from autosplit.comparing import Report, compare
-    from autosplit.comparing.files import draw_figures, write_tables
+    from autosplit.experiments.compare import Report, compare
+    from autosplit.experiments.compare.files import draw_figures, write_tables
     from autosplit.report.progress import Progress
 
     names = scenario or ["default"]
@@ -84,7 +84,7 @@ def _grid(
     assigned: dict[str, Any],
 ) -> list[Scenario]:
     """Every scenario with every device and channel, each once; `None` = the scenario's own."""
-    from autosplit.scenario import load_scenario
+    from autosplit.core.scenario import load_scenario
 
     found: dict[str, Scenario] = {}
     for name, device, channel in itertools.product(names, devices, channels):
@@ -110,8 +110,8 @@ def _data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _print(comparisons: Sequence[Comparison], files: Sequence[Path]) -> None:
-    from autosplit.comparing.curves import titles
-    from autosplit.comparing.files import summary
+    from autosplit.experiments.compare.curves import titles
+    from autosplit.experiments.compare.files import summary
     from autosplit.report.tables import comparison_table, summary_table
 
     if len(comparisons) > _MOST_TABLES:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from autosplit.cli.common import print_rich
-from autosplit.compression.sparsity import channels_kept
-from autosplit.scenario import Scenario
+from autosplit.core.scenario import Scenario
+from autosplit.models.sparsity import channels_kept
 
 if TYPE_CHECKING:
-    from autosplit.compression.pruning import PrunableGroup
-    from autosplit.evaluation.base import PlanSpace
+    from autosplit.core.space import PlanSpace
+    from autosplit.models.pruning import PrunableGroup
 
 __all__ = ["describe"]
 
@@ -25,9 +25,9 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
     """Print the split points with the work before them, and how many plans there are."""
     from rich.table import Table
 
-    from autosplit.evaluation.cost import stage_cost
+    from autosplit.core.plan import OUTPUT, CodecSetting, Plan, Workload
     from autosplit.latency import load_latency_model
-    from autosplit.plan import OUTPUT, CodecSetting, Plan, Workload
+    from autosplit.models.costs import stage_cost
     from autosplit.report.progress import Progress
     from autosplit.training.prepare import untrained
 

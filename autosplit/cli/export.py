@@ -14,7 +14,7 @@ from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported, 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autosplit.runtime.standalone.manifest import Manifest
+    from autosplit.runtime.standalone.bundle.manifest import Manifest
 
 __all__ = ["command"]
 

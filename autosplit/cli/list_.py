@@ -45,7 +45,7 @@ def command(
 
 
 def _entries(kind: Kind) -> list[tuple[str, str]]:
-    from autosplit.latency.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
+    from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 
     if kind is Kind.devices:
         return [(n, load_profile(DeviceProfile, n).title) for n in list_profiles(DeviceProfile)]
@@ -66,12 +66,12 @@ def _agents() -> list[tuple[str, str]]:
 
 
 def _names(kind: Kind) -> list[str]:
-    from autosplit.backbones import list_backbones
     from autosplit.compression import list_codecs
-    from autosplit.datasets import list_datasets
+    from autosplit.core.scenario import list_scenarios
+    from autosplit.data import list_datasets
+    from autosplit.evaluation.objective import list_objectives
     from autosplit.latency import list_latency_models
-    from autosplit.objective import list_objectives
-    from autosplit.scenario import list_scenarios
+    from autosplit.models.names import list_backbones
 
     listing = {
         Kind.backbones: lambda: [*list_backbones(), "torchvision:NAME", "FILE.py:FACTORY"],

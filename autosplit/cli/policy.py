@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autosplit.cli.common import EXIT_INFEASIBLE, AsJson, Quiet, print_rich, reported, say
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from autosplit.latency.profiles import ChannelProfile
+    from autosplit.core.profiles import ChannelProfile
 
 __all__ = ["decide", "train"]
 
@@ -40,12 +40,12 @@ def train(
     from autosplit.agents.amortise import PolicySettings, train_policy
     from autosplit.agents.export import require_onnx, save_onnx
     from autosplit.agents.policy import Origin
-    from autosplit.benching import load_table
-    from autosplit.benching.table import table_name
+    from autosplit.core.errors import unwritable
     from autosplit.envs.conditions import ProfilesSampler
-    from autosplit.errors import unwritable
+    from autosplit.evaluation.objective import load_objective
+    from autosplit.experiments.bench import load_table
+    from autosplit.experiments.bench.table import table_name
     from autosplit.latency import load_latency_model
-    from autosplit.objective import load_objective
     from autosplit.report.progress import Progress
 
     if onnx:
@@ -84,9 +84,9 @@ def decide(
 ) -> None:
     """Ask a trained policy for a plan: a few milliseconds, no measurement."""
     from autosplit.agents.policy import CoInferencePolicy
+    from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+    from autosplit.core.scenario import Conditions
     from autosplit.latency import load_latency_model
-    from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
-    from autosplit.scenario import Conditions
 
     if not budget_ms > 0:
         raise ConfigError(f"--budget-ms must be above 0, got {budget_ms:g}")

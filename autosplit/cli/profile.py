@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported, say
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autosplit.profiling.run import MachineProfile
+    from autosplit.latency.profiling.run import MachineProfile
 
 __all__ = ["command"]
 
@@ -39,7 +39,7 @@ def command(
 
     import torch
 
-    from autosplit.profiling.run import ProfileSettings, profile_machine
+    from autosplit.latency.profiling.run import ProfileSettings, profile_machine
     from autosplit.report.progress import Progress
 
     settings = ProfileSettings(tuple(backbone), shape, threads or torch.get_num_threads(), engine, repeats, active_mw,
@@ -60,7 +60,7 @@ def _shape(text: str | None, dataset: str | None, data_root: Path | None) -> tup
     if (text is None) == (dataset is None):
         raise ConfigError("give either --image-shape, such as 3x32x32, or --dataset")
     if dataset is not None:
-        from autosplit.datasets import load_dataset
+        from autosplit.data import load_dataset
 
         found: tuple[int, int, int] = load_dataset(dataset, root=data_root).shape
         return found

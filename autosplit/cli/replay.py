@@ -21,9 +21,9 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Rebuild a found deployment, decode its payloads on the test set, and hold every figure against the record."""
+    from autosplit.pipeline.replay import replay
     from autosplit.report.progress import Progress
     from autosplit.report.tables import latency_table
-    from autosplit.runtime.replay import replay
 
     played = replay(result / "best.json" if result.is_dir() else result, Progress(quiet=quiet), data_root)
     now, test = played.evaluation, played.result.test

@@ -30,7 +30,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Write a run as one HTML page that opens anywhere without network, and its figures as files."""
-    from autosplit.report.page import REPORT_FILE, load_run, write_report
+    from autosplit.pipeline.ledger import load_run
+    from autosplit.report.page import REPORT_FILE, write_report
     from autosplit.report.run_plots import draw_figures
     from autosplit.report.verdict import verdict
 

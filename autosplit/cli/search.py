@@ -23,11 +23,11 @@ from autosplit.cli.common import (
     reported,
     say,
 )
-from autosplit.errors import ConfigError, ResumeError
+from autosplit.core.errors import ConfigError, ResumeError
 
 if TYPE_CHECKING:
-    from autosplit.results import Result
-    from autosplit.scenario import Scenario
+    from autosplit.core.result import Result
+    from autosplit.core.scenario import Scenario
 
 __all__ = ["command"]
 
@@ -89,7 +89,7 @@ def command(
 
 
 def _scenario(name: str, resume: Path | None, options: dict[str, Any], assigned: dict[str, Any]) -> Scenario:
-    from autosplit.scenario import load_scenario
+    from autosplit.core.scenario import load_scenario
 
     if resume is not None:
         recorded = resume / "scenario.yaml"
@@ -113,9 +113,9 @@ def _run(
     scenario: Scenario, run: Path | None, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool,
     yes: bool,
 ) -> None:
-    from autosplit.ledger import LEDGER_FILE
+    from autosplit.pipeline.ledger import LEDGER_FILE
+    from autosplit.pipeline.search import new_run, search
     from autosplit.report.progress import Progress
-    from autosplit.searching import new_run, search
 
     run = run or new_run(scenario, RESULTS)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.common import AsJson, reported, runtime_commands
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 __all__ = ["command"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.common import print_rich, reported
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -23,10 +23,10 @@ def command(
     """Show a run: how far it is, its best plans, and the final table once there is one."""
     from rich.table import Table
 
-    from autosplit.ledger import LEDGER_FILE, Ledger
+    from autosplit.core.result import Result
+    from autosplit.core.scenario import load_scenario
+    from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
     from autosplit.report.tables import comparison_table
-    from autosplit.results import Result
-    from autosplit.scenario import load_scenario
 
     if not (run / LEDGER_FILE).is_file():
         raise ConfigError(f"{run} is no run directory (it holds no {LEDGER_FILE}); `autosplit search` makes one")

@@ -6,8 +6,8 @@ import hashlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from autosplit.errors import AutosplitError, ConfigError, PluginError
-from autosplit.plugins import Registry, one_line, source_of
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError
+from autosplit.core.plugins import Registry, one_line, source_of
 
 if TYPE_CHECKING:
     from autosplit.compression.codecs.base import Codec, Offer

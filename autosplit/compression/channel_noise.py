@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from autosplit.errors import ConfigError, UnknownNameError
+from autosplit.core.errors import ConfigError, UnknownNameError
 
 __all__ = ["AwgnChannel", "ErasureChannel", "NoiselessChannel", "NoisyChannel", "build_channel", "noisy"]
 

@@ -27,7 +27,6 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from autosplit.backbones.splitting import trace
 from autosplit.compression.int8_layers import (
     LEVELS,
     MIN_SCALE,
@@ -38,7 +37,8 @@ from autosplit.compression.int8_layers import (
     Int8Linear,
     Lookup,
 )
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
+from autosplit.models.splitting import trace
 
 __all__ = ["as_function", "int8_structure", "quantise_int8"]
 
@@ -289,7 +289,7 @@ def quantise_int8(module: nn.Module, batches: Iterable[Tensor]) -> fx.GraphModul
     """The int8 version of a network in evaluation mode.
 
     The input is rounded to 8 bits too; the output is real, for the quantiser of a code or an argmax that follows.
-    For `autosplit.evaluation.cost.stage_cost` the work is that of the float network.
+    For `autosplit.models.costs.stage_cost` the work is that of the float network.
 
     Args:
         module: Any network that `torch.fx` can trace, with one input; it is left as it was.

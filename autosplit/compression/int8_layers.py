@@ -167,6 +167,8 @@ def _exact(reach: Tensor, pieces: int) -> bool:
 class Int8Conv2d(Int8Layer):
     """An int8 convolution with zero padding."""
 
+    counts_as = "conv"
+
     def __init__(self, layer: nn.Conv2d, own_bias: bool) -> None:
         super().__init__(layer, own_bias)
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
@@ -182,6 +184,8 @@ class Int8Conv2d(Int8Layer):
 
 class Int8Linear(Int8Layer):
     """An int8 linear layer."""
+
+    counts_as = "linear"
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the input's grid (..., inputs) -> real values (..., outputs), not rounded yet."""

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from autosplit.compression.int8 import as_function
 from autosplit.compression.int8_layers import Grid, Int8Conv2d, Int8Layer, Int8Linear
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 __all__ = ["integer_form"]
 

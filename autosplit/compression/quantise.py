@@ -39,8 +39,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autosplit.errors import ConfigError
-from autosplit.runtime.standalone.entropy import levels
+from autosplit.core.errors import ConfigError
+from autosplit.runtime.standalone.payload.coder import levels
 
 __all__ = ["MIN_LIMIT", "dequantise", "fake_quantise", "levels", "quantise"]
 

@@ -8,39 +8,16 @@ a pool or a cluster can serve it without the search knowing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from autosplit.errors import ConfigError
-from autosplit.plan import CodecSetting, Measurement, Plan, Workload
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import Measurement, Plan, Workload
+from autosplit.core.space import PlanSpace
 
 if TYPE_CHECKING:
-    from autosplit.evaluation.head_cost import HeadCost
+    from autosplit.models.head_costs import HeadCost
 
-__all__ = ["Evaluator", "LayerwiseEvaluator", "PlanSpace", "layerwise"]
-
-
-@dataclass(frozen=True)
-class PlanSpace:
-    """The plans of a search space, resolved for one backbone: a choice of split, then sparsity, then codec.
-
-    Attributes:
-        splits: Split points, from `input` over the backbone's own to `output`, in the order of execution.
-        sparsities: For each split point the sparsity levels it allows, ascending.
-        codecs: For each split point the codec settings it allows.
-    """
-
-    splits: tuple[str, ...]
-    sparsities: dict[str, tuple[float, ...]]
-    codecs: dict[str, tuple[CodecSetting, ...]]
-
-    def plans(self) -> list[Plan]:
-        """Every plan, ordered by split, sparsity, codec."""
-        return [Plan(split=s, sparsity=p, codec=c)
-                for s in self.splits for p in self.sparsities[s] for c in self.codecs[s]]
-
-    def __len__(self) -> int:
-        return sum(len(self.sparsities[s]) * len(self.codecs[s]) for s in self.splits)
+__all__ = ["Evaluator", "LayerwiseEvaluator", "layerwise"]
 
 
 class Evaluator(Protocol):

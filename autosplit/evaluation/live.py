@@ -21,19 +21,19 @@ from torch import Tensor, nn
 
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
-from autosplit.datasets.base import ImageDataset, Split, in_batches
-from autosplit.errors import PruningError
-from autosplit.evaluation.base import PlanSpace
-from autosplit.evaluation.cost import stage_cost
-from autosplit.evaluation.head_cost import HeadCost
-from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
-from autosplit.runtime.standalone.entropy import FrequencyTables, payload_bytes
+from autosplit.core.errors import PruningError
+from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.space import PlanSpace
+from autosplit.data.base import ImageDataset, Split, in_batches
+from autosplit.models.costs import stage_cost
+from autosplit.models.head_costs import HeadCost
+from autosplit.runtime.standalone.payload.coder import FrequencyTables, payload_bytes
 from autosplit.training.loop import accuracy, autocast, logits_of
 
 if TYPE_CHECKING:
-    from autosplit.report.progress import PhaseReporter
-    from autosplit.scenario import Scenario, SearchSettings
-    from autosplit.training.prepare import Prepared
+    from autosplit.core.progress import PhaseReporter
+    from autosplit.core.scenario import Scenario, SearchSettings
+    from autosplit.training.prepare import Networks
     from autosplit.training.supernet import Supernet
 
 __all__ = ["LiveEvaluator"]
@@ -67,7 +67,7 @@ class LiveEvaluator:
         prepared: Data, backbone and trained supernet of a scenario.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Networks) -> None:
         self.data: ImageDataset = prepared.data
         self._backbone: nn.Module = prepared.backbone
         self._supernet: Supernet = prepared.supernet

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from autosplit.evaluation.base import Evaluator, PlanSpace, layerwise
-from autosplit.plan import Measurement, Plan, Workload
+from autosplit.core.plan import Measurement, Plan, Workload
+from autosplit.core.space import PlanSpace
+from autosplit.evaluation.base import Evaluator, layerwise
 
 if TYPE_CHECKING:
-    from autosplit.evaluation.head_cost import HeadCost
+    from autosplit.models.head_costs import HeadCost
 
 __all__ = ["MemoEvaluator"]
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from autosplit.evaluation.base import Evaluator, PlanSpace, layerwise
-from autosplit.plan import Measurement, Plan, Workload
-from autosplit.scenario import content_hash
+from autosplit.core.plan import Measurement, Plan, Workload
+from autosplit.core.scenario import content_hash
+from autosplit.core.space import PlanSpace
+from autosplit.evaluation.base import Evaluator, layerwise
 
 if TYPE_CHECKING:
-    from autosplit.evaluation.head_cost import HeadCost
-    from autosplit.training.prepare import Prepared
+    from autosplit.models.head_costs import HeadCost
+    from autosplit.training.prepare import Networks
 
 __all__ = ["StoredEvaluator", "measurement_file"]
 
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 _MEASURING = 3  # raised when F1 measuring changes, so that older stored measurements are not taken for new ones
 
 
-def measurement_file(prepared: Prepared) -> Path:
+def measurement_file(prepared: Networks) -> Path:
     """Where measurements of these networks with these settings are kept, in the cache."""
     settings = prepared.scenario.search
     key = content_hash({"recipe": _MEASURING, "supernet": prepared.supernet_key,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from autosplit.errors import ConfigError, DataError
-from autosplit.evaluation.base import PlanSpace
-from autosplit.latency.profiles import first_error
-from autosplit.operators import TypeSums
-from autosplit.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
+from autosplit.core.errors import ConfigError, DataError
+from autosplit.core.operators import TypeSums
+from autosplit.core.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
+from autosplit.core.profiles import first_error
+from autosplit.core.space import PlanSpace
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from autosplit.errors import PluginError
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
+from autosplit.core.errors import PluginError
+from autosplit.core.plugins import Registry, one_line
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 from autosplit.latency.checked import CheckedLatencyModel
-from autosplit.plugins import Registry, one_line
 
-__all__ = ["Array", "CheckedLatencyModel", "LatencyBreakdown", "LatencyModel", "list_latency_models",
+__all__ = ["CheckedLatencyModel", "LatencyBreakdown", "LatencyModel", "list_latency_models",
            "load_latency_model"]
 
 _MODELS = Registry(

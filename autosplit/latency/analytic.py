@@ -24,16 +24,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.errors import ConfigError
-from autosplit.latency.base import Array, LatencyBreakdown
-from autosplit.latency.courses import Course, course_of
-from autosplit.latency.draws import quantile
-from autosplit.latency.link import Framing, Traffic, access_ms, payload_draws
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile
-from autosplit.plan import StageCost, Workload
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import StageCost, Workload
+from autosplit.core.profiles import ChannelProfile, DeviceProfile
+from autosplit.latency.base import LatencyBreakdown
+from autosplit.latency.channel.link import Framing, Traffic, access_ms, payload_draws
+from autosplit.latency.channel.rate_process import Course, course_of
+from autosplit.latency.random import quantile
 
 if TYPE_CHECKING:
-    from autosplit.scenario import Conditions
+    from autosplit.core.scenario import Conditions
 
 __all__ = ["AnalyticLatencyModel", "stage_ms", "table_of", "times_ms"]
 
@@ -53,7 +54,7 @@ class AnalyticLatencyModel:
     Stages on device and edge are deterministic; chance comes from channel access (log-normal through the profile's
     p50 and p95), payload size over images (normal through the plan's mean and p95), packet loss (geometric tries, or
     bursts) and, where the profile has it, a rate that fades or follows a trace. The draws are fixed and
-    shared by all plans and conditions (`autosplit.latency.draws`), so the model has no state: equal arguments give
+    shared by all plans and conditions (`autosplit.latency.random`), so the model has no state: equal arguments give
     equal answers, one by one or together.
     """
 

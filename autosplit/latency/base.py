@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.plan import LatencySummary, Workload
+from autosplit.core.arrays import Array
+from autosplit.core.plan import LatencySummary, Workload
 
 if TYPE_CHECKING:
-    from autosplit.scenario import Conditions
+    from autosplit.core.scenario import Conditions
 
-__all__ = ["ENERGIES", "Array", "LatencyBreakdown", "LatencyModel"]
-
-Array = NDArray[np.float64]
+__all__ = ["ENERGIES", "LatencyBreakdown", "LatencyModel"]
 
 ENERGIES = ("compute_mj", "transmit_mj", "wait_mj", "tail_mj")
 """What `LatencyBreakdown.energy_mj` is the sum of."""

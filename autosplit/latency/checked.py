@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autosplit.errors import PluginError
-from autosplit.latency.base import Array, LatencyBreakdown, LatencyModel
-from autosplit.plan import Workload
-from autosplit.plugins import one_line
+from autosplit.core.arrays import Array
+from autosplit.core.errors import PluginError
+from autosplit.core.plan import Workload
+from autosplit.core.plugins import one_line
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 if TYPE_CHECKING:
-    from autosplit.scenario import Conditions
+    from autosplit.core.scenario import Conditions
 
 __all__ = ["CheckedLatencyModel"]
 

@@ -7,14 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from autosplit.errors import ConfigError
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError
+from autosplit.core.operators import KINDS, TERMS, TypeSums
+from autosplit.core.plan import StageCost
+from autosplit.core.profiles import DeviceProfile
+from autosplit.core.timings import read_timings
 from autosplit.latency.analytic import AnalyticLatencyModel, table_of, times_ms
-from autosplit.latency.base import Array
-from autosplit.latency.profiles import DeviceProfile
 from autosplit.latency.regression import fit_prices
-from autosplit.latency.timings import read_timings
-from autosplit.operators import KINDS, TERMS, TypeSums
-from autosplit.plan import StageCost
 
 __all__ = ["ProfiledLatencyModel"]
 

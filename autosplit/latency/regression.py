@@ -1,7 +1,7 @@
 """From timed operators to the time of operators that were never timed.
 
 A regression for each operator type on the shape of an operator, as in Neurosurgeon (Kang et al., ASPLOS 2017) and
-nn-Meter (Zhang et al., MobiSys 2021). Here it is linear in `autosplit.operators.TERMS`, with prices that are not
+nn-Meter (Zhang et al., MobiSys 2021). Here it is linear in `autosplit.core.operators.TERMS`, with prices that are not
 negative (a larger operator is never faster) and squared *relative* errors, since operators differ a thousandfold. Being
 linear it needs only sums over a stage. How many of the terms are used is chosen by the error on shapes left out.
 """
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.latency.base import Array
-from autosplit.latency.timings import HeldOut, Timing
-from autosplit.operators import KINDS, TERMS
+from autosplit.core.arrays import Array
+from autosplit.core.operators import KINDS, TERMS
+from autosplit.core.timings import HeldOut, Timing
 
 __all__ = ["RATE_COUNTS", "fit_prices", "least_relative_squares", "solve_rates"]
 

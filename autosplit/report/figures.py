@@ -13,10 +13,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from autosplit.plan import INPUT, OUTPUT, Outcome
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import INPUT, OUTPUT, Outcome
 from autosplit.report.pareto import pareto_mask
 from autosplit.report.style import SPAN
-from autosplit.report.tables import STAGES, ComparisonRow
+from autosplit.report.tables import STAGES
 
 __all__ = ["Bars", "Course", "HeatMap", "View", "depth_order", "energy_bars", "few", "front_of", "role", "shortened",
            "stage_bars", "view_of"]

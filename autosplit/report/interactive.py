@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autosplit.plan import Outcome
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import Outcome
 from autosplit.report.figures import Bars, Course, HeatMap, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.sensitivity import Sensitivity
@@ -31,7 +32,6 @@ from autosplit.report.style import (
     shades,
     short_number,
 )
-from autosplit.report.tables import ComparisonRow
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from autosplit.report.tables import STAGES, ComparisonRow
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import LatencySummary, Outcome
+from autosplit.core.result import Result
+from autosplit.report.tables import STAGES
 from autosplit.report.templates import environment
 from autosplit.report.verdict import verdict
-
-if TYPE_CHECKING:
-    from autosplit.plan import LatencySummary, Outcome
 
 __all__ = ["comparison_html", "latency_html", "outcome_html"]
 
 
 def comparison_html(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
-    """The verdict, and the chosen plan beside the trivial deployments.
+    """The verdict, and the chosen plan beside the baselines.
 
     Args:
         rows: The comparison.
@@ -50,3 +49,13 @@ def _row(cells: Sequence[tuple[str, str]]) -> str:
     titles = "".join(f"<th>{html.escape(title)}</th>" for title, _ in cells)
     values = "".join(f"<td>{html.escape(value)}</td>" for _, value in cells)
     return f"<table><thead><tr>{titles}</tr></thead><tbody><tr>{values}</tr></tbody></table>"
+
+
+def result_html(result: Result) -> str:
+    """A result as its comparison."""
+    return comparison_html(result.comparison, result.scenario.conditions.budget_ms)
+
+
+# Notebooks ask an object for this method. It is set here, so that `core` does not depend on how things are shown.
+for _shown, _html in ((LatencySummary, latency_html), (Outcome, outcome_html), (Result, result_html)):
+    setattr(_shown, "_repr_html_", _html)  # noqa: B010

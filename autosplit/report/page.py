@@ -15,36 +15,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from autosplit.errors import AutosplitError, ConfigError
-from autosplit.evaluation.judge import Judge
-from autosplit.ledger import LEDGER_FILE, Ledger
-from autosplit.plan import Outcome
+from autosplit.core.errors import AutosplitError, ConfigError
+from autosplit.core.plan import Outcome
+from autosplit.core.result import Result
+from autosplit.evaluation.scorer import Scorer
 from autosplit.report.figures import Course, HeatMap, energy_bars, stage_bars
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import DARK
 from autosplit.report.templates import environment
 from autosplit.report.verdict import verdict
-from autosplit.results import Result
 
-__all__ = ["REPORT_FILE", "load_run", "measured_plans", "report_page", "sensitivity_of", "write_report"]
+__all__ = ["REPORT_FILE", "measured_plans", "report_page", "sensitivity_of", "write_report"]
 
 REPORT_FILE = "report.html"
-
-
-def load_run(run: Path) -> tuple[Result, list[Outcome]]:
-    """The result of a finished run, and every outcome of its ledger in the order of the search.
-
-    Raises:
-        ConfigError: It is no run directory, or the search in it did not end.
-        ResultError: `best.json` is damaged.
-        ResumeError: The ledger is damaged.
-    """
-    if not (run / LEDGER_FILE).is_file():
-        raise ConfigError(f"{run} is no run directory (it holds no {LEDGER_FILE}); `autosplit search` makes one")
-    if not (run / "best.json").is_file():
-        raise ConfigError(f"{run}: this search did not end (there is no best.json); finish it with "
-                          f"autosplit search --resume {run}, or look at it with autosplit show {run}")
-    return Result.load(run / "best.json"), Ledger.read(run).outcomes()
 
 
 def write_report(result: Result, outcomes: Sequence[Outcome], path: Path) -> None:
@@ -97,7 +80,7 @@ def measured_plans(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def sensitivity_of(result: Result, outcomes: Sequence[Outcome]) -> tuple[Sensitivity | None, str]:
     """The measured plans under other conditions, or why that cannot be told (a latency model that is not there)."""
     try:
-        return Sensitivity.of(measured_plans(outcomes), Judge.of(result.scenario)), ""
+        return Sensitivity.of(measured_plans(outcomes), Scorer.of(result.scenario)), ""
     except AutosplitError as e:
         return None, " ".join(str(e).split())
 

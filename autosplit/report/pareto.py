@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from autosplit.plan import Outcome
+from autosplit.core.plan import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd

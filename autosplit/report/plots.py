@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autosplit.plan import Outcome
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import Outcome
 from autosplit.report.figures import View, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.labels import Mark, draw_labels
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.style import GOLD, GRID, INK, RED, SOFT, figure_file, plain_number, shades
-from autosplit.report.tables import ComparisonRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

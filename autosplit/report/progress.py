@@ -4,51 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from autosplit.core.progress import Advance, ignore
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
 
-__all__ = ["Advance", "NullProgress", "PhaseReporter", "Progress"]
+__all__ = ["Progress"]
 
 _DESCRIPTION_WIDTH = 24
-
-
-class Advance(Protocol):
-    """What a phase calls as it gets on."""
-
-    def __call__(self, steps: float = 1, note: str = "") -> None:
-        """Report work.
-
-        Args:
-            steps: Steps done since the last call, in the unit of the phase's total; 0 changes the note only.
-            note: Short state of things, such as `val 97.1 %`; empty keeps the last one.
-        """
-        ...
-
-
-class PhaseReporter(Protocol):
-    """What code with long phases takes; satisfied by `Progress` and `NullProgress`."""
-
-    def phase(self, title: str, total: float | None = None) -> AbstractContextManager[Advance]:
-        """A context that lasts as long as the phase and gives the function to report its steps with.
-
-        Args:
-            title: What is done, such as `train backbone`.
-            total: Number of steps, or `None` when unknown.
-        """
-        ...
-
-
-class NullProgress:
-    """Says nothing; the default of library functions."""
-
-    @contextmanager
-    def phase(self, title: str, total: float | None = None) -> Iterator[Advance]:  # noqa: ARG002
-        """A phase that nobody watches."""
-        yield _ignore
 
 
 class Progress:
@@ -77,7 +44,7 @@ class Progress:
             total: Number of steps, or `None` when unknown.
         """
         if self._quiet:
-            yield _ignore
+            yield ignore
             return
         console = self._console = self._console or _stderr()
         live = console.is_terminal and not console.is_dumb_terminal
@@ -136,10 +103,6 @@ def _line_phase(console: Console, title: str) -> Iterator[Advance]:
 
 def _ending(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
-def _ignore(steps: float = 1, note: str = "") -> None:
-    """Accept a step and do nothing with it."""
 
 
 def _stderr() -> Console:

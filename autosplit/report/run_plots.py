@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autosplit.plan import Outcome
+from autosplit.core.plan import Outcome
+from autosplit.core.result import Result
 from autosplit.report.figures import Bars, Course, HeatMap, energy_bars, shortened, stage_bars
 from autosplit.report.page import measured_plans, sensitivity_of
 from autosplit.report.plots import tradeoff_figure
@@ -26,7 +27,6 @@ from autosplit.report.style import (
     nice_ticks,
     short_number,
 )
-from autosplit.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

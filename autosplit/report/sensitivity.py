@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autosplit.evaluation.judge import Judge
-from autosplit.latency.base import Array, LatencyBreakdown
-from autosplit.plan import Outcome
+from autosplit.core.arrays import Array
+from autosplit.core.plan import Outcome
+from autosplit.core.scenario import Conditions
+from autosplit.evaluation.scorer import Scorer
+from autosplit.latency.base import LatencyBreakdown
 from autosplit.report.pareto import pareto_mask
-from autosplit.scenario import Conditions
 
 __all__ = ["Sensitivity"]
 
@@ -47,7 +48,7 @@ class Sensitivity:
     feasible: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome], judge: Judge) -> Sensitivity:
+    def of(cls, outcomes: Sequence[Outcome], scorer: Scorer) -> Sensitivity:
         """Hold the measured plans against every rate and budget of the grid.
 
         A plan that another one beats in accuracy, median and p95 latency and energy at every rate is held against none
@@ -55,22 +56,22 @@ class Sensitivity:
 
         Args:
             outcomes: Of one fidelity, at least one.
-            judge: Latency model and objective of the scenario.
+            scorer: Latency model and objective of the scenario.
 
         Raises:
             AutosplitError: The latency model failed under other conditions than the scenario's.
         """
-        here = judge.scenario.conditions
+        here = scorer.scenario.conditions
         budgets = here.budget_ms * _BUDGETS
         workloads = [o.measurement.workload for o in outcomes]
         accuracy = np.array([o.measurement.accuracy for o in outcomes])
-        latency = judge.latency_model.latency(workloads, [_changed(here, f, here.budget_ms) for f in _FACTORS])
+        latency = scorer.latency_model.latency(workloads, [_changed(here, f, here.budget_ms) for f in _FACTORS])
         able = np.flatnonzero(_able(accuracy, latency))
         cells = []
         for factor in _FACTORS:
             conditions = [_changed(here, factor, budget) for budget in budgets]
-            answer = judge.latency_model.latency([workloads[i] for i in able], conditions)
-            rewards = judge.objective.reward(accuracy[able], answer, conditions)
+            answer = scorer.latency_model.latency([workloads[i] for i in able], conditions)
+            rewards = scorer.objective.reward(accuracy[able], answer, conditions)
             cells.append(_best(accuracy[able], rewards, answer, budgets))
         best, in_time, feasible = (np.array(parts) for parts in zip(*cells, strict=True))
         home = int(np.flatnonzero(_FACTORS == 1)[0]), int(np.flatnonzero(_BUDGETS == 1)[0])
@@ -101,7 +102,7 @@ def _able(accuracy: Array, latency: LatencyBreakdown) -> npt.NDArray[np.bool_]:
 
 def _best(accuracy: Array, rewards: Array, answer: LatencyBreakdown, budgets_ms: Array,
           ) -> tuple[npt.NDArray[np.int64], Array, npt.NDArray[np.bool_]]:
-    """The best plan for each budget, as `autosplit.objective.best_outcome` chooses: place, in time, feasible."""
+    """The best plan for each budget, as `best_outcome` chooses: place, in time, feasible."""
     feasible = answer.p95_ms <= budgets_ms
     merit = np.where(feasible.any(axis=0), np.where(feasible, rewards, -np.inf), -answer.p95_ms / budgets_ms)
     tied = np.where(merit == merit.max(axis=0), accuracy[:, None], -1.0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +128,7 @@ def nice_ticks(values: NDArray[np.float64], home: int) -> tuple[list[int], list[
 
 @dataclass(frozen=True)
 class Look:
-    """How a contestant or a codec is drawn in every figure.
+    """How a baseline or a codec is drawn in every figure.
 
     Attributes:
         label: In legends.

@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from autosplit.plan import LatencySummary
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import LatencySummary
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["CAPTION", "STAGES", "ComparisonRow", "SummaryRow", "comparison_table", "factor", "latency_table",
-           "quickest_baseline", "summary_markdown", "summary_table", "to_frame", "to_markdown"]
+__all__ = ["CAPTION", "STAGES", "SummaryRow", "comparison_table", "factor", "latency_table",
+           "summary_markdown", "summary_table", "to_frame", "to_markdown"]
 
 STAGES = ("device", "encode", "uplink", "edge", "downlink")
-_MOST_LOSS_POINTS = 1.0  # what a baseline may lose to be one that speed-ups are against
 _RELATIVE_TOLERANCE = 1e-6
 _EMPTY = "-"
 CAPTION = """\
@@ -28,60 +26,6 @@ ratio: of the fp32 feature / the PNG / the JPEG to the payload
 in time: p95 within the budget, and the share of inferences that are; in-time accuracy: accuracy x that share
 mJ, MMACs: energy and work of the device, encoder included
 speed-up: p95 of the quickest baseline that loses at most 1 point over this p95; * = the chosen plan"""
-
-
-class ComparisonRow(BaseModel):
-    """One way to deploy the network, as one line of the comparison.
-
-    Attributes:
-        name: What it is, such as `whole network on device`, `JPEG q75` or `autosplit`.
-        plan: Label of the plan.
-        accuracy: Top-1 accuracy on the test set, in [0, 1].
-        accuracy_loss_points: Accuracy of the unsplit backbone minus this one's, percentage points.
-        payload_bytes: Mean bytes over the channel; 0 when nothing crosses.
-        ratio_to_feature: fp32 feature bytes over payload bytes; `None` when nothing crosses.
-        ratio_to_png: Bytes of the image as PNG over payload bytes; `None` when nothing crosses.
-        ratio_to_jpeg: Bytes of the image as the JPEG of the comparison over payload bytes; `None` when nothing crosses.
-        device_macs: Multiply-accumulates on the device, encoder included.
-        latency: Latency and energy under the scenario's conditions.
-        feasible: Whether the 95th percentile of the latency is within the budget.
-        speed_up: p95 latency of the quickest baseline that loses at most one point over this one's; `None` where there
-            is no such baseline.
-        chosen: Whether this is the plan that the search chose.
-        method: Short name of the contestant, such as `png`, `raw` or `autosplit`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    plan: str
-    accuracy: float = Field(ge=0, le=1)
-    accuracy_loss_points: float
-    payload_bytes: float = Field(ge=0)
-    ratio_to_feature: float | None = None
-    ratio_to_png: float | None = None
-    ratio_to_jpeg: float | None = None
-    device_macs: float = Field(ge=0)
-    latency: LatencySummary
-    feasible: bool
-    speed_up: float | None = None
-    chosen: bool = False
-    method: str = ""
-
-    @property
-    def in_time_accuracy(self) -> float:
-        """Expected accuracy of an answer within the budget: accuracy times the probability of being in time."""
-        return self.accuracy * self.latency.in_time
-
-
-def quickest_baseline(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
-    """What speed-ups are over: the baseline of the lowest p95 latency among those that lose at most one point.
-
-    Args:
-        rows: A comparison; the chosen plan is no baseline.
-    """
-    fair = [row for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
-    return min(fair, key=lambda row: row.latency.p95_ms, default=None)
 
 
 def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:

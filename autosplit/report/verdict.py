@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autosplit.core.comparison import ComparisonRow, quickest_baseline
 from autosplit.report.style import short_number
-from autosplit.report.tables import ComparisonRow, quickest_baseline
 
 __all__ = ["verdict"]
 
@@ -13,7 +13,7 @@ _EVEN = 0.05  # points of accuracy, and share of the latency, that make no diffe
 
 
 def verdict(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
-    """The chosen plan against the best trivial deployment: p95 latency, accuracy lost, in time or not.
+    """The chosen plan against the best baseline: p95 latency, accuracy lost, in time or not.
 
     Args:
         rows: The comparison, test accuracies; exactly one row is the chosen plan.
@@ -36,7 +36,7 @@ def _against(chosen: ComparisonRow, rival: ComparisonRow | None) -> str:
         how = "as fast as"
     else:
         how = f"{factor:.1f} times faster than" if factor > 1 else f"{1 / factor:.1f} times slower than"
-    return f", {how} the best trivial deployment ({rival.name}, {short_number(rival.latency.p95_ms)} ms)"
+    return f", {how} the best baseline ({rival.name}, {short_number(rival.latency.p95_ms)} ms)"
 
 
 def _loss(chosen: ComparisonRow) -> str:

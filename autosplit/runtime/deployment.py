@@ -11,113 +11,84 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from autosplit.backbones.loading import build_backbone
-from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
 from autosplit.compression import load_codec
 from autosplit.compression.codecs.base import CodecParts
 from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
-from autosplit.compression.pruning import HeadPruner
-from autosplit.datasets.base import ImageDataset, SplitName, in_batches, normalise
-from autosplit.datasets.stored import decode_images, encode_images, join_jpeg
-from autosplit.errors import ConfigError, ResultError
-from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
-from autosplit.plugins import one_line
-from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
-from autosplit.runtime.standalone.images import checked_images, read_images
-from autosplit.runtime.standalone.raw import pack_features, unpack_feature
+from autosplit.core.blueprint import Blueprint
+from autosplit.core.cache import sha256_of
+from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
+from autosplit.core.plugins import one_line
+from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
+from autosplit.data.stored import decode_images, encode_images, join_jpeg
+from autosplit.models.costs import stage_cost
+from autosplit.models.loading import build_backbone
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.payload.images import checked_images, read_images
+from autosplit.runtime.standalone.payload.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
-    from autosplit.runtime.standalone.manifest import Manifest
+    from autosplit.core.result import Result
 
-__all__ = ["Arithmetic", "Blueprint", "Deployment", "Evaluation"]
+__all__ = ["Deployment", "Evaluation", "build_network"]
 
 _BATCH = 100
 _TABLES = "tables."
 
-Arithmetic = Literal["fp32", "int8"]
+def build_network(blueprint: Blueprint) -> SplitNetwork:
+    """A network of a deployment's structure, its weights of no meaning.
 
-
-class Blueprint(BaseModel):
-    """The structure of a deployment: everything but numbers that were learned.
-
-    Attributes:
-        backbone: As in the scenario.
-        num_classes: Outputs.
-        image_shape: Channels, height, width of an input image.
-        plan: The plan.
-        keep: Channels kept in each prunable group of the head.
-        feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
-        code_shape: Shape of the code; empty where no codec is.
-        codec: The codec's structure, as its family describes it.
-        arithmetic: Number format of what runs on the device, head and encoder.
-        key: Identifies the deployment in its payloads.
+    Raises:
+        AutosplitError: The backbone cannot be built, or no longer has this split point.
     """
+    channels, height, width = blueprint.image_shape
+    graph = trace(build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width)).eval())
+    if blueprint.plan.split == INPUT:
+        return SplitNetwork(nn.Identity(), graph).eval()
+    head: nn.Module
+    tail: nn.Module
+    if blueprint.plan.split == OUTPUT:
+        whole, tail = graph, nn.Identity()
+    else:
+        points = find_split_points(graph, blueprint.image_shape)
+        whole, tail = cut(graph, select_split_points(points, (blueprint.plan.split,))[0])
+    head = whole
+    if blueprint.keep:
+        pruner = HeadPruner(whole, blueprint.image_shape)
+        if len(pruner.groups) != len(blueprint.keep):
+            raise ResultError(f"backbone {blueprint.backbone!r} has {len(pruner.groups)} prunable groups before "
+                              f"{blueprint.plan.split!r}, the result file says {len(blueprint.keep)}; "
+                              "use the autosplit that wrote it")
+        tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+        head = pruner.sub_network(blueprint.keep).materialise(tensors)
+    encoder, quantiser, decoder = _codec_parts(blueprint)
+    if blueprint.arithmetic == "int8":
+        head, encoder = int8_structure(head), encoder and int8_structure(encoder)
+    network = SplitNetwork(head, tail, encoder, quantiser, decoder)
+    return network.to(memory_format=torch.channels_last).eval()
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    plan: Plan
-    keep: tuple[int, ...] = ()
-    feature_shape: tuple[int, ...] = ()
-    code_shape: tuple[int, ...] = ()
-    codec: dict[str, Any] = Field(default_factory=dict)
-    arithmetic: Arithmetic = "fp32"
-    key: str = ""
-
-    def build(self) -> SplitNetwork:
-        """A network of this structure, its weights of no meaning.
-
-        Raises:
-            AutosplitError: The backbone cannot be built, or no longer has this split point.
-        """
-        graph = trace(build_backbone(self.backbone, self.num_classes, self.image_shape[0], self.image_shape[1:]).eval())
-        if self.plan.split == INPUT:
-            return SplitNetwork(nn.Identity(), graph).eval()
-        head: nn.Module
-        tail: nn.Module
-        if self.plan.split == OUTPUT:
-            whole, tail = graph, nn.Identity()
-        else:
-            points = find_split_points(graph, self.image_shape)
-            whole, tail = cut(graph, select_split_points(points, (self.plan.split,))[0])
-        head = whole
-        if self.keep:
-            pruner = HeadPruner(whole, self.image_shape)
-            if len(pruner.groups) != len(self.keep):
-                raise ResultError(f"backbone {self.backbone!r} has {len(pruner.groups)} prunable groups before "
-                                  f"{self.plan.split!r}, the result file says {len(self.keep)}; "
-                                  "use the autosplit that wrote it")
-            tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
-            head = pruner.sub_network(self.keep).materialise(tensors)
-        encoder, quantiser, decoder = self._codec()
-        if self.arithmetic == "int8":
-            head, encoder = int8_structure(head), encoder and int8_structure(encoder)
-        network = SplitNetwork(head, tail, encoder, quantiser, decoder)
-        return network.to(memory_format=torch.channels_last).eval()
-
-    def _codec(self) -> CodecParts | tuple[None, None, None]:
-        setting = self.plan.codec
-        if setting.kind != "code":
-            return None, None, None
-        try:
-            return load_codec(setting.family or DEFAULT_CODEC).blank(self.codec)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
-            raise ResultError(f"codec {setting.family!r} cannot be built from {self.codec}: {one_line(e)}; "
-                              "use the autosplit that wrote it") from e
+def _codec_parts(blueprint: Blueprint) -> CodecParts | tuple[None, None, None]:
+    setting = blueprint.plan.codec
+    if setting.kind != "code":
+        return None, None, None
+    try:
+        return load_codec(setting.family or DEFAULT_CODEC).blank(blueprint.codec)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
+        raise ResultError(f"codec {setting.family!r} cannot be built from {blueprint.codec}: {one_line(e)}; "
+                          "use the autosplit that wrote it") from e
 
 
 @dataclass(frozen=True)
@@ -336,23 +307,22 @@ class Deployment:
             raise ConfigError(f"cannot write {path}: {' '.join(str(e).split())}") from e
         return sha256_of(path)
 
-    def export(
-        self, out: str | Path, images: Tensor | None = None, class_names: Sequence[str] | None = None
-    ) -> Manifest:
-        """Write a bundle that runs without torch; see `autosplit.runtime.export.export_bundle`.
-
-        Args:
-            out: Its folder, new or empty.
-            images: uint8 (N, C, H, W), to compare bundle and deployment on; `None` = nothing is compared.
-            class_names: One an output; the deployment's own by default.
+    @classmethod
+    def from_result(cls, result: Result) -> Deployment:
+        """What a search found, with its weights, which lie where the result file says.
 
         Raises:
-            ConfigError: Packages of the extra `deploy` are absent, or the folder cannot be used.
-            ParityError: The bundle does not answer as this deployment does.
+            ConfigError: The result is in no file.
+            ResultError: The weights are missing, altered, or of another network.
         """
-        from autosplit.runtime.export import export_bundle
-
-        return export_bundle(self, Path(out), images=images, class_names=class_names or self.class_names)
+        stored, path = result.stored, result.path
+        weights = path.parent / stored.weights
+        if not weights.is_file():
+            raise ResultError(f"{path}: weights {stored.weights!r} are missing; keep them beside the result file")
+        if sha256_of(weights) != stored.sha256:
+            raise ResultError(f"{path}: weights {stored.weights!r} were altered "
+                              "(their hash is not the recorded one); restore the file")
+        return cls.load(stored.blueprint, weights, stored.class_names)
 
     @classmethod
     def load(cls, blueprint: Blueprint, path: Path, class_names: Sequence[str] = ()) -> Deployment:
@@ -372,7 +342,7 @@ class Deployment:
             tensors = load_file(path)
         except (SafetensorError, OSError) as e:
             raise ResultError(f"weights {str(path)!r} cannot be read: {' '.join(str(e).split())}") from e
-        network = blueprint.build()
+        network = build_network(blueprint)
         try:
             mean, std = tensors.pop("input.mean"), tensors.pop("input.std")
             arrays = {n.removeprefix(_TABLES): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(_TABLES)}
@@ -397,9 +367,3 @@ def _int8(network: SplitNetwork, data: ImageDataset) -> SplitNetwork:
 def _batch(data: ImageDataset) -> int:
     """Fixed for a data set, so that the same images give the same floating-point sums wherever they are evaluated."""
     return min(_BATCH, data.images_at_once)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-

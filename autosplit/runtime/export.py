@@ -19,24 +19,25 @@ import numpy as np
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from autosplit.backbones.loading import build_backbone, load_weights
-from autosplit.backbones.splitting import trace
-from autosplit.cache import Cache
 from autosplit.compression.network import SplitNetwork
-from autosplit.datasets.base import ImageDataset
-from autosplit.errors import ConfigError, ParityError, unwritable
-from autosplit.onnx_files import require_onnx
-from autosplit.plan import OUTPUT, CodecSetting, Plan
-from autosplit.report.progress import NullProgress, PhaseReporter
-from autosplit.results import Result
+from autosplit.core.blueprint import Arithmetic, Blueprint
+from autosplit.core.cache import Cache, sha256_of
+from autosplit.core.errors import ConfigError, ParityError, unwritable
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan
+from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.result import Result
+from autosplit.data.base import ImageDataset
+from autosplit.data.recorded import recorded_data
+from autosplit.models.loading import build_backbone, load_weights
+from autosplit.models.onnx_files import require_onnx
+from autosplit.models.splitting import trace
 from autosplit.runtime import standalone
-from autosplit.runtime.deployment import Arithmetic, Blueprint, Deployment, sha256_of
+from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_head
 from autosplit.runtime.parity import compare, recorded
 from autosplit.runtime.readme import readme
-from autosplit.runtime.replay import recorded_data
-from autosplit.runtime.standalone.levels import Level, Switching, encoder_file, tables_file, tail_file
-from autosplit.runtime.standalone.manifest import (
+from autosplit.runtime.standalone.bundle.levels import Level, Switching, encoder_file, tables_file, tail_file
+from autosplit.runtime.standalone.bundle.manifest import (
     CHECK,
     DEVICE,
     EDGE,
@@ -110,7 +111,7 @@ def export_result(
     if fallback and result.plan.split == OUTPUT:
         raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave --fallback away")
     with progress.phase("rebuild the deployment"):
-        deployment = result.deployment()
+        deployment = Deployment.from_result(result)
     with progress.phase("load data"):
         data = replace(recorded_data(result, path, data_root), mean=deployment.mean, std=deployment.std)
     whole = None
@@ -271,7 +272,7 @@ def _sealed(manifest: Manifest, out: Path) -> Manifest:
 
 
 def _versions() -> dict[str, str]:
-    from autosplit import __version__
+    from autosplit.core.version import __version__
 
     found = {"autosplit": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:

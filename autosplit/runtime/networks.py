@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from autosplit.compression.codecs.base import Quantiser
 from autosplit.compression.int8_onnx import integer_form
 from autosplit.compression.quantise import dequantise, quantise
-from autosplit.onnx_files import write_onnx
-from autosplit.plan import INPUT, OUTPUT
+from autosplit.core.plan import INPUT, OUTPUT
+from autosplit.models.onnx_files import write_onnx
 from autosplit.runtime.deployment import Deployment
 
 __all__ = ["write_device", "write_edge", "write_encoder", "write_head"]
@@ -111,7 +111,7 @@ def _plain(network: nn.Module) -> nn.Module:
 
 
 class _Normalise(nn.Module):
-    """`autosplit.datasets.base.normalise` out of place."""
+    """`autosplit.data.base.normalise` out of place."""
 
     mean: Tensor
     std: Tensor

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autosplit.datasets.base import images_at_once, in_batches
-from autosplit.report.progress import Advance
+from autosplit.core.progress import Advance
+from autosplit.data.base import images_at_once, in_batches
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.standalone.bundle import load_device, load_edge
-from autosplit.runtime.standalone.check import answered, at_all_levels, payload_hashes, predicted
-from autosplit.runtime.standalone.manifest import Parity
+from autosplit.runtime.standalone.bundle.check import answered, at_all_levels, payload_hashes, predicted
+from autosplit.runtime.standalone.bundle.manifest import Parity
+from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 
 __all__ = ["RELATIVE_TOLERANCE", "compare", "recorded"]
 

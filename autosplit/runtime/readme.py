@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autosplit.runtime.standalone.levels import encoder_file, tables_file, tail_file
-from autosplit.runtime.standalone.manifest import DEVICE, EDGE, FALLBACK, Manifest
+from autosplit.runtime.standalone.bundle.levels import encoder_file, tables_file, tail_file
+from autosplit.runtime.standalone.bundle.manifest import DEVICE, EDGE, FALLBACK, Manifest
 
 __all__ = ["readme"]
 

@@ -23,11 +23,11 @@ import torch
 
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.evaluation.memo import MemoEvaluator
+from autosplit.evaluation.objective import load_objective, score
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.analytic import AnalyticLatencyModel
-from autosplit.objective import load_objective, score
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.testing.latency import make_conditions
 
 __all__ = ["AgentCase", "AgentContract"]

@@ -22,15 +22,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autosplit.backbones.splitting import trace
 from autosplit.compression import build_codec, load_codec
 from autosplit.compression.codecs.base import Codec, CodecParts, Offer
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import dequantise, quantise
-from autosplit.errors import ConfigError
-from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import CodecSetting, StageCost
-from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import CodecSetting, StageCost
+from autosplit.models.costs import stage_cost
+from autosplit.models.splitting import trace
+from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder
 
 _FEATURES = 12
 _UNKNOWN_BITS = 7

@@ -19,12 +19,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from autosplit.core.operators import TermSums, TypeSums
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+from autosplit.core.scenario import Conditions
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown, LatencyModel
 from autosplit.latency.base import ENERGIES
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, load_profile
-from autosplit.operators import TermSums, TypeSums
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
-from autosplit.scenario import Conditions
 
 
 def make_plan(split: str = "layer1", sparsity: float = 0.0) -> Plan:

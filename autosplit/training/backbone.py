@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autosplit.datasets.base import ImageDataset
-from autosplit.scenario import TrainingSettings
+from autosplit.core.scenario import TrainingSettings
+from autosplit.data.base import ImageDataset
 from autosplit.training.loop import Batch, train
 
 __all__ = ["train_backbone"]

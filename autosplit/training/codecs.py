@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autosplit.compression.codecs.base import Codec, Phase
-from autosplit.datasets.base import ImageDataset, in_batches
-from autosplit.modes import evaluation_mode
-from autosplit.plan import CodecSetting
-from autosplit.scenario import TrainingSettings
+from autosplit.core.plan import CodecSetting
+from autosplit.core.scenario import TrainingSettings
+from autosplit.data.base import ImageDataset, in_batches
+from autosplit.models.inference import evaluation_mode
 from autosplit.training.loop import autocast, distillation_loss, logits_of
 
 if TYPE_CHECKING:

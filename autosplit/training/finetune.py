@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from autosplit.cache import Cache
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.datasets.base import ImageDataset
-from autosplit.scenario import TrainingSettings
+from autosplit.core.cache import Cache
+from autosplit.core.scenario import TrainingSettings
+from autosplit.data.base import ImageDataset
 from autosplit.training.loop import (
     Batch,
     Memory,

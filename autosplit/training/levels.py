@@ -13,14 +13,15 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from autosplit.cache import Cache
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.datasets.base import ImageDataset
-from autosplit.plan import Plan
-from autosplit.scenario import TrainingSettings
+from autosplit.core.cache import Cache
+from autosplit.core.plan import Plan
+from autosplit.core.scenario import TrainingSettings
+from autosplit.data.base import ImageDataset
 from autosplit.training.finetune import CODEC_LR, statistics_images, train_keeping_best
 from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss, rate_groups
-from autosplit.training.supernet import Supernet, relative_loss
+from autosplit.training.supernet import Supernet
+from autosplit.training.supernet_training import relative_loss
 
 __all__ = ["finetune_levels", "level_network"]
 

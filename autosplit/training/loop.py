@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from autosplit.datasets.augment import augment_batch
-from autosplit.datasets.base import ImageDataset, Split, in_batches
-from autosplit.modes import evaluation_mode
+from autosplit.data.augment import augment_batch
+from autosplit.data.base import ImageDataset, Split, in_batches
+from autosplit.models.inference import evaluation_mode
 from autosplit.training.scalars import log_scalar
 
 __all__ = ["AroundKernels", "Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",

@@ -10,20 +10,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from autosplit.backbones.loading import backbone_source_hash, build_backbone, load_weights
-from autosplit.backbones.splitting import SplitPoint, find_split_points, select_split_points, trace
-from autosplit.cache import Cache
 from autosplit.compression import codec_key
-from autosplit.datasets import ImageDataset, load_dataset
-from autosplit.errors import ConfigError, DataError
-from autosplit.report.progress import NullProgress, PhaseReporter
-from autosplit.scenario import Scenario, content_hash
+from autosplit.core.cache import Cache
+from autosplit.core.errors import ConfigError, DataError
+from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.scenario import Scenario, content_hash
+from autosplit.data import ImageDataset, load_dataset
+from autosplit.models.loading import backbone_source_hash, build_backbone, load_weights
+from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points, trace
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import Teacher, steps_per_epoch
-from autosplit.training.supernet import Supernet, train_supernet
+from autosplit.training.supernet import Supernet
+from autosplit.training.supernet_training import train_supernet
 
-__all__ = ["Prepared", "prepare", "untrained"]
+__all__ = ["Networks", "prepare", "untrained"]
 
 _RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
 _SAMPLE_IMAGES = 256
@@ -31,7 +32,7 @@ _SHOWN_NOTES = 4
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Networks:
     """All that measuring needs.
 
     Attributes:
@@ -63,7 +64,7 @@ def prepare(
     *,
     cache: Cache | None = None,
     data_root: Path | None = None,
-) -> Prepared:
+) -> Networks:
     """Load, cut and train whatever a scenario needs.
 
     Args:
@@ -78,14 +79,14 @@ def prepare(
     return _prepare(scenario, progress or NullProgress(), cache or Cache(), data_root, trains=True)
 
 
-def untrained(scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None) -> Prepared:
+def untrained(scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None) -> Networks:
     """The same without training: structures and plan space are right, weights mean nothing."""
     return _prepare(scenario, progress or NullProgress(), Cache(), data_root, trains=False)
 
 
 def _prepare(
     scenario: Scenario, progress: PhaseReporter, cache: Cache, data_root: Path | None, *, trains: bool
-) -> Prepared:
+) -> Networks:
     with progress.phase("load data") as advance:
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
         advance(0, note="; ".join(data.notes[:_SHOWN_NOTES]))
@@ -97,7 +98,7 @@ def _prepare(
     teacher = Teacher(backbone, data)
     points = _split_points(backbone, data, scenario)
     supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, teacher, points, progress, cache, trains)
-    return Prepared(scenario, data, backbone, points, teacher, supernet, backbone_key, supernet_key, cache)
+    return Networks(scenario, data, backbone, points, teacher, supernet, backbone_key, supernet_key, cache)
 
 
 def _split_points(backbone: fx.GraphModule, data: ImageDataset, scenario: Scenario) -> tuple[SplitPoint, ...]:

@@ -16,28 +16,24 @@ profiles, as they do between sparsities.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
-from random import Random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
-from autosplit.backbones.splitting import SplitPoint, cut
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer
 from autosplit.compression.network import SplitNetwork
-from autosplit.compression.pruning import HeadPruner
-from autosplit.datasets.base import ImageDataset, in_batches
-from autosplit.errors import ConfigError
-from autosplit.evaluation.base import PlanSpace
-from autosplit.modes import evaluation_mode
-from autosplit.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
-from autosplit.scenario import SearchSpace, TrainingSettings
-from autosplit.training.codecs import pretrain_codecs
-from autosplit.training.loop import Batch, Teacher, distillation_loss, rate_groups, train
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.core.scenario import SearchSpace
+from autosplit.core.space import PlanSpace
+from autosplit.data.base import in_batches
+from autosplit.models.inference import evaluation_mode
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.splitting import SplitPoint, cut
 
-__all__ = ["Supernet", "random_profiles", "relative_loss", "train_supernet"]
+__all__ = ["Supernet"]
 
 _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
 _SAMPLE_BATCH = 64
@@ -192,103 +188,3 @@ def _codecs(
     for codec in found:
         codec.fit(features)
     return found
-
-
-def train_supernet(
-    supernet: Supernet,
-    teacher: Teacher,
-    data: ImageDataset,
-    settings: TrainingSettings,
-    seed: int,
-    on_step: Callable[[], None] = lambda: None,
-    profiles: int = 0,
-) -> None:
-    """Train a supernet in place.
-
-    Args:
-        supernet: Fresh, with the backbone's weights.
-        teacher: The untouched backbone.
-        data: Its training part is used.
-        settings: Epochs, learning rate, batch size.
-        seed: Plans, order and augmentation.
-        on_step: Called after each step.
-        profiles: Heads with a sparsity of their own in each group that are trained at each split point, beside the
-            uniform ones: every other random plan has one of them.
-    """
-    draws = _Draws(supernet, Random(seed), profiles)
-
-    def loss(batch: Batch) -> Tensor:
-        taught = teacher(batch)
-        values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in draws.next()]
-        return torch.stack([relative_loss(v) for v in values]).mean()
-
-    supernet.to(memory_format=torch.channels_last)
-    pretrain_codecs(supernet, data, settings, seed, on_step)
-    supernet.train()
-    groups = rate_groups(supernet.backbone.parameters(), supernet.codecs.named_parameters(), settings.supernet_lr,
-                         _CODEC_LR)
-    train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
-          weight_decay=1e-4, name="supernet", on_step=on_step)
-    supernet.eval()
-
-
-def random_profiles(groups: int, most: float, count: int, rng: Random) -> list[tuple[float, ...]]:
-    """Sparsities for each group of a head, all different.
-
-    Each scatters around a centre of its own: independent ones would all remove about half of the work.
-
-    Args:
-        groups: Number of groups; with fewer than two every head is uniform.
-        most: Highest sparsity.
-        count: Number of profiles.
-        rng: Draws them.
-    """
-    found = []
-    for _ in range(count if groups > 1 else 0):
-        centre = rng.uniform(0.0, most)
-        found.append(tuple(min(max(centre + rng.uniform(-0.5, 0.5) * most, 0.0), most) for _ in range(groups)))
-    return found
-
-
-def relative_loss(loss: Tensor) -> Tensor:
-    """A loss whose gradient is nearly as large for small as for large values; that of its logarithm, far above 1."""
-    return loss / (loss.detach() + _EQUAL) * _SCALE
-
-
-class _Draws:
-    """The plans of each step."""
-
-    def __init__(self, supernet: Supernet, rng: Random, profiles: int = 0) -> None:
-        self._supernet, self._rng = supernet, rng
-        self._profiles = {split: random_profiles(len(pruner.groups), max(supernet.plan_space.sparsities[split]),
-                                                 profiles, Random(f"{split} {rng.random()}"))
-                          for split, pruner in supernet.pruners.items()} if profiles else {}
-        self._queue: list[str] = []
-        self._steps = 0
-        self._weights: dict[tuple[str, str], list[float]] = {}
-
-    def next(self) -> tuple[Plan, Plan]:
-        """Plans of the split point whose turn it is: all in turn, in random order."""
-        if not self._queue:
-            splits = [s for s in self._supernet.plan_space.splits if s != INPUT]
-            self._queue.extend(self._rng.sample(splits, len(splits)))
-        split = self._queue.pop()
-        self._steps += 1
-        return (self._random(split) if self._steps % 2 else self._supernet.widest(split)), self._random(split)
-
-    def _random(self, split: str) -> Plan:
-        sparsity: float | tuple[float, ...] = self._rng.choice(self._supernet.plan_space.sparsities[split])
-        if self._profiles.get(split) and self._rng.random() < _PROFILE_SHARE:
-            sparsity = self._rng.choice(self._profiles[split])
-        return Plan(split=split, sparsity=sparsity, codec=self._codec(split))
-
-    def _codec(self, split: str) -> CodecSetting:
-        """Every family as often as any other, however many settings it has."""
-        if split == OUTPUT:
-            return CodecSetting(kind="none")
-        codec = self._rng.choice(self._supernet.codecs_at(split))
-        settings, key = codec.settings(), (split, codec.family)
-        if key not in self._weights:
-            sizes = [math.prod(codec.code_shape(s)) * (s.bits or 0) / 8 for s in settings]
-            self._weights[key] = [min(1.0, size / _USUAL_BYTES) for size in sizes]
-        return self._rng.choices(settings, self._weights[key])[0]

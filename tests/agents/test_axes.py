@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from autosplit.agents.axes import PlanAxes
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.table import TableEvaluator
-from autosplit.plan import CodecSetting, Plan
 from autosplit.testing import AgentCase
 from tests.agents.cases import LARGE, SMALL, problem
 

@@ -5,9 +5,9 @@ import pytest
 from autosplit.agents import list_agents, load_agent
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
-from autosplit.errors import PluginError, UnknownNameError
+from autosplit.core.errors import PluginError, UnknownNameError
 from autosplit.evaluation.memo import MemoEvaluator
-from autosplit.objective import best_outcome, score
+from autosplit.evaluation.objective import best_outcome, score
 from tests.agents.cases import LATENCY, OBJECTIVE, SMALL, outcomes_of, problem, search
 from tests.synthetic import make_conditions
 
@@ -28,7 +28,7 @@ def test_names():
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         load_agent("randon")
     with pytest.raises(PluginError, match="not a subclass"):
-        load_agent("autosplit.plan:Plan")
+        load_agent("autosplit.core.plan:Plan")
 
 
 def test_what_was_observed_is_kept_and_nonsense_refused():

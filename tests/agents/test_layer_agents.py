@@ -18,11 +18,11 @@ from autosplit.agents.layerwise.surrogate import LayerSurrogate
 from autosplit.agents.loop import run_search
 from autosplit.agents.ppo import PPOAgent
 from autosplit.agents.trainer import EpisodicPPO
+from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.envs.layers import Choice
-from autosplit.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.evaluation.memo import MemoEvaluator
+from autosplit.evaluation.objective import best_outcome, load_objective, score
 from autosplit.latency import load_latency_model
-from autosplit.objective import best_outcome, load_objective, score
 from tests.layers import LayerTable
 from tests.synthetic import make_conditions, small_table
 
@@ -69,7 +69,7 @@ def test_names_by_granularity():
     with pytest.raises(UnknownNameError, match="did you mean 'ddpg'"):
         load_agent("dppg", "layer")
     with pytest.raises(PluginError, match=r"not a subclass of autosplit\.agents\.layerwise"):
-        load_agent("autosplit.plan:Plan", "layer")
+        load_agent("autosplit.core.plan:Plan", "layer")
 
 
 # --- books ----------------------------------------------------------------------------------------------------------

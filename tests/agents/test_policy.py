@@ -20,12 +20,12 @@ from autosplit.agents.shortlist import counts_of, landmarks, plausible
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
 from autosplit.agents.transfer import predicted_accuracy
+from autosplit.core.errors import ConfigError
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 from autosplit.envs.conditions import ConditionsSampler, ProfilesSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import condition_features
-from autosplit.errors import ConfigError
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
-from autosplit.objective import load_objective, score
+from autosplit.evaluation.objective import load_objective, score
 from autosplit.testing import make_workload
 from tests.synthetic import PlainLatency, make_conditions, make_table
 

@@ -10,9 +10,9 @@ import torch
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.ppo import PPOAgent, PPOSettings
 from autosplit.agents.surrogate import AccuracySurrogate
+from autosplit.core.errors import ResultError
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.errors import ResultError
-from autosplit.objective import best_outcome, score
+from autosplit.evaluation.objective import best_outcome, score
 from tests.agents.cases import LARGE, LATENCY, OBJECTIVE, SMALL, problem, search
 from tests.synthetic import make_conditions
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autosplit.agents.prior import expected_accuracy
-from autosplit.plan import CodecSetting, Plan, Workload
+from autosplit.core.plan import CodecSetting, Plan, Workload
 from tests.agents.cases import LARGE, problem
 
 

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from autosplit.agents import load_agent
 from autosplit.agents.enumerate import RandomAgent
 from autosplit.agents.samplers import GPAgent, NSGA2Agent, SamplerAgent, TPEAgent
-from autosplit.errors import PluginError
-from autosplit.plan import Plan
+from autosplit.core.errors import PluginError
+from autosplit.core.plan import Plan
 from tests.agents.cases import LARGE, SMALL, optimum, outcomes_of, problem, regret, search
 
 KINDS = [TPEAgent, NSGA2Agent]  # the quick ones

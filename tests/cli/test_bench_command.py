@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from autosplit import agents
-from autosplit.benching.table import load_table
 from autosplit.cli.bench import _every_agent
-from autosplit.errors import AutosplitError, PluginError
+from autosplit.core.errors import AutosplitError, PluginError
 from autosplit.evaluation.store import StoredEvaluator
+from autosplit.experiments.bench.table import load_table
 from tests.runs import failure, invoke, talk
 
 
@@ -40,7 +40,7 @@ def test_the_table_holds_the_whole_space(made, world, monkeypatch):
 
 
 def test_a_search_and_a_table_measure_alike(made, world):
-    from autosplit.ledger import Ledger
+    from autosplit.pipeline.ledger import Ledger
 
     rows = {m.plan: m for m in load_table(made[0]).evaluator.measurements}
     for measured in Ledger.read(world.run).measurements("F1"):
@@ -130,9 +130,9 @@ def test_every_method_scenario_and_seed_is_searched(searched):
 
 def test_regret_is_against_the_enumerated_optimum(heavy, searched):
     from autosplit.agents.base import SearchProblem
-    from autosplit.benching.runs import Grid, settings_of
+    from autosplit.evaluation.objective import load_objective, score
+    from autosplit.experiments.bench.runs import Grid, settings_of
     from autosplit.latency import load_latency_model
-    from autosplit.objective import load_objective, score
 
     table = load_table(heavy).evaluator
     setting = settings_of(Grid((heavy,), ("random",), 2, 0, 2, 8))["heavy", 0]
@@ -164,7 +164,7 @@ def test_searches_that_are_done_are_not_done_again(heavy, searched, tmp_path):
 
 
 def test_a_search_ends_with_the_batch_that_holds_the_best_plan(heavy, tmp_path, monkeypatch):
-    from autosplit.benching import runs
+    from autosplit.experiments.bench import runs
 
     asked = runs.Grid((heavy,), ("model-random", "random"), 2, 0, 2, 16)
     monkeypatch.setattr(runs, "_BATCH", 16)

@@ -10,11 +10,11 @@ import json
 
 import pytest
 
-from autosplit.comparing import Comparison, files, run
-from autosplit.errors import PruningError
-from autosplit.evaluation.baselines import comparison_row, related
-from autosplit.evaluation.judge import Judge
-from autosplit.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.errors import PruningError
+from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.evaluation.scorer import Scorer
+from autosplit.experiments.compare import Comparison, files, run
+from autosplit.pipeline.baselines import comparison_row, related
 from tests.runs import failure, invoke, talk
 
 METHODS = {"device": 0.0, "png": 2000.0, "jpeg": 800.0, "jpeg-body": 200.0, "raw": 16384.0, "two-step": 900.0,
@@ -30,7 +30,7 @@ def canned(scenario, out, workshops, progress):
         work = Workload(plan=plan, device=StageCost(conv_macs=2e6 if payload else 12e6), payload_bytes_mean=payload,
                         payload_bytes_p95=1.1 * payload)
         found = Measurement(plan=plan, accuracy=0.97 - 0.003 * number, workload=work, feature_bytes=65536)
-        rows.append(comparison_row(method, f"the {method}", found, Judge.of(scenario), 0.97,
+        rows.append(comparison_row(method, f"the {method}", found, Scorer.of(scenario), 0.97,
                                    chosen=method == "autosplit"))
         pools[method] = (found,)
     return Comparison(scenario, related(rows), pools, out / "runs" / scenario.fingerprint, "networks")

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from autosplit import __version__
 from autosplit.cli.list_ import Kind
-from autosplit.ledger import LEDGER_FILE, Ledger
+from autosplit.core.version import __version__
+from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from tests.runs import failure, invoke, talk
 
 SOME = {

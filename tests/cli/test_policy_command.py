@@ -8,9 +8,9 @@ import json
 import pytest
 
 from autosplit.agents.policy import CoInferencePolicy
-from autosplit.benching.table import load_table
+from autosplit.experiments.bench.table import load_table
 from autosplit.latency import load_latency_model
-from autosplit.ledger import Ledger
+from autosplit.pipeline.ledger import Ledger
 from tests.runs import failure, invoke
 
 ONNX = importlib.util.find_spec("onnxscript") is not None  # an extra

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from autosplit.profiling import run
-from tests.profiling.machines import NETWORK, LawfulClock
+from autosplit.latency.profiling import run
+from tests.latency.profiling.machines import NETWORK, LawfulClock
 from tests.runs import failure, invoke, talk
 
 

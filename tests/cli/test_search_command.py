@@ -9,11 +9,11 @@ import pytest
 
 from autosplit.cli import search as search_command
 from autosplit.cli.common import State
-from autosplit.evaluation.judge import Judge
+from autosplit.core.result import Result
+from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.ledger import Ledger
-from autosplit.results import Result
-from autosplit.scenario import load_scenario
+from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.ledger import Ledger
 from tests.runs import failure, invoke, talk
 
 
@@ -154,7 +154,7 @@ def test_exhaustive_is_for_the_whole_space_unless_told_otherwise(warm, tiny, tmp
 def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
     monkeypatch.setattr(search_command, "_MOST_EXHAUSTIVE", 20)
     evaluator = LiveEvaluator.from_scenario(warm.scenario())
-    plans = len(Judge.of(warm.scenario()).affordable(evaluator.workloads(evaluator.space.plans())))
+    plans = len(Scorer.of(warm.scenario()).affordable(evaluator.workloads(evaluator.space.plans())))
     # measured on other images, so that nothing is in the cache
     command = "search", *tiny, "--agent", "exhaustive", "--finalists", 1, "--set", "search.validation_images=64"
     line = failure(*command, *out)

@@ -7,11 +7,11 @@ import torchvision
 from torch import fx, nn
 from torch.nn import functional as F
 
-from autosplit.backbones.splitting import cut, find_split_points, trace
-from autosplit.backbones.zoo import resnet8, resnet20, resnet56
 from autosplit.compression.int8 import _Float, _graph_module, _Grids
 from autosplit.compression.int8_layers import Grid
 from autosplit.compression.network import recalibrate
+from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.zoo import resnet8, resnet20, resnet56
 from tests.tiny import randomise_norms
 
 ZOO = {"resnet8": resnet8, "resnet20": resnet20, "resnet56": resnet56}

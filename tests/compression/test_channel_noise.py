@@ -12,7 +12,7 @@ from autosplit.compression.channel_noise import (
     build_channel,
     noisy,
 )
-from autosplit.errors import ConfigError, UnknownNameError
+from autosplit.core.errors import ConfigError, UnknownNameError
 
 N = 200_000
 

@@ -9,8 +9,8 @@ import torch
 
 from autosplit.compression.codecs.aecnn import AecnnCodec, ChannelSelection, LightDecoder
 from autosplit.compression.codecs.base import Offer
-from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
+from autosplit.models.costs import stage_cost
 
 SHAPE = (8, 6, 6)
 

@@ -10,8 +10,8 @@ from autosplit.compression.channel_noise import noisy
 from autosplit.compression.codecs.base import Offer
 from autosplit.compression.codecs.bottlenet import BottleNetCodec
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.errors import ConfigError, UnknownNameError
-from autosplit.evaluation.cost import stage_cost
+from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.models.costs import stage_cost
 from autosplit.testing import CodecContract
 
 SHAPE = (6, 8, 8)

@@ -12,8 +12,8 @@ from torch import nn
 
 from autosplit.compression.codecs.base import Offer
 from autosplit.compression.codecs.nested import NestedCodec
-from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
+from autosplit.models.costs import stage_cost
 from autosplit.testing import CodecContract
 
 

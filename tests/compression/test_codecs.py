@@ -12,8 +12,8 @@ from autosplit.compression import build_codec, codec_key, list_codecs, load_code
 from autosplit.compression.codecs.base import Codec, Offer, Quantiser, code_grids
 from autosplit.compression.codecs.bottlenet import BottleNetCodec
 from autosplit.compression.codecs.nested import NestedCodec
-from autosplit.errors import ConfigError, PluginError, UnknownNameError
-from autosplit.runtime.standalone.entropy import MAX_BITS
+from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.runtime.standalone.payload.coder import MAX_BITS
 
 SHAPE, OFFER = (6, 8, 8), Offer((2, 4), (2, 8))
 
@@ -73,7 +73,7 @@ class TestByName:
         with pytest.raises(PluginError, match="number' is no subclass of"):
             load_codec(f"{tmp_path / 'bad.py'}:number")
         with pytest.raises(PluginError, match="is no subclass of"):
-            load_codec("autosplit.runtime.standalone.entropy:PayloadCoder")
+            load_codec("autosplit.runtime.standalone.payload.coder:PayloadCoder")
 
     @pytest.mark.parametrize("name", ["Unfinished", "Broken"])
     def test_a_plugin_that_cannot_be_built_is_named(self, tmp_path, name):

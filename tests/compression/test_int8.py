@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import fx, nn
 from torch.nn import functional as F
 
-from autosplit.backbones.splitting import cut, find_split_points, trace
 from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.int8_layers import ChannelAffine, Grid, Int8Conv2d, Int8Layer, Int8Linear, Lookup
 from autosplit.compression.network import recalibrate
-from autosplit.compression.pruning import HeadPruner
-from autosplit.errors import ConfigError, TraceError
-from autosplit.evaluation.cost import stage_cost
+from autosplit.core.errors import ConfigError, TraceError
+from autosplit.models.costs import stage_cost
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.splitting import cut, find_split_points, trace
 from tests.compression.int8_networks import (
     Encoder,
     Mixed,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.int8_layers import Int8Layer
 from autosplit.compression.int8_onnx import integer_form
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 from tests.tiny import randomise_norms
 
 onnx = pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
@@ -54,7 +54,7 @@ class Global(nn.Module):
 
 def exported(network, shape, folder):
     """The integer form in onnxruntime, with its operators."""
-    from autosplit.onnx_files import write_onnx
+    from autosplit.models.onnx_files import write_onnx
 
     write_onnx(integer_form(network, shape), torch.zeros(2, *shape), folder / "n.onnx", ("x", "y"))
     options = onnxruntime.SessionOptions()

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from autosplit.backbones.splitting import cut, find_split_points, trace
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Offer
 from autosplit.compression.codecs.jalad import RangeScale
 from autosplit.compression.network import SplitNetwork, recalibrate
+from autosplit.models.splitting import cut, find_split_points, trace
 from autosplit.training.loop import AroundKernels
 from tests.tiny import randomise_norms, tiny_network
 

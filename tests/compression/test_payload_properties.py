@@ -20,16 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autosplit.backbones.loading import build_backbone
-from autosplit.backbones.splitting import cut, find_split_points, select_split_points, trace
 from autosplit.compression import build_codec, list_codecs
 from autosplit.compression.codecs.base import Codec, Offer
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import dequantise
-from autosplit.errors import PayloadError
-from autosplit.plan import CodecSetting, Plan
-from autosplit.runtime.deployment import Blueprint, Deployment
-from autosplit.runtime.standalone.entropy import HEADER_BYTES, FrequencyTables, PayloadCoder
+from autosplit.core.blueprint import Blueprint
+from autosplit.core.errors import PayloadError
+from autosplit.core.plan import CodecSetting, Plan
+from autosplit.models.loading import build_backbone
+from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.standalone.payload.coder import HEADER_BYTES, FrequencyTables, PayloadCoder
 from tests.tiny import randomise_norms, tiny_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -255,7 +256,8 @@ import torch
 torch.set_num_threads(2)
 from pathlib import Path
 from autosplit.compression.quantise import dequantise
-from autosplit.runtime.deployment import Blueprint, Deployment
+from autosplit.runtime.deployment import Deployment
+from autosplit.core.blueprint import Blueprint
 
 for line in sys.stdin:
     job = json.loads(line)

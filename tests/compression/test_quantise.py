@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosplit.compression.quantise import MIN_LIMIT, dequantise, fake_quantise, levels, quantise
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 
 ALL_BITS = range(1, 9)
 QUICK = settings(derandomize=True, deadline=None, max_examples=60)

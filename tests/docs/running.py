@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from autosplit.comparing import files
-from autosplit.comparing import run as comparing
+from autosplit.experiments.compare import files
+from autosplit.experiments.compare import run as comparing
 from tests.cli.test_compare_command import canned
 from tests.docs.pages import ROOT, Command
 from tests.docs.rules import rule_for
@@ -78,9 +78,9 @@ def _autosplit(command: Command, words: list[str], patch: pytest.MonkeyPatch) ->
 @contextlib.contextmanager
 def _edge(bundle: str, keys: bool) -> Iterator[str]:
     """The address of an edge that serves a bundle of the folder, with its keys or without."""
-    from autosplit.runtime.standalone.bundle import load_edge
-    from autosplit.runtime.standalone.keys import EdgeKeys
-    from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
+    from autosplit.runtime.standalone.bundle.parts import load_edge
+    from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
+    from autosplit.runtime.standalone.protocol.keys import EdgeKeys
 
     options = ServerOptions("tcp://127.0.0.1:0")
     with EdgeServer(load_edge(bundle), options, EdgeKeys.load(Path("keys")) if keys else None) as server:

@@ -97,7 +97,7 @@ def test_a_wrong_option_of_a_long_benchmark_is_found(monkeypatch):
     ("```sh\npip install . && autosplit list\n```", ["pip install .", "autosplit list"]),
     ("```sh\ncd bundle\npython -m coinference check | head\n```", ["cd bundle && python -m coinference check"]),
     ("    rate = bandwidth * log2(1 + snr)\n    autosplit show RUN", ["autosplit show RUN"]),
-    ("`autosplit` is, `autosplit.search` too, `autosplit/plan.py`; `autosplit list\ndevices` is run",
+    ("`autosplit` is, `autosplit.search` too, `autosplit/core/plan.py`; `autosplit list\ndevices` is run",
      ["autosplit list devices"]),
     ("```python\nautosplit.search()\n```\nthe python -m of prose", []),
 ])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from autosplit.comparing import files
-from autosplit.comparing import run as comparing
+from autosplit.experiments.compare import files
+from autosplit.experiments.compare import run as comparing
 from tests.cli.test_compare_command import canned
 from tests.docs.pages import PAGES, snippets
 from tests.docs.running import repository_modules

@@ -25,7 +25,7 @@ import pandas as pd
 from PIL import Image
 from safetensors.torch import save_file
 
-from autosplit.backbones.loading import build_backbone
+from autosplit.models.loading import build_backbone
 from tests.docs.pages import ROOT
 
 MAKERS = (
@@ -73,7 +73,7 @@ def furnish(folder: Path, world) -> None:
 
 
 def _thin_table(table: Path, folder: Path) -> None:
-    from autosplit.benching import load_table
+    from autosplit.experiments.bench import load_table
 
     folder.mkdir(parents=True)
     path = folder / table.name

@@ -9,8 +9,8 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import autosplit.envs
+from autosplit.core.errors import ConfigError
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.errors import ConfigError
 from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
 
 TABLE = small_table()

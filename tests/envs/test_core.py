@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import CodecSetting, Plan, Workload
+from autosplit.core.space import PlanSpace
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import _KINDS, CONDITION_BOUNDS, PLAN_FEATURES, condition_features, plan_features
 from autosplit.envs.tree import DecisionTree
-from autosplit.errors import ConfigError
-from autosplit.evaluation.base import PlanSpace
+from autosplit.evaluation.objective import best_outcome, load_objective, score
 from autosplit.latency import load_latency_model
-from autosplit.objective import best_outcome, load_objective, score
-from autosplit.plan import CodecSetting, Plan, Workload
 from tests.synthetic import PlainLatency, make_conditions, make_table, small_table
 
 TABLE = small_table()

@@ -9,7 +9,7 @@ import pytest
 
 from autosplit.envs.conditions import ConditionsSampler, ProfilesSampler
 from autosplit.envs.features import CONDITION_BOUNDS, condition_features
-from autosplit.latency.courses import typical_kbps_and_jitter_ms
+from autosplit.latency.channel.rate_process import typical_kbps_and_jitter_ms
 from autosplit.testing import make_conditions
 
 NAMES = list(CONDITION_BOUNDS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LAYER_FEATURES, LayerwiseCore
 from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace
-from autosplit.errors import ConfigError
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyBreakdown
-from autosplit.plan import CodecSetting, Plan
 from tests.layers import LayerTable
 from tests.synthetic import PlainLatency, make_conditions
 

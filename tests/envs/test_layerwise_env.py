@@ -11,11 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import autosplit.envs
+from autosplit.core.errors import ConfigError
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.layerwise_vector import VectorLayerwise
 from autosplit.envs.sb3 import StableBaselinesVecEnv
-from autosplit.errors import ConfigError
-from autosplit.objective import load_objective, score
+from autosplit.evaluation.objective import load_objective, score
 from tests.layers import LayerTable
 from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
 

@@ -10,13 +10,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 import autosplit.envs
+from autosplit.core.errors import ConfigError
 from autosplit.envs.coinference import CoInferenceEnv
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.measuring import MeasuringVectorCoInference
 from autosplit.envs.streams import UniformStreams, pick_conditions
 from autosplit.envs.vector import VectorCoInference
-from autosplit.errors import ConfigError
-from autosplit.objective import load_objective
+from autosplit.evaluation.objective import load_objective
 from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
 
 TABLE = small_table()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autosplit.compression.network import recalibrate
+from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Plan
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Plan
 from autosplit.training.loop import accuracy, autocast
 
 

@@ -1,9 +1,9 @@
 import pytest
 
-from autosplit.errors import ConfigError, DataError
+from autosplit.core.errors import ConfigError, DataError
+from autosplit.core.operators import TypeSums
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.table import TableEvaluator
-from autosplit.operators import TypeSums
-from autosplit.plan import CodecSetting, Plan
 from tests.synthetic import make_table, small_table
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from autosplit.core.plan import Workload
+from autosplit.core.profiles import ChannelProfile
+from autosplit.core.scenario import Conditions
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
-from autosplit.latency.draws import DRAWS
-from autosplit.latency.profiles import ChannelProfile
-from autosplit.plan import Workload
-from autosplit.scenario import Conditions
+from autosplit.latency.random import DRAWS
 from autosplit.testing import make_conditions, make_plan
 
 CLEAN = {"uplink_kbps": 100, "downlink_kbps": 50, "packet_bytes": 200, "packet_overhead_bytes": 25,

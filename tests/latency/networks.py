@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from torch import nn
 
-from autosplit.backbones.zoo import resnet8
-from autosplit.evaluation.cost import stage_cost
-from autosplit.plan import StageCost
+from autosplit.core.plan import StageCost
+from autosplit.models.costs import stage_cost
+from autosplit.models.zoo import resnet8
 
 _VWW_STAGES = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 

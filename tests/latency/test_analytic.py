@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import StageCost, Workload
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure, load_profile
+from autosplit.core.scenario import Conditions
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
 from autosplit.latency.base import ENERGIES
-from autosplit.latency.draws import DRAWS, Z95, normal, quantile, retries
-from autosplit.latency.profiles import ChannelProfile, DeviceProfile, Figure, load_profile
-from autosplit.plan import StageCost, Workload
-from autosplit.scenario import Conditions
+from autosplit.latency.random import DRAWS, Z95, normal, quantile, retries
 from autosplit.testing import LatencyModelContract, make_conditions, make_workload
 
 from .channels import SHANNON, bursts, figures, moving, sending, trace

@@ -7,8 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from autosplit.latency.bursts import burst_retries, lasting, stationary_loss
-from autosplit.latency.draws import DRAWS, retries
+from autosplit.core.fading import stationary_loss
+from autosplit.latency.channel.retransmissions import burst_retries, lasting
+from autosplit.latency.random import DRAWS, retries
 
 from .channels import assert_percentiles_of, bursts, moving, over, sending
 

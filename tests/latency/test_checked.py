@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autosplit.errors import PluginError
+from autosplit.core.errors import PluginError
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.testing import make_conditions, make_workload

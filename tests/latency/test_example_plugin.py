@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autosplit.errors import PluginError
+from autosplit.core.errors import PluginError
 from autosplit.latency import load_latency_model
 from autosplit.testing import LatencyModelContract, make_conditions, make_workload
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import exp1
 
-from autosplit.latency.courses import BLOCKS, course_of, typical_kbps_and_jitter_ms
-from autosplit.latency.draws import DRAWS, quantile
-from autosplit.latency.variation import Rayleigh, Shadowing, Shannon, mean_bits_per_hz
+from autosplit.core.fading import Rayleigh, Shadowing, Shannon, mean_bits_per_hz
+from autosplit.latency.channel.rate_process import BLOCKS, course_of, typical_kbps_and_jitter_ms
+from autosplit.latency.random import DRAWS, quantile
 from autosplit.testing import make_conditions
 
 from .channels import SHANNON, assert_percentiles_of, figures, moving, over, sending

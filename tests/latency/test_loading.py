@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from autosplit.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.latency import CheckedLatencyModel, list_latency_models, load_latency_model
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.testing import make_conditions, make_workload
@@ -77,7 +77,7 @@ def test_missing_file(tmp_path):
 
 
 def test_importing_the_package_loads_neither_torch_nor_a_model():
-    code = "import sys, autosplit.latency, autosplit.scenario; print([m for m in ('torch', 'pytest', " \
+    code = "import sys, autosplit.latency, autosplit.core.scenario; print([m for m in ('torch', 'pytest', " \
            "'autosplit.latency.analytic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from autosplit.backbones.splitting import cut, find_split_points, trace
-from autosplit.backbones.zoo import resnet20
-from autosplit.compression.pruning import HeadPruner
-from autosplit.errors import ConfigError, PluginError
-from autosplit.evaluation.cost import operators, stage_cost
-from autosplit.evaluation.head_cost import HeadCost
+from autosplit.core.errors import ConfigError, PluginError
+from autosplit.core.operators import OperatorWork, TypeSums
+from autosplit.core.plan import OUTPUT, StageCost, Workload
+from autosplit.core.profiles import DeviceProfile, load_profile
+from autosplit.core.timings import Timings, read_timings
 from autosplit.latency import list_latency_models, load_latency_model
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.profiled import ProfiledLatencyModel
-from autosplit.latency.profiles import DeviceProfile, load_profile
 from autosplit.latency.regression import fit_prices
-from autosplit.latency.timings import Timings, read_timings
-from autosplit.operators import OperatorWork, TypeSums
-from autosplit.plan import OUTPUT, StageCost, Workload
+from autosplit.models.costs import operators, stage_cost
+from autosplit.models.head_costs import HeadCost
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.zoo import resnet20
 from autosplit.testing import LatencyModelContract, make_conditions, make_plan, make_workload
-from tests.profiling.machines import csv_of, law_s, timed
+from tests.latency.profiling.machines import csv_of, law_s, timed
 
 SHAPE = (3, 32, 32)
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pytest
 from matplotlib.transforms import BboxBase
 
-from autosplit.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.report import labels
-from autosplit.report.tables import ComparisonRow
 
 BUDGET_MS = 100.0
 # split point: (fp32 feature bytes, MACs of the unpruned head, best accuracy)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 from autosplit.report import comparison_plots
 from autosplit.report.comparison_plots import (
     Panel,

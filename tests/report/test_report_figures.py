@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autosplit.plan import CodecSetting, Plan
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.report.figures import Course, HeatMap, depth_order, energy_bars, few, front_of, stage_bars
 from autosplit.report.notebook import comparison_html, latency_html, outcome_html
 from autosplit.report.verdict import verdict
@@ -104,7 +104,7 @@ def test_the_verdict(rows):
     said = verdict(rows, 100.0)
     chosen = rows[-1]
     assert said.startswith(f"The plan answers in {chosen.latency.p95_ms:.3g} ms (p95) of the 100 ms allowed")
-    assert f"{170 / chosen.latency.p95_ms:.1f} times faster than the best trivial deployment (JPEG q75, 170 ms)" in said
+    assert f"{170 / chosen.latency.p95_ms:.1f} times faster than the best baseline (JPEG q75, 170 ms)" in said
     assert f"loses {chosen.accuracy_loss_points:.1f} points of accuracy" in said
     assert said.endswith("against 96.1 % of the uncut network).")
 

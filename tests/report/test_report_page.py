@@ -14,16 +14,16 @@ import plotly.graph_objects as go
 import pytest
 from matplotlib.image import imread
 
-from autosplit.evaluation.judge import Judge
-from autosplit.ledger import LEDGER_FILE
-from autosplit.objective import best_outcome, score
-from autosplit.report.page import REPORT_FILE, load_run, report_page, write_report
+from autosplit.core.result import Result
+from autosplit.evaluation.objective import best_outcome, score
+from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.ledger import LEDGER_FILE, load_run
+from autosplit.report.page import REPORT_FILE, report_page, write_report
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.run_plots import draw_figures
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.tables import STAGES
 from autosplit.report.verdict import verdict
-from autosplit.results import Result
 from tests.runs import failure, invoke
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -162,15 +162,15 @@ def test_the_grid_agrees_with_the_search_own_choice(reports):
     """At each rate and budget: the plan that the objective would choose from all measured ones."""
     reference = reports["reference"]
     outcomes = [o for o in reference.f1 if o.plan.codec.kind == "code"]  # so that nothing is in time somewhere
-    judge = Judge.of(reference.result.scenario)
-    found = Sensitivity.of(outcomes, judge)
-    here = judge.scenario.conditions
+    scorer = Scorer.of(reference.result.scenario)
+    found = Sensitivity.of(outcomes, scorer)
+    here = scorer.scenario.conditions
     late = 0
     for r in range(0, len(found.factors), 4):
         for b in range(0, len(found.budgets_ms), 3):
             channel = here.channel.scaled(float(found.factors[r]), 1.0)
             there = here.model_copy(update={"channel": channel, "budget_ms": float(found.budgets_ms[b])})
-            best = best_outcome(score([o.measurement for o in outcomes], judge.latency_model, judge.objective, there))
+            best = best_outcome(score([o.measurement for o in outcomes], scorer.latency_model, scorer.objective, there))
             late += not best.feasible
             assert outcomes[found.best[r, b]].plan == best.plan
             assert bool(found.feasible[r, b]) is best.feasible

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from autosplit.errors import ConfigError
+from autosplit.core.errors import ConfigError
 from autosplit.report import plots
 from autosplit.report.pareto import pareto_frame, pareto_mask
 from autosplit.report.plots import tradeoff_figure

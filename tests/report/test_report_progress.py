@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from autosplit.report.progress import NullProgress, Progress
+from autosplit.core.progress import NullProgress
+from autosplit.report.progress import Progress
 
 
 def terminal(width=120):

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
+from autosplit.core.comparison import ComparisonRow
 from autosplit.report.tables import (
-    ComparisonRow,
     SummaryRow,
     comparison_table,
     latency_table,

@@ -9,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autosplit.backbones.splitting import trace
 from autosplit.compression.int8_layers import Int8Conv2d
-from autosplit.compression.pruning import HeadPruner
-from autosplit.errors import ConfigError, PayloadError, ResultError
+from autosplit.core.cache import sha256_of
+from autosplit.core.errors import ConfigError, PayloadError, ResultError
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.core.result import Result
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.finalists import Finalists
-from autosplit.plan import INPUT, OUTPUT, CodecSetting, Plan
-from autosplit.results import Result
-from autosplit.runtime.deployment import Deployment, sha256_of
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.splitting import trace
+from autosplit.pipeline.finalists import Finalists
+from autosplit.runtime.deployment import Deployment
 from tests.runs import KINDS
 
 CODES = ("Code", "CodePruned")
@@ -32,7 +33,7 @@ def results(runs):
 
 @pytest.fixture(scope="module")
 def deployments(results):
-    return {kind: result.deployment() for kind, result in results.items()}
+    return {kind: Deployment.from_result(result) for kind, result in results.items()}
 
 
 @pytest.fixture(scope="module")

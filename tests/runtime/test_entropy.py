@@ -14,8 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autosplit.errors import ConfigError, PayloadError, ResultError
-from autosplit.runtime.standalone.entropy import HEADER_BYTES, PRECISION, FrequencyTables, PayloadCoder, payload_bytes
+from autosplit.core.errors import ConfigError, PayloadError, ResultError
+from autosplit.runtime.standalone.payload.coder import (
+    HEADER_BYTES,
+    PRECISION,
+    FrequencyTables,
+    PayloadCoder,
+    payload_bytes,
+)
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=80)
 KEY = b"deployment 1"
@@ -227,7 +233,7 @@ def test_another_process_decodes_the_same_symbols():
     script = f"""
 import base64, sys
 import numpy as np
-from autosplit.runtime.standalone.entropy import FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder
 table = np.frombuffer(base64.b64decode({base64.b64encode(frequencies.tobytes())!r}), np.uint16).reshape(3, 16)
 coder = PayloadCoder(FrequencyTables.from_arrays({{"frequencies": table}}), (3, 4, 4), {KEY!r})
 print(coder.decode(bytes.fromhex(sys.argv[1])).ravel().tolist())

@@ -15,17 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from autosplit.cache import Cache
-from autosplit.errors import BundleError, ConfigError, ParityError, PayloadError
-from autosplit.finalists import Finalists
-from autosplit.plan import CodecSetting, Plan
-from autosplit.results import Result
-from autosplit.runtime.deployment import sha256_of
+from autosplit.core.cache import Cache, sha256_of
+from autosplit.core.errors import BundleError, ConfigError, ParityError, PayloadError
+from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.result import Result
+from autosplit.pipeline.finalists import Finalists
 from autosplit.runtime.export import PACKAGE, export_bundle, export_result, json_schema
 from autosplit.runtime.standalone.__main__ import main
-from autosplit.runtime.standalone.bundle import load_device, load_edge
-from autosplit.runtime.standalone.check import check
-from autosplit.runtime.standalone.manifest import Manifest, _digest
+from autosplit.runtime.standalone.bundle.check import check
+from autosplit.runtime.standalone.bundle.manifest import Manifest, _digest
+from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from tests.runs import failure, invoke
 
 onnx = pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
@@ -52,7 +51,8 @@ def bundles(runs, world, deployments, prepared, tmp_path_factory):
     for kind in FOUND:
         export_result(runs[kind] / "best.json", root / kind, fallback=kind == "CodePruned", cache=Cache(world.cache))
     for kind in MADE:
-        deployments[kind].export(root / kind, prepared.data.test.images, prepared.data.class_names)
+        export_bundle(deployments[kind], root / kind, images=prepared.data.test.images,
+                      class_names=prepared.data.class_names)
     return {kind: root / kind for kind in KINDS}
 
 

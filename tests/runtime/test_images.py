@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autosplit.errors import ConfigError
-from autosplit.runtime.standalone.image_file import read_pixels
-from autosplit.runtime.standalone.images import read_images
-from autosplit.runtime.standalone.stored import encode_images
+from autosplit.core.errors import ConfigError
+from autosplit.runtime.standalone.payload.image_file import read_pixels
+from autosplit.runtime.standalone.payload.images import read_images
+from autosplit.runtime.standalone.payload.stored import encode_images
 
 SHAPE = (3, 12, 10)
 

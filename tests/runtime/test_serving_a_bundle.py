@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from autosplit.cache import Cache
-from autosplit.results import Result
+from autosplit.core.cache import Cache
+from autosplit.core.result import Result
 from autosplit.runtime.export import export_result
-from autosplit.runtime.standalone.bundle import load_device, load_edge
-from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
-from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
+from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
+from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from tests.runs import invoke
 
 for package in ("onnx", "onnxruntime", "zmq"):

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import autosplit.training.codecs as module
-from autosplit.backbones.splitting import find_split_points, select_split_points, trace
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Offer, Phase
-from autosplit.plan import CodecSetting
-from autosplit.scenario import TrainingSettings
+from autosplit.core.plan import CodecSetting
+from autosplit.core.scenario import TrainingSettings
+from autosplit.models.splitting import find_split_points, select_split_points, trace
 from autosplit.training.codecs import frozen_features, pretrain_codec, pretrain_codecs, pretraining_steps
 from autosplit.training.loop import distillation_loss
 from autosplit.training.supernet import Supernet

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import autosplit.training.finetune as module
-from autosplit.backbones.splitting import find_split_points, select_split_points, trace
-from autosplit.cache import Cache
-from autosplit.plan import CodecSetting, Plan
-from autosplit.scenario import TrainingSettings
+from autosplit.core.cache import Cache
+from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.scenario import TrainingSettings
+from autosplit.models.splitting import find_split_points, select_split_points, trace
 from autosplit.training.finetune import finetune
 from autosplit.training.loop import Teacher, distillation_loss, logits_of
 from autosplit.training.supernet import Supernet
@@ -77,7 +77,7 @@ def tune(network, teacher, data, settings=None, *, kill=None, seed=0, **options)
         if len(steps) == kill:
             raise Killed
 
-    torch.manual_seed(seed)  # as `autosplit.finalists` does
+    torch.manual_seed(seed)  # as `autosplit.pipeline.finalists` does
     finetune(network, teacher, data, settings or settings_of(), seed, on_step, **options)
     return len(steps)
 

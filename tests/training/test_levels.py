@@ -7,9 +7,9 @@ from statistics import fmean
 import pytest
 import torch
 
-from autosplit.backbones.splitting import trace
-from autosplit.cache import Cache
-from autosplit.plan import Plan
+from autosplit.core.cache import Cache
+from autosplit.core.plan import Plan
+from autosplit.models.splitting import trace
 from autosplit.training import levels as module
 from autosplit.training.levels import finetune_levels, level_network
 from autosplit.training.loop import Teacher, accuracy

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torchvision import models
 
-from autosplit.backbones.splitting import find_split_points, select_split_points, trace
-from autosplit.cache import Cache
 from autosplit.compression.network import recalibrate
-from autosplit.errors import ConfigError, PruningError
-from autosplit.plan import CodecSetting, Plan
+from autosplit.core.cache import Cache
+from autosplit.core.errors import ConfigError, PruningError
+from autosplit.core.plan import CodecSetting, Plan
+from autosplit.models.splitting import find_split_points, select_split_points, trace
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import AroundKernels, Teacher, accuracy, logits_of
-from autosplit.training.supernet import Supernet, _Draws, random_profiles, relative_loss, train_supernet
+from autosplit.training.supernet import Supernet
+from autosplit.training.supernet_training import _Draws, random_profiles, relative_loss, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 

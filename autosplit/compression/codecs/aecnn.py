@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Phase, Quantiser, Quantisers, Shape
 from autosplit.compression.quantise import fake_quantise
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
 
 __all__ = ["AecnnCodec", "ChannelSelection", "LightDecoder"]
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.compression.quantise import fake_quantise
-from autosplit.errors import ConfigError
-from autosplit.plan import CodecSetting
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import CodecSetting
 
 __all__ = ["Codec", "CodecParts", "Offer", "Phase", "Quantiser", "code_grids"]
 

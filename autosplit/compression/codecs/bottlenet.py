@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from autosplit.compression.channel_noise import build_channel
 from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Phase, Quantiser, Shape, code_grids
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
 
 __all__ = ["BottleNetCodec", "BottleNetDecoder", "BottleNetEncoder"]
 

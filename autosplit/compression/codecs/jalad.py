@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantiser
 from autosplit.compression.quantise import fake_quantise, levels
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
 
 __all__ = ["JaladCodec", "RangeScale"]
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantiser, Quantisers, Shape, code_grids
 from autosplit.compression.quantise import fake_quantise
-from autosplit.plan import CodecSetting
+from autosplit.core.plan import CodecSetting
 
 __all__ = ["NestedCodec", "NestedDecoder", "NestedEncoder"]
 

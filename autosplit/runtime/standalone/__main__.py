@@ -36,7 +36,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .check import check
+    from .bundle.check import check
 
     found = check(options.bundle, options.threads)
     if options.json:

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .edge.metrics import MetricsServer
 from .errors import ConfigError, LinkError
-from .metrics import MetricsServer
 from .options import ClientOptions, ServerOptions
 
 if TYPE_CHECKING:
-    from .client import Answer
+    from .device.client import Answer
 
 __all__ = ["InferCommand", "ServeCommand", "add_commands", "infer", "serve", "write_keys"]
 
@@ -81,9 +81,9 @@ def serve(command: ServeCommand) -> None:
         AutosplitError: The bundle does not run here, or the address or the keys cannot be used.
     """
     _require_pyzmq()
-    from .bundle import load_edge
-    from .keys import EdgeKeys
-    from .server import EdgeServer
+    from .bundle.parts import load_edge
+    from .edge.server import EdgeServer
+    from .protocol.keys import EdgeKeys
 
     keys = EdgeKeys.load(command.keys) if command.keys else None
     server = EdgeServer(load_edge(command.bundle, command.threads), command.options, keys)
@@ -118,9 +118,9 @@ def infer(command: InferCommand) -> None:
             is no fallback.
     """
     _require_pyzmq()
-    from .bundle import load_device
-    from .client import DeviceClient
-    from .keys import DeviceKeys
+    from .bundle.parts import load_device
+    from .device.client import DeviceClient
+    from .protocol.keys import DeviceKeys
 
     device = load_device(command.bundle, command.threads)
     keys = DeviceKeys.load(command.keys, command.device_name) if command.keys else None
@@ -142,7 +142,7 @@ def write_keys(folder: Path, device: str) -> None:
         ConfigError: The device has keys already, or the folder cannot be written.
     """
     _require_pyzmq()
-    from .keys import make_keys
+    from .protocol.keys import make_keys
 
     for file in make_keys(folder, device):
         print(file)
@@ -274,7 +274,7 @@ def _batches(files: Sequence[Path], shape: tuple[int, int, int]) -> Iterator[tup
     """Names and images (N, C, H, W), some at a time; a .npy file of several images gives names with numbers."""
     import numpy as np
 
-    from .images import read_images
+    from .payload.images import read_images
 
     names: list[str] = []
     parts: list[Any] = []

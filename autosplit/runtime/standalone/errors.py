@@ -1,4 +1,4 @@
-"""The errors of a running deployment; `autosplit.errors` holds these same classes, and those of everything else."""
+"""The errors of a running deployment; `autosplit.core.errors` holds these same classes and all others."""
 
 from __future__ import annotations
 

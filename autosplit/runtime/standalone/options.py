@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .bundle.levels import MAX_LEVELS
 from .errors import ConfigError
-from .levels import MAX_LEVELS
-from .wire import MAX_BODY_BYTES
+from .protocol.wire import MAX_BODY_BYTES
 
 __all__ = ["ClientOptions", "ServerOptions"]
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import zmq
 
-from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from autosplit.runtime.standalone.errors import PayloadError
-from autosplit.runtime.standalone.server import EdgeServer, ServerOptions
-from autosplit.runtime.standalone.wire import Frame, Kind, short_key
+from autosplit.runtime.standalone.protocol.wire import Frame, Kind, short_key
 
 CLASSES = 10
 SHAPE = (1, 4, 4)

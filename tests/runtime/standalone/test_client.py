@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.device.link import edge_address
 from autosplit.runtime.standalone.errors import ConfigError, LinkError
-from autosplit.runtime.standalone.link import edge_address
-from autosplit.runtime.standalone.wire import EdgeAnswer, Frame, Kind, Reason, short_key
+from autosplit.runtime.standalone.protocol.wire import EdgeAnswer, Frame, Kind, Reason, short_key
 from tests.runtime.standalone.fakes import CLASSES, SHAPE, FakeDevice, FakeEdge, asking, images, scripted, serving
 
 ROOT = Path(__file__).parents[3]

@@ -23,9 +23,9 @@ import pytest
 from autosplit.cli import infer as infer_cli
 from autosplit.cli import serve as serve_cli
 from autosplit.runtime.standalone import commands
-from autosplit.runtime.standalone.client import ClientOptions
+from autosplit.runtime.standalone.device.client import ClientOptions
+from autosplit.runtime.standalone.edge.server import ServerOptions
 from autosplit.runtime.standalone.errors import AutosplitError
-from autosplit.runtime.standalone.server import ServerOptions
 from tests.runs import failure, invoke
 from tests.runtime.standalone.fakes import LOOPBACK, asking, images, serving
 
@@ -34,7 +34,7 @@ SERVE = """
 import sys
 from types import ModuleType
 from tests.runtime.standalone.fakes import FakeEdge
-bundles = ModuleType("autosplit.runtime.standalone.bundle")
+bundles = ModuleType("autosplit.runtime.standalone.bundle.parts")
 bundles.load_edge = lambda folder, threads: FakeEdge()
 sys.modules[bundles.__name__] = bundles
 from autosplit.cli import main

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autosplit.runtime.standalone.estimate import LinkEstimate
+from autosplit.runtime.standalone.device.estimate import LinkEstimate
 
 RATES = tuple(np.geomspace(5, 5000, 49))
 DELAYS = tuple(np.geomspace(1, 100, 16))

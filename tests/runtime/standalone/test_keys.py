@@ -9,8 +9,8 @@ import time
 import pytest
 
 from autosplit.runtime.standalone.errors import ConfigError
-from autosplit.runtime.standalone.keys import DeviceKeys, EdgeKeys, make_keys
-from autosplit.runtime.standalone.wire import Reason
+from autosplit.runtime.standalone.protocol.keys import DeviceKeys, EdgeKeys, make_keys
+from autosplit.runtime.standalone.protocol.wire import Reason
 from tests.runtime.standalone.fakes import asking, images, serving
 
 

@@ -7,10 +7,10 @@ import urllib.request
 
 import pytest
 
+from autosplit.runtime.standalone.edge.metrics import MetricsServer
+from autosplit.runtime.standalone.edge.stats import Histogram, ServerStats
 from autosplit.runtime.standalone.errors import ConfigError, LinkError
-from autosplit.runtime.standalone.metrics import MetricsServer
-from autosplit.runtime.standalone.stats import Histogram, ServerStats
-from autosplit.runtime.standalone.wire import Reason
+from autosplit.runtime.standalone.protocol.wire import Reason
 from tests.runtime.standalone.fakes import Raw, asking, images, serving
 
 

@@ -11,9 +11,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from autosplit.runtime.standalone.edge.server import ServerOptions
 from autosplit.runtime.standalone.errors import ConfigError, LinkError
-from autosplit.runtime.standalone.server import ServerOptions
-from autosplit.runtime.standalone.wire import HEADER_BYTES, LOGITS, EdgeAnswer, Frame, Kind, Reason, short_key
+from autosplit.runtime.standalone.protocol.wire import HEADER_BYTES, LOGITS, EdgeAnswer, Frame, Kind, Reason, short_key
 from tests.runtime.standalone.fakes import MARK, FakeEdge, Raw, asking, images, serving
 
 FRAMES = 10_000

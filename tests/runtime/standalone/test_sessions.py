@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autosplit.runtime.standalone.sessions import Sessions, TokenBucket
-from autosplit.runtime.standalone.wire import Reason
+from autosplit.runtime.standalone.edge.sessions import Sessions, TokenBucket
+from autosplit.runtime.standalone.protocol.wire import Reason
 
 
 def test_a_bucket_allows_its_burst_and_then_its_rate():

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from autosplit.runtime.standalone.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.bundle.levels import Level, Switching
+from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.device.exchange import TIMEOUT, Reply
+from autosplit.runtime.standalone.device.switch import LevelSwitch
 from autosplit.runtime.standalone.errors import ConfigError, LinkError
-from autosplit.runtime.standalone.exchange import TIMEOUT, Reply
-from autosplit.runtime.standalone.levels import Level, Switching
-from autosplit.runtime.standalone.switch import LevelSwitch
-from autosplit.runtime.standalone.wire import EdgeAnswer
+from autosplit.runtime.standalone.protocol.wire import EdgeAnswer
 from tests.runtime.standalone.fakes import CLASSES, SHAPE, FakeDevice, logits_of
 
 SIZES = (10, 40, 160, 640)
@@ -56,7 +56,7 @@ class OverALink(DeviceClient):
     def __init__(self, monkeypatch, **options):
         super().__init__(LeveledDevice(), "127.0.0.1:9", ClientOptions(adaptive=True, **options))
         self._random, self._now_s, self.pings = np.random.default_rng(0), 100.0, 0
-        monkeypatch.setattr("autosplit.runtime.standalone.client.time", SimpleNamespace(monotonic=self._tick))
+        monkeypatch.setattr("autosplit.runtime.standalone.device.client.time", SimpleNamespace(monotonic=self._tick))
 
     def _tick(self):  # called twice while an image is encoded, which thus takes `DEVICE_MS`
         self._now_s += 0.01

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosplit.runtime.standalone.errors import PayloadError
-from autosplit.runtime.standalone.wire import (
+from autosplit.runtime.standalone.protocol.wire import (
     HEADER_BYTES,
     LOGITS,
     MAX_BODY_BYTES,

@@ -1,7 +1,0 @@
-"""`adapt`: from a finished run to a bundle of several levels, and which of them goes with which link."""
-
-from __future__ import annotations
-
-from autosplit.adapting.run import Adapted, adapt
-
-__all__ = ["Adapted", "adapt"]

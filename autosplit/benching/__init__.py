@@ -1,9 +1,0 @@
-"""Tables of truth, and search methods measured on them (`autosplit bench`)."""
-
-from __future__ import annotations
-
-from autosplit.benching.conditions import draw_conditions
-from autosplit.benching.runs import Grid, Run, Setting, run_grid
-from autosplit.benching.table import Table, TableRecord, load_table, tabulate
-
-__all__ = ["Grid", "Run", "Setting", "Table", "TableRecord", "draw_conditions", "load_table", "run_grid", "tabulate"]

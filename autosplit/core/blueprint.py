@@ -1,0 +1,44 @@
+"""`Blueprint`: the structure of a deployment, without anything that was learned."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autosplit.core.plan import Plan
+
+__all__ = ["Arithmetic", "Blueprint"]
+
+Arithmetic = Literal["fp32", "int8"]
+"""Number formats that the device side of a deployment computes in."""
+
+
+class Blueprint(BaseModel):
+    """The structure of a deployment: everything but numbers that were learned.
+
+    Attributes:
+        backbone: As in the scenario.
+        num_classes: Outputs.
+        image_shape: Channels, height, width of an input image.
+        plan: The plan.
+        keep: Channels kept in each prunable group of the head.
+        feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
+        code_shape: Shape of the code; empty where no codec is.
+        codec: The codec's structure, as its family describes it.
+        arithmetic: Number format of what runs on the device, head and encoder.
+        key: Identifies the deployment in its payloads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    plan: Plan
+    keep: tuple[int, ...] = ()
+    feature_shape: tuple[int, ...] = ()
+    code_shape: tuple[int, ...] = ()
+    codec: dict[str, Any] = Field(default_factory=dict)
+    arithmetic: Arithmetic = "fp32"
+    key: str = ""

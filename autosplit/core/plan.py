@@ -1,0 +1,293 @@
+"""Plan, Measurement, Outcome: the three things a search speaks of.
+
+A *plan* is a candidate. A *measurement* is what is true of it whatever the link. An *outcome* joins a
+measurement with the latency under given conditions. Nothing here may blur that line: a `Measurement`
+holds no milliseconds, and a latency model never sees an accuracy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autosplit.core.operators import TypeSums
+
+__all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
+           "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
+
+INPUT = "input"
+"""Split point with the whole network on the edge: the device sends the stored image."""
+
+OUTPUT = "output"
+"""Split point with the whole network on the device: nothing crosses the channel."""
+
+DEFAULT_CODEC = "nested"
+"""The codec that labels leave unnamed."""
+
+RESULT_BYTES = 4.0
+"""Bytes of the edge's answer: a class number and its confidence."""
+
+Fidelity = Literal["F1", "F2", "F3"]
+
+_CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-body": {"quality"}}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CodecSetting(_Frozen):
+    """How the tensor at the cut becomes bytes.
+
+    Attributes:
+        kind: `code` = a codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is;
+            `png`, `jpeg` = the stored image, `jpeg-body` = the JPEG file without what all files of its size and
+            quality share (all three at split point `input` only); `none` = nothing is sent (`output`).
+        family: Name of the codec (`code` only).
+        width: Channels of the code (`code` only).
+        grid: Height of the code in cells (`code` only); 1 for a feature without spatial extent.
+        bits: Bits a quantised value has before entropy coding (`code` only).
+        quality: JPEG quality, 1 to 95 (`jpeg` and `jpeg-body` only).
+    """
+
+    kind: Literal["code", "raw", "png", "jpeg", "jpeg-body", "none"]
+    family: str | None = None
+    width: int | None = Field(default=None, ge=1)
+    grid: int | None = Field(default=None, ge=1)
+    bits: int | None = Field(default=None, ge=1, le=8)
+    quality: int | None = Field(default=None, ge=1, le=95)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_family(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") == "code" and data.get("family") is None:
+            return {**data, "family": DEFAULT_CODEC}
+        return data
+
+    @model_validator(mode="after")
+    def _fields_of_kind(self) -> CodecSetting:
+        wanted = _CODEC_FIELDS.get(self.kind, set())
+        given = {n for n in ("family", "width", "grid", "bits", "quality") if getattr(self, n) is not None}
+        if given != wanted:
+            raise ValueError(f"codec kind {self.kind!r} takes {sorted(wanted) or 'no further fields'}, "
+                             f"got {sorted(given) or 'none'}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `jpeg q75 without headers`."""
+        if self.kind == "code":
+            family = "" if self.family == DEFAULT_CODEC else f"{self.family} "
+            return f"{family}{self.width}ch {self.grid}x{self.grid} {self.bits}b"
+        if self.quality is None:
+            return self.kind
+        return f"jpeg q{self.quality}" + (" without headers" if self.kind == "jpeg-body" else "")
+
+
+class Plan(_Frozen):
+    """One candidate: where to cut, how much of the head to prune, how to code the feature.
+
+    Attributes:
+        split: Module path of the split point, or `input` / `output`.
+        sparsity: Share of channels removed from every prunable group of the head, in [0, 1); or one share a
+            group, in the order of `autosplit.models.pruning.HeadPruner.groups`.
+        codec: How the feature at the cut becomes bytes.
+    """
+
+    split: str
+    sparsity: float | tuple[float, ...] = 0.0
+    codec: CodecSetting
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plan:
+        levels = self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
+        if not all(0.0 <= s < 1.0 for s in levels):
+            raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity}")
+        allowed = {INPUT: {"png", "jpeg", "jpeg-body"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
+        if self.codec.kind not in allowed:
+            raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
+                             f"got {self.codec.kind!r}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`.
+
+        Of plans pruned by layer it tells the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
+        """
+        parts = [self.split]
+        if isinstance(self.sparsity, tuple):
+            parts.append(f"{sum(self.sparsity) / max(1, len(self.sparsity)) * 100:.0f}% pruned by layer")
+        elif self.sparsity > 0:
+            parts.append(f"{self.sparsity * 100:g}% pruned")
+        if self.codec.kind != "none":
+            parts.append(self.codec.label)
+        return " | ".join(parts)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether it leaves the backbone as it is: nothing is pruned, and what crosses is exact."""
+        whole = not any(self.sparsity) if isinstance(self.sparsity, tuple) else self.sparsity == 0
+        return whole and self.codec.kind in {"none", "raw", "png"}
+
+
+class StageCost(_Frozen):
+    """Work of one stage for one inference, independent of the machine that does it.
+
+    Element counts are numbers, not bytes: the device's arithmetic decides how many bytes each takes.
+
+    Attributes:
+        conv_macs: Multiply-accumulates of dense and grouped convolutions.
+        depthwise_macs: Multiply-accumulates of depthwise convolutions.
+        linear_macs: Multiply-accumulates of fully connected layers.
+        weight_elements: Parameters read.
+        activation_elements: Activation values written by the operators.
+        operators: Operators launched (convolution, linear, normalisation, activation, pooling, add ...).
+        coded_symbols: Symbols through the entropy coder.
+        image_pixels: Pixels through an image encoder or decoder (PNG, JPEG).
+        by_type: What `profiled` foretells the time from, by operator type; absent in files from before it.
+    """
+
+    conv_macs: float = Field(default=0.0, ge=0)
+    depthwise_macs: float = Field(default=0.0, ge=0)
+    linear_macs: float = Field(default=0.0, ge=0)
+    weight_elements: float = Field(default=0.0, ge=0)
+    activation_elements: float = Field(default=0.0, ge=0)
+    operators: int = Field(default=0, ge=0)
+    coded_symbols: float = Field(default=0.0, ge=0)
+    image_pixels: float = Field(default=0.0, ge=0)
+    by_type: TypeSums | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def macs(self) -> float:
+        """All multiply-accumulates."""
+        return self.conv_macs + self.depthwise_macs + self.linear_macs
+
+    def __add__(self, other: StageCost) -> StageCost:
+        counts = {name: getattr(self, name) + getattr(other, name) for name in STAGE_COUNTS}
+        return StageCost(**counts, by_type=_joined(self, other))
+
+
+STAGE_COUNTS = tuple(name for name in StageCost.model_fields if name != "by_type")
+"""The plain counts of a `StageCost`."""
+
+
+def _joined(first: StageCost, second: StageCost) -> TypeSums | None:
+    """Sums by type of two stages together; `None` if those of one of them are not known."""
+    if first.by_type is None or second.by_type is None:
+        known, unknown = (first, second) if second.by_type is None else (second, first)
+        return None if unknown.operators else known.by_type
+    return first.by_type + second.by_type
+
+
+class Workload(_Frozen):
+    """Everything a latency model may know of a plan: the work of each stage and the bytes that cross.
+
+    Attributes:
+        plan: The plan this is the work of.
+        device: The pruned head.
+        encode: Encoder, quantiser and range coder, or the image encoder, on the device.
+        edge: Decoder and tail on the edge server.
+        payload_bytes_mean: Mean payload over images; 0 when nothing crosses.
+        payload_bytes_p95: 95th percentile of the payload over images.
+        result_bytes: Bytes of the answer on the downlink; 0 when nothing crosses.
+    """
+
+    plan: Plan
+    device: StageCost = StageCost()
+    encode: StageCost = StageCost()
+    edge: StageCost = StageCost()
+    payload_bytes_mean: float = Field(default=0.0, ge=0)
+    payload_bytes_p95: float = Field(default=0.0, ge=0)
+    result_bytes: float = Field(default=0.0, ge=0)
+
+
+class Measurement(_Frozen):
+    """What is true of a plan whatever device, channel or budget.
+
+    Attributes:
+        plan: The plan that was measured.
+        accuracy: Top-1 accuracy in [0, 1] on `images` validation images.
+        workload: Work of each stage and the measured payload bytes.
+        feature_bytes: Size of the fp32 tensor at the cut (of the raw image for `input`; 0 for `output`).
+        fidelity: F1 = supernet with recalibrated batch norm, F2 = short fine-tune, F3 = full fine-tune.
+        images: Images the accuracy was measured on.
+        seconds: Wall time that the measurement took.
+    """
+
+    plan: Plan
+    accuracy: float = Field(ge=0, le=1)
+    workload: Workload
+    feature_bytes: float = Field(default=0.0, ge=0)
+    fidelity: Fidelity = "F1"
+    images: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """fp32 feature bytes over mean payload bytes; `None` when nothing crosses the channel."""
+        payload = self.workload.payload_bytes_mean
+        return self.feature_bytes / payload if payload > 0 else None
+
+
+class LatencySummary(_Frozen):
+    """Latency of one plan under one set of conditions.
+
+    Attributes:
+        device_ms: Head on the device, median.
+        encode_ms: Encoder, quantiser and coder on the device, median.
+        uplink_ms: Channel access, transmission and retransmission, median.
+        edge_ms: Decoder and tail on the edge, median.
+        downlink_ms: Answer back to the device, median.
+        p50_ms: Median of the end-to-end latency.
+        p95_ms: 95th percentile of the end-to-end latency.
+        in_time: Probability that the latency is within the budget.
+        energy_mj: Energy the device spends on one inference, in millijoules; the sum of the four below.
+        p99_ms: 99th percentile of the end-to-end latency; like the energies below absent in files from before it.
+        compute_mj: Energy of head and encoder.
+        transmit_mj: Energy while the payload is on the air.
+        wait_mj: Energy while waiting: for the channel, for retransmissions, for edge and answer.
+        tail_mj: Energy of the radio that stays powered after the last transfer.
+    """
+
+    device_ms: float
+    encode_ms: float
+    uplink_ms: float
+    edge_ms: float
+    downlink_ms: float
+    p50_ms: float
+    p95_ms: float
+    in_time: float
+    energy_mj: float
+    p99_ms: float | None = None
+    compute_mj: float | None = None
+    transmit_mj: float | None = None
+    wait_mj: float | None = None
+    tail_mj: float | None = None
+
+
+class Outcome(_Frozen):
+    """A measurement joined with its latency and reward under one set of conditions.
+
+    Attributes:
+        measurement: What was measured.
+        latency: What the latency model says.
+        budget_ms: The budget it was held against.
+        reward: The objective's value; higher is better.
+    """
+
+    measurement: Measurement
+    latency: LatencySummary
+    budget_ms: float
+    reward: float
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.measurement.plan
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the 95th percentile of the latency is within the budget."""
+        return self.latency.p95_ms <= self.budget_ms

@@ -1,0 +1,169 @@
+"""Finding objects by name: built-ins, entry points of installed packages, `package.module:Name`, `file.py:Name`.
+
+Every family of exchangeable parts (latency models, codecs, agents ...) has one `Registry`. Nothing is imported
+until it is asked for, so listing names costs no heavy import and a broken plugin harms only who uses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
+
+__all__ = ["Registry", "load_object", "one_line", "source_of"]
+
+
+class Registry:
+    """The named objects of one kind.
+
+    Built-ins and entry points share one name space; a name that is taken twice is an error, never a silent choice.
+
+    Args:
+        kind: What the objects are, in the singular, for messages ("latency model").
+        group: Entry point group that other packages register theirs in ("autosplit.latency_models").
+        builtin: Name to `module:Name` of what comes with this package; imported only when loaded.
+
+    Example:
+        >>> models = Registry("latency model", "autosplit.latency_models",
+        ...                   {"analytic": "autosplit.latency.analytic:AnalyticLatencyModel"})
+        >>> models.load("analytic").__name__
+        'AnalyticLatencyModel'
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+
+    def names(self) -> list[str]:
+        """Every name that `load` knows, sorted.
+
+        Raises:
+            PluginError: Two objects have the same name.
+        """
+        return sorted(self._targets())
+
+    def load(self, name: str) -> Any:
+        """The object of this name, imported now.
+
+        Args:
+            name: A name of `names()`, `package.module:Name`, or `path/to/file.py:Name`.
+
+        Returns:
+            The object itself: a class or factory is not called.
+
+        Raises:
+            UnknownNameError: No object has this name, or the module or file does not define it.
+            ConfigError: The file does not exist, or a path lacks its `:Name`.
+            PluginError: Two objects have this name, or the import raised.
+        """
+        if ":" in name:
+            return load_object(name, self.kind)
+        if name.endswith(".py"):
+            raise ConfigError(f"{self.kind} {name!r}: say which object of the file, as in '{name}:Name'")
+        targets = self._targets()
+        if name not in targets:
+            raise UnknownNameError(self.kind, name, targets)
+        return load_object(targets[name], f"{self.kind} {name!r},")
+
+    def _targets(self) -> dict[str, str]:
+        """Name to `module:Name` of built-ins and entry points; a package that is on the path twice counts once."""
+        targets = dict(self._builtin)
+        for point in _installed(self.group):
+            known = targets.setdefault(point.name, point.value)
+            if known != point.value:
+                raise PluginError(f"two {self.kind}s are named {point.name!r}: {known} and {point.value}; "
+                                  f"uninstall one, or rename its entry point in the group {self.group!r}")
+        return targets
+
+
+@cache
+def _installed(group: str) -> tuple[EntryPoint, ...]:
+    """Entry points of all installed packages, looked up once: it takes 10 ms, and a search asks for dozens of names."""
+    return tuple(entry_points(group=group))
+
+
+def load_object(spec: str, kind: str = "plugin") -> Any:
+    """Import the object that `package.module:Name` or `path/to/file.py:Name` names.
+
+    Args:
+        spec: Where the object is. A file's own folder is not put on the import path.
+        kind: What the object is, for messages.
+
+    Raises:
+        ConfigError: `spec` has no `:Name`, or the file does not exist.
+        PluginError: The module does not exist, or importing it raised.
+        UnknownNameError: The module has no such name; the message holds the nearest one.
+    """
+    where, _, name = spec.rpartition(":")
+    if not where or not name:
+        raise ConfigError(f"{kind} {spec!r}: write package.module:Name or path/to/file.py:Name")
+    module = _import_file(where, f"{kind} {spec!r}") if where.endswith(".py") else _import(where, f"{kind} {spec!r}")
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            known = [n for n, v in vars(value).items() if not n.startswith("_") and not isinstance(v, ModuleType)]
+            raise UnknownNameError(f"name in {where}:", part, known)
+        value = getattr(value, part)
+    return value
+
+
+def source_of(thing: Any) -> str:
+    """Text of the file that defines a class or function, for keys of caches; empty where there is none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing))
+        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+    except (OSError, TypeError):  # a partial, or compiled code
+        return ""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as `Type: message` on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _import(module: str, subject: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except PluginError:  # it says itself what is wrong, such as a package that is to be installed
+        raise
+    except ModuleNotFoundError as e:
+        if e.name is not None and (module == e.name or module.startswith(e.name + ".")):
+            raise PluginError(f"{subject}: there is no module {e.name!r}; install its package, or name "
+                              "a file as in path/to/file.py:Name") from e
+        raise PluginError(f"{subject}: importing {module} raised {one_line(e)}") from e
+    except (Exception, SystemExit) as e:
+        raise PluginError(f"{subject}: importing {module} raised {one_line(e)}") from e
+
+
+def _import_file(file: str, subject: str) -> ModuleType:
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"{subject}: no such file {str(path.absolute())!r}")
+    # one module object a file version, registered so that dataclasses and pickling find it
+    key = f"{path.resolve()}|{path.stat().st_mtime_ns}"
+    name = f"_autosplit_plugin_{path.stem}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{subject}: {file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as e:
+        del sys.modules[name]
+        raise PluginError(f"{subject}: importing {file} raised {one_line(e)}") from e
+    return module

@@ -1,0 +1,263 @@
+"""Device and channel profiles: small YAML files in `autosplit/configs`, each figure with its source."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.fading import Bursts, Rayleigh, Shadowing, Shannon, Trace, mean_bits_per_hz
+from autosplit.core.parameters import Figure, Frozen, absent
+from autosplit.core.timings import Timings
+
+__all__ = ["ChannelProfile", "DeviceProfile", "Figure", "list_profiles", "load_profile"]
+
+
+_RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
+_BLOCKS = {"shannon", "rayleigh", "shadowing", "trace", "bursts"}
+_ROUNDING = 1e-3
+"""How far a stated mean may be from what it follows from, relative."""
+
+
+class DeviceProfile(Frozen):
+    """How fast a device or an edge server computes, and what energy it takes.
+
+    Rates are effective ones at batch 1 (published latency over counted work), not peaks.
+
+    Attributes:
+        name: File name without `.yaml`.
+        title: One line for people.
+        arithmetic: Number format that the network runs in on this machine.
+        conv_mmacs: Dense convolutions, million multiply-accumulates per second.
+        depthwise_mmacs: Depthwise convolutions, million multiply-accumulates per second.
+        linear_mmacs: Fully connected layers, million multiply-accumulates per second.
+        memory_mb_per_s: Bandwidth for weights and activations, megabytes per second.
+        operator_overhead_us: Cost of launching one operator, microseconds.
+        coding_ksymbols: Entropy coding, thousand symbols per second.
+        image_kpixels: JPEG or PNG coding, thousand pixels per second.
+        active_mw: Power while computing, milliwatts.
+        idle_mw: Power while waiting for the answer, milliwatts.
+        timings: What `autosplit profile` timed operator by operator, for the latency model `profiled`.
+    """
+
+    name: str
+    title: str
+    arithmetic: Literal["int8", "fp16", "fp32"]
+    conv_mmacs: Figure
+    depthwise_mmacs: Figure
+    linear_mmacs: Figure
+    memory_mb_per_s: Figure
+    operator_overhead_us: Figure
+    coding_ksymbols: Figure
+    image_kpixels: Figure
+    active_mw: Figure
+    idle_mw: Figure
+    timings: Timings | None = Field(default=None, exclude_if=absent)
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one weight or activation in the device's arithmetic."""
+        return {"int8": 1, "fp16": 2, "fp32": 4}[self.arithmetic]
+
+    def scaled(self, rate: float) -> DeviceProfile:
+        """The same machine with all rates so many times as high: a chip keeps its character."""
+        update: dict[str, Any] = {name: getattr(self, name).times(rate) for name in _RATES}
+        if self.timings is not None:
+            update["timings"] = self.timings.scaled(rate)
+        return self.model_copy(update={**update, "operator_overhead_us": self.operator_overhead_us.times(1 / rate)})
+
+
+def _follows() -> Any:
+    """Stands for a figure that is left out because others tell it."""
+    return None
+
+
+class ChannelProfile(Frozen):
+    """A radio link between device and edge.
+
+    The rate is constant, or moves around its mean: by fading (`shannon` with `rayleigh`, `shadowing` or both) or as a
+    `trace` says. Losses are independent, or come in `bursts`. Those blocks and the tail are optional.
+
+    Attributes:
+        name: File name without `.yaml`.
+        title: One line for people.
+        shannon: Uplink rate from bandwidth and signal-to-noise ratio.
+        rayleigh: Block fading of that ratio.
+        shadowing: Log-normal shadowing of that ratio.
+        trace: Recorded uplink rates.
+        bursts: Losses by the model of Gilbert and Elliott.
+        uplink_kbps: Rate on the air from device to edge while a packet is sent, kilobits per second; its mean over time
+            where it moves. May be left out where `shannon` or `trace` tells it.
+        downlink_kbps: Rate from edge to device, kilobits per second; constant.
+        packet_bytes: Largest payload of one packet, bytes.
+        packet_overhead_bytes: Preamble, headers and checksum of one packet, bytes.
+        access_ms_p50: Delay before a transmission may start (backoff, scheduling, one-way core network), median.
+        access_ms_p95: The same, 95th percentile.
+        packet_loss: Probability in [0, 1) that a packet is lost and sent again. May be left out beside `bursts`.
+        retransmit_ms: Time from the loss of a packet to its next transmission, milliseconds.
+        transmit_mw: Power of the radio while sending, milliwatts.
+        receive_mw: Power of the radio while waiting and receiving, milliwatts.
+        tail_ms: How long the radio stays powered after the last transfer, milliseconds; not at all if left out.
+        tail_mw: Power of the radio in that time, milliwatts.
+    """
+
+    name: str
+    title: str
+    shannon: Shannon | None = Field(default=None, exclude_if=absent)
+    rayleigh: Rayleigh | None = Field(default=None, exclude_if=absent)
+    shadowing: Shadowing | None = Field(default=None, exclude_if=absent)
+    trace: Trace | None = Field(default=None, exclude_if=absent)
+    bursts: Bursts | None = Field(default=None, exclude_if=absent)
+    uplink_kbps: Figure = Field(default_factory=_follows, validate_default=True)
+    downlink_kbps: Figure
+    packet_bytes: Figure
+    packet_overhead_bytes: Figure
+    access_ms_p50: Figure
+    access_ms_p95: Figure
+    packet_loss: Figure = Field(default_factory=_follows, validate_default=True)
+    retransmit_ms: Figure
+    transmit_mw: Figure
+    receive_mw: Figure
+    tail_ms: Figure | None = Field(default=None, exclude_if=absent)
+    tail_mw: Figure | None = Field(default=None, exclude_if=absent)
+
+    @field_validator("uplink_kbps", "packet_loss", mode="before")
+    @classmethod
+    def _from_blocks(cls, value: Any, info: ValidationInfo) -> Any:
+        told = _told(str(info.field_name), info.data) if value is None else value
+        if told is None and not set(info.data).issuperset(_BLOCKS):
+            return Figure(value=0, source="a block that was refused")  # so that its error is the only one
+        if told is None:
+            raise ValueError("Field required")
+        return told
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChannelProfile:
+        fading = [name for name in ("shannon", "rayleigh", "shadowing") if getattr(self, name) is not None]
+        if self.trace is not None and fading:
+            raise ValueError(f"trace and {fading[0]} both say what the rate does; keep one of them")
+        if fading and self.shannon is None:
+            raise ValueError(f"{fading[0]} moves a signal-to-noise ratio; give the block shannon too")
+        for name in ("uplink_kbps", "packet_loss"):
+            told, stated = _told(name, dict(self)), getattr(self, name).value
+            if told is not None and abs(stated - told.value) > _ROUNDING * told.value:
+                raise ValueError(f"{name} is {stated:g}, but {told.source} tell {told.value:g}; leave {name} out, or "
+                                 "change what it follows from")
+        if (self.tail_ms is None) != (self.tail_mw is None):
+            raise ValueError("give both tail_ms and tail_mw, or neither")
+        return self
+
+    @property
+    def constant(self) -> bool:
+        """Whether the rate never changes and losses are independent."""
+        return self.rayleigh is None and self.shadowing is None and self.trace is None and self.bursts is None
+
+    def scaled(self, rate: float, access: float) -> ChannelProfile:
+        """A link of so many times the rates, up and down, and so many times the access delay, median and tail."""
+        blocks: dict[str, Any] = {name: block.scaled(rate) for name, block in
+                                  (("shannon", self.shannon), ("trace", self.trace)) if block is not None}
+        return self.model_copy(update={
+            **blocks,
+            "uplink_kbps": self.uplink_kbps.times(rate), "downlink_kbps": self.downlink_kbps.times(rate),
+            "access_ms_p50": self.access_ms_p50.times(access), "access_ms_p95": self.access_ms_p95.times(access)})
+
+
+def _told(name: str, given: dict[str, Any]) -> Figure | None:
+    """What the blocks of a channel profile say about `uplink_kbps` or `packet_loss`; `None` if nothing."""
+    if name == "packet_loss":
+        bursts: Bursts | None = given.get("bursts")
+        return None if bursts is None else _following(bursts.loss, [bursts], "the figures of bursts")
+    trace: Trace | None = given.get("trace")
+    if trace is not None:
+        return Figure(value=trace.samples.mean_kbps * trace.factor, source="the rates of trace, their mean over time",
+                      assumption=trace.assumption)
+    shannon: Shannon | None = given.get("shannon")
+    if shannon is None:
+        return None
+    rayleigh, shadowing = given.get("rayleigh"), given.get("shadowing")
+    mean_kbps = shannon.bandwidth_khz.value * mean_bits_per_hz(shannon, rayleigh, shadowing)
+    return _following(mean_kbps, [b for b in (shannon, rayleigh, shadowing) if b is not None],
+                      "the figures of shannon, rayleigh and shadowing")
+
+
+def _following(value: float, blocks: list[Frozen], source: str) -> Figure:
+    figures = [f for block in blocks for _, f in block if isinstance(f, Figure)]
+    return Figure(value=value, source=source, assumption=any(f.assumption for f in figures))
+
+
+P = TypeVar("P", DeviceProfile, ChannelProfile)
+Model = TypeVar("Model", bound=BaseModel)
+_FOLDERS: dict[type[BaseModel], tuple[str, str]] = {
+    DeviceProfile: ("device", "devices"),
+    ChannelProfile: ("channel", "channels"),
+}
+
+
+def list_profiles(kind: type[P]) -> list[str]:
+    """Names of the profiles that come with the package, sorted."""
+    folder = resources.files("autosplit.configs") / _FOLDERS[kind][1]
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_profile(kind: type[P], name: str) -> P:
+    """Load a profile by the name of a packaged one, or from the path of a YAML file.
+
+    Args:
+        kind: `DeviceProfile` or `ChannelProfile`.
+        name: A name of `list_profiles(kind)`, or a path that ends in `.yaml`.
+
+    Raises:
+        UnknownNameError: No packaged profile has this name.
+        ConfigError: The file is absent, is no YAML, or has missing or unknown keys.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"{_FOLDERS[kind][0]} profile {name!r}: no such file")
+        return parse_yaml(kind, path.read_text(encoding="utf-8", errors="replace"), name, path.parent)
+    if name not in list_profiles(kind):
+        raise UnknownNameError(_FOLDERS[kind][0], name, list_profiles(kind))
+    profile: P = _packaged(kind, name)
+    return profile
+
+
+@cache
+def _packaged(kind: type[P], name: str) -> P:
+    file = resources.files("autosplit.configs") / _FOLDERS[kind][1] / f"{name}.yaml"
+    return parse_yaml(kind, file.read_text(encoding="utf-8"), name)
+
+
+def parse_yaml(kind: type[Model], text: str, origin: str, folder: Path | None = None) -> Model:
+    """A frozen object out of YAML.
+
+    Args:
+        kind: Class of the object.
+        text: YAML.
+        origin: Name of the source for error messages.
+        folder: What paths of traces are relative to; the working directory when left out.
+
+    Raises:
+        ConfigError: No YAML, a missing or unknown key, or a value that makes no sense.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(e).split())}") from e
+    try:
+        return kind.model_validate(data, context={"folder": folder})
+    except ValidationError as e:
+        raise ConfigError(f"{origin}: {first_error(e)}") from e
+
+
+def first_error(error: ValidationError) -> str:
+    """The first complaint of a pydantic error as one line: `path.to.key: what is wrong`."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "top level"
+    more = error.error_count() - 1
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" + (f" (and {more} more)" if more else "")

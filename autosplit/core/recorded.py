@@ -1,0 +1,86 @@
+"""CSV files that a profile names: they lie beside it, and what was recorded with them holds for their content only."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from autosplit.core.errors import ConfigError
+from autosplit.core.parameters import Frozen
+
+__all__ = ["RecordedFile", "hash_of", "read_content", "rows_of"]
+
+
+class RecordedFile(Frozen, ABC):
+    """A block of a profile that names a file.
+
+    Attributes:
+        file: In a profile of its own, relative to the profile.
+        factor: What its rates are multiplied by.
+        sha256: Of the file; filled in when it is read for the first time, checked from then on.
+    """
+
+    what: ClassVar[str]
+    """What the file is, in errors."""
+
+    changed: ClassVar[str]
+    """What is wrong where its hash is not the recorded one."""
+
+    file: str
+    factor: float = Field(default=1.0, gt=0, allow_inf_nan=False, exclude_if=lambda factor: factor == 1.0)
+    sha256: str = Field(default="", validate_default=True)
+
+    @classmethod
+    @abstractmethod
+    def _try(cls, file: str, sha256: str) -> None:
+        """Read the file, so that a damaged one is refused at once."""
+
+    @field_validator("file")
+    @classmethod
+    def _beside_the_profile(cls, file: str, info: ValidationInfo) -> str:
+        folder = (info.context or {}).get("folder")
+        return file if folder is None else str(Path(folder, file))
+
+    @field_validator("sha256")
+    @classmethod
+    def _readable(cls, sha256: str, info: ValidationInfo) -> str:
+        if "file" not in info.data:
+            return sha256
+        file = info.data["file"]
+        found = hash_of(read_content(cls.what, file))
+        if sha256 not in ("", found):
+            raise ValueError(f"{cls.what} {file!r} {cls.changed}")
+        cls._try(file, found)
+        return found
+
+
+def read_content(what: str, file: str) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        what: It is, for the error.
+        file: Its path.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    try:
+        return Path(file).read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{what} {file!r}: {e.strerror or e}") from e
+
+
+def hash_of(content: bytes) -> str:
+    """SHA-256, as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    """The cells of a CSV file, line by line."""
+    return list(csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))

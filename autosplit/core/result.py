@@ -1,0 +1,256 @@
+"""The result file `best.json` and its schema; weights lie beside it as safetensors, addressed by a relative path."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from autosplit.core.blueprint import Blueprint
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.plan import Outcome, Plan
+from autosplit.core.profiles import first_error
+from autosplit.core.scenario import Scenario
+from autosplit.core.version import __version__
+
+__all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema",
+           "provenance"]
+
+RESULT_FILE = "best.json"
+"""Name of the result in a run directory."""
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TestFigures(_Frozen):
+    """The one reading of the test set.
+
+    Attributes:
+        correct: Test images classified right, through decoded payloads.
+        images: Test images.
+        payload_bytes_total: Bytes of all payloads.
+        payload_bytes_p95: 95th percentile of a payload.
+        payload_sha256: Hash of all payloads one after the other.
+    """
+
+    __test__ = False  # pytest: this is no test class
+
+    correct: int
+    images: int
+    payload_bytes_total: int
+    payload_bytes_p95: float
+    payload_sha256: str
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in [0, 1]."""
+        return self.correct / self.images
+
+
+class DeploymentFile(_Frozen):
+    """Where the weights are.
+
+    Attributes:
+        blueprint: The structure they fit.
+        weights: Path relative to the result file, with forward slashes.
+        sha256: Hash of that file.
+        class_names: What the outputs mean, one each; empty in files from before they were recorded.
+    """
+
+    blueprint: Blueprint
+    weights: str
+    sha256: str
+    class_names: tuple[str, ...] = ()
+
+
+class Tolerance(_Frozen):
+    """How far a replay on another machine may be off; on the same kind of machine it is expected to be exact.
+
+    Floating-point sums differ between processors in the last bits, which can move a value across a rounding
+    threshold of the quantiser.
+
+    Attributes:
+        accuracy_points: Percentage points of test accuracy.
+        payload_percent: Percent of all payload bytes.
+        latency_percent: Percent of the median latency.
+    """
+
+    accuracy_points: float = 0.2
+    payload_percent: float = 0.2
+    latency_percent: float = 0.5
+
+
+class Provenance(_Frozen):
+    """Where a result comes from.
+
+    Attributes:
+        autosplit: Version.
+        versions: Versions of the libraries that the numbers depend on.
+        python: Version.
+        machine: Operating system and processor.
+        cpu_capability: Vector instructions that torch uses.
+        threads: Threads of torch.
+        seed: Seed of everything random.
+        data_fingerprint: Hash of the data set.
+        backbone_key: Hash of what determined the backbone's weights.
+        supernet_key: Hash of what determined the supernet's weights.
+        agent: Who searched.
+        evaluations: Measurements taken in total.
+        seconds: Wall time by phase.
+    """
+
+    autosplit: str
+    versions: dict[str, str]
+    python: str
+    machine: str
+    cpu_capability: str
+    threads: int
+    seed: int
+    data_fingerprint: str
+    backbone_key: str
+    supernet_key: str
+    agent: str
+    evaluations: int
+    seconds: dict[str, float]
+
+
+@dataclass
+class _Place:
+    """The file that a result was read from or written to; where it lies does not make it another result."""
+
+    path: Path | None = field(default=None, compare=False)
+
+
+class Result(_Frozen):
+    """What a search found.
+
+    `load` reads one, `deployment` gives what was found, ready to classify images.
+
+    Attributes:
+        schema_version: Of this file's format.
+        scenario: What was searched.
+        feasible: Whether the plan meets the budget; if not, it is the least infeasible one.
+        plan: The plan.
+        outcome: Its fine-tuned measurement on validation data, latency and reward: what it was chosen by.
+        backbone_accuracy: Test accuracy of the unsplit backbone.
+        test: The plan on the test set.
+        comparison: The plan beside the baselines, test accuracies.
+        stored: The weights; `deployment` in the file.
+        tolerance: Of a replay.
+        provenance: Where it comes from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    schema_version: Literal[1] = 1
+    scenario: Scenario
+    feasible: bool
+    plan: Plan
+    outcome: Outcome
+    backbone_accuracy: float = Field(ge=0, le=1)
+    test: TestFigures
+    comparison: tuple[ComparisonRow, ...]
+    stored: DeploymentFile = Field(alias="deployment")
+    tolerance: Tolerance = Tolerance()
+    provenance: Provenance
+    _place: _Place = PrivateAttr(default_factory=_Place)
+
+    @field_validator("comparison")
+    @classmethod
+    def _one_chosen(cls, rows: tuple[ComparisonRow, ...]) -> tuple[ComparisonRow, ...]:
+        if sum(row.chosen for row in rows) != 1:
+            raise ValueError("exactly one row must be the chosen plan")
+        return rows
+
+    def save(self, path: Path, weights: Path | None = None) -> None:
+        """Write the file at once; `weights` replaces the recorded path by one relative to `path`."""
+        result = self
+        if weights is None:
+            self._place.path = path
+        else:
+            relative = Path(os.path.relpath(weights, path.parent)).as_posix()
+            result = self.model_copy(update={"stored": self.stored.model_copy(update={"weights": relative})})
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read and check a result file.
+
+        Args:
+            path: `best.json`, or the run directory that holds it.
+
+        Raises:
+            ConfigError: There is no such file.
+            ResultError: It is truncated, no result, or of another schema version.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path /= RESULT_FILE
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such result file; `autosplit search` writes one")
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise ResultError(f"{path}: not valid JSON, probably truncated ({e}); run the search again") from e
+        found = data.get("schema_version") if isinstance(data, dict) else None
+        if found != SCHEMA_VERSION:
+            raise ResultError(f"{path}: schema version {found!r}, this autosplit reads version {SCHEMA_VERSION}; "
+                              "replay it with the autosplit that wrote it")
+        try:
+            result = cls.model_validate(data)
+        except ValidationError as e:
+            raise ResultError(f"{path}: {first_error(e)}") from e
+        result._place.path = path
+        return result
+
+    @property
+    def path(self) -> Path:
+        """The file that the result was read from or written to.
+
+        Raises:
+            ConfigError: It is in no file.
+        """
+        if self._place.path is None:
+            raise ConfigError("this result is in no file, so its weights cannot be found; read it with "
+                              "Result.load(path), or save it beside its weights first")
+        return self._place.path
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the result file; published as `docs/result.schema.json`."""
+    return Result.model_json_schema(mode="serialization")
+
+
+_LIBRARIES = ("torch", "torchvision", "torch-pruning", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy",
+              "scikit-learn", "constriction", "optuna", "pillow")
+
+
+def provenance(**figures: Any) -> Provenance:
+    """Provenance with the versions and the machine filled in."""
+    import torch
+
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # installed under another name, or a build of the user's own
+            versions[name] = "unknown"
+    return Provenance(
+        autosplit=__version__, versions=versions, python=sys.version.split()[0],
+        machine=f"{platform.system()} {platform.machine()}", cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(), **figures,
+    )

@@ -1,0 +1,286 @@
+"""Scenario, Conditions, SearchSpace: all that a search needs, frozen, validated and serialisable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.plan import DEFAULT_CODEC
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, first_error, load_profile, parse_yaml
+
+__all__ = ["ADDED_KEYS", "Conditions", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
+           "list_scenarios", "load_scenario"]
+
+
+Granularity = Literal["uniform", "layer"]
+"""How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
+
+ADDED_KEYS: dict[str, Any] = {
+    "search.granularity": "uniform", "search.policy": None, "training.layer_profiles": 32}
+"""Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
+
+
+_PROFILES: dict[str, type[Any]] = {
+    "device": DeviceProfile, "edge": DeviceProfile, "channel": ChannelProfile}
+"""Parts of the conditions that may be given by name."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _device(value: Any) -> Any:
+    return load_profile(DeviceProfile, value) if isinstance(value, str) else value
+
+
+def _channel(value: Any) -> Any:
+    return load_profile(ChannelProfile, value) if isinstance(value, str) else value
+
+
+Device = Annotated[DeviceProfile, BeforeValidator(_device)]
+Channel = Annotated[ChannelProfile, BeforeValidator(_channel)]
+
+
+class Conditions(_Frozen):
+    """What changes from place to place and minute to minute.
+
+    In YAML each profile may be a name, the path of a `.yaml` file, or the profile itself.
+
+    Attributes:
+        device: The weak machine that runs the head.
+        edge: The server that runs the tail.
+        channel: The link between them.
+        budget_ms: Deadline of one inference, end to end, milliseconds.
+    """
+
+    device: Device
+    edge: Device
+    channel: Channel
+    budget_ms: float = Field(gt=0, allow_inf_nan=False)
+
+
+class SearchSpace(_Frozen):
+    """The plans that a search may propose.
+
+    Attributes:
+        splits: `blocks` = ends of blocks, `all` = every single-tensor cut, or the names themselves; the two
+            ends below come on top.
+        whole_on_edge: Whether sending the image (split point `input`) is a candidate.
+        whole_on_device: Whether running everything on the device (split point `output`) is a candidate.
+        sparsities: Levels of structured pruning of the head.
+        widths: Channels of the code.
+        grid_levels: How many halvings of the code's grid are offered, the full grid included; `None` = down to one
+            cell.
+        bits: Bits of a quantised value before entropy coding.
+        max_grid: Upper bound of the full code grid's larger side, in cells; `None` = the feature's own size.
+        jpeg_qualities: Qualities offered at split point `input`, beside PNG.
+    """
+
+    splits: Literal["blocks", "all"] | tuple[str, ...] = "blocks"
+    whole_on_edge: bool = True
+    whole_on_device: bool = True
+    sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875)
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16, 32)
+    grid_levels: int | None = Field(default=None, ge=1)
+    bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
+    max_grid: int | None = Field(default=None, ge=1)
+    jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=95)], ...] = (10, 30, 50, 75, 90, 95)
+
+    @field_validator("sparsities", "widths", "bits", "jpeg_qualities")
+    @classmethod
+    def _sorted_unique(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values or list(values) != sorted(set(values)):
+            raise ValueError(f"must be ascending and without repetition, got {list(values)}")
+        return values
+
+
+class TrainingSettings(_Frozen):
+    """How long and how fast the networks are trained.
+
+    Attributes:
+        backbone_epochs: Epochs of the backbone when no weights are given.
+        backbone_lr: Peak learning rate of the backbone (SGD, one-cycle).
+        supernet_epochs: Epochs of the supernet.
+        supernet_lr: Peak learning rate of the supernet.
+        codec_steps: Steps of a codec's own training at each split point, with the backbone frozen, for families that
+            have such phases (`nested` has none).
+        layer_profiles: Heads with a sparsity of their own in each prunable group that the supernet is trained with at
+            each split point, where `search.granularity` is `layer`; with 0 it is the supernet of uniform heads.
+        finetune_epochs: Epochs of a finalist's fine-tuning (F3).
+        finetune_patience: Epochs of fine-tuning without a better validation accuracy after which it ends.
+        finetune_lr: Peak learning rate of fine-tuning.
+        batch_size: Images of a step.
+    """
+
+    backbone_epochs: int = Field(default=5, ge=1)
+    backbone_lr: float = Field(default=0.2, gt=0)
+    supernet_epochs: int = Field(default=3, ge=1)
+    supernet_lr: float = Field(default=0.05, gt=0)
+    codec_steps: int = Field(default=400, ge=1)
+    layer_profiles: int = Field(default=32, ge=0)
+    finetune_epochs: int = Field(default=1, ge=1)
+    finetune_patience: int = Field(default=3, ge=1)
+    finetune_lr: float = Field(default=0.04, gt=0)
+    batch_size: int = Field(default=32, ge=2)
+
+
+class SearchSettings(_Frozen):
+    """How the search spends its measurements.
+
+    Attributes:
+        agent: Name of the agent in `autosplit.agents`.
+        granularity: `uniform` = one sparsity for the whole head; `layer` = one for each prunable group, in which case
+            the supernet is trained with such heads too (`training.layer_profiles`).
+        evaluations: Measurements that the search may take, as a total over resumed runs.
+        policy: Folder of a trained policy that the search starts from, or `None`.
+        finalists: Best feasible plans that are hard-pruned and fine-tuned.
+        validation_images: Validation images of one F1 measurement at most; finalists use all of them.
+        recalibration_images: Training images that batch-norm statistics are recalibrated on.
+        seed: Seed of everything random.
+    """
+
+    agent: str = "ppo"
+    granularity: Granularity = "uniform"
+    evaluations: int = Field(default=100, ge=1)
+    policy: str | None = None
+    finalists: int = Field(default=3, ge=1)
+    validation_images: int = Field(default=1024, ge=1)
+    recalibration_images: int = Field(default=256, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+
+class Scenario(_Frozen):
+    """Backbone, data, search space and conditions: the one object that a search is handed.
+
+    Attributes:
+        name: Short name for files and titles.
+        backbone: Name in the zoo, `torchvision:<name>`, or `path/to/file.py:factory`.
+        weights: Path of a safetensors file with the backbone's weights, or `None` to train it.
+        dataset: Name of a data set, or `image-folder:PATH`.
+        image_size: Height and width that images of a folder are brought to; `None` = the data set's own.
+        codecs: Names of the codec families on offer, such as `nested`, `aecnn`, `bottlenet++`, `jalad`.
+        conditions: Device, edge, channel, budget.
+        latency_model: Name, `package.module:Name` or `path/to/file.py:Name`.
+        objective: Name of the reward in `autosplit.evaluation.objective`.
+        space: The plans that may be proposed.
+        training: How the networks are trained.
+        search: How measurements are spent.
+    """
+
+    name: str = Field(default="custom", pattern=r"^[\w.-]+$")
+    backbone: str
+    weights: str | None = None
+    dataset: str
+    image_size: int | None = Field(default=None, ge=8)
+    codecs: tuple[str, ...] = Field(default=(DEFAULT_CODEC,), min_length=1)
+    conditions: Conditions
+    latency_model: str = "analytic"
+    objective: str = "in-time-accuracy"
+    space: SearchSpace = SearchSpace()
+    training: TrainingSettings = TrainingSettings()
+    search: SearchSettings = SearchSettings()
+
+    def to_yaml(self) -> str:
+        """The scenario as YAML, profiles written out in full; `Scenario.from_yaml` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str, origin: str = "scenario") -> Scenario:
+        """Read a scenario.
+
+        Args:
+            text: YAML.
+            origin: Name of the source for error messages.
+
+        Raises:
+            ConfigError: No YAML, a missing or unknown key, or a value that makes no sense.
+        """
+        return parse_yaml(cls, text, origin)
+
+    def replace(self, **changes: Any) -> Scenario:
+        """A validated copy with other values; keys may be dotted (`conditions.budget_ms`).
+
+        What lies deeper is set later: `conditions.channel` and one of its figures may be given together.
+
+        Raises:
+            ConfigError: A key does not exist or a value makes no sense.
+        """
+        data = self.model_dump()
+        data["conditions"]["channel"] = dict.fromkeys(ChannelProfile.model_fields) | data["conditions"]["channel"]
+        paths = {tuple(key.replace("__", ".").split(".")): (key, value) for key, value in changes.items()}
+        for (*parents, leaf), (key, value) in sorted(paths.items(), key=lambda item: len(item[0])):
+            node: Any = data
+            for part in parents:
+                node = _opened(node, part, key)
+            _member(node, leaf, key)
+            node[leaf] = value
+        try:
+            return Scenario.model_validate(data)
+        except ValidationError as e:
+            raise ConfigError(first_error(e)) from e
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in the scenario, first 16 hex digits."""
+        data = self.model_dump(mode="json")
+        for key, default in ADDED_KEYS.items():
+            part, name = key.split(".")
+            if data[part][name] == default:
+                del data[part][name]
+        return content_hash(data)
+
+
+def _opened(node: Any, name: str, key: str) -> Any:
+    """What lies at one part of a dotted key, to be changed below; a profile that was named is written out."""
+    found = _member(node, name, key)
+    kind = _PROFILES.get(name)
+    if isinstance(found, str) and kind is not None:
+        profile: BaseModel = load_profile(kind, found)
+        found = node[name] = dict.fromkeys(kind.model_fields) | profile.model_dump()
+    return found
+
+
+def _member(node: Any, name: str, key: str) -> Any:
+    """What lies at one part of a dotted key."""
+    if not isinstance(node, dict):
+        raise ConfigError(f"{key}: there is nothing below {key.rpartition('.')[0]!r}; set that itself")
+    if name not in node:
+        raise UnknownNameError(f"key of a scenario, in {key!r}:", name, node)
+    return node[name]
+
+
+def content_hash(data: Any) -> str:
+    """SHA-256 of a JSON-serialisable value, first 16 hex digits."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def list_scenarios() -> list[str]:
+    """Names of the scenarios that come with the package, sorted."""
+    folder = resources.files("autosplit.configs") / "scenarios"
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_scenario(name: str = "default") -> Scenario:
+    """Load a scenario by the name of a packaged one, or from the path of a YAML file.
+
+    Raises:
+        UnknownNameError: No packaged scenario has this name.
+        ConfigError: The file is absent or does not hold a valid scenario.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"scenario {name!r}: no such file")
+        return Scenario.from_yaml(path.read_text(encoding="utf-8", errors="replace"), name)
+    if name not in list_scenarios():
+        raise UnknownNameError("scenario", name, list_scenarios())
+    file = resources.files("autosplit.configs") / "scenarios" / f"{name}.yaml"
+    return Scenario.from_yaml(file.read_text(encoding="utf-8"), name)

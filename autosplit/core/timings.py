@@ -1,0 +1,145 @@
+"""Timings of operators on one machine: a CSV file beside the device profile, known by its hash."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+
+from autosplit.core.errors import ConfigError
+from autosplit.core.operators import KINDS, OperatorWork
+from autosplit.core.parameters import Frozen, absent
+from autosplit.core.recorded import RecordedFile, hash_of, read_content, rows_of
+
+__all__ = ["HeldOut", "Timing", "Timings", "read_timings", "write_timings"]
+
+_SHAPE = tuple(f.name for f in fields(OperatorWork))
+_NUMBERS = _SHAPE[1:]
+_HEADER = ["backbone", "variant", "node", *_SHAPE, "time_ms"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One operator, timed.
+
+    Attributes:
+        backbone: Name of the network that it is in.
+        variant: Which pruned version of that network.
+        node: Its name in the network's graph.
+        work: Its shape.
+        time_ms: Median over the passes.
+    """
+
+    backbone: str
+    variant: str
+    node: str
+    work: OperatorWork
+    time_ms: float
+
+
+class HeldOut(Frozen):
+    """How far operators of one type are from what the regression says of their shape without having seen it.
+
+    Attributes:
+        shapes: Different shapes that were timed.
+        median_percent: Median relative error over the timings.
+        p90_percent: 90th percentile.
+    """
+
+    shapes: int = Field(ge=1)
+    median_percent: float = Field(ge=0, allow_inf_nan=False)
+    p90_percent: float = Field(ge=0, allow_inf_nan=False)
+
+
+class Timings(RecordedFile):
+    """The block `timings` of a device profile: a CSV that `autosplit profile` wrote.
+
+    Attributes:
+        file: See `RecordedFile`.
+        factor: What the machine's speed is multiplied by.
+        sha256: See `RecordedFile`.
+        held_out: Error of the regression on shapes it has not seen, by operator type.
+        processor_share: Share of the time that the timing thread had a processor; far below 1 on a busy machine.
+    """
+
+    what = "timings"
+    changed = ("are not those that the profile was made of; restore the file, or run "
+               "`autosplit profile` again")
+
+    held_out: dict[str, HeldOut] = Field(default_factory=dict)
+    processor_share: float | None = Field(default=None, ge=0, le=1, exclude_if=absent)
+
+    @classmethod
+    def _try(cls, file: str, sha256: str) -> None:
+        read_timings(file, sha256)
+
+    def scaled(self, rate: float) -> Timings:
+        """The same machine so many times as fast."""
+        return self.model_copy(update={"factor": self.factor * rate})
+
+
+def write_timings(path: Path, timings: Sequence[Timing]) -> str:
+    """Write timings as `read_timings` reads them; gives the file's SHA-256.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(_HEADER)
+    for t in timings:
+        table.writerow([t.backbone, t.variant, t.node, *(getattr(t.work, n) for n in _SHAPE), f"{t.time_ms:.6g}"])
+    content = text.getvalue().encode()
+    try:
+        path.write_bytes(content)
+    except OSError as e:
+        raise ConfigError(f"cannot write {str(path)!r}: {e.strerror or e}; choose another file with --out") from e
+    return hash_of(content)
+
+
+@lru_cache(maxsize=32)
+def read_timings(file: str, sha256: str) -> tuple[Timing, ...]:
+    """Read timings.
+
+    Args:
+        file: CSV that `write_timings` wrote.
+        sha256: Its hash when the profile was made or first read.
+
+    Raises:
+        ConfigError: The file is absent or has changed, or it is no such CSV; the message names the line.
+    """
+    content = read_content(Timings.what, file)
+    if hash_of(content) != sha256:
+        raise ConfigError(f"timings {file!r} are not those that were recorded any more; restore the file, or run "
+                          "`autosplit profile` again")
+    rows = rows_of(content)
+    if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
+        raise ConfigError(f"timings {file!r}: the first line must be {','.join(_HEADER)}; run `autosplit profile` "
+                          "again")
+    found = tuple(_timing(file, number, row) for number, row in enumerate(rows[1:], start=2) if row)
+    if not found:
+        raise ConfigError(f"timings {file!r} hold no operator; run `autosplit profile` again")
+    return found
+
+
+def _timing(file: str, number: int, row: list[str]) -> Timing:
+    where = f"timings {file!r}, line {number}"
+    if len(row) != len(_HEADER):
+        raise ConfigError(f"{where}: {len(row)} cells instead of {len(_HEADER)}; run `autosplit profile` again")
+    cells = dict(zip(_HEADER, row, strict=True))
+    kind = next((k for k in KINDS if k == cells["kind"]), None)
+    if kind is None:
+        raise ConfigError(f"{where}: operator type {cells['kind']!r} is none of {', '.join(KINDS)}")
+    try:
+        numbers, time_ms = {name: int(cells[name]) for name in _NUMBERS}, float(cells["time_ms"])
+    except ValueError as e:
+        raise ConfigError(f"{where}: {e}; run `autosplit profile` again") from None
+    if min(numbers.values()) < 0 or not (math.isfinite(time_ms) and time_ms > 0):
+        raise ConfigError(f"{where}: counts must be at least 0 and time_ms above 0; run `autosplit profile` again")
+    return Timing(cells["backbone"], cells["variant"], cells["node"], OperatorWork(kind, **numbers), time_ms)

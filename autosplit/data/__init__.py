@@ -1,0 +1,94 @@
+"""Data sets by name: four disjoint parts of uint8 images each, loaded into memory.
+
+Loaders are imported when they are asked for, so importing this package loads neither torchvision nor
+scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.data.augment import augment_batch
+from autosplit.data.base import ImageDataset, Split, SplitName, StoredFormat
+
+__all__ = [
+    "ImageDataset",
+    "Split",
+    "SplitName",
+    "StoredFormat",
+    "augment_batch",
+    "list_datasets",
+    "load_dataset",
+]
+
+_FOLDER_PREFIX = "image-folder:"
+_SIDES = {"cifar10": 32, "cifar100": 32, "digits-m": 32, "fashion-mnist": 28}
+_MODULES = {
+    "caltech101": "caltech101",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "digits-m": "digits_m",
+    "fashion-mnist": "fashion_mnist",
+}
+
+
+class _Loader(Protocol):
+    def __call__(self, name: str, *, seed: int, root: Path | None, limit: int | None, **size: Any) -> ImageDataset: ...
+
+
+def list_datasets() -> list[str]:
+    """Names that `load_dataset` knows, sorted; `image-folder:PATH` stands for any folder of images."""
+    return sorted([*_MODULES, f"{_FOLDER_PREFIX}PATH"])
+
+
+def load_dataset(
+    name: str,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    root: Path | None = None,
+    limit: int | None = None,
+) -> ImageDataset:
+    """Load a data set.
+
+    Args:
+        name: One of `list_datasets()`; `image-folder:PATH` with the folder's path.
+        seed: Seed of the division into parts, and of the images of `digits-m`. Equal seeds give equal bytes.
+        image_size: Height and width in pixels that the images of a folder or of `caltech101` are brought to; `None` =
+            the data set's own, or 224. The other data sets have one size only.
+        root: Folder that data sets lie in and are downloaded to; `None` = the system's and the user's own
+            places. A relative PATH of an image folder starts here.
+        limit: At most so many images in each of the four parts.
+
+    Raises:
+        UnknownNameError: No data set has this name.
+        ConfigError: `seed`, `limit` or `image_size` make no sense for it.
+        DataError: The data are absent, unreadable, too few or too large.
+    """
+    if seed < 0:
+        raise ConfigError(f"data set {name!r}: seed is {seed}, but must not be negative")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"data set {name!r}: limit is {limit}, but must be at least 1")
+    if image_size is not None and image_size < 8:
+        raise ConfigError(f"data set {name!r}: image_size is {image_size}, but must be at least 8 pixels")
+    if name.startswith(_FOLDER_PREFIX):
+        from autosplit.data import image_folder
+
+        path = name.removeprefix(_FOLDER_PREFIX)
+        if not path or path == "PATH":
+            raise ConfigError(f"data set {name!r}: write the folder's path after {_FOLDER_PREFIX!r}")
+        folder = (root or Path()) / Path(path).expanduser()
+        return image_folder.load(name, folder, seed=seed, image_size=image_size, limit=limit)
+    if name not in _MODULES:
+        raise UnknownNameError("data set", name, list_datasets())
+    if name in _SIDES and image_size not in (None, _SIDES[name]):
+        raise ConfigError(
+            f"data set {name!r} has images of {_SIDES[name]}x{_SIDES[name]} only: leave image_size out "
+            "(it applies to image-folder:PATH and caltech101)"
+        )
+    loader = cast("_Loader", importlib.import_module(f"autosplit.data.{_MODULES[name]}").load)
+    size = {} if name in _SIDES else {"image_size": image_size}
+    return loader(name, seed=seed, root=root, limit=limit, **size)

@@ -1,0 +1,283 @@
+"""What a data set is: four disjoint splits of uint8 images, and what its images weigh when stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from autosplit.data.partition import split_training
+from autosplit.data.stored import StoredFormat, cache_key, decode_images, encode_images, split_jpeg
+
+__all__ = [
+    "ImageDataset",
+    "Split",
+    "SplitName",
+    "StoredFormat",
+    "build_dataset",
+    "build_from_official",
+    "channel_statistics",
+    "content_fingerprint",
+    "images_at_once",
+    "in_batches",
+    "normalise",
+]
+
+SplitName = Literal["train", "calibration", "validation", "test"]
+
+_CHUNK_IMAGES = 512
+_IMAGES_AT_ONCE = 256
+_PIXELS_AT_ONCE = 32 * 224 * 224
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and labels of one part of a data set.
+
+    The parts of a data set are ordered so that `first(n)` is a fair sample of the classes.
+
+    Attributes:
+        images: uint8, shape (N, C, H, W), RGB or grey.
+        labels: int64, shape (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def first(self, n: int | None) -> Split:
+        """The first `n` images (all of them when there are fewer, or when `n` is `None`)."""
+        return Split(self.images[:n], self.labels[:n])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A classification data set in memory.
+
+    Data discipline: weights are trained on `train`; quantiser ranges and entropy tables are fitted on
+    `calibration`; every choice is made on `validation`; `test` is read once, for final figures.
+
+    Attributes:
+        name: As the user wrote it.
+        class_names: One a class.
+        train: Training images.
+        calibration: Images for ranges and tables.
+        validation: Images for choices.
+        test: Images for the final figure.
+        mean: Per-channel mean of the training images in [0, 1], shape (C,).
+        std: Per-channel standard deviation, shape (C,).
+        fingerprint: Hash of the content, for caches and provenance.
+        notes: What happened while loading that the user should know (files skipped, images resized).
+        augment: Whether training flips and shifts images.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    calibration: Split
+    validation: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    augment: bool = False
+    _files: dict[tuple[str, str, int], list[bytes]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of an image."""
+        c, h, w = self.train.images.shape[1:]
+        return int(c), int(h), int(w)
+
+    @property
+    def images_at_once(self) -> int:
+        """Images that evaluation sends through a network together: few where they are large, for memory."""
+        return images_at_once(self.shape)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def split(self, name: SplitName) -> Split:
+        """One of the four parts by name."""
+        part: Split = getattr(self, name)
+        return part
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in 0..255 as the network's input: float32, zero mean, unit variance a channel, channels last.
+
+        Args:
+            images: uint8 or float, shape (N, C, H, W), on any device; left unchanged.
+        """
+        return normalise(images, self.mean, self.std)
+
+    def stored_files(
+        self,
+        split: SplitName,
+        format: StoredFormat,  # noqa: A002
+        quality: int = 75,
+        limit: int | None = None,
+    ) -> list[bytes]:
+        """The images as the PNG or JPEG files that a device would store or send, or as the bodies of JPEG files.
+
+        Headers and tables are included, except in a body, which both ends can complete (`datasets.stored.join_jpeg`).
+
+        JPEG is baseline with PIL's defaults: the standard Huffman tables (`optimize=False`), 4:2:0 chroma
+        subsampling, no metadata. PNG is PIL's default, deflate level 6. Images are encoded at the network's
+        input resolution. Files are kept, so each image is encoded once a format and quality.
+
+        Args:
+            split: Which part.
+            format: "png", "jpeg" or "jpeg-body".
+            quality: JPEG quality, 1..100; without effect on PNG.
+            limit: Only the first so many images.
+
+        Raises:
+            ConfigError: Unknown format, or a quality outside 1..100.
+        """
+        if format == "jpeg-body":
+            return [split_jpeg(file)[1] for file in self.stored_files(split, "jpeg", quality, limit)]
+        files = self._files.setdefault((split, *cache_key(format, quality)), [])
+        images = self.split(split).images[:limit]
+        if len(files) < len(images):
+            files.extend(encode_images(images[len(files) :], format, quality))
+        return files[: len(images)]
+
+    def stored_bytes(
+        self,
+        split: SplitName,
+        format: StoredFormat,  # noqa: A002
+        quality: int = 75,
+        limit: int | None = None,
+    ) -> Tensor:
+        """Size of each of `stored_files`, bytes: int64, shape (N,)."""
+        files = self.stored_files(split, format, quality, limit)
+        return torch.tensor([len(f) for f in files], dtype=torch.int64)
+
+    def jpeg_images(self, split: SplitName, quality: int = 75, limit: int | None = None) -> Split:
+        """The images as the edge sees them after JPEG: what `stored_files` decodes to, with the same labels.
+
+        Only the compressed files are kept: they are a fraction of the images, and decoding is quick.
+        """
+        decoded = decode_images(self.stored_files(split, "jpeg", quality, limit))
+        return Split(decoded, self.split(split).labels[:limit])
+
+
+def images_at_once(shape: tuple[int, int, int]) -> int:
+    """Images of one shape (C, H, W) that go through a network together: few where they are large, for memory."""
+    return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (shape[1] * shape[2])))
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images in 0..255 (N, C, H, W) as float32, channels last: (images / 255 - mean) / std by channel."""
+    x = images.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255.0)
+    mean, std = (t.to(x.device).view(1, -1, 1, 1) for t in (mean, std))
+    return x.sub_(mean).div_(std)
+
+
+def in_batches(tensor: Tensor, size: int) -> Iterator[Tensor]:
+    """A tensor's rows, `size` at a time; the last part may be smaller."""
+    for start in range(0, len(tensor), size):
+        yield tensor[start : start + size]
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over all pixels, both in units of full scale.
+
+    Computed from integer histograms, hence exact and the same on every machine. The deviation is at least
+    one grey level, so that a constant channel does not divide by zero.
+
+    Args:
+        images: uint8, shape (N, C, H, W), N at least 1.
+
+    Returns:
+        Two float32 tensors of shape (C,).
+    """
+    channels = images.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for start in range(0, len(images), _CHUNK_IMAGES):
+        for c in range(channels):
+            values = images[start : start + _CHUNK_IMAGES, c].reshape(-1)
+            counts[c] += torch.bincount(values, minlength=256)
+    share = counts / counts.sum(dim=1, keepdim=True)
+    level = torch.arange(256, dtype=torch.float64) / 255.0
+    mean = share @ level
+    variance = (share * (level - mean[:, None]) ** 2).sum(dim=1)
+    return mean.float(), variance.sqrt().clamp_min(1 / 255).float()
+
+
+def content_fingerprint(class_names: Sequence[str], parts: Sequence[Split]) -> str:
+    """SHA-256 of class names, shapes, labels and pixels in order, first 16 hex digits.
+
+    Depends on neither the data set's name nor its path; about 1 GB a second.
+    """
+    digest = hashlib.sha256(json.dumps(list(class_names)).encode())
+    for part in parts:
+        digest.update(json.dumps(list(part.images.shape)).encode())
+        digest.update(part.labels.numpy().astype("<i8").tobytes())
+        for start in range(0, len(part), _CHUNK_IMAGES):
+            digest.update(part.images[start : start + _CHUNK_IMAGES].contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def build_dataset(
+    name: str,
+    class_names: Sequence[str],
+    *,
+    train: Split,
+    calibration: Split,
+    validation: Split,
+    test: Split,
+    notes: Sequence[str] = (),
+    augment: bool = False,
+) -> ImageDataset:
+    """A data set from its four parts; adds statistics of the training images and the fingerprint."""
+    mean, std = channel_statistics(train.images)
+    return ImageDataset(
+        name=name,
+        class_names=tuple(class_names),
+        train=train,
+        calibration=calibration,
+        validation=validation,
+        test=test,
+        mean=mean,
+        std=std,
+        fingerprint=content_fingerprint(class_names, (train, calibration, validation, test)),
+        notes=tuple(notes),
+        augment=augment,
+    )
+
+
+def build_from_official(
+    name: str, class_names: Sequence[str], training: Split, test: Split, *, seed: int, limit: int | None
+) -> ImageDataset:
+    """A data set that comes as a training and a test part, to be augmented when trained on.
+
+    Args:
+        name: As the user wrote it.
+        class_names: One a class.
+        training: The official training part, divided by `split_training`.
+        test: The official test part, kept as it is.
+        seed: Seed of the division.
+        limit: At most so many images in each of the four parts.
+    """
+    parts = split_training(training.labels.numpy(), class_names, seed)
+    rest, calibration, validation = (torch.from_numpy(part[:limit]) for part in parts)
+    return build_dataset(
+        name,
+        class_names,
+        train=Split(training.images[rest], training.labels[rest]),
+        calibration=Split(training.images[calibration], training.labels[calibration]),
+        validation=Split(training.images[validation], training.labels[validation]),
+        test=test.first(limit),
+        augment=True,
+    )

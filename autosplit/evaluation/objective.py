@@ -1,0 +1,272 @@
+"""Rewards by name, and what "the best plan" means.
+
+A reward is arithmetic on an accuracy and a latency breakdown, vectorised over P plans and C conditions, so
+that one measurement yields a training sample for every conditions vector. Higher is better, every reward is
+bounded, and all but the Lagrangian share one shape:
+
+    reward = P(in time) * value + (1 - P(in time)) * worst - slope * lateness
+
+`value` is what a plan is worth when its answer arrives in time, `worst` the least that `value` can be, and
+`lateness` in [0, 1] grows with the logarithm of p95 / budget. A hopeless plan (never in time) thus scores
+below `worst`, a plan in time never does, and between two late plans the less late one is better, which gives
+learning a gradient where no plan is in time.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.plan import Measurement, Outcome
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
+
+if TYPE_CHECKING:
+    from autosplit.core.scenario import Conditions
+
+__all__ = ["AmcReward", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective", "best_outcome",
+           "lateness", "list_objectives", "load_objective", "score"]
+
+_LATEST = 1000.0
+"""Multiple of the budget beyond which a plan counts as late as can be."""
+
+_LONGEST_US = 1e9
+"""Latency, microseconds, at which the logarithmic rewards reach their bound (1,000 s)."""
+
+_MOST_MJ = 1e6
+"""Energy, millijoules, at which the energy term reaches its bound (1 kJ an inference)."""
+
+
+def lateness(p95_ms: Array, budget_ms: Array) -> Array:
+    """How far beyond the budget, in [0, 1]: 0 within it, 1 from 1,000 times the budget on, linear in the log."""
+    excess = np.log(np.maximum(p95_ms / budget_ms, 1.0)) / math.log(_LATEST)
+    return np.minimum(excess, 1.0)
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """What a search maximises. A new objective overrides `_value` and states its least value in `worst`.
+
+    Attributes:
+        energy_weight: Price of energy: this times log(1 + mJ) / log(1 + 10^6), at most 1, is taken from the value.
+        slope: Reward lost from just late to hopelessly late.
+    """
+
+    name: ClassVar[str]
+    worst: ClassVar[float] = 0.0
+
+    energy_weight: float = 0.0
+    slope: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"objective {self.name!r}: {field.name} must be finite and at least 0, got {value}")
+
+    @property
+    def spec(self) -> str:
+        """The objective with all its options, as `load_objective` reads it."""
+        return f"{self.name}:" + ",".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+
+    def reward(self, accuracy: Array, breakdown: LatencyBreakdown, conditions: Sequence[Conditions]) -> Array:
+        """Reward of every plan under every set of conditions.
+
+        Args:
+            accuracy: Accuracy of each plan in [0, 1], shape (P,). Optimistic estimates may go slightly beyond.
+            breakdown: Latency of the P plans under the C conditions.
+            conditions: The C conditions, for their budgets.
+
+        Returns:
+            Shape (P, C), finite.
+
+        Raises:
+            ValueError: The shapes do not agree.
+        """
+        accuracy = np.asarray(accuracy, dtype=np.float64)
+        shape = (accuracy.shape[0], len(conditions)) if accuracy.ndim == 1 else None
+        if breakdown.p95_ms.shape != shape:
+            raise ValueError(f"accuracy {accuracy.shape} and {len(conditions)} conditions do not fit a "
+                             f"latency of shape {breakdown.p95_ms.shape}")
+        budget_ms = np.array([c.budget_ms for c in conditions], dtype=np.float64)
+        return self._reward(accuracy[:, None], breakdown, budget_ms[None, :])
+
+    def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
+        value = self._value(accuracy, breakdown) - self._energy(breakdown)
+        worst = self.worst - self.energy_weight
+        late = lateness(breakdown.p95_ms, budget_ms)
+        return worst + breakdown.in_time * (value - worst) - self.slope * late
+
+    @abstractmethod
+    def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
+        """Worth of a plan whose answer is in time, before energy; (P, 1) accuracies in, (P, 1) or (P, C) out."""
+
+    def _energy(self, breakdown: LatencyBreakdown) -> Array:
+        share = np.log1p(breakdown.energy_mj) / math.log1p(_MOST_MJ)
+        return self.energy_weight * np.minimum(share, 1.0)
+
+
+@dataclass(frozen=True)
+class InTimeAccuracy(Objective):
+    """Expected in-time accuracy, accuracy x P(latency <= budget); an answer that is late is worth nothing.
+
+    Range [-slope - haste, 1]: at least 0.95 x accuracy - haste for a feasible plan, below 0 for a hopeless one.
+
+    Attributes:
+        haste: Accuracy given up for an answer at once instead of one whose median is at the deadline: between plans
+            that are as accurate as far as anybody can tell, the faster one is better.
+    """
+
+    name: ClassVar[str] = "in-time-accuracy"
+
+    haste: float = 0.002
+
+    def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
+        waiting = np.minimum(breakdown.p50_ms / budget_ms, 1)
+        return super()._reward(accuracy, breakdown, budget_ms) - self.haste * waiting
+
+    def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:  # noqa: ARG002
+        return accuracy
+
+
+@dataclass(frozen=True)
+class LagrangianReward(Objective):
+    """Accuracy minus a price on the logarithm of the excess: the soft constraint of MnasNet-like searches.
+
+    accuracy - price x ln(max(1, p95 / budget)), the logarithm cut at 1,000 times the budget. With price 1 a plan
+    later than e times its budget is below every plan in time; a smaller excess may be worth its accuracy.
+
+    Attributes:
+        price: Accuracy that a factor e of lateness costs.
+    """
+
+    name: ClassVar[str] = "lagrangian"
+    price: float = 1.0
+
+    def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
+        late = lateness(breakdown.p95_ms, budget_ms) * math.log(_LATEST)
+        return self._value(accuracy, breakdown) - self._energy(breakdown) - self.price * late
+
+    def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:  # noqa: ARG002
+        return accuracy
+
+
+@dataclass(frozen=True)
+class AmcReward(Objective):
+    """AMC's reward, -error x log(cost) (He et al. 2018, arXiv 1802.03494), with latency as the cost.
+
+    AMC counts FLOPs, the cost of its problem; of a split network FLOPs on the device say nothing of the channel, so
+    the cost here is the median end-to-end latency in microseconds. Scaled by its bound to [-1, 0] (AMC's argmax is
+    unchanged by a factor), and below -1 out of time, where AMC would have clipped the action.
+    """
+
+    name: ClassVar[str] = "amc"
+    worst: ClassVar[float] = -1.0
+
+    def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
+        return -np.clip(1.0 - accuracy, 0.0, 1.0) * _log_share(breakdown.p50_ms)
+
+
+@dataclass(frozen=True)
+class LatencyUnderFloor(Objective):
+    """The fastest plan whose accuracy reaches a floor.
+
+    In (0, 1] at or above the floor, falling with the logarithm of the median latency; below the floor minus the
+    missing share of the floor, in [-1, 0).
+
+    Attributes:
+        accuracy_floor: Least accuracy that is acceptable, in (0, 1].
+    """
+
+    name: ClassVar[str] = "latency"
+    worst: ClassVar[float] = -1.0
+    accuracy_floor: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.accuracy_floor <= 1:
+            raise ConfigError(f"objective 'latency': accuracy_floor must lie in (0, 1], got {self.accuracy_floor}")
+
+    def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
+        missing = (self.accuracy_floor - accuracy) / self.accuracy_floor
+        return np.where(missing <= 0, 1.0 - _log_share(breakdown.p50_ms), -np.clip(missing, 0.0, 1.0))
+
+
+def _log_share(latency_ms: Array) -> Array:
+    """log(1 + microseconds) as a share of its bound, in [0, 1]."""
+    return np.minimum(np.log1p(latency_ms * 1e3) / math.log1p(_LONGEST_US), 1.0)
+
+
+_OBJECTIVES: dict[str, type[Objective]] = {
+    c.name: c for c in (InTimeAccuracy, LagrangianReward, AmcReward, LatencyUnderFloor)
+}
+
+
+def list_objectives() -> list[str]:
+    """Names that `load_objective` knows, sorted."""
+    return sorted(_OBJECTIVES)
+
+
+def load_objective(name: str) -> Objective:
+    """An objective by its name, with options after a colon: `latency:accuracy_floor=0.95,energy_weight=0.1`.
+
+    Raises:
+        UnknownNameError: No objective has this name, or it has no such option.
+        ConfigError: An option is not a number or out of range.
+    """
+    bare, _, text = name.partition(":")
+    if bare not in _OBJECTIVES:
+        raise UnknownNameError("objective", bare, _OBJECTIVES)
+    kind = _OBJECTIVES[bare]
+    known = [f.name for f in fields(kind)]
+    options: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key not in known:
+            raise UnknownNameError(f"option of objective {bare!r}", key, known)
+        try:
+            options[key] = float(value)
+        except ValueError as e:
+            raise ConfigError(f"objective {bare!r}: {key} must be a number, got {value!r}") from e
+    return kind(**options)
+
+
+def score(
+    measurements: Sequence[Measurement],
+    latency_model: LatencyModel,
+    objective: Objective,
+    conditions: Conditions,
+) -> list[Outcome]:
+    """Join measurements with their latency and reward under one set of conditions; the order is kept."""
+    if not measurements:
+        return []
+    breakdown = latency_model.latency([m.workload for m in measurements], [conditions])
+    accuracy = np.array([m.accuracy for m in measurements], dtype=np.float64)
+    rewards = objective.reward(accuracy, breakdown, [conditions])[:, 0]
+    return [Outcome(measurement=m, latency=breakdown.summary(i), budget_ms=conditions.budget_ms, reward=float(r))
+            for i, (m, r) in enumerate(zip(measurements, rewards, strict=True))]
+
+
+def best_outcome(outcomes: Iterable[Outcome]) -> Outcome:
+    """The feasible outcome of the highest reward; if none is feasible, the one nearest to its budget.
+
+    Ties go to the higher accuracy, then to the one that came first.
+
+    Raises:
+        ValueError: There are no outcomes.
+    """
+    ranked = list(outcomes)
+    if not ranked:
+        raise ValueError("no outcomes to choose from")
+
+    def rank(outcome: Outcome) -> tuple[bool, float, float]:
+        merit = outcome.reward if outcome.feasible else -outcome.latency.p95_ms / outcome.budget_ms
+        return outcome.feasible, merit, outcome.measurement.accuracy
+
+    return max(ranked, key=rank)

@@ -1,0 +1,3 @@
+"""What measures autosplit itself: comparisons with baselines, search methods on tables, emulated links. Nothing of a
+search imports it.
+"""

@@ -1,0 +1,168 @@
+"""What the searches of a grid say: regret, ranks, tests, measurements to within a percent; tables and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata, wilcoxon
+
+from autosplit.core.arrays import Array
+from autosplit.experiments.bench.runs import Run, Setting
+from autosplit.report.style import GRID, INK, figure_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["draw_regret", "scenario_frame", "summarise", "to_markdown"]
+
+_CLOSE = 0.01
+_FLOOR = 1e-4  # of the logarithmic axis of regret
+_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf", "#7f7f7f",
+            "#bcbd22", "#393b79", "#ad494a")
+
+
+def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataFrame:
+    """A line a table and method.
+
+    Columns: median and 90th percentile of the regret after 25, 50 and all measurements (over scenarios and seeds);
+    median measurements until the regret is at most 1 % (those that never are count as one more than there were); mean
+    rank within each scenario and seed, by final regret (`mean_rank`) and by the mean regret along the way, the area
+    under the curve (`mean_rank_along`); for each of the two, against the reference, the number of scenarios in which
+    a method's mean over the seeds is lower, equal or higher, with Wilcoxon's signed-rank test over scenarios, two-
+    sided, p-values by Holm's procedure within a table; median over searches of their seconds a measurement.
+
+    Args:
+        runs: All of them, complete.
+        reference: Method that the others are tested against.
+        evaluations: Measurements of each search.
+    """
+    import pandas as pd
+
+    rows = []
+    for table in dict.fromkeys(r.table for r in runs):
+        part = [r for r in runs if r.table == table]
+        curves = {m: np.array([r.curve(evaluations) for r in part if r.method == m])
+                  for m in dict.fromkeys(r.method for r in part)}
+        final = _against({m: curve[:, -1] for m, curve in curves.items()}, part, reference)
+        along = _against({m: curve.mean(axis=1) for m, curve in curves.items()}, part, reference)
+        for method, curve in curves.items():
+            row: dict[str, Any] = {"table": table, "method": method, "searches": len(curve)}
+            for at in sorted({min(25, evaluations), min(50, evaluations), evaluations}):
+                row |= {f"median_{at}": np.median(curve[:, at - 1]), f"p90_{at}": np.percentile(curve[:, at - 1], 90)}
+            row |= {"to_1_percent": float(np.median(_until(curve))),
+                    "reached_1_percent": float((curve[:, -1] <= _CLOSE).mean())}
+            row |= final[method] | {f"{name}_along": value for name, value in along[method].items()}
+            row["seconds_per_measurement"] = float(np.median([r.seconds / len(r.regret) for r in part
+                                                              if r.method == method]))
+            rows.append(row)
+    frame: pd.DataFrame = pd.DataFrame(rows).sort_values(["table", "mean_rank_along"], kind="stable", ignore_index=True)
+    return frame
+
+
+def scenario_frame(settings: Sequence[Setting]) -> pd.DataFrame:
+    """A line a table and scenario: conditions, plans in time, the best reward."""
+    import pandas as pd
+
+    frame: pd.DataFrame = pd.DataFrame([{
+        "table": s.table, "scenario": s.number, "device": s.conditions.device.name, "edge": s.conditions.edge.name,
+        "channel": s.conditions.channel.name, "budget_ms": round(s.conditions.budget_ms, 2),
+        "uplink_kbps": round(s.conditions.channel.uplink_kbps.value, 3), "plans_in_time": int(s.in_time.sum()),
+        "best_reward": round(s.optimum, 5),
+    } for s in settings])
+    return frame
+
+
+def to_markdown(frame: pd.DataFrame, evaluations: int) -> str:
+    """The summary as a table for people."""
+    head = ("method", f"median regret at {evaluations}", "90th percentile", "rank", "better / equal / worse", "p",
+            "rank along the way", "better / equal / worse", "p", "measurements to 1 %", "reached", "s a measurement")
+    lines = []
+    for table, part in frame.groupby("table", sort=False):
+        lines += [f"### {table}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+        for r in part.to_dict("records"):
+            until = f"{r['to_1_percent']:.0f}" if r["to_1_percent"] <= evaluations else f"> {evaluations}"
+            lines.append(f"| {r['method']} | {r[f'median_{evaluations}']:.2%} | {r[f'p90_{evaluations}']:.2%} | "
+                         f"{_compared(r, '')} | {_compared(r, '_along')} | {until} | {r['reached_1_percent']:.0%} | "
+                         f"{r['seconds_per_measurement']:.3f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw_regret(runs: Sequence[Run], evaluations: int, *paths: Path) -> None:
+    """Regret against measurements: median and quartiles over scenarios and seeds, a panel a table."""
+    tables = list(dict.fromkeys(r.table for r in runs))
+    methods = list(dict.fromkeys(r.method for r in runs))
+    x = np.arange(1, evaluations + 1)
+    with figure_file(*paths, size=(6.4 * len(tables), 5.0)) as figure:
+        figure.set_layout_engine("constrained")
+        panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+        for axes, table in zip(panels, tables, strict=True):
+            for number, method in enumerate(methods):
+                curve = np.array([r.curve(evaluations) for r in runs if (r.table, r.method) == (table, method)])
+                low, middle, high = (np.maximum(np.percentile(curve, q, axis=0), _FLOOR) for q in (25, 50, 75))
+                colour = _COLOURS[number % len(_COLOURS)]
+                front = {"linewidth": 2.4, "zorder": 4} if number == 0 else {"linewidth": 1.4}
+                axes.plot(x, middle, color=colour, label=method, **front)
+                axes.fill_between(x, low, high, color=colour, alpha=0.06, linewidth=0)
+            axes.axhline(_CLOSE, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.set(yscale="log", title=table, xlabel="measurements", xlim=(1, evaluations), ylim=(_FLOOR, 1.0))
+            axes.grid(color=GRID)
+        panels[0].set_ylabel("regret against the best plan of the table")
+        panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9, edgecolor=GRID)
+
+
+def _until(curves: Array) -> Array:
+    """Measurements until the regret is close; one more than there were where it never is."""
+    close = curves <= _CLOSE
+    found: Array = np.where(close.any(axis=1), close.argmax(axis=1) + 1.0, curves.shape[1] + 1.0)
+    return found
+
+
+def _compared(row: Mapping[Any, Any], which: str) -> str:
+    """Rank, scenarios won and lost, p-value, as cells."""
+    rank, p = row[f"mean_rank{which}"], row[f"p_value{which}"]
+    won = " / ".join(str(row[name + which]) for name in ("better", "equal", "worse"))
+    return f"{rank:.2f} | {won} | {'' if p is None or np.isnan(p) else f'{p:.2g}'}"
+
+
+def _against(figures: dict[str, Array], runs: Sequence[Run], reference: str) -> dict[str, dict[str, Any]]:
+    """Ranks of methods by a figure a search, lower is better, and their tests against the reference.
+
+    Args:
+        figures: Of each method, in the order of its searches in `runs`.
+        runs: Of one table.
+        reference: A method.
+    """
+    ranks = rankdata(np.array(list(figures.values())), axis=0).mean(axis=1)
+    means = {m: _by_scenario(figure, [r.scenario for r in runs if r.method == m]) for m, figure in figures.items()}
+    tests = _holm({m: _signed_rank(means[m], means[reference]) for m in figures if m != reference})
+    found = {}
+    for method, rank in zip(figures, ranks, strict=True):
+        difference = means[method] - means[reference]
+        found[method] = {"mean_rank": rank, "better": int((difference < 0).sum()),
+                         "equal": int((difference == 0).sum()), "worse": int((difference > 0).sum()),
+                         "p_value": tests.get(method)}
+    return found
+
+
+def _by_scenario(figures: Array, scenarios: Sequence[int]) -> Array:
+    """Mean over the seeds, a figure a scenario."""
+    numbers = np.array(scenarios)
+    return np.array([figures[numbers == s].mean() for s in np.unique(numbers)])
+
+
+def _signed_rank(ours: Array, theirs: Array) -> float:
+    """Two-sided p-value; 1 where all are equal."""
+    return float(wilcoxon(ours, theirs).pvalue) if (ours != theirs).any() else 1.0
+
+
+def _holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down adjustment."""
+    adjusted, highest = {}, 0.0
+    for i, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, p * (len(p_values) - i)))
+        adjusted[name] = highest
+    return adjusted

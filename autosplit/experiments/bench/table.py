@@ -1,0 +1,148 @@
+"""A whole plan space measured once, as a file: a tabular benchmark of joint split, sparsity and compression.
+
+`results/tables/` holds the tables that come with the repository; `docs/tables.md` says how to run another method on
+them. A search over a table is exact, repeatable and takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autosplit.core.errors import ResultError, unwritable
+from autosplit.core.profiles import first_error
+from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.result import Provenance, provenance
+from autosplit.core.scenario import Scenario
+from autosplit.evaluation.table import TableEvaluator
+from autosplit.pipeline.context import Workshop
+from autosplit.training.prepare import prepare
+
+__all__ = ["Table", "TableRecord", "load_table", "table_name", "tabulate"]
+
+_SCHEMA = 1
+_AT_ONCE = 16  # measurements between two steps of the progress bar
+
+
+class TableRecord(BaseModel):
+    """What stands beside a table.
+
+    Attributes:
+        schema_version: Of this file.
+        scenario: What was measured; its conditions, latency model and objective are those that a search of the table
+            starts from, and have no part in the measurements.
+        plans: Rows.
+        backbone_accuracy: Of the uncut network, on the same validation images.
+        sha256: Of the table's file.
+        provenance: Versions, machine, seed, hashes of data and weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = _SCHEMA
+    scenario: Scenario
+    plans: int
+    backbone_accuracy: float
+    sha256: str
+    provenance: Provenance
+
+
+class Table(BaseModel):
+    """A table and its record.
+
+    Attributes:
+        record: Where it comes from.
+        evaluator: Serves its measurements.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    record: TableRecord
+    evaluator: TableEvaluator
+
+
+def tabulate(
+    scenario: Scenario, out: Path, *, progress: PhaseReporter | None = None, data_root: Path | None = None
+) -> Table:
+    """Measure every plan of a scenario's space (F1) and write the table with its record.
+
+    Each measurement is in the cache as soon as it is taken, so that a call that was stopped goes on where it was.
+
+    Args:
+        scenario: What to measure.
+        out: The table, `NAME.csv` or `NAME.csv.gz`; the record is `NAME.json` beside it.
+        progress: Shows the phases.
+        data_root: Where data sets lie.
+
+    Raises:
+        AutosplitError: The scenario cannot be prepared, or the folder cannot be written.
+    """
+    progress = progress or NullProgress()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise unwritable(out.parent, e) from e
+    workshop = Workshop(prepare(scenario, progress, data_root=data_root), progress)
+    plans = workshop.evaluator.space.plans()
+    measured = []
+    with progress.phase("measure all plans", total=len(plans)) as advance:
+        for start in range(0, len(plans), _AT_ONCE):
+            measured += workshop.evaluator.measure(plans[start : start + _AT_ONCE])
+            advance(len(measured) - start)
+    table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
+    prepared = workshop.networks
+    whole = next(m.accuracy for m in measured if m.plan.sparsity == 0.0 and m.plan.codec.kind in {"png", "none"})
+    try:
+        table.to_csv(out)
+        record = TableRecord(
+            scenario=scenario, plans=len(plans), backbone_accuracy=whole, sha256=_sha256(out),
+            provenance=provenance(
+                seed=scenario.search.seed, data_fingerprint=prepared.data.fingerprint,
+                backbone_key=prepared.backbone_key, supernet_key=prepared.supernet_key, agent="table",
+                evaluations=len(plans), seconds={"measure": round(sum(m.seconds for m in measured), 1)}))
+        _record_path(out).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    except OSError as e:
+        raise unwritable(out.parent, e) from e
+    return Table(record=record, evaluator=table)
+
+
+def load_table(path: str | Path) -> Table:
+    """Read a table and its record.
+
+    Args:
+        path: The table, as written by `tabulate`.
+
+    Raises:
+        ResultError: The record is absent, of another schema, or the table is not the one it was written for.
+        AutosplitError: The table cannot be read, or makes no complete space.
+    """
+    path = Path(path)
+    beside = _record_path(path)
+    try:
+        record = TableRecord.model_validate_json(beside.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ResultError(f"table {path}: cannot read its record {beside}: {e.strerror or e}; "
+                          "write both with `autosplit bench table`") from e
+    except ValidationError as e:
+        raise ResultError(f"table {path}: its record {beside} is not one of this version: {first_error(e)}") from e
+    if record.schema_version != _SCHEMA:
+        raise ResultError(f"table {path}: its record has schema {record.schema_version}, this version reads {_SCHEMA}")
+    evaluator = TableEvaluator.from_csv(path)
+    if _sha256(path) != record.sha256:
+        raise ResultError(f"table {path} is not the one that {beside} describes (its SHA-256 differs); restore it")
+    return Table(record=record, evaluator=evaluator)
+
+
+def table_name(path: Path) -> str:
+    """Name of a table: that of its file without suffixes."""
+    return path.name.removesuffix(".gz").removesuffix(".csv")
+
+
+def _record_path(table: Path) -> Path:
+    return table.with_name(f"{table_name(table)}.json")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,194 @@
+"""From a list of scenarios to rows: a search and every baseline under the same rules, one scenario after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.errors import AutosplitError, ConfigError, ResultError, unwritable
+from autosplit.core.plan import Measurement
+from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.result import Result
+from autosplit.core.scenario import Scenario, content_hash
+from autosplit.evaluation.scorer import Scorer
+from autosplit.experiments.compare.literature import RIVAL_CODECS, codec_contestants, uniform_contestant
+from autosplit.pipeline.baselines import (
+    Baseline,
+    Choice,
+    choose,
+    comparison_row,
+    related,
+    simple_baselines,
+)
+from autosplit.pipeline.context import Workshop, networks_key
+from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
+from autosplit.pipeline.search import checked, search
+from autosplit.training.prepare import prepare
+
+__all__ = ["Comparison", "Failure", "Report", "compare"]
+
+_RUNS = "runs"
+_NETWORKS_AT_HAND = 2  # the search's and the baselines'; scenarios of one list mostly differ in conditions alone
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One scenario, done.
+
+    Attributes:
+        scenario: What was compared under.
+        rows: One a baseline, test images, the search last.
+        measured: What each baseline measured on validation images (F1), by method.
+        run: The search's run directory.
+        networks: Hash of the search's networks: scenarios with the same one share measurements.
+    """
+
+    scenario: Scenario
+    rows: tuple[ComparisonRow, ...]
+    measured: dict[str, tuple[Measurement, ...]]
+    run: Path
+    networks: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scenario that could not be compared, and why."""
+
+    scenario: Scenario
+    error: AutosplitError
+
+
+@dataclass
+class Report:
+    """How far a list of scenarios is.
+
+    Attributes:
+        done: The comparisons, in order.
+        failed: The scenarios that could not be compared.
+    """
+
+    done: list[Comparison] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+
+
+def compare(
+    scenarios: Sequence[Scenario],
+    out: Path,
+    *,
+    progress: PhaseReporter | None = None,
+    data_root: Path | None = None,
+    on_done: Callable[[Report], None] = lambda report: None,  # noqa: ARG005
+) -> Report:
+    """Compare a search with every baseline in each scenario; what is in the cache or in `out` is not done again.
+
+    Args:
+        scenarios: What to compare under; networks are trained once for those that differ in conditions alone.
+        out: Folder whose `runs` holds the searches.
+        progress: Shows the phases.
+        data_root: Where data sets lie.
+        on_done: Called after each scenario that is done, so that an interrupted call leaves what it had.
+
+    Returns:
+        The comparisons, and the scenarios that failed.
+
+    Raises:
+        AutosplitError: A name in a scenario is unknown, or not one scenario could be compared.
+    """
+    for scenario in scenarios:
+        checked(scenario)  # a wrong name in the last one should not cost the searches before it
+    _make(out)
+    progress, report = progress or NullProgress(), Report()
+    workshops = _Workshops(progress, data_root)
+    for number, scenario in enumerate(scenarios, start=1):
+        title = f"scenario {number} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
+        try:
+            with progress.phase(title):
+                report.done.append(_compared(scenario, out, workshops, progress))
+        except AutosplitError as e:
+            report.failed.append(Failure(scenario, e))
+        else:
+            on_done(report)
+    if report.failed and not report.done:
+        for folder in (out / _RUNS, out):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise report.failed[0].error
+    return report
+
+
+def _make(out: Path) -> None:
+    """A folder that cannot be written should not cost a training."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise unwritable(out, e) from e
+
+
+def _where(scenario: Scenario) -> str:
+    conditions = scenario.conditions
+    return f"{conditions.device.name} -> {conditions.channel.name}, {conditions.budget_ms:g} ms"
+
+
+class _Workshops:
+    """Networks, prepared once for as long as scenarios with the same ones follow one another."""
+
+    def __init__(self, progress: PhaseReporter, data_root: Path | None) -> None:
+        self._progress, self._data_root = progress, data_root
+        self._made: dict[str, Workshop] = {}
+
+    def of(self, scenario: Scenario) -> Workshop:
+        key = networks_key(scenario)
+        if key not in self._made:
+            while len(self._made) >= _NETWORKS_AT_HAND:
+                del self._made[next(iter(self._made))]
+            prepared = prepare(scenario, self._progress, data_root=self._data_root)
+            self._made[key] = Workshop(prepared, self._progress)
+        return self._made[key]
+
+
+def _compared(scenario: Scenario, out: Path, workshops: _Workshops, progress: PhaseReporter) -> Comparison:
+    scorer, arithmetic = Scorer.of(scenario), scenario.conditions.device.arithmetic
+    own = workshops.of(scenario)
+    result, run = _searched(scenario, out, own, progress)
+    rivals = workshops.of(scenario.replace(**{"codecs": RIVAL_CODECS, "search.granularity": "uniform"}))
+    entrants = [(c, rivals) for c in codec_contestants(rivals.networks.supernet)]
+    entrants.append((uniform_contestant(own.networks.supernet), own))
+    choices: list[Choice] = []
+    for baseline, workshop in entrants:
+        with progress.phase(f"baseline {baseline.method}"):
+            choices.append(choose(baseline, scorer, workshop.evaluator, workshop.finalists(arithmetic)))
+    rows = []
+    with progress.phase("read the test set for the baselines"):
+        for choice, (_, workshop) in zip(choices, entrants, strict=True):
+            tested = workshop.finalists(arithmetic).measure(choice.best.plan, "test")
+            rows.append(comparison_row(choice.baseline.method, choice.name, tested, scorer, result.backbone_accuracy))
+    trivial, searched = ([r for r in result.comparison if r.chosen is chosen] for chosen in (False, True))
+    measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in _trivial(own)}
+    measured["autosplit"] = _measured_by_search(run, own, [m for pool in measured.values() for m in pool])
+    measured |= {c.baseline.method: tuple(o.measurement for o in c.measured) for c in choices}
+    return Comparison(scenario, related([*trivial, *rows, *searched]), measured, run, own.networks.supernet_key)
+
+
+def _trivial(workshop: Workshop) -> list[Baseline]:
+    prepared = workshop.networks
+    return simple_baselines([p.name for p in prepared.points], prepared.scenario.space.jpeg_qualities)
+
+
+def _searched(scenario: Scenario, out: Path, workshop: Workshop, progress: PhaseReporter) -> tuple[Result, Path]:
+    """The search's result and its run directory: a finished one of this scenario and these networks, or a new one."""
+    key = content_hash({"scenario": scenario.fingerprint, "networks": workshop.networks.supernet_key})
+    run = out / _RUNS / f"{scenario.name}-{key[:10]}"
+    with suppress(ConfigError, ResultError):  # there is none yet, or none that this version reads
+        return Result.load(run / "best.json"), run
+    resume = (run / LEDGER_FILE).exists()
+    return search(scenario, run, resume=resume, progress=progress, workshop=workshop), run
+
+
+def _measured_by_search(run: Path, workshop: Workshop, trivial: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """What the agent measured, and the baselines that are in its space, which a search measures too."""
+    codecs = workshop.evaluator.space.codecs
+    known = {m.plan: m for m in trivial if m.plan.codec in codecs.get(m.plan.split, ())}
+    return tuple((known | {m.plan: m for m in Ledger.read(run).measurements("F1")}).values())

@@ -1,0 +1,1 @@
+"""The radio link: packets, retransmissions, rates that move."""

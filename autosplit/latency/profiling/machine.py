@@ -1,0 +1,50 @@
+"""What a profile says of the machine, and the two rates that no network tells."""
+
+from __future__ import annotations
+
+import platform
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autosplit.latency.profiling.stopwatch import Stopwatch, steady_medians
+
+__all__ = ["coding_ksymbols", "image_kpixels", "processor_name"]
+
+_CODE = (16, 8, 8)
+_BITS = 4
+_QUALITY = 75
+
+
+def processor_name() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return (names[0] if names else "") or platform.processor() or platform.machine() or "an unknown processor"
+
+
+def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
+    """Thousand symbols a second through the range coder, header and check included."""
+    from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder, levels
+
+    drawn = np.random.default_rng(0).normal(levels(_BITS) / 2, levels(_BITS) / 8, (64, *_CODE))
+    symbols = drawn.round().clip(0, levels(_BITS) - 1).astype(np.int32)
+    coder = PayloadCoder(FrequencyTables.fit(symbols, _BITS), _CODE, b"profile")
+    seconds = steady_medians(lambda: [stopwatch.call(partial(coder.encode, symbols[0]))], most)[0]
+    return float(symbols[0].size / seconds / 1e3)
+
+
+def image_kpixels(shape: tuple[int, ...], stopwatch: Stopwatch, most: int) -> float:
+    """Thousand pixels a second through the JPEG encoder, on a picture of the input's size."""
+    from autosplit.runtime.standalone.payload.stored import encode_images
+
+    height, width = shape[1:]
+    ramp = np.add.outer(np.arange(height), np.arange(width))[None, None] + 40 * np.arange(shape[0])[None, :, None, None]
+    image = (ramp + np.random.default_rng(0).integers(0, 32, (1, *shape))).astype(np.uint8)
+    action = partial(encode_images, image, "jpeg", _QUALITY)
+    seconds = steady_medians(lambda: [stopwatch.call(action)], most)[0]
+    return float(height * width / seconds / 1e3)

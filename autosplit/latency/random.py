@@ -1,0 +1,152 @@
+"""The fixed draws behind every latency distribution: common random numbers, so that comparisons are smooth.
+
+A Latin hypercube (McKay, Beckman, Conover 1979): each random quantity takes the midpoints of `DRAWS` equally
+probable intervals, in its own seeded order. All plans and conditions share the draws: a plan that sends fewer bytes
+is then never slower by luck, and equal arguments give equal answers on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError
+
+__all__ = ["DRAWS", "PACKETS", "Z95", "counted_retries", "exponential", "lognormal_ms", "normal", "quantile", "retries",
+           "spread_uniforms", "uniform", "uniforms"]
+
+DRAWS = 256
+"""Draws of every distribution; probabilities have this resolution."""
+
+Z95 = NormalDist().inv_cdf(0.95)
+"""95th percentile of the standard normal distribution."""
+
+PACKETS = 1024
+"""Packets whose retransmissions are drawn one by one; beyond it their mean is used."""
+
+
+@cache
+def uniforms(stream: str, rows: int) -> Array:
+    """Stratified uniform numbers, shape (rows, DRAWS); each stream is independent of the others."""
+    rng = np.random.default_rng(list(stream.encode()))
+    order = np.argsort(rng.random((rows, DRAWS)), axis=1)
+    return (order + 0.5) / DRAWS
+
+
+def spread_uniforms(stream: str, rows: int) -> Array:
+    """As `uniforms`, but anywhere within the intervals: what is rarer than 1 / DRAWS comes up as often as it should."""
+    rng = np.random.default_rng(list(f"{stream} spread".encode()))
+    drawn: Array = uniforms(stream, rows) + (rng.random((rows, DRAWS)) - 0.5) / DRAWS
+    return drawn
+
+
+def uniform(stream: str) -> Array:
+    """Draws between 0 and 1, shape (DRAWS,)."""
+    drawn: Array = uniforms(stream, 1)[0]
+    return drawn
+
+
+@cache
+def exponential(stream: str, columns: int) -> Array:
+    """Draws of the exponential distribution of mean 1, shape (DRAWS, columns); each column is stratified."""
+    drawn: Array = -np.log1p(-uniforms(stream, columns).T)
+    return drawn
+
+
+@cache
+def normal(stream: str) -> Array:
+    """Draws of the standard normal distribution, shape (DRAWS,)."""
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse(u) for u in uniforms(stream, 1)[0]])
+
+
+def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Array:
+    """Draws of the log-normal distribution with this median and 95th percentile, milliseconds, shape (DRAWS,).
+
+    Args:
+        stream: Name of the random quantity.
+        p50_ms: Median; 0 when there is no delay at all.
+        p95_ms: 95th percentile.
+        subject: What the figures belong to, for messages.
+
+    Raises:
+        ConfigError: No log-normal distribution has these percentiles.
+    """
+    if p95_ms < p50_ms or (p50_ms == 0 and p95_ms > 0):
+        raise ConfigError(f"{subject}: no delay has median {p50_ms:g} ms and 95th percentile {p95_ms:g} ms; "
+                          "give 0 for both, or 0 < access_ms_p50 <= access_ms_p95")
+    if p50_ms == 0:
+        return np.zeros(DRAWS)
+    sigma = math.log(p95_ms / p50_ms) / Z95
+    delay: Array = p50_ms * np.exp(sigma * normal(stream))
+    return delay
+
+
+@cache
+def _cumulative_retries(stream: str, loss: float) -> Array:
+    """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS).
+
+    The tries of a packet are geometric: P(more than k retries) = loss ** (k + 1), mean loss / (1 - loss).
+    """
+    luck = uniforms(stream, PACKETS)
+    each = np.floor(np.log1p(-luck) / math.log(loss))
+    return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
+
+
+def retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
+    """Retransmissions of the first `packets` packets in each draw.
+
+    Packet i meets the same luck in every plan, so the count never falls as packets are added.
+
+    Args:
+        stream: Name of the random quantity.
+        loss: Probability in [0, 1) that one try of a packet is lost.
+        packets: Shape (N, DRAWS).
+
+    Returns:
+        Counts, shape (N, DRAWS).
+    """
+    if loss == 0:
+        return np.zeros(packets.shape)
+    return counted_retries(_cumulative_retries(stream, loss), loss, packets)
+
+
+def counted_retries(table: Array, loss: float, packets: NDArray[np.intp]) -> Array:
+    """Look retransmissions up.
+
+    Args:
+        table: Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS).
+        loss: Share of transmissions that are lost in the long run, for packets beyond the table.
+        packets: Shape (N, DRAWS).
+
+    Returns:
+        Counts, shape (N, DRAWS).
+    """
+    counted: Array = table[np.minimum(packets, PACKETS), np.arange(DRAWS)]
+    if packets.size and packets.max() > PACKETS:
+        counted += np.maximum(packets - PACKETS, 0) * (loss / (1 - loss))
+    return counted
+
+
+def quantile(draws: Array, *levels: float) -> tuple[Array, ...]:
+    """Quantiles over the last axis by Hazen's rule, which fits draws at the midpoints of their intervals.
+
+    Args:
+        draws: Shape (..., DRAWS).
+        levels: Probabilities.
+
+    Returns:
+        One array of shape (...) for each level.
+    """
+    ordered = np.sort(draws, axis=-1)  # where numpy has vector instructions, several times as fast as a partition
+    results = []
+    for level in levels:
+        position = min(max(level * DRAWS - 0.5, 0.0), DRAWS - 1.0)
+        low, high = ordered[..., math.floor(position)], ordered[..., math.ceil(position)]
+        results.append(low + (high - low) * (position - math.floor(position)))  # keeps equal draws equal
+    return tuple(results)

@@ -1,0 +1,239 @@
+"""Building a backbone from its name, and loading weights into it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pickle
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
+from autosplit.core.plugins import one_line, source_of
+from autosplit.core.version import __version__
+from autosplit.models.names import BACKBONES, TORCHVISION
+
+__all__ = ["backbone_source_hash", "build_backbone", "load_weights", "torchvision_names"]
+
+_PROBE_SIDES = (32, 28, 64, 96, 224)
+_PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar"}
+_SHOWN_KEYS = 3
+
+
+# --- structure ------------------------------------------------------------------------------------------------------
+
+
+def build_backbone(
+    name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None = None
+) -> nn.Module:
+    """Build a classifier with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: A name of `list_backbones()`, `torchvision:<any classifier>`, or a factory of the user's as
+            `package.module:factory` or `path/to/file.py:factory`. A factory is called with `num_classes` and
+            `in_channels`, each only if it has a parameter of that name.
+        num_classes: Outputs.
+        in_channels: Channels of an image. In torchvision's networks the first convolution is replaced if not 3.
+        image_size: Height and width of the images that a user's network must run on. Without it the network is
+            tried on a few usual sizes, and a network that runs on none of them passes unchecked.
+
+    Returns:
+        A module from images (N, in_channels, H, W) to logits (N, num_classes), in training mode.
+
+    Raises:
+        UnknownNameError: Nothing has this name.
+        ConfigError: The network cannot be built for these classes and channels.
+        PluginError: A user's factory raised, gave no `nn.Module`, or one that does not give logits.
+    """
+    if name.startswith(TORCHVISION):
+        return _build_torchvision(name, num_classes, in_channels).train()
+    model = _call_factory(_factory(name), name, {"num_classes": num_classes, "in_channels": in_channels})
+    _check_logits(model, name, num_classes, in_channels, image_size)
+    return model.train()
+
+
+def _factory(name: str) -> Any:
+    """The factory of a name that is not torchvision's."""
+    if ":" not in name and not name.endswith(".py") and name not in BACKBONES.names() and name in torchvision_names():
+        raise ConfigError(f"unknown backbone {name!r}; torchvision's network is called '{TORCHVISION}{name}'")
+    return BACKBONES.load(name)
+
+
+def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module:
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise PluginError(f"backbone {name!r} is a {type(factory).__name__}; it must be a function or class that "
+                          "builds the network, as in `def network(num_classes, in_channels): ...`")
+    arguments = _accepted(factory, offered)
+    try:
+        model = factory(**arguments)
+    except AutosplitError:  # it says what is wrong itself
+        raise
+    except Exception as e:
+        call = ", ".join(f"{k}={v}" for k, v in arguments.items())
+        raise PluginError(f"backbone {name!r}: calling it with ({call}) raised {one_line(e)}") from e
+    if not isinstance(model, nn.Module):
+        raise PluginError(f"backbone {name!r} gave a {type(model).__name__}; it must return a torch.nn.Module")
+    return model
+
+
+def _accepted(factory: Callable[..., Any], offered: dict[str, int]) -> dict[str, int]:
+    """Those of the offered arguments that a factory takes by name."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # written in C, without a signature
+        return offered
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return offered
+    by_name = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+    return {k: v for k, v in offered.items() if k in by_name}
+
+
+def _check_logits(
+    model: nn.Module, name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None
+) -> None:
+    """Run a network on two black images and look at what comes out."""
+    sizes = [image_size] if image_size is not None else [(side, side) for side in _PROBE_SIDES]
+    model.eval()
+    for height, width in sizes:
+        try:
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                logits = model(torch.zeros(2, in_channels, height, width))
+        except Exception as e:
+            if image_size is None:
+                continue
+            raise PluginError(f"backbone {name!r} does not run on images of shape ({in_channels}, {height}, {width}): "
+                              f"{one_line(e)}") from e
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, num_classes):
+            found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise PluginError(f"backbone {name!r} gives {found} for 2 images; it must give logits of shape "
+                              f"(2, {num_classes}), one value a class (take num_classes as a parameter)")
+        return
+
+
+def torchvision_names() -> list[str]:
+    """Names of torchvision's classifiers, without the prefix, sorted."""
+    from torchvision import models
+
+    return sorted(models.list_models(module=models))
+
+
+def _build_torchvision(name: str, num_classes: int, in_channels: int) -> nn.Module:
+    from torchvision import models
+
+    short = name.removeprefix(TORCHVISION)
+    if short not in torchvision_names():
+        raise UnknownNameError("torchvision classifier", short, torchvision_names())
+    options: dict[str, Any] = {}
+    if short in {"googlenet", "inception_v3"}:  # auxiliary outputs serve training as in the papers only
+        options = {"aux_logits": False, "init_weights": True}
+    model: nn.Module = models.get_model(short, weights=None, num_classes=num_classes, **options)
+    if in_channels != 3:
+        _replace_first_convolution(model, name, in_channels)
+    return model
+
+
+def _replace_first_convolution(model: nn.Module, name: str, in_channels: int) -> None:
+    found = next(((path, m) for path, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if found is None or found[1].in_channels != 3 or found[1].groups != 1:
+        raise ConfigError(f"backbone {name!r} does not begin with a convolution of 3 channels, so it cannot be built "
+                          f"for images of {in_channels}; write a factory and name it as path/to/file.py:factory")
+    path, old = found
+    parent, _, leaf = path.rpartition(".")
+    new = nn.Conv2d(
+        in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation,  # type: ignore[arg-type]
+        bias=old.bias is not None, padding_mode=old.padding_mode,
+    )
+    setattr(model.get_submodule(parent), leaf, new)
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load every weight of a network from a safetensors file; nothing is changed unless all of them fit.
+
+    Args:
+        model: Changed in place. Values are converted to the types that it has.
+        path: File with one tensor for each entry of `model.state_dict()`, of the same name and shape.
+
+    Raises:
+        ConfigError: The file is absent, damaged, a pickle, or does not fit; the message names the keys.
+    """
+    path = Path(path)
+    tensors = _read_safetensors(path)
+    state = model.state_dict()
+    faults = [
+        _listed("missing", sorted(state.keys() - tensors.keys())),
+        _listed("unexpected", sorted(tensors.keys() - state.keys())),
+        _listed("of another shape", [
+            f"{k} {tuple(tensors[k].shape)} instead of {tuple(state[k].shape)}"
+            for k in state if k in tensors and tensors[k].shape != state[k].shape
+        ]),
+    ]
+    if problem := "; ".join(f for f in faults if f):
+        raise ConfigError(f"weights {str(path)!r} do not fit {type(model).__name__}: {problem}; "
+                          "save them from the same network with the same number of classes")
+    model.load_state_dict(tensors)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"weights {str(path)!r}: no such file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        # safetensors: eight bytes of length, the first of which may look like a pickle's, then JSON
+        pickled = start[:2] == b"PK" or (start[:1] == pickle.PROTO and start[8:] != b"{")
+        if path.suffix.lower() in _PICKLE_SUFFIXES or pickled:
+            raise ConfigError(
+                f"weights {str(path)!r} are a pickle, which can run code when loaded; convert them where you trust "
+                "them: safetensors.torch.save_file(torch.load('weights.pt', weights_only=True), 'weights.safetensors')"
+            )
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, safetensors.SafetensorError) as e:
+        raise ConfigError(f"weights {str(path)!r} cannot be read as safetensors: {' '.join(str(e).split())}") from e
+
+
+def _listed(what: str, keys: list[str]) -> str:
+    """`missing: a, b, c and 4 more`, or nothing."""
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+    return f"{what}: {', '.join(keys[:_SHOWN_KEYS])}{more}"
+
+
+# --- identity -------------------------------------------------------------------------------------------------------
+
+
+def backbone_source_hash(name: str) -> str:
+    """Hash of what defines a backbone's structure, for caches: first 16 hex digits of a SHA-256.
+
+    For torchvision its version, for the package's own networks and the user's the content of the file that defines
+    the factory. Modules which that file imports are not looked at.
+
+    Args:
+        name: As given to `build_backbone`.
+
+    Raises:
+        AutosplitError: Nothing has this name, or it cannot be imported.
+    """
+    if name.startswith(TORCHVISION):
+        import torchvision
+
+        return _hash([name, torchvision.__version__])
+    if ":" not in name:
+        return _hash([name, __version__, source_of(_factory(name))])
+    where, _, attribute = name.rpartition(":")
+    if where.endswith(".py") and Path(where).is_file():
+        return _hash([attribute, Path(where).read_text(encoding="utf-8", errors="replace")])
+    return _hash([name, source_of(_factory(name))])
+
+
+def _hash(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

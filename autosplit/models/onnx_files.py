@@ -1,0 +1,92 @@
+"""Networks as ONNX files, for programs without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autosplit.core.errors import ConfigError
+from autosplit.core.plugins import one_line
+
+__all__ = ["require_onnx", "write_onnx"]
+
+_PACKAGES = ("onnx", "onnxscript")
+_SHOWN = 200  # characters of an error of torch
+
+
+def require_onnx(*further: str) -> None:
+    """Look for the packages before anything is computed.
+
+    Args:
+        further: Packages that are needed beside those that write the file.
+
+    Raises:
+        ConfigError: One is absent.
+    """
+    absent = [name for name in (*_PACKAGES, *further) if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ConfigError(f"ONNX needs the package {absent[0]}: pip install 'autosplit[deploy]'")
+
+
+def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str]) -> None:
+    """Write a network of one input and one output, the number of rows free.
+
+    Args:
+        network: In evaluation mode.
+        example: An input of at least two rows, of the right type and shape.
+        path: The file.
+        names: Of the input and the output.
+
+    Raises:
+        ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in ONNX.
+        OSError: The file cannot be written.
+    """
+    require_onnx()
+    _program(network, example, names).save(path, external_data=False)
+
+
+def _program(network: nn.Module, example: Tensor, names: tuple[str, str]) -> Any:
+    """What torch exports, without its talk."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it reports its steps
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network, (example,), input_names=[names[0]], output_names=[names[1]],
+                dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False)
+    except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
+        raise ConfigError(f"torch cannot export the network to ONNX: {one_line(_cause(e))[:_SHOWN]}; "
+                          "replace the operation that it names") from e
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    _forget_origin(program.model)
+    return program
+
+
+def _cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _forget_origin(model: Any) -> None:
+    """Drop the stack traces that torch notes at every node: half of a small file, with paths of this machine."""
+    model.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()

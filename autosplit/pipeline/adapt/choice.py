@@ -1,0 +1,83 @@
+"""Where a run is cut for its levels, and which settings of the codec there are worth being levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autosplit.core.errors import AutosplitError, ConfigError
+from autosplit.core.plan import DEFAULT_CODEC, Measurement, Plan
+from autosplit.core.result import Result
+from autosplit.evaluation.objective import best_outcome
+from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.adapt.links import LinkGrid
+from autosplit.pipeline.ledger import Ledger
+
+__all__ = ["codes_on_the_front", "cut_of", "spread"]
+
+_LEAST_GAIN = 0.001  # of the mean in-time accuracy, below which another level is not worth its place
+
+
+def cut_of(result: Result, run: Path) -> Plan:
+    """A plan of the split point and sparsity that levels are made at: the run's own, else its best with a nested code.
+
+    Args:
+        result: Of the run.
+        run: Its directory.
+
+    Raises:
+        ConfigError: No plan with a nested code was measured.
+    """
+    if _nested(result.plan):
+        return result.plan
+    try:
+        outcomes = Ledger.read(run).outcomes()
+    except AutosplitError as e:
+        raise ConfigError(f"{run}: its plan {result.plan.label!r} sends no nested code, and its ledger cannot be read "
+                          f"for another: {e}") from e
+    coded = [o for o in outcomes if _nested(o.plan) and not isinstance(o.plan.sparsity, tuple)]
+    if not coded:
+        raise ConfigError(f"{run}: no plan with a nested code was measured, so there is nothing to make levels of; "
+                          "search again with the codec nested and more evaluations")
+    return best_outcome(coded).plan
+
+
+def codes_on_the_front(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Those that no other beats in both accuracy and mean payload, smallest payload first."""
+    found: list[Measurement] = []
+    for m in sorted(measurements, key=lambda m: (m.workload.payload_bytes_mean, -m.accuracy)):
+        if not found or m.accuracy > found[-1].accuracy:
+            found.append(m)
+    return found
+
+
+def spread(measurements: Sequence[Measurement], scorer: Scorer, grid: LinkGrid, most: int) -> list[Measurement]:
+    """The settings that together lose least over all links of a grid, smallest payload first.
+
+    Greedily: the one with the best mean in-time accuracy by the latency model, then again and again the one that adds
+    most to the mean of the best for each link. That mean is submodular, so the greedy choice has at least 63 % of the
+    best one's gain (Nemhauser, Wolsey and Fisher 1978).
+
+    Args:
+        measurements: Plans of one split point and sparsity.
+        scorer: Has the latency model.
+        grid: The links.
+        most: How many; fewer are returned where more would bring nothing.
+    """
+    values = grid.in_time_accuracy(measurements, scorer.latency_model)
+    values = values[:, values.max(axis=0) > 0]  # links under which anything can be in time
+    chosen: list[int] = []
+    best = np.zeros(values.shape[1])
+    while len(chosen) < most and best.size:
+        means = np.maximum(values, best).mean(axis=1)
+        if chosen and means.max() - best.mean() < _LEAST_GAIN:
+            break
+        chosen.append(int(means.argmax()))
+        best = values[chosen].max(axis=0)
+    return [measurements[i] for i in sorted(chosen, key=lambda i: measurements[i].workload.payload_bytes_mean)]
+
+
+def _nested(plan: Plan) -> bool:
+    return plan.codec.kind == "code" and plan.codec.family == DEFAULT_CODEC

@@ -1,0 +1,198 @@
+"""From a run to a bundle of levels: the phases, in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from autosplit.agents.policy import CoInferencePolicy
+from autosplit.core.cache import Cache
+from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.plan import Measurement, Plan
+from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.result import Result
+from autosplit.core.scenario import content_hash
+from autosplit.evaluation.scorer import Scorer
+from autosplit.models.onnx_files import require_onnx
+from autosplit.pipeline.adapt.choice import codes_on_the_front, cut_of, spread
+from autosplit.pipeline.adapt.links import LinkGrid
+from autosplit.pipeline.adapt.switching import Regret, switching_of
+from autosplit.pipeline.context import Workshop
+from autosplit.pipeline.finalists import arithmetic_of, blueprint_of
+from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.export import Levels, compared_images, export_bundle, make_folder, whole_network
+from autosplit.runtime.standalone.bundle.levels import MAX_LEVELS, Level, level_key
+from autosplit.runtime.standalone.bundle.manifest import Manifest, Source
+from autosplit.training.levels import finetune_levels, level_network
+from autosplit.training.loop import steps_per_epoch
+from autosplit.training.prepare import Networks, prepare
+
+__all__ = ["Adapted", "adapt"]
+
+_KIND = "levels"  # of what the cache keeps
+_EPOCHS = 4  # times those of one plan: a level is in about half of the steps
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A bundle of levels.
+
+    Attributes:
+        manifest: What is in it.
+        regret: How good its switching table is.
+    """
+
+    manifest: Manifest
+    regret: Regret
+
+
+def adapt(
+    run: Path,
+    out: Path,
+    *,
+    levels: int = 6,
+    budget_ms: float | None = None,
+    epochs: int | None = None,
+    images: int | None = None,
+    fallback: bool = False,
+    data_root: Path | None = None,
+    cache: Cache | None = None,
+    progress: PhaseReporter | None = None,
+) -> Adapted:
+    """Make a bundle of several levels out of a finished run.
+
+    Args:
+        run: Directory of a run, with the policy that its search trained.
+        out: Folder of the bundle; it must be new or empty.
+        levels: Most settings of the codec, 2 to 16; fewer where more would bring nothing.
+        budget_ms: Deadline that levels and table are for; that of the run by default.
+        epochs: Epochs of the fine-tuning at most; four times those of a finalist by default.
+        images: Test images to compare; all of them by default, up to 20 million pixels.
+        fallback: Whether the bundle gets the whole, untouched network for the device too.
+        data_root: Where data sets lie.
+        cache: Where trained weights are looked up and kept; the user's cache folder by default.
+        progress: Shows the phases.
+
+    Raises:
+        ConfigError: The run has no policy or no plan with a nested code, or the folder cannot be used.
+        ResultError: The result, its data or its networks are not what they were.
+        ParityError: The bundle does not answer as its levels do; it stays where it is.
+    """
+    progress, cache = progress or NullProgress(), cache or Cache()
+    if not 2 <= levels <= MAX_LEVELS:
+        raise ConfigError(f"a bundle can have 2 to {MAX_LEVELS} levels, not {levels}")
+    require_onnx("onnxruntime")
+    result = Result.load(run / "best.json")
+    scenario = result.scenario if budget_ms is None else result.scenario.replace(conditions__budget_ms=budget_ms)
+    scorer, cut = Scorer.of(scenario), cut_of(result, run)
+    policy = _policy(run, scorer)
+    make_folder(out)
+    prepared = _prepared(result, run, cache, data_root, progress)
+    whole = whole_network(result, prepared.data, cache) if fallback else None
+    plans = _levels(cut, prepared, scorer, progress, levels)
+    key = _finetuned(prepared, plans, epochs, progress)
+    deployments = _deployments(prepared, plans, result, key, progress)
+    with progress.phase("measure the levels"):
+        measured = [d.measurement(d.evaluate(prepared.data, "validation")) for d in deployments]
+    with progress.phase("ask the policy about links"):
+        switching, regret = switching_of(policy, measured, scorer, LinkGrid.around(scenario.conditions))
+    with progress.phase("read the test set"):
+        records = _records(deployments, measured, prepared, scorer)
+    source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint, _sha256(prepared))
+    manifest = export_bundle(
+        Levels(key, tuple(deployments), records, switching), out, images=compared_images(prepared.data, images),
+        class_names=prepared.data.class_names, fallback=whole, source=source, progress=progress)
+    return Adapted(manifest, regret)
+
+
+def _policy(run: Path, scorer: Scorer) -> CoInferencePolicy:
+    folder = run / "policy"
+    if not folder.is_dir():
+        raise ConfigError(f"{run} holds no policy, which picks the level for a link; searches with the agent ppo leave "
+                          "one")
+    return CoInferencePolicy.load(folder, scorer.latency_model, scorer.objective)
+
+
+def _prepared(result: Result, run: Path, cache: Cache, data_root: Path | None, progress: PhaseReporter) -> Networks:
+    prepared = prepare(result.scenario, progress, cache=cache, data_root=data_root)
+    if prepared.supernet_key != result.provenance.supernet_key:
+        raise ResultError(f"{run}: its data or weights are not what they were (supernet {prepared.supernet_key}, in "
+                          f"the run {result.provenance.supernet_key}); search again")
+    return prepared
+
+
+def _levels(cut: Plan, prepared: Networks, scorer: Scorer, progress: PhaseReporter, most: int) -> list[Plan]:
+    settings = prepared.supernet.codec(cut.split, cut.codec.family).settings()
+    with progress.phase("measure the codec's settings", total=len(settings)) as advance:
+        evaluator = Workshop(prepared).evaluator
+        found: list[Measurement] = []
+        for codec in settings:
+            found += evaluator.measure([cut.model_copy(update={"codec": codec})])
+            advance(1)
+    front = codes_on_the_front(found)
+    chosen = spread(front, scorer, LinkGrid.around(scorer.scenario.conditions), most)
+    if len(chosen) < 2:
+        raise ConfigError(f"{'one' if chosen else 'no'} setting of the codec at {cut.split!r} is any use on the links "
+                          "around the run's; `autosplit export` is for a single plan")
+    return [m.plan for m in chosen]
+
+
+def _finetuned(prepared: Networks, plans: Sequence[Plan], epochs: int | None, progress: PhaseReporter) -> str:
+    """Fine-tune the shared networks for these plans, or find them fine-tuned; gives the key of the weights."""
+    data, seed, training = prepared.data, prepared.scenario.search.seed, prepared.scenario.training
+    settings = training.model_copy(update={"finetune_epochs": epochs or _EPOCHS * training.finetune_epochs})
+    key = content_hash({
+        "supernet": prepared.supernet_key, "levels": [plan.model_dump(mode="json") for plan in plans],
+        "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
+        "batch": settings.batch_size, "seed": seed})
+    kept = prepared.cache.load(_KIND, key)
+    if kept is not None:
+        prepared.supernet.load_state_dict(kept)
+        return key
+    steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
+    with progress.phase("fine-tune the levels together", total=steps) as advance:
+        finetune_levels(prepared.supernet, plans, prepared.teacher, data, settings, seed, advance,
+                        cache=prepared.cache, key=key)
+    weights = {name: tensor.detach().contiguous() for name, tensor in prepared.supernet.state_dict().items()}
+    prepared.cache.save(_KIND, key, weights, {"kind": _KIND})
+    return key
+
+
+def _sha256(prepared: Networks) -> str:
+    """Of the weights that the levels share."""
+    tensors = sorted(prepared.supernet.state_dict().items())
+    return sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in tensors)).hexdigest()
+
+
+def _deployments(
+    prepared: Networks, plans: Sequence[Plan], result: Result, key: str, progress: PhaseReporter
+) -> list[Deployment]:
+    """Each level with statistics, number format and frequency tables of its own."""
+    arithmetic = arithmetic_of(result.scenario.conditions.device.arithmetic)
+    found = []
+    with progress.phase("recalibrate the levels", total=len(plans)) as advance:
+        for number, plan in enumerate(plans):
+            network = level_network(prepared.supernet, plan, prepared.data, prepared.scenario.training)
+            blueprint = blueprint_of(prepared, plan, arithmetic, level_key(key, number))
+            found.append(Deployment.fit(blueprint, network, prepared.data, number))
+            advance(1)
+    return found
+
+
+def _records(
+    deployments: Sequence[Deployment], measured: Sequence[Measurement], prepared: Networks, scorer: Scorer
+) -> tuple[Level, ...]:
+    """What the manifest says of each level; the test set is read here and nowhere else."""
+    found = []
+    for deployment, m in zip(deployments, measured, strict=True):
+        test, latency = deployment.evaluate(prepared.data, "test"), scorer.latency(m)
+        channels, height, width = deployment.blueprint.code_shape
+        found.append(Level(
+            label=m.plan.codec.label, plan=m.plan.model_dump(mode="json"), code_shape=(channels, height, width),
+            accuracy=m.accuracy, payload_bytes=m.workload.payload_bytes_mean,
+            payload_bytes_p95=m.workload.payload_bytes_p95, test_accuracy=test.accuracy,
+            test_payload_bytes=test.payload_mean,
+            device_ms=latency.device_ms + latency.encode_ms, edge_ms=latency.edge_ms))
+    return tuple(found)

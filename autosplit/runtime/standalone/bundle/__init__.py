@@ -1,0 +1,1 @@
+"""The bundle on disk: its manifest, its networks, its self-check."""

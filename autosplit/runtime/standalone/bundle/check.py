@@ -1,0 +1,108 @@
+"""Whether a bundle answers on this machine as it did where it was exported: a few images lie in it for that."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import CHECK, Manifest
+from ..bundle.parts import DevicePart, EdgePart, load_device, load_edge
+from ..errors import BundleError
+
+__all__ = ["Check", "answered", "at_all_levels", "check", "payload_hashes", "predicted"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the images of a bundle gave.
+
+    Attributes:
+        manifest: What the bundle is.
+        images: Images.
+        answers: Images times levels.
+        labels_equal: Answers with the label that was recorded.
+        payloads_equal: Answers with the payload that was recorded.
+        fallback_equal: Images whose label by the fallback is the recorded one; `None` where there is no fallback.
+        logit_error: Largest difference of a logit over answers with the recorded payload.
+    """
+
+    manifest: Manifest
+    images: int
+    answers: int
+    labels_equal: int
+    payloads_equal: int
+    fallback_equal: int | None
+    logit_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all labels are equal, and all payloads where the arithmetic is exact."""
+        return (self.labels_equal == self.answers and self.fallback_equal in (None, self.images)
+                and (self.payloads_equal == self.answers or not self.manifest.exact))
+
+
+def check(folder: str | Path, threads: int = 1) -> Check:
+    """Run a bundle on its own images.
+
+    Args:
+        folder: The bundle.
+        threads: Threads of onnxruntime.
+
+    Raises:
+        BundleError: The bundle is incomplete, altered, of another format version, or holds no images.
+        ConfigError: A package that it needs is not installed.
+    """
+    device = load_device(folder, threads)
+    recorded = _recorded(Path(folder), device.manifest)
+    images = recorded["images"]
+    payloads, logits = at_all_levels(device, None if device.answers else load_edge(folder, threads), images)
+    same = payload_hashes(payloads) == recorded["payloads"]
+    fallback = device.fallback(images)
+    differences = np.abs(logits - recorded["logits"]).max(axis=1)[same]
+    return Check(
+        manifest=device.manifest, images=len(images), answers=len(payloads), payloads_equal=int(same.sum()),
+        labels_equal=int((predicted(logits) == predicted(recorded["logits"])).sum()),
+        fallback_equal=None if fallback is None else int((predicted(fallback) == recorded["fallback"]).sum()),
+        logit_error=float(differences.max(initial=0.0)))
+
+
+def at_all_levels(
+    device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8]
+) -> tuple[list[bytes], NDArray[np.float32]]:
+    """Payloads and logits of all images at the first level, then at the next, and so on."""
+    found = [answered(device, edge, images, level) for level in range(max(1, len(device.manifest.levels)))]
+    return [payload for payloads, _ in found for payload in payloads], np.concatenate([logits for _, logits in found])
+
+
+def answered(
+    device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8], level: int = 0
+) -> tuple[list[bytes], NDArray[np.float32]]:
+    """The payload of each image, and the logits of all, by the edge or by a device that needs none."""
+    payloads = device.encode(images, level)
+    return payloads, device.logits(images) if edge is None else edge.decode(payloads)
+
+
+def predicted(logits: NDArray[Any]) -> NDArray[np.int64]:
+    """The class of each row, the first of equal ones."""
+    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+
+
+def payload_hashes(payloads: list[bytes]) -> NDArray[np.str_]:
+    """SHA-256 of each payload, hexadecimal."""
+    return np.array([hashlib.sha256(payload).hexdigest() for payload in payloads])
+
+
+def _recorded(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """The images with what they gave where the bundle was made."""
+    if CHECK not in manifest.files:
+        raise BundleError(f"{folder}: the bundle holds no images to check it with; export it with images")
+    try:
+        with np.load(folder / CHECK, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError) as e:
+        raise BundleError(f"{folder / CHECK} cannot be read ({' '.join(str(e).split())}); export it again") from e

@@ -1,0 +1,274 @@
+"""A bundle that runs: `load_device` for the side with the images, `load_edge` for the side with the answers.
+
+    device, edge = load_device("bundle"), load_edge("bundle")
+    logits = edge.decode(device.encode(images))
+
+Both are safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.levels import encoder_file, level_key, level_of, tables_file, tail_file
+from ..bundle.manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
+from ..errors import AutosplitError, BundleError, ConfigError, PayloadError
+from ..payload.images import checked_images
+from ..payload.raw import pack_features, unpack_feature
+from ..payload.stored import decode_images, encode_images, join_jpeg
+
+if TYPE_CHECKING:
+    from ..payload.coder import PayloadCoder
+
+__all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
+
+_BATCH = 64  # images that go through a network together
+_QUALITY = 75
+
+Floats = NDArray[np.float32]
+
+
+def session_options(threads: int) -> Any:
+    """`onnxruntime.SessionOptions` for so many threads, with errors alone in the log."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return options
+
+
+class _Network:
+    """An ONNX file of one input and one output, run on the CPU.
+
+    Engines may fuse what is between quantised tensors into operators that round otherwise; that is turned off, so
+    that int8 networks give the codes that they were trained and measured with.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError as e:
+            raise ConfigError("running a bundle needs the package onnxruntime: pip install onnxruntime") from e
+        options = session_options(threads)
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # onnxruntime's errors have no common type
+            raise BundleError(f"{path} does not run in onnxruntime {onnxruntime.__version__} "
+                              f"({' '.join(str(e).split())[:200]}); install a newer onnxruntime") from e
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        parts = [self._session.run(None, {self._input: values[start : start + _BATCH]})[0]
+                 for start in range(0, max(1, len(values)), _BATCH)]
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What one level has for itself, loaded once.
+
+    Attributes:
+        coder: Symbols to payloads and back.
+        network: The encoder on the device, `None` where the device's network holds it; decoder and tail at the edge.
+    """
+
+    coder: PayloadCoder
+    network: _Network | None
+
+
+class DevicePart:
+    """The device's side of a bundle; made by `load_device`.
+
+    Attributes:
+        manifest: What the bundle is.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: _Network | None, levels: Sequence[_Level], fallback: _Network | None
+    ) -> None:
+        self.manifest = manifest
+        self._network, self._levels, self._fallback = network, tuple(levels), fallback
+
+    @property
+    def answers(self) -> bool:
+        """Whether the whole network runs on the device, so that `logits` answers and nothing crosses."""
+        return self.manifest.kind == "none"
+
+    def encode(self, images: NDArray[np.uint8], level: int | None = None) -> list[bytes]:
+        """The payload of each image; empty payloads where nothing crosses.
+
+        Args:
+            images: uint8, shape (N, C, H, W).
+            level: Number of a level; the one that the manifest starts with when left out.
+
+        Raises:
+            ConfigError: Images of another type or shape, no such level, or Pillow is needed and not installed.
+        """
+        kind = self.manifest.kind
+        number = self.manifest.start if level is None else level
+        if not 0 <= number < max(1, len(self._levels)):
+            raise ConfigError(f"this bundle has {len(self._levels) or 'no'} levels, counted from 0; there is no level "
+                              f"{number}")
+        images = checked_images(images, self.manifest.image_shape)
+        if kind == "none" or not len(images):
+            return [b""] * len(images)
+        if kind in ("png", "jpeg", "jpeg-body"):
+            return encode_images(images, kind, self.manifest.quality or _QUALITY)
+        assert self._network is not None
+        values = self._network(images)
+        if not self._levels:
+            return pack_features(values)
+        found = self._levels[number]
+        return found.coder.encode_batch(values if found.network is None else found.network(values))
+
+    def logits(self, images: NDArray[np.uint8]) -> Floats:
+        """Answers of a device that needs no edge, float32 (N, classes).
+
+        Args:
+            images: uint8, shape (N, C, H, W).
+
+        Raises:
+            ConfigError: Images of another type or shape, or the plan of this bundle needs its edge.
+        """
+        if not self.answers or self._network is None:
+            raise ConfigError(f"plan {self.manifest.label!r} is answered by its edge; send it what `encode` gives")
+        return self._network(checked_images(images, self.manifest.image_shape))
+
+    def fallback(self, images: NDArray[np.uint8]) -> Floats | None:
+        """Answers of the whole network on the device, float32 (N, classes); `None` where the bundle has none.
+
+        Args:
+            images: uint8, shape (N, C, H, W).
+
+        Raises:
+            ConfigError: Images of another type or shape.
+        """
+        images = checked_images(images, self.manifest.image_shape)
+        return None if self._fallback is None else self._fallback(images)
+
+
+class EdgePart:
+    """The edge's side of a bundle; made by `load_edge`.
+
+    Attributes:
+        manifest: What the bundle is.
+    """
+
+    def __init__(self, manifest: Manifest, network: _Network | None, levels: Sequence[_Level]) -> None:
+        self.manifest = manifest
+        self._network, self._levels = network, tuple(levels)
+
+    def decode(self, payloads: Sequence[bytes]) -> Floats:
+        """Answers to payloads, of any levels, float32 (N, classes).
+
+        Raises:
+            PayloadError: Bytes that are no payload of this bundle, or of a level that it lacks; the message begins with
+                its index.
+            ConfigError: Pillow is needed and not installed.
+        """
+        logits = np.zeros((len(payloads), self.manifest.num_classes), dtype=np.float32)
+        groups: dict[int, list[int]] = {}
+        tensors = [self._tensor(i, payload) for i, payload in enumerate(payloads)]
+        for i, (level, _) in enumerate(tensors):
+            groups.setdefault(level, []).append(i)
+        for level, rows in groups.items():
+            network = self._levels[level].network if self._levels else self._network
+            assert network is not None
+            logits[rows] = network(np.stack([tensors[i][1] for i in rows]))
+        return logits
+
+    def _tensor(self, index: int, payload: bytes) -> tuple[int, NDArray[Any]]:
+        """The level of a payload, and what the network of that level takes for it."""
+        try:
+            if not self._levels:
+                raw = self.manifest.kind == "raw"
+                return 0, unpack_feature(payload, self.manifest.feature_shape) if raw else self._image(payload)
+            level = level_of(payload) if self.manifest.levels else 0
+            if level >= len(self._levels):
+                raise PayloadError(f"a payload of level {level}, this bundle has levels 0 to {len(self._levels) - 1}; "
+                                   "use the two halves of one bundle")
+            return level, self._levels[level].coder.decode(payload)
+        except PayloadError as e:
+            raise PayloadError(f"payload {index}: {e}") from e
+
+    def _image(self, payload: bytes) -> NDArray[np.uint8]:
+        manifest = self.manifest
+        if manifest.kind == "jpeg-body":
+            payload = join_jpeg(payload, manifest.image_shape, manifest.quality or _QUALITY)
+        (image,) = decode_images([payload], manifest.image_shape)
+        return image  # type: ignore[no-any-return]
+
+
+def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
+    """The device's side of a bundle, its files held against their hashes.
+
+    Args:
+        folder: The bundle.
+        threads: Threads of onnxruntime.
+
+    Raises:
+        BundleError: The bundle is incomplete, altered, of another format version, or does not run here.
+        ConfigError: A package that it needs is not installed.
+    """
+    folder, manifest = Path(folder), Manifest.load(folder)
+    network, fallback = (_Network(folder / name, threads) if name in manifest.files else None
+                         for name in (DEVICE, FALLBACK))
+    needs = manifest.kind in {"code", "raw", "none"}
+    if needs and network is None:
+        raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
+    levels = [_Level(coder, _Network(folder / encoder_file(i), threads) if manifest.levels else None)
+              for i, coder in enumerate(_coders(folder, manifest))]
+    return DevicePart(manifest, network, levels, fallback)
+
+
+def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
+    """The edge's side of a bundle, its files held against their hashes.
+
+    Args:
+        folder: The bundle.
+        threads: Threads of onnxruntime.
+
+    Raises:
+        BundleError: The bundle is incomplete, altered, of another format version, does not run here, or needs no edge.
+        ConfigError: A package that it needs is not installed.
+    """
+    folder, manifest = Path(folder), Manifest.load(folder)
+    if manifest.kind == "none":
+        raise BundleError(f"{folder}: the whole network of this bundle runs on the device; there is no edge to serve")
+    coders = _coders(folder, manifest)
+    files = [tail_file(i) if manifest.levels else EDGE for i in range(max(1, len(coders)))]
+    networks = [_Network(folder / name, threads) for name in files]
+    if not coders:
+        return EdgePart(manifest, networks[0], ())
+    return EdgePart(manifest, None, [_Level(*pair) for pair in zip(coders, networks, strict=True)])
+
+
+def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
+    """What makes the payloads of each level; of the only one where the bundle has no more, none without a code."""
+    if manifest.kind != "code":
+        return []
+    if not manifest.levels:
+        return [_coder(folder / TABLES, manifest.code_shape, manifest.key)]
+    return [_coder(folder / tables_file(i), level.code_shape, level_key(manifest.key, i), i)
+            for i, level in enumerate(manifest.levels)]
+
+
+def _coder(path: Path, shape: tuple[int, ...], key: str, level: int = 0) -> PayloadCoder:
+    try:
+        from ..payload.coder import FrequencyTables, PayloadCoder
+    except ImportError as e:
+        raise ConfigError("the payloads of this bundle need the package constriction: pip install constriction") from e
+    try:
+        channels, height, width = shape
+        return PayloadCoder(FrequencyTables(np.load(path, allow_pickle=False)), (channels, height, width),
+                            key.encode(), level)
+    except (OSError, ValueError, AutosplitError) as e:
+        raise BundleError(f"{path}: no tables of this bundle ({' '.join(str(e).split())}); export it again") from e

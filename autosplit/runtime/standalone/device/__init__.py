@@ -1,0 +1,1 @@
+"""The client: requests, fallback, the choice of a rate."""

@@ -1,0 +1,1 @@
+"""The server: sessions, batches, counters, metrics."""

@@ -1,0 +1,1 @@
+"""What crosses the channel: codes, features and images as bytes."""

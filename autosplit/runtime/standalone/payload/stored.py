@@ -1,0 +1,160 @@
+"""Images as PNG and JPEG files in memory: what a device stores, and what it sends when it sends the image.
+
+Most of a small JPEG file is headers: quantisation and Huffman tables, size, markers. Two ends that agree on size and
+quality need not send them: a *body* is the file without what is the same in every file of that size and quality.
+
+Pillow is imported where it is needed: no other plan needs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, PayloadError
+
+__all__ = ["StoredFormat", "cache_key", "decode_images", "encode_images", "join_jpeg", "pillow", "split_jpeg"]
+
+StoredFormat = Literal["png", "jpeg", "jpeg-body"]
+
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\0]|\xff\Z", re.DOTALL)
+
+
+def pillow() -> Any:
+    """The module `PIL.Image`.
+
+    Raises:
+        ConfigError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as e:
+        raise ConfigError("image files need the package Pillow: pip install pillow") from e
+    return Image
+
+
+def cache_key(format: StoredFormat, quality: int) -> tuple[str, int]:  # noqa: A002
+    """What determines the files of given images: the format, and the quality where it has one.
+
+    Raises:
+        ConfigError: Unknown format, or a quality outside 1..100.
+    """
+    if format not in get_args(StoredFormat):
+        raise ConfigError(f"unknown image format {format!r}: choose {' or '.join(get_args(StoredFormat))}")
+    if format == "png":
+        return format, 0
+    if not 1 <= quality <= 100:
+        raise ConfigError(f"JPEG quality {quality} is outside 1..100 (95 is the highest that makes sense)")
+    return format, quality
+
+
+def encode_images(images: NDArray[np.uint8], format: StoredFormat, quality: int = 75) -> list[bytes]:  # noqa: A002
+    """Encode images with PIL: baseline JPEG (standard tables, 4:2:0 for RGB), its body, or PNG at deflate level 6.
+
+    Args:
+        images: uint8, shape (N, C, H, W), C = 1 or 3.
+        format: "png", "jpeg" or "jpeg-body".
+        quality: JPEG quality, 1..100.
+
+    Raises:
+        ConfigError: Unknown format, quality outside 1..100, neither 1 nor 3 channels, or no Pillow.
+    """
+    cache_key(format, quality)
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        raise ConfigError(f"images of {channels} channels cannot be stored as {format}: 1 or 3 are needed")
+    pixels = images[:, 0] if channels == 1 else images.transpose(0, 2, 3, 1)
+    kind, options = ("png", {}) if format == "png" else ("jpeg", {"quality": quality})
+    files = []
+    for picture in np.ascontiguousarray(pixels):
+        buffer = io.BytesIO()
+        pillow().fromarray(picture).save(buffer, kind, **options)
+        files.append(buffer.getvalue())
+    return [split_jpeg(file)[1] for file in files] if format == "jpeg-body" else files
+
+
+def decode_images(files: Sequence[bytes], shape: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
+    """Decode files of equal size and mode, RGB or grey: uint8, shape (N, C, H, W); N at least 1.
+
+    Neither PNG nor JPEG tells of all damage: a body cut short, for one, decodes to a picture with grey at its end.
+
+    Args:
+        files: Whole PNG or JPEG files.
+        shape: Channels, height and width that every image must have; `None` = those of the first.
+
+    Raises:
+        PayloadError: A file is no image, or one of another shape.
+        ConfigError: Pillow is not installed.
+    """
+    decoded = []
+    for file in files:
+        pixels = _pixels(file, shape)
+        shape = shape or (pixels.shape[0], pixels.shape[1], pixels.shape[2])
+        decoded.append(pixels)
+    return np.stack(decoded)
+
+
+def _pixels(file: bytes, shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
+    """One file's pixels, (C, H, W); sizes are compared before anything is decoded, for a few bytes may claim much."""
+    library = pillow()
+    try:
+        image = library.open(io.BytesIO(file))
+        found = (len(image.getbands()), image.height, image.width)
+        pixels = np.asarray(image) if found == (shape or found) else None
+    except Exception as e:  # PIL's formats raise what they like: OSError, SyntaxError, ValueError, struct.error
+        raise PayloadError(f"{len(file)} bytes that are no image ({' '.join(str(e).split())}); send them again") from e
+    if pixels is None:
+        raise PayloadError(f"an image of shape {found} where {shape} was expected; "
+                           "encode it with the deployment that decodes it")
+    return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+
+
+def split_jpeg(file: bytes) -> tuple[bytes, bytes, bytes]:
+    """Cut a baseline JPEG file into headers (up to and including the scan's), body and end marker.
+
+    Raises:
+        PayloadError: It is no JPEG file.
+    """
+    place = 2
+    while file[place : place + 2] != _SCAN:
+        if file[place : place + 1] != b"\xff" or place + 4 > len(file):
+            raise PayloadError(f"{len(file)} bytes that are no JPEG file; encode the image again")
+        place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+    place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+    if not file.endswith(_END) or place > len(file) - len(_END):
+        raise PayloadError(f"a JPEG file of {len(file)} bytes without its end; encode the image again")
+    return file[:place], file[place : -len(_END)], file[-len(_END) :]
+
+
+def join_jpeg(body: bytes, shape: tuple[int, int, int], quality: int) -> bytes:
+    """The JPEG file that a body was cut out of.
+
+    Args:
+        body: What `encode_images` gave.
+        shape: Channels, height and width of the image.
+        quality: The quality that it was encoded with.
+
+    Raises:
+        PayloadError: It is empty, or holds a marker, which a body never does.
+    """
+    if not body:
+        raise PayloadError("an empty JPEG body; send the image again")
+    if marker := _MARKER.search(body):
+        raise PayloadError(f"a JPEG body with the marker {marker.group().hex()} at byte {marker.start()}; "
+                           "send what is between the scan's header and the end of the file alone")
+    head, end = _frame(shape, quality)
+    return head + body + end
+
+
+@functools.lru_cache(maxsize=64)
+def _frame(shape: tuple[int, int, int], quality: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the body in every file of this size and quality."""
+    head, _, end = split_jpeg(encode_images(np.zeros((1, *shape), dtype=np.uint8), "jpeg", quality)[0])
+    return head, end

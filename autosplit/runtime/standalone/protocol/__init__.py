@@ -1,0 +1,1 @@
+"""What device and edge agree on: frames and keys."""

@@ -1,0 +1,108 @@
+"""A network in pieces is the network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from autosplit.latency.profiling.stopwatch import WallClock, steady_medians
+from autosplit.latency.profiling.units import folded, run_once, units_of
+from autosplit.models.costs import operators
+from autosplit.models.splitting import trace
+from autosplit.models.zoo import resnet8
+from tests.tiny import randomise_norms
+
+SHAPE = (3, 32, 32)
+
+
+class Branching(nn.Module):
+    """A value that is read late, a size, and nodes before the first operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+        self.out = nn.Linear(6, 4)
+
+    def forward(self, x):
+        n = x.size(0)
+        early = self.a(torch.relu(x))
+        late = self.norm(self.b(torch.relu(early)))
+        x = torch.cat([early, late], 1).mean((2, 3)).view(n, 2, 6).sum(1)
+        return self.out(x)
+
+
+@pytest.fixture(params=[resnet8, Branching], ids=["resnet8", "branching"])
+def network(request):
+    torch.manual_seed(0)
+    made = request.param()
+    randomise_norms(made)
+    return trace(made.eval())
+
+
+def last_of(units, image):
+    """What the last unit gives, by running the units one after the other."""
+    values = dict.fromkeys(units[0].inputs, image)
+    with torch.inference_mode():
+        for unit in units:
+            found = unit.forward(*(values[name] for name in unit.inputs))
+            values.update(zip(unit.outputs, found, strict=True))
+    return found[-1]
+
+
+def test_units_in_a_row_give_what_the_network_gives(network):
+    image = torch.randn(1, *SHAPE)
+    units = units_of(folded(network), SHAPE)
+    with torch.inference_mode():
+        torch.testing.assert_close(last_of(units, image), network(image), rtol=1e-4, atol=1e-4)
+
+
+def test_there_is_a_unit_for_each_operator_that_counts_and_norms_are_folded(network):
+    ready = folded(network)
+    units = units_of(ready, SHAPE)
+    counted = operators(network, SHAPE)
+    assert [u.work.macs for u in units] == [w.macs for w in counted]
+    assert [u.work.reads for u in units] == [w.reads for w in counted]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in ready.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()), "the network itself was changed"
+
+
+def test_a_pass_asks_the_clock_before_and_after_each_unit(network):
+    units = units_of(folded(network), SHAPE)
+    ticks = iter(range(10_000))
+    seconds = run_once(units, torch.randn(1, *SHAPE), lambda: float(next(ticks)))
+    assert seconds == [1.0] * len(units)
+    assert next(ticks) == 2 * len(units)
+
+
+def test_values_are_freed_with_their_last_reader(network):
+    units = units_of(folded(network), SHAPE)
+    assert sorted(name for unit in units for name in unit.last_of) == sorted(
+        {name for unit in units for name in unit.inputs})
+
+
+def test_a_network_without_operators_has_no_units():
+    assert units_of(folded(trace(nn.Sequential(nn.ReLU(), nn.Flatten()))), SHAPE) == []
+
+
+def test_the_clock_of_calls():
+    ticks = iter([3.0, 5.5])
+    called = []
+    assert WallClock(lambda: next(ticks)).call(lambda: called.append(1)) == 2.5
+    assert called == [1]
+
+
+class TestSteadyMedians:
+    def test_steady_times_end_early_and_the_warm_up_does_not_count(self):
+        times = iter([[9.0, 9.0]] * 3 + [[1.0, 2.0]] * 100)
+        assert steady_medians(lambda: next(times), 60).tolist() == [1.0, 2.0]
+        assert len(list(times)) == 90
+
+    def test_unsteady_times_go_on_to_the_limit(self):
+        times = iter([[1.0], [4.0]] * 100)
+        steady_medians(lambda: next(times), 25)
+        assert len(list(times)) == 200 - 3 - 25
+
+    def test_one_slow_pass_does_not_move_the_median(self):
+        times = iter([[1.0]] * 8 + [[50.0]] + [[1.0]] * 50)
+        assert steady_medians(lambda: next(times), 60).tolist() == [1.0]

@@ -1,0 +1,52 @@
+"""Networks as ONNX files: any number of rows, nothing of this machine, one line where it cannot be done."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autosplit.core.errors import ConfigError
+from autosplit.models.onnx_files import require_onnx, write_onnx
+
+pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install 'autosplit[deploy]'")
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_rows_are_free_and_nothing_is_said(tmp_path, capsys):
+    torch.manual_seed(0)
+    network, level = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).eval(), logging.getLogger("torch.onnx").level
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_onnx(network, torch.zeros(2, 3), tmp_path / "n.onnx", ("given", "found"))
+    assert capsys.readouterr() == ("", "")
+    assert logging.getLogger("torch.onnx").level == level
+    session = onnxruntime.InferenceSession(str(tmp_path / "n.onnx"), providers=["CPUExecutionProvider"])
+    for rows in (1, 2, 7):
+        given = torch.randn(rows, 3)
+        (found,) = session.run(["found"], {"given": given.numpy()})
+        np.testing.assert_allclose(found, network(given).detach().numpy(), atol=1e-6)
+    assert b".py" not in (tmp_path / "n.onnx").read_bytes()
+
+
+def test_what_cannot_be_exported_is_told_in_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="torch cannot export the network to ONNX: ") as caught:
+        write_onnx(Branching(), torch.zeros(2, 3), tmp_path / "n.onnx", ("x", "y"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_packages_that_are_absent_are_named():
+    require_onnx("onnxruntime")
+    with pytest.raises(ConfigError, match=r"needs the package no_such_package: pip install 'autosplit\[deploy\]'"):
+        require_onnx("no_such_package")

@@ -1,0 +1,213 @@
+"""Baselines: which plans they have, that they choose as a search does, and the table that sets plans side by side."""
+
+from __future__ import annotations
+
+import pytest
+
+from autosplit.core.comparison import ComparisonRow
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.objective import InTimeAccuracy
+from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.baselines import Baseline, choose, comparison_row, related, simple_baselines
+from autosplit.pipeline.finalists import Finalists
+from tests.synthetic import PlainLatency, make_scenario
+
+
+def code(split, width=4, sparsity=0.0):
+    return Plan(split=split, sparsity=sparsity, codec=CodecSetting(kind="code", width=width, grid=4, bits=4))
+
+
+def measured(plan, accuracy, payload, fidelity="F1", macs=1e6):
+    work = Workload(plan=plan, device=StageCost(conv_macs=macs), payload_bytes_mean=payload, payload_bytes_p95=payload)
+    return Measurement(plan=plan, accuracy=accuracy, workload=work, feature_bytes=3072.0, fidelity=fidelity)
+
+
+class Scripted:
+    """Stands for evaluator and finalists: (accuracy, bytes) by plan, and what fine-tuning makes of them."""
+
+    def __init__(self, figures, tuned=()):
+        self.figures, self.tuned = figures, dict(tuned)
+        self.measured, self.made = [], []
+
+    def workloads(self, plans):
+        return [measured(p, *self.figures[p]).workload for p in plans]
+
+    def measure(self, plans, part="validation", title=""):
+        if isinstance(plans, Plan):
+            self.made.append(plans)
+            return measured(plans, *self.tuned.get(plans, self.figures[plans]), fidelity="F3")
+        self.measured.extend(plans)
+        return [measured(p, *self.figures[p]) for p in plans]
+
+
+def scorer(budget_ms=100.0, **search):
+    scenario = make_scenario(budget_ms).replace(**{f"search.{k}": v for k, v in search.items()})
+    return Scorer(scenario, PlainLatency(), InTimeAccuracy())
+
+
+def chosen(script, everything=False, **more):
+    baseline = Baseline("mine", "mine", tuple(script.figures), everything)
+    return choose(baseline, scorer(**more), script, script)
+
+
+# --- who there is ---------------------------------------------------------------------------------------------------
+
+
+def test_trivial_contestants():
+    found = {c.method: c for c in simple_baselines(("a", "b"), (10, 50))}
+    assert list(found) == ["device", "png", "jpeg", "jpeg-body", "raw"]
+    assert [p.label for p in found["device"].plans] == ["output"]
+    assert [p.label for p in found["jpeg"].plans] == ["input | jpeg q10", "input | jpeg q50"]
+    assert [p.label for p in found["jpeg-body"].plans] == ["input | jpeg q10 without headers",
+                                                           "input | jpeg q50 without headers"]
+    assert [p.label for p in found["raw"].plans] == ["a | raw", "b | raw"]
+    assert all(c.everything for c in found.values())
+
+
+def test_a_backbone_without_cuts_has_no_cut_to_offer():
+    assert [c.method for c in simple_baselines((), (50,))] == ["device", "png", "jpeg", "jpeg-body"]
+
+
+# --- how they choose ------------------------------------------------------------------------------------------------
+
+# 50 kb/s: 100 bytes take 18 ms, 1,000 bytes 168 ms; a MAC is for free
+QUICK, BETTER, LATE = code("a"), code("b"), code("c")
+FIGURES = {QUICK: (0.7, 50.0), BETTER: (0.8, 100.0), LATE: (0.95, 1000.0)}
+
+
+def test_what_cannot_be_in_time_is_not_measured():
+    script = Scripted(FIGURES)
+    choice = chosen(script)
+    assert script.measured == [QUICK, BETTER]
+    assert choice.best.plan == BETTER
+    assert choice.best.measurement.fidelity == "F3"
+    assert [o.plan for o in choice.measured] == [QUICK, BETTER]
+
+
+def test_where_all_is_late_the_least_late_one_is_taken():
+    script = Scripted(FIGURES)
+    choice = chosen(script, budget_ms=1.0)
+    assert script.measured == script.made == [QUICK]
+    assert choice.best.plan == QUICK
+    assert not choice.best.feasible
+
+
+def test_everything_is_measured_where_that_is_cheap():
+    script = Scripted(FIGURES)
+    choice = chosen(script, everything=True, evaluations=1)
+    assert script.measured == [QUICK, BETTER, LATE]
+    assert choice.best.plan == BETTER
+
+
+def test_no_more_is_measured_than_a_search_may_and_the_draw_is_that_of_the_seed():
+    figures = {code(f"s{i}"): (0.5 + i / 100, 50.0) for i in range(20)}
+    draws = []
+    for seed in (0, 0, 1):
+        script = Scripted(figures)
+        chosen(script, evaluations=6, seed=seed)
+        draws.append(script.measured)
+    assert len(draws[0]) == len(set(draws[0])) == 6
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_the_best_of_the_finalists_is_chosen_by_what_fine_tuning_made_of_them():
+    script = Scripted(FIGURES, {QUICK: (0.9, 50.0)}.items())
+    assert chosen(script, finalists=1).best.plan == BETTER
+    assert chosen(script, finalists=2).best.plan == QUICK
+    assert script.made == [BETTER, BETTER, QUICK]
+
+
+def test_one_finalist_a_pruned_head():
+    wide, narrow, other = code("a", 8), code("a", 4), code("a", 4, sparsity=0.5)
+    script = Scripted({wide: (0.9, 100.0), narrow: (0.8, 50.0), other: (0.7, 50.0)})
+    chosen(script, finalists=2)
+    assert script.made == [wide, other]
+
+
+def test_further_plans_are_tried_while_fine_tuned_payloads_miss_the_budget():
+    script = Scripted(FIGURES, {BETTER: (0.9, 2000.0)}.items())
+    choice = chosen(script, finalists=1)
+    assert script.made == [BETTER, QUICK]
+    assert choice.best.plan == QUICK
+
+
+def test_a_choice_names_its_quality():
+    plans = simple_baselines((), (10, 50))[2].plans
+    script = Scripted({plans[0]: (0.5, 50.0), plans[1]: (0.6, 70.0)})
+    baseline = simple_baselines((), (10, 50))[2]
+    assert choose(baseline, scorer(), script, script).name == "JPEG q50"
+
+
+def test_trivial_choices_on_a_real_network(prepared):
+    """Each baseline's measurement is of real bytes; on an int8 device its head computes in int8."""
+    live, scenario = LiveEvaluator(prepared), prepared.scenario
+    splits, qualities = [p.name for p in prepared.points], scenario.space.jpeg_qualities
+    referee = Scorer.of(scenario)
+    makers = Finalists(prepared, "int8")
+    found = {c.method: choose(c, referee, live, makers) for c in simple_baselines(splits, qualities)}
+    assert found["raw"].best.plan.codec.kind == "raw"
+    assert len(found["raw"].measured) == len(splits)
+    for method, choice in found.items():
+        evaluation = makers.deployment(choice.best.plan).evaluate(prepared.data, "validation")
+        assert choice.best.measurement.accuracy == evaluation.accuracy
+        assert choice.best.measurement.workload.payload_bytes_mean == evaluation.payload_mean
+        arithmetic = makers.deployment(choice.best.plan).blueprint.arithmetic
+        assert arithmetic == ("int8" if method in {"device", "raw"} else "fp32")
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def row(method, accuracy, payload, macs=1e6, is_chosen=False, budget_ms=100.0, plan=None):
+    default = Plan(split=INPUT, codec=CodecSetting(kind="png")) if payload else Plan(
+        split=OUTPUT, codec=CodecSetting(kind="none"))
+    found = measured(plan or default, accuracy, payload, "F3", macs)
+    return comparison_row(method, method, found, scorer(budget_ms), 0.95, chosen=is_chosen)
+
+
+@pytest.fixture
+def table():
+    rows = [row("device", 0.95, 0.0, 12e6), row("png", 0.95, 2000.0), row("jpeg", 0.945, 800.0),
+            row("jpeg-body", 0.90, 200.0), row("autosplit", 0.93, 100.0, is_chosen=True)]
+    return {r.method: r for r in related(rows)}
+
+
+def test_rows_hold_what_was_measured(table):
+    assert [r.accuracy_loss_points for r in table.values()] == pytest.approx([0.0, 0.0, 0.5, 5.0, 2.0])
+    assert [r.chosen for r in table.values()] == [False] * 4 + [True]
+    assert table["device"].device_macs == 12e6
+    for r in table.values():
+        assert r.in_time_accuracy == r.accuracy * r.latency.in_time
+
+
+def test_speed_ups_are_over_the_quickest_baseline_that_loses_a_point_at_most(table):
+    p95 = {m: r.latency.p95_ms for m, r in table.items()}
+    assert p95["jpeg-body"] < p95["jpeg"] < p95["device"] < p95["png"]
+    for method, r in table.items():
+        assert r.speed_up == pytest.approx(p95["jpeg"] / p95[method])
+
+
+def test_the_chosen_plan_is_no_baseline_to_itself():
+    alone = related([row("jpeg", 0.5, 800.0), row("autosplit", 0.95, 100.0, is_chosen=True)])
+    assert [r.speed_up for r in alone] == [None, None]
+
+
+@pytest.mark.parametrize(("budget_ms", "expected"), [(100.0, True), (10.0, False)])
+def test_feasibility_is_that_of_the_95th_percentile(budget_ms, expected):
+    found = row("a", 0.9, 200.0, budget_ms=budget_ms)
+    assert found.feasible is expected is (found.latency.p95_ms <= budget_ms)
+
+
+def test_ratios(table):
+    nothing = table["device"]
+    assert nothing.ratio_to_feature is nothing.ratio_to_png is nothing.ratio_to_jpeg is None
+    ours = table["autosplit"]
+    assert (ours.ratio_to_png, ours.ratio_to_jpeg, ours.ratio_to_feature) == (20.0, 8.0, 30.72)
+    assert table["jpeg"].ratio_to_jpeg == 1.0
+
+
+def test_rows_of_an_older_file_need_no_method():
+    data = row("a", 0.9, 200.0).model_dump()
+    del data["method"]
+    assert ComparisonRow.model_validate(data).method == ""
