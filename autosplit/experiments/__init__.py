@@ -1,3 +1,4 @@
-"""What measures autosplit itself: comparisons with baselines, search methods on tables, emulated links. Nothing of a
-search imports it.
+"""What measures autosplit itself: baselines of the literature, search methods on tables, emulated links.
+
+No search imports it. Begin with `compare.run`.
 """
