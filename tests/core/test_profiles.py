@@ -12,9 +12,8 @@ from autosplit.core.scenario import load_scenario
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
 from autosplit.models.costs import stage_cost
 from autosplit.testing import make_conditions, make_plan
-
-from .channels import SHANNON, figures, trace
-from .networks import published_costs
+from tests.latency.channels import SHANNON, figures, trace
+from tests.latency.networks import published_costs
 
 STM32_MS = {
     "stm32l4r5": {"resnet8": 227.0, "vww": 230.0, "ad": 1000 / 131.95, "kws": 1000 / 13.323},

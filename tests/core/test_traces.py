@@ -13,8 +13,7 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.profiles import ChannelProfile, load_profile
 from autosplit.latency.channel.rate_process import course_of
 from autosplit.latency.random import DRAWS, uniform
-
-from .channels import assert_percentiles_of, moving, over, sending, trace
+from tests.latency.channels import assert_percentiles_of, moving, over, sending, trace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROWS = [(0, 100), (0.5, 20), (0.8, 0), (1, 400), (1.1, 50)]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from autosplit import finalists
 from autosplit.core.errors import ConfigError, DataError, UnknownNameError
 from autosplit.core.result import Result
 from autosplit.evaluation.live import LiveEvaluator
@@ -20,6 +19,7 @@ from autosplit.experiments.compare import compare, run
 from autosplit.experiments.compare.curves import latency_panels, payload_panels, rate_panels, scaled_rate, titles
 from autosplit.experiments.compare.files import all_rows, draw_figures, write_tables
 from autosplit.experiments.compare.literature import RIVAL_CODECS, codec_contestants, uniform_contestant
+from autosplit.pipeline import finalists
 from autosplit.pipeline.context import networks_key
 from autosplit.pipeline.finalists import Finalists
 from autosplit.pipeline.ledger import Ledger

@@ -10,10 +10,10 @@ from torchvision import models
 
 from autosplit.core.errors import ConfigError, PruningError
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost
-from autosplit.evaluation import head_cost
 from autosplit.evaluation.base import layerwise
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.memo import MemoEvaluator
+from autosplit.models import head_costs as head_cost
 from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import COUNTS, HeadCost, HeadLayer
 from autosplit.models.pruning import HeadPruner

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from autosplit.compression import pruning
 from autosplit.core.errors import PruningError
+from autosplit.models import pruning
 from autosplit.models.costs import stage_cost
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import block_ends, cut, find_split_points, trace

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from autosplit import finalists
 from autosplit.core.cache import Cache
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.evaluation.objective import InTimeAccuracy, score
+from autosplit.pipeline import finalists
 from autosplit.pipeline.context import Workshop
 from autosplit.pipeline.finalists import Finalists, ranked_heads
 from autosplit.runtime.deployment import Deployment

@@ -182,7 +182,7 @@ JournalFileBackend.append_logs = half
 
 
 def start_child(run, extra=""):
-    code = CHILD.format(tests=str(Path(__file__).parent), extra=textwrap.dedent(extra))
+    code = CHILD.format(tests=str(Path(__file__).parents[1]), extra=textwrap.dedent(extra))
     return subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE)
 
 

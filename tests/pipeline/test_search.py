@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autosplit import finalists
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.errors import ConfigError, DataError, UnknownNameError
 from autosplit.core.plan import CodecSetting, Plan
@@ -24,6 +23,7 @@ from autosplit.data import load_dataset
 from autosplit.data.base import ImageDataset
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.latency import load_latency_model
+from autosplit.pipeline import finalists
 from autosplit.pipeline.finalists import Finalists, uncut
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from autosplit.pipeline.search import search

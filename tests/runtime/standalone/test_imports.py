@@ -11,7 +11,7 @@ import pytest
 import autosplit.runtime.standalone as package
 
 ALLOWED = {"constriction", "numpy", "onnxruntime", "zmq", "prometheus_client", "PIL"}
-FILES = sorted(Path(package.__file__).parent.glob("*.py"))
+FILES = sorted(Path(package.__file__).parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
