@@ -19,8 +19,20 @@ from autosplit.report.pareto import pareto_mask
 from autosplit.report.style import SPAN
 from autosplit.report.tables import STAGES
 
-__all__ = ["Bars", "Course", "HeatMap", "View", "depth_order", "energy_bars", "few", "front_of", "role", "shortened",
-           "stage_bars", "view_of"]
+__all__ = [
+    "Bars",
+    "HeatMap",
+    "SearchCurve",
+    "View",
+    "depth_order",
+    "energy_bars",
+    "few",
+    "front_of",
+    "role",
+    "shortened",
+    "stage_bars",
+    "view_of",
+]
 
 _OFF_SCALE = 6.0
 _LEGEND_ENTRIES = 8
@@ -218,12 +230,12 @@ def _size(octave: int | None) -> str:
     return f"{low}-{high} B"
 
 
-# --- the course of the search --------------------------------------------------------------------------------------
+# --- the progress of the search -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Course:
-    """How the search went on.
+class SearchCurve:
+    """The best reward after each measurement of a search.
 
     Attributes:
         outcomes: Measurements (F1), in order.
@@ -234,8 +246,8 @@ class Course:
     best: tuple[int, ...]
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> Course:
-        """The course of a search."""
+    def of(cls, outcomes: Sequence[Outcome]) -> SearchCurve:
+        """The curve of a search, from its outcomes in order."""
         best, at = [], -1
         for i, o in enumerate(outcomes):
             if o.feasible and (at < 0 or o.reward > outcomes[at].reward):

@@ -15,7 +15,7 @@ import numpy as np
 
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.plan import Outcome
-from autosplit.report.figures import Bars, Course, HeatMap, depth_order, few, front_of, role, shortened, view_of
+from autosplit.report.figures import Bars, HeatMap, SearchCurve, depth_order, few, front_of, role, shortened, view_of
 from autosplit.report.pareto import one_a_plan
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import (
@@ -36,8 +36,15 @@ from autosplit.report.style import (
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["course_figure", "energy_figure", "heat_map_figure", "sensitivity_figures", "stages_figure", "template",
-           "tradeoff_figure"]
+__all__ = [
+    "energy_figure",
+    "heat_map_figure",
+    "search_curve_figure",
+    "sensitivity_figures",
+    "stages_figure",
+    "template",
+    "tradeoff_figure",
+]
 
 _SYMBOLS = {"s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross", "X": "x",
             "o": "circle", "h": "hexagon", "p": "pentagon", "<": "triangle-left", ">": "triangle-right", "*": "star"}
@@ -218,35 +225,35 @@ def heat_map_figure(found: HeatMap) -> go.Figure:
     return figure
 
 
-def course_figure(course: Course, objective: str) -> go.Figure:
+def search_curve_figure(curve: SearchCurve, objective: str) -> go.Figure:
     """Best reward so far against the number of measurements.
 
     Args:
-        course: Of `figures.Course.of`.
+        curve: Of `figures.SearchCurve.of`.
         objective: Name of the reward.
     """
     import plotly.graph_objects as go
 
-    bottom, top = course.view
-    count = len(course.outcomes)
+    bottom, top = curve.view
+    count = len(curve.outcomes)
     figure = go.Figure()
     for feasible, name in ((True, "in time"), (False, "too late")):
-        mine = [i for i, o in enumerate(course.outcomes) if o.feasible is feasible]
+        mine = [i for i, o in enumerate(curve.outcomes) if o.feasible is feasible]
         figure.add_scatter(
-            x=[i + 1 for i in mine], y=[max(course.outcomes[i].reward, bottom) for i in mine], mode="markers",
+            x=[i + 1 for i in mine], y=[max(curve.outcomes[i].reward, bottom) for i in mine], mode="markers",
             name=name, marker={"color": SOFT, "size": 6, "symbol": "circle" if feasible else "circle-open"},
-            hovertext=[f"measurement {i + 1}, reward {course.outcomes[i].reward:.3f}<br>{_about(course.outcomes[i])}"
+            hovertext=[f"measurement {i + 1}, reward {curve.outcomes[i].reward:.3f}<br>{_about(curve.outcomes[i])}"
                        for i in mine], hoverinfo="text")
-    since = [i for i, at in enumerate(course.best) if at >= 0]
-    figure.add_scatter(x=[i + 1 for i in since], y=[course.outcomes[course.best[i]].reward for i in since],
+    since = [i for i, at in enumerate(curve.best) if at >= 0]
+    figure.add_scatter(x=[i + 1 for i in since], y=[curve.outcomes[curve.best[i]].reward for i in since],
                        mode="lines", name="best so far", hoverinfo="skip",
                        line={"shape": "hv", "color": "#0072b2", "width": 2.4})
-    records = course.records
+    records = curve.records
     figure.add_scatter(
-        x=[i + 1 for i in records], y=[course.outcomes[i].reward for i in records], mode="markers", name="new best",
+        x=[i + 1 for i in records], y=[curve.outcomes[i].reward for i in records], mode="markers", name="new best",
         marker={"color": GOLD, "size": 9, "symbol": "diamond", "line": {"color": INK, "width": 1}},
-        hovertext=[f"best from measurement {i + 1} on, reward {course.outcomes[i].reward:.3f}<br>"
-                   f"{_about(course.outcomes[i])}" for i in records], hoverinfo="text")
+        hovertext=[f"best from measurement {i + 1} on, reward {curve.outcomes[i].reward:.3f}<br>"
+                   f"{_about(curve.outcomes[i])}" for i in records], hoverinfo="text")
     figure.update_xaxes(range=[0, count + 1], title_text="measurements", showgrid=False)
     figure.update_yaxes(range=[bottom, top], title_text=f"reward ({html.escape(objective)})")
     figure.update_layout(legend={"orientation": "h"})

@@ -19,7 +19,7 @@ from autosplit.core.errors import AutosplitError, ConfigError
 from autosplit.core.plan import Outcome
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
-from autosplit.report.figures import Course, HeatMap, energy_bars, stage_bars
+from autosplit.report.figures import HeatMap, SearchCurve, energy_bars, stage_bars
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import DARK
 from autosplit.report.templates import environment
@@ -95,7 +95,7 @@ def _data(result: Result, outcomes: Sequence[Outcome], heat_map: HeatMap, sensit
         "tradeoff": interactive.tradeoff_figure(outcomes, result.comparison, result.outcome),
         "stages": interactive.stages_figure(stage_bars(result.comparison, budget), budget),
         "heat-map": interactive.heat_map_figure(heat_map),
-        "course": interactive.course_figure(Course.of(measured_plans(outcomes)), objective),
+        "search-curve": interactive.search_curve_figure(SearchCurve.of(measured_plans(outcomes)), objective),
         "energy": interactive.energy_figure(energy_bars(result.comparison)),
     }
     lookup: dict[str, Any] | None = None

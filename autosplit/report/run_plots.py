@@ -1,4 +1,4 @@
-"""The other figures of a run as files: stages, energy, heat map, course of the search, sensitivity to the link."""
+"""The other figures of a run as files: stages, energy, heat map, progress of the search, sensitivity to the link."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from autosplit.core.plan import Outcome
 from autosplit.core.result import Result
-from autosplit.report.figures import Bars, Course, HeatMap, energy_bars, shortened, stage_bars
+from autosplit.report.figures import Bars, HeatMap, SearchCurve, energy_bars, shortened, stage_bars
 from autosplit.report.page import measured_plans, sensitivity_of
 from autosplit.report.plots import tradeoff_figure
 from autosplit.report.sensitivity import Sensitivity
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["course_figure", "draw_figures", "energy_figure", "heat_map_figure", "sensitivity_figure", "stages_figure"]
+__all__ = ["draw_figures", "energy_figure", "heat_map_figure", "search_curve_figure",
+           "sensitivity_figure", "stages_figure"]
 
 _BAR_INCHES = 0.55
 _FRAME_INCHES = 1.65  # title, axis and legend around bars or cells
@@ -53,21 +54,21 @@ def draw_figures(result: Result, outcomes: Sequence[Outcome], folder: Path, kind
         kind: `png` or `svg`.
 
     Returns:
-        The files: `tradeoff`, `stages`, `energy`, `heat-map`, `course`, and `sensitivity` unless the latency model is
-        not at hand.
+        The files: `tradeoff`, `stages`, `energy`, `heat-map`, `search-curve`, and `sensitivity` unless the latency
+        model is not at hand.
 
     Raises:
         ConfigError: A file cannot be written.
     """
     budget, rows = result.scenario.conditions.budget_ms, result.comparison
     measured = measured_plans(outcomes)
-    names = ("tradeoff", "stages", "energy", "heat-map", "course")
+    names = ("tradeoff", "stages", "energy", "heat-map", "search-curve")
     paths = [folder / f"{name}.{kind}" for name in names]
     tradeoff_figure(outcomes, rows, result.outcome, paths[0])
     stages_figure(stage_bars(rows, budget), budget, paths[1])
     energy_figure(energy_bars(rows), paths[2])
     heat_map_figure(HeatMap.of(measured), paths[3])
-    course_figure(Course.of(measured), result.scenario.objective.partition(":")[0], paths[4])
+    search_curve_figure(SearchCurve.of(measured), result.scenario.objective.partition(":")[0], paths[4])
     sensitivity, _ = sensitivity_of(result, outcomes)
     if sensitivity is not None:
         paths.append(folder / f"sensitivity.{kind}")
@@ -141,29 +142,29 @@ def heat_map_figure(found: HeatMap, path: Path) -> None:
         axes.tick_params(which="both", length=0)
 
 
-def course_figure(course: Course, objective: str, path: Path) -> None:
+def search_curve_figure(curve: SearchCurve, objective: str, path: Path) -> None:
     """Best reward so far against the number of measurements.
 
     Args:
-        course: Of `figures.Course.of`.
+        curve: Of `figures.SearchCurve.of`.
         objective: Name of the reward.
         path: File to write.
     """
-    bottom, top = course.view
+    bottom, top = curve.view
     with figure_file(path, size=(8.5, 4.6)) as figure:
         axes = figure.add_axes((0.1, 0.13, 0.87, 0.68))
-        _title(figure, axes, "The course of the search", "the best reward after each measurement")
+        _title(figure, axes, "The search, measurement by measurement", "the best reward after each measurement")
         for feasible, label in ((True, "in time"), (False, "too late")):
-            mine = [i for i, o in enumerate(course.outcomes) if o.feasible is feasible]
+            mine = [i for i, o in enumerate(curve.outcomes) if o.feasible is feasible]
             if mine:
-                axes.scatter([i + 1 for i in mine], [max(course.outcomes[i].reward, bottom) for i in mine], s=18,
+                axes.scatter([i + 1 for i in mine], [max(curve.outcomes[i].reward, bottom) for i in mine], s=18,
                              facecolors=SOFT if feasible else "none", edgecolors=SOFT, label=label, clip_on=False)
-        since = [i for i, at in enumerate(course.best) if at >= 0]
-        axes.step([i + 1 for i in since], [course.outcomes[course.best[i]].reward for i in since], where="post",
+        since = [i for i, at in enumerate(curve.best) if at >= 0]
+        axes.step([i + 1 for i in since], [curve.outcomes[curve.best[i]].reward for i in since], where="post",
                   color="#0072b2", linewidth=2.2, label="best so far")
-        axes.plot([i + 1 for i in course.records], [course.outcomes[i].reward for i in course.records], "D",
+        axes.plot([i + 1 for i in curve.records], [curve.outcomes[i].reward for i in curve.records], "D",
                   color=GOLD, markeredgecolor=INK, markersize=7, label="new best")
-        axes.set_xlim(0, len(course.outcomes) + 1)
+        axes.set_xlim(0, len(curve.outcomes) + 1)
         axes.set_ylim(bottom, top)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)

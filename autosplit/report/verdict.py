@@ -28,15 +28,15 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
     return f"{opening}{_against(chosen, quickest_baseline(rows))}, and {_loss(chosen)}."
 
 
-def _against(chosen: ComparisonRow, rival: ComparisonRow | None) -> str:
-    if rival is None or not chosen.latency.p95_ms:
+def _against(chosen: ComparisonRow, baseline: ComparisonRow | None) -> str:
+    if baseline is None or not chosen.latency.p95_ms:
         return ""
-    factor = rival.latency.p95_ms / chosen.latency.p95_ms
+    factor = baseline.latency.p95_ms / chosen.latency.p95_ms
     if abs(factor - 1) < _EVEN:
         how = "as fast as"
     else:
         how = f"{factor:.1f} times faster than" if factor > 1 else f"{1 / factor:.1f} times slower than"
-    return f", {how} the best baseline ({rival.name}, {short_number(rival.latency.p95_ms)} ms)"
+    return f", {how} the best baseline ({baseline.name}, {short_number(baseline.latency.p95_ms)} ms)"
 
 
 def _loss(chosen: ComparisonRow) -> str:

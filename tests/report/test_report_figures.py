@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autosplit.core.plan import CodecSetting, Plan
-from autosplit.report.figures import Course, HeatMap, depth_order, energy_bars, few, front_of, stage_bars
+from autosplit.report.figures import HeatMap, SearchCurve, depth_order, energy_bars, few, front_of, stage_bars
 from autosplit.report.notebook import comparison_html, latency_html, outcome_html
 from autosplit.report.verdict import verdict
 
@@ -65,21 +65,21 @@ def test_sizes_of_large_payloads(make_outcome):
     assert len(found.sizes) == 15 - 7 + 1 - 1  # 2**7 to 2**14, without a gap
 
 
-def test_the_course_follows_the_best_feasible_reward(outcomes):
-    course = Course.of(outcomes)
-    for i, at in enumerate(course.best):
+def test_the_search_curve_follows_the_best_feasible_reward(outcomes):
+    curve = SearchCurve.of(outcomes)
+    for i, at in enumerate(curve.best):
         feasible = [o.reward for o in outcomes[:i + 1] if o.feasible]
         assert (at < 0) == (not feasible)
         assert not feasible or outcomes[at].reward == max(feasible)
-    assert [outcomes[i].reward for i in course.records] == sorted(outcomes[i].reward for i in course.records)
-    bottom, top = course.view
+    assert [outcomes[i].reward for i in curve.records] == sorted(outcomes[i].reward for i in curve.records)
+    bottom, top = curve.view
     assert bottom < max(o.reward for o in outcomes if o.feasible) < top
 
 
-def test_the_course_of_a_search_in_which_nothing_is_in_time(make_outcome):
-    course = Course.of([make_outcome(p50_ms=300.0), make_outcome(p50_ms=200.0, bits=4)])
-    assert course.best == (-1, -1)
-    assert course.records == []
+def test_the_search_curve_of_a_search_in_which_nothing_is_in_time(make_outcome):
+    curve = SearchCurve.of([make_outcome(p50_ms=300.0), make_outcome(p50_ms=200.0, bits=4)])
+    assert curve.best == (-1, -1)
+    assert curve.records == []
 
 
 def test_the_front_is_increasing(outcomes):

@@ -27,7 +27,7 @@ from autosplit.report.verdict import verdict
 from tests.runs import failure, invoke
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-FIGURES = ["tradeoff", "stages", "heat-map", "course", "energy", "sensitivity", "map"]
+FIGURES = ["tradeoff", "stages", "heat-map", "search-curve", "energy", "sensitivity", "map"]
 CHROME, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
@@ -114,11 +114,11 @@ def test_bars_show_the_comparison(report, data):
     assert len(set(energy["y"])) == len(rows)
 
 
-def test_course_and_heat_map_show_the_measurements(report, data):
-    course = {t["name"]: t for t in data["figures"]["course"]["data"]}
-    assert len(course["in time"]["x"]) + len(course["too late"]["x"]) == len(report.f1)
+def test_search_curve_and_heat_map_show_the_measurements(report, data):
+    curve = {t["name"]: t for t in data["figures"]["search-curve"]["data"]}
+    assert len(curve["in time"]["x"]) + len(curve["too late"]["x"]) == len(report.f1)
     feasible = [o.reward for o in report.f1 if o.feasible]
-    assert course["best so far"]["y"][-1] == max(feasible)
+    assert curve["best so far"]["y"][-1] == max(feasible)
     cells = [v for row in data["figures"]["heat-map"]["data"][0]["z"] for v in row if v is not None]
     assert max(cells) == pytest.approx(100 * max(o.measurement.accuracy for o in report.f1))
 
@@ -196,7 +196,7 @@ def test_at_home_the_sliders_show_the_ledger(report, data):
 def test_figures_as_files(reports, tmp_path):
     reference = reports["reference"]
     files = draw_figures(reference.result, reference.outcomes, tmp_path / "new", "svg")
-    assert [p.stem for p in files] == ["tradeoff", "stages", "energy", "heat-map", "course", "sensitivity"]
+    assert [p.stem for p in files] == ["tradeoff", "stages", "energy", "heat-map", "search-curve", "sensitivity"]
     assert all(p.stat().st_size > 5_000 for p in files)
     text = files[1].read_text(encoding="utf-8")
     assert [stage for stage in STAGES if f">{stage}<" not in text] == []
