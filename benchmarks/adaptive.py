@@ -44,12 +44,12 @@ class Row:
     """What became of one image.
 
     Attributes:
-        baseline: `adaptive`, or a level.
+        baseline: `adaptive`, or a rate.
         seed: Of the order of images.
         image: Number in the test part.
         second: When it was due.
-        rate_kbps: Of the link then.
-        level: That it was encoded at; -1 where it was skipped.
+        link_kbps: Of the link then.
+        rate: That it was encoded at; -1 where it was skipped.
         payload_bytes: Sent.
         total_ms: From when it was due to its answer.
         right: Whether the answer is right.
@@ -61,8 +61,8 @@ class Row:
     seed: int
     image: int
     second: float
-    rate_kbps: float
-    level: int
+    link_kbps: float
+    rate: int
     payload_bytes: int
     total_ms: float
     right: bool
@@ -83,12 +83,12 @@ class StretchedDevice:
     def __init__(self, part: DevicePart, stretch: bool) -> None:
         self.manifest, self._part, self._stretch = part.manifest, part, stretch
 
-    def encode(self, images: NDArray[np.uint8], level: int | None = None) -> list[bytes]:
+    def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:
         """See `DevicePart.encode`."""
         end_s = time.monotonic()
-        payloads = self._part.encode(images, level)
+        payloads = self._part.encode(images, rate)
         if self._stretch:
-            end_s += len(images) * self.manifest.levels[level or 0].device_ms / 1000
+            end_s += len(images) * self.manifest.rates[rate or 0].device_ms / 1000
             time.sleep(max(0.0, end_s - time.monotonic()))
         return payloads
 
@@ -113,7 +113,7 @@ def ask(device: StretchedDevice, port: int, baseline: str, seed: int, images: Sp
     assert device.manifest.switching is not None
     budget_ms = device.manifest.switching.budget_ms
     adaptive = baseline == ADAPTIVE
-    options = ClientOptions(timeout_ms=5000, adaptive=adaptive, level=None if adaptive else int(baseline))
+    options = ClientOptions(timeout_ms=5000, adaptive=adaptive, rate=None if adaptive else int(baseline))
     count = int(trace.seconds[-1] / period_s)
     order = np.random.default_rng(seed).permutation(len(images))[:count]
     rows = []
@@ -123,16 +123,16 @@ def ask(device: StretchedDevice, port: int, baseline: str, seed: int, images: Sp
         start_s = time.monotonic() + 0.2
         begin(start_s)
         for number, image in enumerate(order):
-            due_s, level, answer = number * period_s, -1, None
+            due_s, rate, answer = number * period_s, -1, None
             time.sleep(max(0.0, start_s + due_s - time.monotonic()))
             if time.monotonic() - start_s - due_s <= budget_ms / 1000:
                 answer = client.infer(images.images[image].numpy())
             total_ms = 1000 * (time.monotonic() - start_s - due_s)
             if answer is not None:
                 assert answer.where == "edge"
-                level = -1 if answer.level is None else answer.level
+                rate = -1 if answer.rate is None else answer.rate
             right = answer is not None and answer.label == int(images.labels[image])
-            rows.append(Row(baseline, seed, int(image), round(due_s, 3), round(trace.at(due_s), 2), level,
+            rows.append(Row(baseline, seed, int(image), round(due_s, 3), round(trace.at(due_s), 2), rate,
                             answer.payload_bytes if answer else 0, round(total_ms, 3), right,
                             answer is not None and total_ms <= budget_ms,
                             client.switch.link.rate_kbps if client.switch else 0.0))
@@ -151,7 +151,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     proxy = spawn.Process(target=shape, args=(("127.0.0.1", edge.recv()), trace, DELAY_MS, end))
     proxy.start()
     port, rows = link.recv(), []
-    baselines = [ADAPTIVE, *map(str, range(len(device.manifest.levels)))]
+    baselines = [ADAPTIVE, *map(str, range(len(device.manifest.rates)))]
     for seed in range(options.repetitions):
         # in another order each time, so that nobody always runs when the machine has most to do
         for baseline in np.random.default_rng([seed, 1]).permutation(baselines):
@@ -188,8 +188,8 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         found[name] = {
             "in_time_accuracy": fmean(values), "spread": _spread(values), "by_seed": values,
             "in_time": fmean(r.in_time for r in mine),
-            "right_of_answered": fmean(r.right for r in mine if r.level >= 0),
-            "payload_bytes": fmean(r.payload_bytes for r in mine if r.level >= 0)}
+            "right_of_answered": fmean(r.right for r in mine if r.rate >= 0),
+            "payload_bytes": fmean(r.payload_bytes for r in mine if r.rate >= 0)}
     fixed = max((name for name in runs if name != ADAPTIVE), key=lambda name: fmean(runs[name]))
     ahead = [a - b for a, b in zip(runs[ADAPTIVE], runs[fixed], strict=True)]
     each = [a - max(runs[name][i] for name in runs if name != ADAPTIVE) for i, a in enumerate(runs[ADAPTIVE])]
@@ -230,7 +230,7 @@ def main() -> None:
     write_json(options.out / "summary.json", {
         "plan": manifest.label, "budget_ms": manifest.switching.budget_ms, "seconds": options.seconds,
         "period_ms": options.period_ms, "repetitions": options.repetitions, "delay_ms_each_way": DELAY_MS,
-        "stretched": options.stretch, "levels": [asdict(level) for level in manifest.levels], **summary(rows)})
+        "stretched": options.stretch, "rates": [asdict(rate) for rate in manifest.rates], **summary(rows)})
     draw(rows, manifest, options.out / "adaptive.png")
 
 

@@ -1,4 +1,4 @@
-"""The picture of `benchmarks.adaptive`: what the link did, which level the device chose, when answers came, who won."""
+"""The picture of `benchmarks.adaptive`: what the link did, which rate the device chose, when answers came, who won."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def draw(rows: list[Row], manifest: Manifest, path: Path) -> None:
                                    left=0.075, right=0.985, top=0.93, bottom=0.08)
         axes: list[Any] = [figure.add_subplot(grid[0, 0])]
         axes += [figure.add_subplot(grid[i, 0], sharex=axes[0]) for i in (1, 2)]
-        _rate(axes[0], first)
-        _levels(axes[1], first, manifest)
+        _link(axes[0], first)
+        _rates(axes[1], first, manifest)
         _latency(axes[2], first, manifest.switching.budget_ms)
         for upper in axes[:2]:
             upper.tick_params(labelbottom=False)
@@ -40,20 +40,20 @@ def draw(rows: list[Row], manifest: Manifest, path: Path) -> None:
         figure.suptitle(f"{manifest.label}: an answer within {manifest.switching.budget_ms:g} ms", x=0.075, ha="left")
 
 
-def _rate(axes: Any, rows: list[Row]) -> None:
+def _link(axes: Any, rows: list[Row]) -> None:
     seconds = [r.second for r in rows]
-    axes.plot(seconds, [r.rate_kbps for r in rows], color=INK, label="the link")
+    axes.plot(seconds, [r.link_kbps for r in rows], color=INK, label="as it is")
     axes.step(seconds, [r.believed_kbps for r in rows], color=GOLD, where="post", label="as the device thinks")
-    axes.set(yscale="log", ylabel="rate, kb/s")
+    axes.set(yscale="log", ylabel="link, kb/s")
     axes.yaxis.set_major_formatter(lambda value, _: plain_number(value))
     axes.legend(frameon=False, loc="lower left")
 
 
-def _levels(axes: Any, rows: list[Row], manifest: Manifest) -> None:
-    sent = [r for r in rows if r.level >= 0]
-    axes.step([r.second for r in sent], [r.level for r in sent], color=GOLD, where="post")
-    axes.set(ylabel="level", yticks=range(len(manifest.levels)), ylim=(-0.5, len(manifest.levels) - 0.5))
-    axes.set_yticklabels([f"{level.test_payload_bytes:.0f} B" for level in manifest.levels])
+def _rates(axes: Any, rows: list[Row], manifest: Manifest) -> None:
+    sent = [r for r in rows if r.rate >= 0]
+    axes.step([r.second for r in sent], [r.rate for r in sent], color=GOLD, where="post")
+    axes.set(ylabel="rate", yticks=range(len(manifest.rates)), ylim=(-0.5, len(manifest.rates) - 0.5))
+    axes.set_yticklabels([f"{rate.test_payload_bytes:.0f} B" for rate in manifest.rates])
 
 
 def _latency(axes: Any, rows: list[Row], budget_ms: float) -> None:
@@ -68,7 +68,7 @@ def _latency(axes: Any, rows: list[Row], budget_ms: float) -> None:
 def _bars(axes: Any, baselines: dict[str, Any], manifest: Manifest) -> None:
     names = list(baselines)
     colours = [GOLD, *shades(len(names) - 1)]
-    labels = ["adaptive", *(f"{level.test_payload_bytes:.0f} B fixed" for level in manifest.levels)]
+    labels = ["adaptive", *(f"{rate.test_payload_bytes:.0f} B fixed" for rate in manifest.rates)]
     values = [100 * baselines[name]["in_time_accuracy"] for name in names]
     spreads = [100 * baselines[name]["spread"] for name in names]
     axes.barh(labels, values, xerr=spreads, color=colours, ecolor=INK, capsize=3)

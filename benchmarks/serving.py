@@ -43,7 +43,7 @@ class MadeUpDevice:
 
     manifest, answers = MANIFEST, False
 
-    def encode(self, images: NDArray[np.uint8], level: int | None = None) -> list[bytes]:  # noqa: ARG002
+    def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:  # noqa: ARG002
         """See `DeviceSide.encode`."""
         return [image.tobytes().ljust(PAYLOAD_BYTES, b"\0") for image in images]
 

@@ -23,7 +23,7 @@ __all__ = ["command"]
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory whose search trained a policy.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle, new or empty.")],
-    levels: Annotated[int, typer.Option(min=2, max=16, help="Most settings of the codec.")] = 6,
+    rates: Annotated[int, typer.Option(min=2, max=16, help="Most settings of the codec.")] = 6,
     budget_ms: BudgetMs = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning [default: 4 times those of a "
                                                            "finalist].")] = None,
@@ -39,14 +39,14 @@ def command(
     from autosplit.pipeline.adapt import adapt
     from autosplit.report.progress import Progress
 
-    found = adapt(run, out, levels=levels, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
+    found = adapt(run, out, rates=rates, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
                   data_root=data_root, progress=Progress(quiet=quiet))
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "regret": asdict(found.regret), **asdict(found.manifest)}))
         return
     regret = found.regret
     print_rich(f"plan    {found.manifest.label}  ({found.manifest.arithmetic} on the device)", _table(found),
-               f"table   the best level, by the latency model's in-time accuracy, for {regret.agrees:.0%} of "
+               f"table   the best rate, by the latency model's in-time accuracy, for {regret.agrees:.0%} of "
                f"{regret.links} links; loses {regret.mean:.2%} on average, {regret.worst:.1%} at most",
                f"        the policy's network alone: {regret.network_agrees:.0%}, {regret.network_mean:.2%}, "
                f"{regret.network_worst:.1%}")
@@ -55,15 +55,15 @@ def command(
 
 
 def _table(found: Adapted) -> Table:
-    """A level a row."""
+    """A rate a row."""
     from rich.table import Table
 
     manifest = found.manifest
-    table = Table(title="levels: validation, test, and onnxruntime against the deployment")
-    for name in ("level", "setting", "accuracy", "bytes", "p95", "test", "bytes", "labels equal", "payloads equal"):
+    table = Table(title="rates: validation, test, and onnxruntime against the deployment")
+    for name in ("rate", "setting", "accuracy", "bytes", "p95", "test", "bytes", "labels equal", "payloads equal"):
         table.add_column(name, justify="left" if name == "setting" else "right")
-    for i, (level, parity) in enumerate(zip(manifest.levels, manifest.parity, strict=False)):
-        table.add_row(str(i), level.label, f"{level.accuracy:.1%}", f"{level.payload_bytes:.0f}",
-                      f"{level.payload_bytes_p95:.0f}", f"{level.test_accuracy:.1%}", f"{level.test_payload_bytes:.0f}",
+    for i, (rate, parity) in enumerate(zip(manifest.rates, manifest.parity, strict=False)):
+        table.add_row(str(i), rate.label, f"{rate.accuracy:.1%}", f"{rate.payload_bytes:.0f}",
+                      f"{rate.payload_bytes_p95:.0f}", f"{rate.test_accuracy:.1%}", f"{rate.test_payload_bytes:.0f}",
                       f"{parity.labels_equal} of {parity.images}", f"{parity.payloads_equal} of {parity.images}")
     return table

@@ -24,9 +24,9 @@ def command(
     fallback: Annotated[bool, typer.Option(help="Whether the device answers itself where the edge does not, if the "
                                                 "bundle can.")] = True,
     logits: Annotated[bool, typer.Option("--logits", help="Let the edge send all logits.")] = False,
-    adaptive: Annotated[bool, typer.Option("--adaptive", help="Change between the bundle's levels as the link "
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="Change between the bundle's rates as the link "
                                                               "changes.")] = False,
-    level: Annotated[int | None, typer.Option(min=0, help="Encode at this level of the bundle [default: the one it "
+    rate: Annotated[int | None, typer.Option(min=0, help="Encode at this rate of the bundle [default: the one it "
                                                           "starts with].")] = None,
     keys: Annotated[Path | None, typer.Option(help="Folder of the device's CURVE keys.")] = None,
     device: Annotated[str, typer.Option(help="Name of the device in that folder.")] = "device",
@@ -37,5 +37,5 @@ def command(
     commands = runtime_commands()
     from autosplit.runtime.standalone.options import ClientOptions
 
-    options = ClientOptions(timeout_ms, retry_s, window, fallback, logits, adaptive, level)
+    options = ClientOptions(timeout_ms, retry_s, window, fallback, logits, adaptive, rate)
     commands.infer(commands.InferCommand(bundle, images, edge, options, keys, device, threads, as_json))

@@ -133,12 +133,12 @@ class Deployment:
         std: Per-channel standard deviation, shape (C,).
         tables: Frequency tables of the code; `None` where no learned codec is.
         class_names: One an output; numbers where left out.
-        level: Number in a bundle of several levels, which payloads carry.
+        rate: Number in a bundle of several rates, which payloads carry.
     """
 
     def __init__(
         self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None,
-        class_names: Sequence[str] = (), level: int = 0,
+        class_names: Sequence[str] = (), rate: int = 0,
     ) -> None:
         self.blueprint, self.network, self.tables = blueprint, network.eval(), tables
         self.mean, self.std = mean, std
@@ -146,10 +146,10 @@ class Deployment:
         self._coder: PayloadCoder | None = None
         if tables is not None:
             channels, height, width = blueprint.code_shape
-            self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode(), level)
+            self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode(), rate)
 
     @classmethod
-    def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset, level: int = 0) -> Deployment:
+    def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset, rate: int = 0) -> Deployment:
         """Make a deployment of a trained network in fp32.
 
         What the blueprint's arithmetic asks for is quantised first (head and encoder), ranges and frequency
@@ -162,7 +162,7 @@ class Deployment:
             with torch.inference_mode():
                 parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _batch(data))]
             tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
-        return cls(blueprint, network, data.mean, data.std, tables, data.class_names, level)
+        return cls(blueprint, network, data.mean, data.std, tables, data.class_names, rate)
 
     @property
     def plan(self) -> Plan:

@@ -36,7 +36,6 @@ from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_head
 from autosplit.runtime.parity import compare, recorded
 from autosplit.runtime.readme import readme
-from autosplit.runtime.standalone.bundle.levels import Level, Switching, encoder_file, tables_file, tail_file
 from autosplit.runtime.standalone.bundle.manifest import (
     CHECK,
     DEVICE,
@@ -49,8 +48,9 @@ from autosplit.runtime.standalone.bundle.manifest import (
     Normalisation,
     Source,
 )
+from autosplit.runtime.standalone.bundle.rates import Rate, Switching, encoder_file, tables_file, tail_file
 
-__all__ = ["PACKAGE", "Levels", "compared_images", "export_bundle", "export_result", "json_schema", "make_folder",
+__all__ = ["PACKAGE", "Rates", "compared_images", "export_bundle", "export_result", "json_schema", "make_folder",
            "whole_network"]
 
 PACKAGE = "coinference"
@@ -63,19 +63,19 @@ _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "constricti
 
 
 @dataclass(frozen=True)
-class Levels:
+class Rates:
     """Several settings of one codec behind one head, for one bundle.
 
     Attributes:
         key: Identifies them all.
-        deployments: One a level, smallest payload first; their heads are equal.
+        deployments: One a rate, smallest payload first; their heads are equal.
         records: What the manifest says of each.
         switching: Which of them goes with which link.
     """
 
     key: str
     deployments: tuple[Deployment, ...]
-    records: tuple[Level, ...]
+    records: tuple[Rate, ...]
     switching: Switching
 
 
@@ -130,7 +130,7 @@ def compared_images(data: ImageDataset, images: int | None = None) -> Tensor:
 
 
 def export_bundle(
-    deployment: Deployment | Levels,
+    deployment: Deployment | Rates,
     out: Path,
     *,
     images: Tensor | None = None,
@@ -139,7 +139,7 @@ def export_bundle(
     source: Source | None = None,
     progress: PhaseReporter | None = None,
 ) -> Manifest:
-    """Write a deployment, or the levels of one, as a bundle.
+    """Write a deployment, or the rates of one, as a bundle.
 
     Args:
         deployment: What to export.
@@ -161,7 +161,7 @@ def export_bundle(
     progress = progress or NullProgress()
     require_onnx("onnxruntime")
     make_folder(out)
-    levels = deployment.deployments if isinstance(deployment, Levels) else (deployment,)
+    rates = deployment.deployments if isinstance(deployment, Rates) else (deployment,)
     try:
         with progress.phase("write ONNX"):
             _write_networks(deployment, fallback, out)
@@ -169,7 +169,7 @@ def export_bundle(
         manifest = _sealed(_manifest(deployment, class_names, source), out)
         if images is not None and len(images):
             with progress.phase("compare with the deployment", total=len(images)) as advance:
-                parity = compare(out, levels, fallback, images, advance)
+                parity = compare(out, rates, fallback, images, advance)
                 arrays: dict[str, Any] = recorded(out, images[:_CHECKED_IMAGES])
                 np.savez_compressed(out / CHECK, **arrays)
             manifest = _sealed(replace(manifest, parity=parity), out)
@@ -226,13 +226,13 @@ def make_folder(out: Path) -> None:
         raise ConfigError(f"{out} is not empty; name a new or empty folder with --out")
 
 
-def _write_networks(deployment: Deployment | Levels, fallback: Deployment | None, out: Path) -> None:
-    if isinstance(deployment, Levels):
+def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path) -> None:
+    if isinstance(deployment, Rates):
         write_head(deployment.deployments[0], out / DEVICE)
-        for number, level in enumerate(deployment.deployments):
-            write_encoder(level, out / encoder_file(number))
-            write_edge(level, out / tail_file(number))
-            _write_tables(level, out / tables_file(number))
+        for number, rate in enumerate(deployment.deployments):
+            write_encoder(rate, out / encoder_file(number))
+            write_edge(rate, out / tail_file(number))
+            _write_tables(rate, out / tables_file(number))
     else:
         write_device(deployment, out / DEVICE)
         write_edge(deployment, out / EDGE)
@@ -246,14 +246,14 @@ def _write_tables(deployment: Deployment, path: Path) -> None:
         np.save(path, deployment.tables.to_arrays()["frequencies"], allow_pickle=False)
 
 
-def _manifest(deployment: Deployment | Levels, class_names: Sequence[str] | None, source: Source | None) -> Manifest:
-    if isinstance(deployment, Levels):
+def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None, source: Source | None) -> Manifest:
+    if isinstance(deployment, Rates):
         switching, plain = deployment.switching, _manifest(deployment.deployments[deployment.switching.start],
                                                            class_names, source)
-        sizes = [level.payload_bytes for level in deployment.records]
+        sizes = [rate.payload_bytes for rate in deployment.records]
         cut, _, _ = plain.label.rpartition(" | ")
-        return replace(plain, key=deployment.key, levels=deployment.records, switching=switching,
-                       label=f"{cut} | {len(sizes)} levels of {sizes[0]:.0f} to {sizes[-1]:.0f} B")
+        return replace(plain, key=deployment.key, rates=deployment.records, switching=switching,
+                       label=f"{cut} | {len(sizes)} rates of {sizes[0]:.0f} to {sizes[-1]:.0f} B")
     blueprint, codec = deployment.blueprint, deployment.plan.codec
     return Manifest(
         format_version=FORMAT_VERSION, key=blueprint.key, label=blueprint.plan.label, kind=codec.kind,
@@ -261,7 +261,7 @@ def _manifest(deployment: Deployment | Levels, class_names: Sequence[str] | None
         arithmetic=blueprint.arithmetic, image_shape=blueprint.image_shape,
         normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
         class_names=tuple(class_names or map(str, range(blueprint.num_classes))),
-        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, levels=(), switching=None, parity=(),
+        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, rates=(), switching=None, parity=(),
         source=source, versions=_versions(), files={})
 
 

@@ -39,20 +39,20 @@ def write_device(deployment: Deployment, path: Path) -> bool:
 
 
 def write_head(deployment: Deployment, path: Path) -> None:
-    """Write what the device runs for all levels alike: images to the feature.
+    """Write what the device runs for all rates alike: images to the feature.
 
     Args:
-        deployment: Of any of the levels.
+        deployment: Of any of the rates.
         path: The file.
     """
     _write_images(deployment, [_head(deployment)], path, "feature")
 
 
 def write_encoder(deployment: Deployment, path: Path) -> None:
-    """Write what the device runs for one level: the feature to symbols.
+    """Write what the device runs for one rate: the feature to symbols.
 
     Args:
-        deployment: Of that level.
+        deployment: Of that rate.
         path: The file.
     """
     example = torch.zeros(_ROWS, *deployment.blueprint.feature_shape)

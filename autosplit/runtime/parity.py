@@ -14,7 +14,7 @@ from torch import Tensor
 from autosplit.core.progress import Advance
 from autosplit.data.base import images_at_once, in_batches
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.standalone.bundle.check import answered, at_all_levels, payload_hashes, predicted
+from autosplit.runtime.standalone.bundle.check import answered, at_all_rates, payload_hashes, predicted
 from autosplit.runtime.standalone.bundle.manifest import Parity
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 
@@ -49,31 +49,31 @@ class _Tally:
 
 
 def compare(
-    folder: Path, levels: Sequence[Deployment], fallback: Deployment | None, images: Tensor, advance: Advance
+    folder: Path, rates: Sequence[Deployment], fallback: Deployment | None, images: Tensor, advance: Advance
 ) -> tuple[Parity, ...]:
     """Run deployments and bundle on the same images.
 
     Args:
         folder: The bundle.
-        levels: What its plan was exported from, or each of its levels.
+        rates: What its plan was exported from, or each of its rates.
         fallback: What its fallback was exported from, where it has one.
         images: uint8 (N, C, H, W).
         advance: Told of every image.
     """
     device = load_device(folder)
     edge = None if device.answers else load_edge(folder)
-    tallies, whole = [_Tally() for _ in levels], _Tally()
-    for batch in in_batches(images, images_at_once(levels[0].blueprint.image_shape)):
+    tallies, whole = [_Tally() for _ in rates], _Tally()
+    for batch in in_batches(images, images_at_once(rates[0].blueprint.image_shape)):
         array = batch.numpy()
-        for level, (deployment, tally) in enumerate(zip(levels, tallies, strict=True)):
+        for rate, (deployment, tally) in enumerate(zip(rates, tallies, strict=True)):
             expected, payloads = deployment.run(batch)
-            sent, found = answered(device, edge, array, level)
+            sent, found = answered(device, edge, array, rate)
             tally.add(expected.numpy(), found, np.array([a == b for a, b in zip(payloads, sent, strict=True)]))
         answer = device.fallback(array)
         if fallback is not None and answer is not None:
             whole.add(fallback.run(batch)[0].numpy(), answer, np.ones(len(batch), dtype=bool))
         advance(len(batch))
-    names = [f"level {i}" for i in range(len(levels))] if device.manifest.levels else ["plan"]
+    names = [f"rate {i}" for i in range(len(rates))] if device.manifest.rates else ["plan"]
     found_all = [tally.parity(name) for name, tally in zip(names, tallies, strict=True)]
     return (*found_all, *([whole.parity("fallback")] if fallback is not None else []))
 
@@ -82,7 +82,7 @@ def recorded(folder: Path, images: Tensor) -> dict[str, NDArray[Any]]:
     """What a bundle makes of a few images, for `coinference check` to find again."""
     array = np.ascontiguousarray(images.numpy())
     device = load_device(folder)
-    payloads, logits = at_all_levels(device, None if device.answers else load_edge(folder), array)
+    payloads, logits = at_all_rates(device, None if device.answers else load_edge(folder), array)
     found: dict[str, NDArray[Any]] = {"images": array, "logits": logits, "payloads": payload_hashes(payloads)}
     fallback = device.fallback(array)
     return found if fallback is None else {**found, "fallback": predicted(fallback)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autosplit.runtime.standalone.bundle.levels import encoder_file, tables_file, tail_file
 from autosplit.runtime.standalone.bundle.manifest import DEVICE, EDGE, FALLBACK, Manifest
+from autosplit.runtime.standalone.bundle.rates import encoder_file, tables_file, tail_file
 
 __all__ = ["readme"]
 
@@ -27,7 +27,7 @@ def readme(manifest: Manifest) -> str:
     """
     shape = "x".join(map(str, manifest.image_shape))
     pillow = " pillow" if manifest.kind in {"png", "jpeg", "jpeg-body"} else ""
-    files = "\n".join(f"| `{name}` | {text} |" for name, text in (_FILES | _level_files(manifest)).items()
+    files = "\n".join(f"| `{name}` | {text} |" for name, text in (_FILES | _rate_files(manifest)).items()
                       if name in manifest.files)
     return f"""# {manifest.label}
 
@@ -56,18 +56,18 @@ is held against its hash when the bundle is loaded.
 """
 
 
-def _level_files(manifest: Manifest) -> dict[str, str]:
+def _rate_files(manifest: Manifest) -> dict[str, str]:
     found: dict[str, str] = {}
-    for i, level in enumerate(manifest.levels):
-        found |= {encoder_file(i): f"the device's encoder at level {i}, {level.label}",
-                  tail_file(i): f"what the edge runs at level {i}", tables_file(i): "frequencies of its entropy coder"}
+    for i, rate in enumerate(manifest.rates):
+        found |= {encoder_file(i): f"the device's encoder at rate {i}, {rate.label}",
+                  tail_file(i): f"what the edge runs at rate {i}", tables_file(i): "frequencies of its entropy coder"}
     return found
 
 
 def _commands(manifest: Manifest) -> str:
     if manifest.kind == "none":
         return "    python -m coinference infer . image.npy\n"
-    adaptive = " --adaptive" if manifest.levels else ""
+    adaptive = " --adaptive" if manifest.rates else ""
     serve = "    python -m coinference serve      # the edge, at tcp://127.0.0.1:5555; other machines need keys: --help"
     return f"{serve}\n    python -m coinference infer . image.npy --edge 127.0.0.1:5555{adaptive}\n"
 

@@ -1,4 +1,4 @@
-"""The benchmark of adaptive levels: its link, its figures, and a moment of it."""
+"""The benchmark of adaptive rates: its link, its figures, and a moment of it."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_the_link_holds_bytes_back_in_order():
     listener.close()
 
 
-def row(baseline, seed, right, in_time, level=0):
-    return Row(baseline, seed, 0, 0.0, 1000.0, level, 50, 40.0, right, in_time, 0.0)
+def row(baseline, seed, right, in_time, rate=0):
+    return Row(baseline, seed, 0, 0.0, 1000.0, rate, 50, 40.0, right, in_time, 0.0)
 
 
 def test_figures_count_what_is_right_and_in_time(tmp_path):
@@ -69,7 +69,7 @@ def test_figures_count_what_is_right_and_in_time(tmp_path):
     for seed in (0, 1):
         rows += [row(ADAPTIVE, seed, True, True), row(ADAPTIVE, seed, True, seed == 0)]
         rows += [row("0", seed, True, True), row("0", seed, False, True)]
-        rows += [row("1", seed, True, False), row("1", seed, False, False, level=-1)]
+        rows += [row("1", seed, True, False), row("1", seed, False, False, rate=-1)]
     found = summary(rows)
     assert list(found["baselines"]) == [ADAPTIVE, "0", "1"]
     assert found["baselines"][ADAPTIVE]["in_time_accuracy"] == 0.75

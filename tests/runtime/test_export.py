@@ -193,7 +193,7 @@ def seal(folder, **files):
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"format_version": 1}, "format version 1, this runtime reads version 2"),
+    ({"format_version": 1}, "format version 1, this runtime reads version 3"),
     ({"key": "other"}, "was altered"), ({"key": None}, "lacks, or does not know, key"),
     ({"colour": 1}, "lacks, or does not know, colour"), ({"image_shape": [3, 16]}, "image_shape has 2 entries"),
     ({"kind": "zip"}, "kind is 'zip', expected one of"), ({"arithmetic": 8}, "arithmetic is 8"),
@@ -217,7 +217,7 @@ def test_a_manifest_cannot_point_outside(copy, name):
 def test_what_is_no_bundle_is_refused(tmp_path, copy):
     with pytest.raises(BundleError, match="is no bundle"):
         load_device(tmp_path)
-    for text in ("{", "[]", '{"format_version": 2'):
+    for text in ("{", "[]", '{"format_version": 3'):
         (copy / "manifest.json").write_text(text)
         with pytest.raises(BundleError, match=r"manifest\.json"):
             load_device(copy)

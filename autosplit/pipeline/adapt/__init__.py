@@ -1,4 +1,4 @@
-"""`adapt`: from a finished run to a bundle of several levels, and which of them goes with which link."""
+"""`adapt`: from a finished run to a bundle of several rates, and which of them goes with which link."""
 
 from __future__ import annotations
 

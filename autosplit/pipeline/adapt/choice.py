@@ -1,4 +1,4 @@
-"""Where a run is cut for its levels, and which settings of the codec there are worth being levels."""
+"""Where a run is cut for its rates, and which settings of the codec there are worth being rates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from autosplit.pipeline.ledger import Ledger
 
 __all__ = ["codes_on_the_front", "cut_of", "spread"]
 
-_LEAST_GAIN = 0.001  # of the mean in-time accuracy, below which another level is not worth its place
+_LEAST_GAIN = 0.001  # of the mean in-time accuracy, below which another rate is not worth its place
 
 
 def cut_of(result: Result, run: Path) -> Plan:
-    """A plan of the split point and sparsity that levels are made at: the run's own, else its best with a nested code.
+    """A plan of the split point and sparsity that rates are made at: the run's own, else its best with a nested code.
 
     Args:
         result: Of the run.
@@ -39,7 +39,7 @@ def cut_of(result: Result, run: Path) -> Plan:
                           f"for another: {e}") from e
     coded = [o for o in outcomes if _nested(o.plan) and not isinstance(o.plan.sparsity, tuple)]
     if not coded:
-        raise ConfigError(f"{run}: no plan with a nested code was measured, so there is nothing to make levels of; "
+        raise ConfigError(f"{run}: no plan with a nested code was measured, so there is nothing to make rates of; "
                           "search again with the codec nested and more evaluations")
     return best_outcome(coded).plan
 

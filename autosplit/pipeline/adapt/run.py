@@ -1,4 +1,4 @@
-"""From a run to a bundle of levels: the phases, in reading order."""
+"""From a run to a bundle of rates: the phases, in reading order."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from autosplit.pipeline.adapt.switching import Regret, switching_of
 from autosplit.pipeline.context import Workshop
 from autosplit.pipeline.finalists import arithmetic_of, blueprint_of
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.export import Levels, compared_images, export_bundle, make_folder, whole_network
-from autosplit.runtime.standalone.bundle.levels import MAX_LEVELS, Level, level_key
+from autosplit.runtime.export import Rates, compared_images, export_bundle, make_folder, whole_network
 from autosplit.runtime.standalone.bundle.manifest import Manifest, Source
-from autosplit.training.levels import finetune_levels, level_network
+from autosplit.runtime.standalone.bundle.rates import MAX_RATES, Rate, rate_key
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks, prepare
+from autosplit.training.rates import finetune_rates, rate_network
 
 __all__ = ["Adapted", "adapt"]
 
-_KIND = "levels"  # of what the cache keeps
-_EPOCHS = 4  # times those of one plan: a level is in about half of the steps
+_KIND = "rates"  # of what the cache keeps
+_EPOCHS = 4  # times those of one plan: a rate is in about half of the steps
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A bundle of levels.
+    """A bundle of rates.
 
     Attributes:
         manifest: What is in it.
@@ -52,7 +52,7 @@ def adapt(
     run: Path,
     out: Path,
     *,
-    levels: int = 6,
+    rates: int = 6,
     budget_ms: float | None = None,
     epochs: int | None = None,
     images: int | None = None,
@@ -61,13 +61,13 @@ def adapt(
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
 ) -> Adapted:
-    """Make a bundle of several levels out of a finished run.
+    """Make a bundle of several rates out of a finished run.
 
     Args:
         run: Directory of a run, with the policy that its search trained.
         out: Folder of the bundle; it must be new or empty.
-        levels: Most settings of the codec, 2 to 16; fewer where more would bring nothing.
-        budget_ms: Deadline that levels and table are for; that of the run by default.
+        rates: Most settings of the codec, 2 to 16; fewer where more would bring nothing.
+        budget_ms: Deadline that rates and table are for; that of the run by default.
         epochs: Epochs of the fine-tuning at most; four times those of a finalist by default.
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
@@ -78,11 +78,11 @@ def adapt(
     Raises:
         ConfigError: The run has no policy or no plan with a nested code, or the folder cannot be used.
         ResultError: The result, its data or its networks are not what they were.
-        ParityError: The bundle does not answer as its levels do; it stays where it is.
+        ParityError: The bundle does not answer as its rates do; it stays where it is.
     """
     progress, cache = progress or NullProgress(), cache or Cache()
-    if not 2 <= levels <= MAX_LEVELS:
-        raise ConfigError(f"a bundle can have 2 to {MAX_LEVELS} levels, not {levels}")
+    if not 2 <= rates <= MAX_RATES:
+        raise ConfigError(f"a bundle can have 2 to {MAX_RATES} rates, not {rates}")
     require_onnx("onnxruntime")
     result = Result.load(run / "best.json")
     scenario = result.scenario if budget_ms is None else result.scenario.replace(conditions__budget_ms=budget_ms)
@@ -91,10 +91,10 @@ def adapt(
     make_folder(out)
     prepared = _prepared(result, run, cache, data_root, progress)
     whole = whole_network(result, prepared.data, cache) if fallback else None
-    plans = _levels(cut, prepared, scorer, progress, levels)
+    plans = _rates(cut, prepared, scorer, progress, rates)
     key = _finetuned(prepared, plans, epochs, progress)
     deployments = _deployments(prepared, plans, result, key, progress)
-    with progress.phase("measure the levels"):
+    with progress.phase("measure the rates"):
         measured = [d.measurement(d.evaluate(prepared.data, "validation")) for d in deployments]
     with progress.phase("ask the policy about links"):
         switching, regret = switching_of(policy, measured, scorer, LinkGrid.around(scenario.conditions))
@@ -102,7 +102,7 @@ def adapt(
         records = _records(deployments, measured, prepared, scorer)
     source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint, _sha256(prepared))
     manifest = export_bundle(
-        Levels(key, tuple(deployments), records, switching), out, images=compared_images(prepared.data, images),
+        Rates(key, tuple(deployments), records, switching), out, images=compared_images(prepared.data, images),
         class_names=prepared.data.class_names, fallback=whole, source=source, progress=progress)
     return Adapted(manifest, regret)
 
@@ -110,7 +110,7 @@ def adapt(
 def _policy(run: Path, scorer: Scorer) -> CoInferencePolicy:
     folder = run / "policy"
     if not folder.is_dir():
-        raise ConfigError(f"{run} holds no policy, which picks the level for a link; searches with the agent ppo leave "
+        raise ConfigError(f"{run} holds no policy, which picks the rate for a link; searches with the agent ppo leave "
                           "one")
     return CoInferencePolicy.load(folder, scorer.latency_model, scorer.objective)
 
@@ -123,7 +123,7 @@ def _prepared(result: Result, run: Path, cache: Cache, data_root: Path | None, p
     return prepared
 
 
-def _levels(cut: Plan, prepared: Networks, scorer: Scorer, progress: PhaseReporter, most: int) -> list[Plan]:
+def _rates(cut: Plan, prepared: Networks, scorer: Scorer, progress: PhaseReporter, most: int) -> list[Plan]:
     settings = prepared.supernet.codec(cut.split, cut.codec.family).settings()
     with progress.phase("measure the codec's settings", total=len(settings)) as advance:
         evaluator = Workshop(prepared).evaluator
@@ -144,7 +144,7 @@ def _finetuned(prepared: Networks, plans: Sequence[Plan], epochs: int | None, pr
     data, seed, training = prepared.data, prepared.scenario.search.seed, prepared.scenario.training
     settings = training.model_copy(update={"finetune_epochs": epochs or _EPOCHS * training.finetune_epochs})
     key = content_hash({
-        "supernet": prepared.supernet_key, "levels": [plan.model_dump(mode="json") for plan in plans],
+        "supernet": prepared.supernet_key, "rates": [plan.model_dump(mode="json") for plan in plans],
         "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
         "batch": settings.batch_size, "seed": seed})
     kept = prepared.cache.load(_KIND, key)
@@ -152,8 +152,8 @@ def _finetuned(prepared: Networks, plans: Sequence[Plan], epochs: int | None, pr
         prepared.supernet.load_state_dict(kept)
         return key
     steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
-    with progress.phase("fine-tune the levels together", total=steps) as advance:
-        finetune_levels(prepared.supernet, plans, prepared.teacher, data, settings, seed, advance,
+    with progress.phase("fine-tune the rates together", total=steps) as advance:
+        finetune_rates(prepared.supernet, plans, prepared.teacher, data, settings, seed, advance,
                         cache=prepared.cache, key=key)
     weights = {name: tensor.detach().contiguous() for name, tensor in prepared.supernet.state_dict().items()}
     prepared.cache.save(_KIND, key, weights, {"kind": _KIND})
@@ -161,7 +161,7 @@ def _finetuned(prepared: Networks, plans: Sequence[Plan], epochs: int | None, pr
 
 
 def _sha256(prepared: Networks) -> str:
-    """Of the weights that the levels share."""
+    """Of the weights that the rates share."""
     tensors = sorted(prepared.supernet.state_dict().items())
     return sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in tensors)).hexdigest()
 
@@ -169,13 +169,13 @@ def _sha256(prepared: Networks) -> str:
 def _deployments(
     prepared: Networks, plans: Sequence[Plan], result: Result, key: str, progress: PhaseReporter
 ) -> list[Deployment]:
-    """Each level with statistics, number format and frequency tables of its own."""
+    """Each rate with statistics, number format and frequency tables of its own."""
     arithmetic = arithmetic_of(result.scenario.conditions.device.arithmetic)
     found = []
-    with progress.phase("recalibrate the levels", total=len(plans)) as advance:
+    with progress.phase("recalibrate the rates", total=len(plans)) as advance:
         for number, plan in enumerate(plans):
-            network = level_network(prepared.supernet, plan, prepared.data, prepared.scenario.training)
-            blueprint = blueprint_of(prepared, plan, arithmetic, level_key(key, number))
+            network = rate_network(prepared.supernet, plan, prepared.data, prepared.scenario.training)
+            blueprint = blueprint_of(prepared, plan, arithmetic, rate_key(key, number))
             found.append(Deployment.fit(blueprint, network, prepared.data, number))
             advance(1)
     return found
@@ -183,13 +183,13 @@ def _deployments(
 
 def _records(
     deployments: Sequence[Deployment], measured: Sequence[Measurement], prepared: Networks, scorer: Scorer
-) -> tuple[Level, ...]:
-    """What the manifest says of each level; the test set is read here and nowhere else."""
+) -> tuple[Rate, ...]:
+    """What the manifest says of each rate; the test set is read here and nowhere else."""
     found = []
     for deployment, m in zip(deployments, measured, strict=True):
         test, latency = deployment.evaluate(prepared.data, "test"), scorer.latency(m)
         channels, height, width = deployment.blueprint.code_shape
-        found.append(Level(
+        found.append(Rate(
             label=m.plan.codec.label, plan=m.plan.model_dump(mode="json"), code_shape=(channels, height, width),
             accuracy=m.accuracy, payload_bytes=m.workload.payload_bytes_mean,
             payload_bytes_p95=m.workload.payload_bytes_p95, test_accuracy=test.accuracy,

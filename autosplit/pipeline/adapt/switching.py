@@ -1,4 +1,4 @@
-"""Which level goes with which link: a policy's answers over a grid of links, and how good they are."""
+"""Which rate goes with which link: a policy's answers over a grid of links, and how good they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.plan import Measurement
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.adapt.links import LinkGrid
-from autosplit.runtime.standalone.bundle.levels import Switching
+from autosplit.runtime.standalone.bundle.rates import Switching
 
 __all__ = ["Regret", "switching_of"]
 
@@ -21,11 +21,11 @@ _POSSIBLE, _EQUAL = 0.01, 1e-9  # in-time accuracies
 
 @dataclass(frozen=True)
 class Regret:
-    """In-time accuracy that answers lose against the best level for each link, by the latency model.
+    """In-time accuracy that answers lose against the best rate for each link, by the latency model.
 
     Attributes:
-        links: Links of the grid under which some level has an in-time accuracy above 1 %.
-        agrees: Share of them with the best level, or one as good.
+        links: Links of the grid under which some rate has an in-time accuracy above 1 %.
+        agrees: Share of them with the best rate, or one as good.
         mean: Mean loss over them.
         worst: Largest loss.
         network_agrees: As `agrees`, of the policy's network alone, without the latency model's word.
@@ -47,12 +47,12 @@ def switching_of(
 ) -> tuple[Switching, Regret]:
     """Ask a policy about every link of a grid.
 
-    A level that is late now and then may be picked: at run time there is nothing but levels to choose from, and one
+    A rate that is late now and then may be picked: at run time there is nothing but rates to choose from, and one
     that is always in time may be of little use.
 
     Args:
-        policy: Of the run; it is restricted to the levels.
-        measurements: One a level, fine-tuned, smallest payload first.
+        policy: Of the run; it is restricted to the rates.
+        measurements: One a rate, fine-tuned, smallest payload first.
         scorer: Of the run.
         grid: Links around that of the run.
     """
@@ -62,9 +62,9 @@ def switching_of(
     alone = [number[asked.knowledge.plans[asked.ranked(c)[0]]] for c in grid.conditions]
     base = scorer.scenario.conditions
     switching = Switching(
-        budget_ms=base.budget_ms, rates_kbps=grid.rates_kbps, delays_ms=grid.delays_ms,
+        budget_ms=base.budget_ms, uplink_kbps=grid.rates_kbps, delays_ms=grid.delays_ms,
         overhead_bytes=grid.overhead_bytes, start=number[asked.decide(base, strict=False).plan],
-        levels=grid.rows(answers))
+        picks=grid.rows(answers))
     return switching, _regret(grid.in_time_accuracy(measurements, scorer.latency_model), answers, alone)
 
 

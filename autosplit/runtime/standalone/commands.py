@@ -197,8 +197,8 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
         "window": "most requests on the way at once"})
     parser.add_argument("--no-fallback", dest="fallback", action="store_false", help="rather fail than answer here")
     parser.add_argument("--logits", action="store_true", help="let the edge send all logits")
-    parser.add_argument("--adaptive", action="store_true", help="change the level as the link changes")
-    parser.add_argument("--level", type=int, help="encode at this level of the bundle [the one it starts with]")
+    parser.add_argument("--adaptive", action="store_true", help="change the rate as the link changes")
+    parser.add_argument("--rate", type=int, help="encode at this rate of the bundle [the one it starts with]")
     parser.add_argument("--keys", type=Path, help="folder of the device's CURVE keys")
     parser.add_argument("--device", default="device", help="name of the device in that folder [device]")
     parser.add_argument("--threads", type=int, default=1, help="threads of onnxruntime [1]")
@@ -297,10 +297,10 @@ def _line(name: str, answer: Answer, as_json: bool) -> str:
         ms = {stage: round(value, 3) for stage, value in {**asdict(spent), "total": spent.total}.items()}
         logits = None if answer.logits is None else [float(f"{v:.6g}") for v in answer.logits]
         return json.dumps({"image": name, "label": answer.label, "where": answer.where, "reason": answer.reason,
-                           "payload_bytes": answer.payload_bytes, "level": answer.level, "ms": ms, "logits": logits})
+                           "payload_bytes": answer.payload_bytes, "rate": answer.rate, "ms": ms, "logits": logits})
     why = f" ({answer.reason})" if answer.reason else ""
-    level = "" if answer.level is None else f" at level {answer.level}"
-    return (f"{name}  {answer.label}  {answer.where}{why}  {answer.payload_bytes} B{level}  {spent.total:.1f} ms: "
+    rate = "" if answer.rate is None else f" at rate {answer.rate}"
+    return (f"{name}  {answer.label}  {answer.where}{why}  {answer.payload_bytes} B{rate}  {spent.total:.1f} ms: "
             f"encode {spent.encode:.1f}, link {spent.link:.1f}, queue {spent.queue:.1f}, edge {spent.edge:.1f}, local "
             f"{spent.local:.1f}")
 

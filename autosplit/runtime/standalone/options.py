@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .bundle.levels import MAX_LEVELS
+from .bundle.rates import MAX_RATES
 from .errors import ConfigError
 from .protocol.wire import MAX_BODY_BYTES
 
@@ -62,12 +62,12 @@ class ClientOptions:
         window: Most requests on the way at once.
         fallback: Whether the device answers itself where the edge does not, if its bundle can.
         logits: Whether the edge shall send all logits (4 bytes each) beside the label.
-        adaptive: Whether to change between the levels of the bundle as the link changes; one image at a time is then on
+        adaptive: Whether to change between the rates of the bundle as the link changes; one image at a time is then on
             the way, whatever `window` says.
-        level: The level that images are encoded at; the one that the bundle starts with where left out.
+        rate: The rate that images are encoded at; the one that the bundle starts with where left out.
 
     Raises:
-        ConfigError: A number is out of its range, or a level is named and to be changed.
+        ConfigError: A number is out of its range, or a rate is named and to be changed.
     """
 
     timeout_ms: float = 1000.0
@@ -76,14 +76,14 @@ class ClientOptions:
     fallback: bool = True
     logits: bool = False
     adaptive: bool = False
-    level: int | None = None
+    rate: int | None = None
 
     def __post_init__(self) -> None:
         _check(self, timeout_ms=(1, 65_000), retry_s=(0, 86_400), window=(1, 1024))
-        if self.level is not None:
-            _check(self, level=(0, MAX_LEVELS - 1))
-        if self.adaptive and self.level is not None:
-            raise ConfigError(f"level {self.level} is named and adaptive is asked for; choose one of them")
+        if self.rate is not None:
+            _check(self, rate=(0, MAX_RATES - 1))
+        if self.adaptive and self.rate is not None:
+            raise ConfigError(f"rate {self.rate} is named and adaptive is asked for; choose one of them")
 
 
 def _check(options: object, **ranges: tuple[float, float]) -> None:

@@ -1,4 +1,4 @@
-"""One bundle of levels, made of the tiny world's run."""
+"""One bundle of rates, made of the tiny world's run."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def adapted(world, tmp_path_factory):
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package, reason="an extra: pip install 'autosplit[deploy]'")
     folder = tmp_path_factory.mktemp("adapted") / "bundle"
-    return adapt(world.run, folder, levels=3, epochs=1, fallback=True, cache=Cache(world.cache)), folder
+    return adapt(world.run, folder, rates=3, epochs=1, fallback=True, cache=Cache(world.cache)), folder

@@ -1,4 +1,4 @@
-"""A bundle of levels: what it answers, what it refuses, and that its table is what the policy says."""
+"""A bundle of rates: what it answers, what it refuses, and that its table is what the policy says."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from autosplit.pipeline.adapt import adapt
 from autosplit.pipeline.adapt.links import LinkGrid
 from autosplit.pipeline.adapt.run import Adapted
 from autosplit.runtime.standalone.bundle.check import check
-from autosplit.runtime.standalone.bundle.levels import level_of, tail_file
 from autosplit.runtime.standalone.bundle.manifest import Manifest
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
+from autosplit.runtime.standalone.bundle.rates import rate_of, tail_file
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
 from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from benchmarks.adaptive import ADAPTIVE, StretchedDevice, ask
@@ -49,20 +49,20 @@ def images(prepared):
 # --- what is in it --------------------------------------------------------------------------------------------------
 
 
-def test_levels_are_settings_of_one_codec_behind_one_head(manifest):
-    plans = [Plan.model_validate(level.plan) for level in manifest.levels]
+def test_rates_are_settings_of_one_codec_behind_one_head(manifest):
+    plans = [Plan.model_validate(rate.plan) for rate in manifest.rates]
     assert 2 <= len(plans) <= 3
     assert len({(p.split, p.sparsity, p.codec.family) for p in plans}) == 1
     assert len({p.codec for p in plans}) == len(plans)
-    sizes = [level.payload_bytes for level in manifest.levels]
+    sizes = [rate.payload_bytes for rate in manifest.rates]
     assert sizes == sorted(sizes)
     assert {"device.onnx", "fallback.onnx"} < set(manifest.files)
     assert not {"edge.onnx", "tables.npy"} & set(manifest.files)
 
 
-def test_every_level_answers_as_its_deployment(manifest, images):
-    *levels, fallback = manifest.parity
-    assert [p.network for p in levels] == [f"level {i}" for i in range(len(manifest.levels))]
+def test_every_rate_answers_as_its_deployment(manifest, images):
+    *rates, fallback = manifest.parity
+    assert [p.network for p in rates] == [f"rate {i}" for i in range(len(manifest.rates))]
     assert fallback.network == "fallback"
     for parity in manifest.parity:
         assert parity.holds
@@ -74,59 +74,59 @@ def test_recorded_figures_are_those_of_the_bundle(manifest, halves, prepared):
     for part, accuracy, size in (("validation", "accuracy", "payload_bytes"),
                                  ("test", "test_accuracy", "test_payload_bytes")):
         split = prepared.data.split(part)
-        for number, level in enumerate(manifest.levels):
+        for number, rate in enumerate(manifest.rates):
             payloads = device.encode(split.images.numpy(), number)
             right = edge.decode(payloads).argmax(1) == split.labels.numpy()
-            assert right.mean() == pytest.approx(getattr(level, accuracy))
-            assert np.mean([len(p) for p in payloads]) == pytest.approx(getattr(level, size))
+            assert right.mean() == pytest.approx(getattr(rate, accuracy))
+            assert np.mean([len(p) for p in payloads]) == pytest.approx(getattr(rate, size))
 
 
 def test_it_runs_without_torch(adapted, manifest):
     done = run_alone(adapted[1], "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["labels_equal"] == said["payloads_equal"] == said["answers"] == 8 * len(manifest.levels)
+    assert said["labels_equal"] == said["payloads_equal"] == said["answers"] == 8 * len(manifest.rates)
 
 
-def test_check_looks_at_every_level(adapted, tmp_path, manifest):
+def test_check_looks_at_every_rate(adapted, tmp_path, manifest):
     copy = shutil.copytree(adapted[1], tmp_path / "bundle")
-    last = len(manifest.levels) - 1
+    last = len(manifest.rates) - 1
     shutil.copy(copy / tail_file(0), copy / tail_file(last))
     with pytest.raises(BundleError, match="was altered"):
         check(copy)
 
 
-# --- payloads of several levels ---------------------------------------------------------------------------------------
+# --- payloads of several rates ---------------------------------------------------------------------------------------
 
 
-def test_payloads_say_their_level_and_may_come_mixed(halves, manifest, images):
+def test_payloads_say_their_rate_and_may_come_mixed(halves, manifest, images):
     device, edge = halves
-    levels = range(len(manifest.levels))
-    apart = [device.encode(images[:4], level) for level in levels]
-    assert [[level_of(p) for p in payloads] for payloads in apart] == [[level] * 4 for level in levels]
+    rates = range(len(manifest.rates))
+    apart = [device.encode(images[:4], rate) for rate in rates]
+    assert [[rate_of(p) for p in payloads] for payloads in apart] == [[rate] * 4 for rate in rates]
     mixed = [payload for quartet in zip(*apart, strict=True) for payload in quartet]
     expected = np.stack([edge.decode(payloads) for payloads in apart], axis=1).reshape(len(mixed), -1)
     assert np.allclose(edge.decode(mixed), expected, atol=1e-5)
     assert device.encode(images[:4]) == apart[manifest.start]
 
 
-def test_payloads_of_levels_that_are_not_its_own_are_refused(halves, manifest, images):
+def test_payloads_of_rates_that_are_not_its_own_are_refused(halves, manifest, images):
     device, edge = halves
     good, = device.encode(images[:1], 0)
-    count = len(manifest.levels)
-    for level in range(1, 16):
-        foreign = bytes([good[0] | level]) + good[1:]
-        message = r"checksum|bytes; this deployment's" if level < count else f"of level {level}, this bundle has levels"
+    count = len(manifest.rates)
+    for rate in range(1, 16):
+        foreign = bytes([good[0] | rate]) + good[1:]
+        message = r"checksum|bytes; this deployment's" if rate < count else f"of rate {rate}, this bundle has rates"
         with pytest.raises(PayloadError, match=rf"^payload 1: .*({message})"):
             edge.decode([good, foreign])
 
 
-def test_levels_that_it_lacks_cannot_be_asked_for(halves, manifest, images):
+def test_rates_that_it_lacks_cannot_be_asked_for(halves, manifest, images):
     device, _ = halves
-    with pytest.raises(ConfigError, match=f"there is no level {len(manifest.levels)}"):
-        device.encode(images[:1], len(manifest.levels))
-    with pytest.raises(ConfigError, match="there is no level 9"):
-        DeviceClient(device, "127.0.0.1:9", ClientOptions(level=9))
+    with pytest.raises(ConfigError, match=f"there is no rate {len(manifest.rates)}"):
+        device.encode(images[:1], len(manifest.rates))
+    with pytest.raises(ConfigError, match="there is no rate 9"):
+        DeviceClient(device, "127.0.0.1:9", ClientOptions(rate=9))
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -134,26 +134,26 @@ def test_levels_that_it_lacks_cannot_be_asked_for(halves, manifest, images):
 
 @pytest.fixture(scope="module")
 def asked(world, manifest):
-    """The run's policy for the levels as they measure now, with the run's scorer."""
+    """The run's policy for the rates as they measure now, with the run's scorer."""
     scorer = Scorer.of(Result.load(world.run / "best.json").scenario)
     policy = CoInferencePolicy.load(world.run / "policy", scorer.latency_model, scorer.objective)
     work = {w.plan: w for w in policy.knowledge.workloads}
     measured = []
-    for level in manifest.levels:
-        plan = Plan.model_validate(level.plan)
-        workload = Workload.model_validate({**work[plan].model_dump(), "payload_bytes_mean": level.payload_bytes,
-                                            "payload_bytes_p95": level.payload_bytes_p95})
-        measured.append(Measurement(plan=plan, accuracy=level.accuracy, workload=workload))
+    for rate in manifest.rates:
+        plan = Plan.model_validate(rate.plan)
+        workload = Workload.model_validate({**work[plan].model_dump(), "payload_bytes_mean": rate.payload_bytes,
+                                            "payload_bytes_p95": rate.payload_bytes_p95})
+        measured.append(Measurement(plan=plan, accuracy=rate.accuracy, workload=workload))
     return policy.restricted(measured), scorer, measured
 
 
 def test_the_table_holds_what_the_policy_answers(asked, manifest):
     policy, scorer, measured = asked
     grid, table = LinkGrid.around(scorer.scenario.conditions), manifest.switching
-    assert (table.rates_kbps, table.delays_ms) == (grid.rates_kbps, grid.delays_ms)
+    assert (table.uplink_kbps, table.delays_ms) == (grid.rates_kbps, grid.delays_ms)
     number = {m.plan: i for i, m in enumerate(measured)}
     answers = [number[policy.decide(c, strict=False).plan] for c in grid.conditions]
-    agree = np.array(answers) == np.array(table.levels).ravel()
+    agree = np.array(answers) == np.array(table.picks).ravel()
     assert agree.mean() > 0.97  # the fine-tuned decoder's work is that of the supernet's but for what int8 folds
     assert table.start == number[policy.decide(scorer.scenario.conditions, strict=False).plan]
 
@@ -193,14 +193,14 @@ def test_an_adaptive_device_and_a_fixed_one(halves, images, manifest):
         with DeviceClient(device, where, ClientOptions(timeout_ms=30_000, adaptive=True)) as client:
             found = client.infer(images[:6])
             assert client.switch.link.exchanges == 7  # six images and a PING before the first
-        with DeviceClient(device, where, ClientOptions(timeout_ms=30_000, level=0)) as client:
+        with DeviceClient(device, where, ClientOptions(timeout_ms=30_000, rate=0)) as client:
             fixed = client.infer(images[:6])
     for i, answer in enumerate(found):
         assert answer.where == "edge"
-        (payload,) = device.encode(images[i : i + 1], answer.level)
+        (payload,) = device.encode(images[i : i + 1], answer.rate)
         assert answer.payload_bytes == len(payload)
         assert answer.label == edge.decode([payload]).argmax()
-    assert [a.level for a in fixed] == [0] * 6
+    assert [a.rate for a in fixed] == [0] * 6
     assert [a.label for a in fixed] == edge.decode(device.encode(images[:6], 0)).argmax(1).tolist()
 
 
@@ -211,15 +211,15 @@ def test_the_command_line_adapts(adapted, images, tmp_path):
         done = invoke("infer", adapted[1], tmp_path / "images.npy", "--edge", where, "--adaptive", "--json",
                       "--timeout-ms", 30_000)
         assert done.exit_code == 0, done.stderr
-        assert {json.loads(line)["level"] for line in done.stdout.splitlines()} <= {0, 1, 2}
+        assert {json.loads(line)["rate"] for line in done.stdout.splitlines()} <= {0, 1, 2}
     assert "choose one" in failure("infer", adapted[1], tmp_path / "images.npy", "--edge", where, "--adaptive",
-                                   "--level", 0)
+                                   "--rate", 0)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_tells_of_every_level(world, warm, tmp_path, monkeypatch, adapted):
+def test_the_command_tells_of_every_rate(world, warm, tmp_path, monkeypatch, adapted):
     seen = {}
 
     def made(run, out, **options):
@@ -228,14 +228,14 @@ def test_the_command_tells_of_every_level(world, warm, tmp_path, monkeypatch, ad
         return Adapted(adapted[0].manifest, adapted[0].regret)
 
     monkeypatch.setattr("autosplit.pipeline.adapt.adapt", made)
-    shown = invoke("adapt", world.run, "--out", tmp_path / "b", "--levels", 3, "--quiet")
+    shown = invoke("adapt", world.run, "--out", tmp_path / "b", "--rates", 3, "--quiet")
     assert shown.exit_code == 0, shown.stderr
-    for level in adapted[0].manifest.levels:
-        assert level.label in shown.stdout
-    assert (seen["levels"], seen["run"], seen["fallback"]) == (3, world.run, False)
+    for rate in adapted[0].manifest.rates:
+        assert rate.label in shown.stdout
+    assert (seen["rates"], seen["run"], seen["fallback"]) == (3, world.run, False)
     said = json.loads(invoke("adapt", world.run, "--out", tmp_path / "c", "--json", "--quiet").stdout)
     assert said["regret"]["links"] == adapted[0].regret.links
-    assert Manifest.load(adapted[1]).levels == adapted[0].manifest.levels
+    assert Manifest.load(adapted[1]).rates == adapted[0].manifest.rates
 
 
 def test_runs_without_a_policy_or_a_code_are_refused(world, tmp_path):
@@ -245,9 +245,9 @@ def test_runs_without_a_policy_or_a_code_are_refused(world, tmp_path):
     shutil.rmtree(without / "policy")
     with pytest.raises(ConfigError, match="holds no policy"):
         adapt(without, tmp_path / "b", cache=cache)
-    for levels in (1, 17):
-        with pytest.raises(ConfigError, match="2 to 16 levels"):
-            adapt(world.run, tmp_path / "b", levels=levels, cache=cache)
+    for rates in (1, 17):
+        with pytest.raises(ConfigError, match="2 to 16 rates"):
+            adapt(world.run, tmp_path / "b", rates=rates, cache=cache)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine").touch()
     with pytest.raises(ConfigError, match="is not empty"):
@@ -255,8 +255,8 @@ def test_runs_without_a_policy_or_a_code_are_refused(world, tmp_path):
     assert "no such result file" in failure("adapt", tmp_path, "--out", tmp_path / "c")
 
 
-def test_a_bundle_with_one_level_has_nothing_to_adapt():
-    plain = SimpleNamespace(key="k", image_shape=(1, 4, 4), num_classes=2, levels=(), switching=None)
+def test_a_bundle_with_one_rate_has_nothing_to_adapt():
+    plain = SimpleNamespace(key="k", image_shape=(1, 4, 4), num_classes=2, rates=(), switching=None)
     device = SimpleNamespace(manifest=plain, answers=False)
     with pytest.raises(ConfigError, match="nothing to adapt"):
         DeviceClient(device, "127.0.0.1:9", ClientOptions(adaptive=True))
@@ -264,7 +264,7 @@ def test_a_bundle_with_one_level_has_nothing_to_adapt():
 
 def test_a_moment_of_the_benchmark(halves, prepared, tmp_path, manifest):
     device, edge = halves
-    trace, begun, fixed = Trace((0.0, 0.5), (1000.0, 30.0)), [], [str(i) for i in range(len(manifest.levels))]
+    trace, begun, fixed = Trace((0.0, 0.5), (1000.0, 30.0)), [], [str(i) for i in range(len(manifest.rates))]
     with EdgeServer(edge, ServerOptions("tcp://127.0.0.1:0", rate=0)) as server:
         port = int(server.endpoint.rpartition(":")[2])
         rows = [row for name in (ADAPTIVE, *fixed) for row in
@@ -273,7 +273,7 @@ def test_a_moment_of_the_benchmark(halves, prepared, tmp_path, manifest):
     assert len(begun) == 1 + len(fixed)
     assert [r.baseline for r in rows] == [name for name in (ADAPTIVE, *fixed) for _ in range(10)]
     assert [r.image for r in rows[:10]] == [r.image for r in rows[-10:]]
-    assert {r.level for r in rows[-10:]} <= {len(fixed) - 1, -1}
+    assert {r.rate for r in rows[-10:]} <= {len(fixed) - 1, -1}
     assert all(r.believed_kbps > 0 for r in rows[:10])
     draw(rows, manifest, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000

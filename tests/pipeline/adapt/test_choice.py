@@ -1,4 +1,4 @@
-"""Which cut, and which settings of its codec, become levels."""
+"""Which cut, and which settings of its codec, become rates."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_run_without_a_code_is_cut_where_its_best_code_was(result, tmp_path):
     assert cut_of(result, tmp_path).split == "stem"
 
 
-def test_without_any_code_there_is_nothing_to_make_levels_of(result, tmp_path):
+def test_without_any_code_there_is_nothing_to_make_rates_of(result, tmp_path):
     (tmp_path / "empty").mkdir()
     Ledger.create(tmp_path / "empty", load_scenario()).close()
     with pytest.raises(ConfigError, match="no plan with a nested code was measured"):

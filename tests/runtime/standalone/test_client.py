@@ -235,7 +235,7 @@ def test_a_payload_longer_than_the_edge_accepts_is_not_sent():
 def test_a_refused_payload_is_one_images_matter(monkeypatch):
     device, (batch, classes) = FakeDevice(), images(5)
     encode = device.encode
-    monkeypatch.setattr(device, "encode", lambda images, level: [*encode(images, level)[:-1], b"nonsense"])
+    monkeypatch.setattr(device, "encode", lambda images, rate: [*encode(images, rate)[:-1], b"nonsense"])
     with serving() as server, asking(server, device) as client:
         found = client.infer(batch)
     assert [a.label for a in found] == classes

@@ -1,4 +1,4 @@
-"""Which level a device picks on links that change: the table's, soon after each change."""
+"""Which rate a device picks on links that change: the table's, soon after each change."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from autosplit.runtime.standalone.bundle.levels import Level, Switching
+from autosplit.runtime.standalone.bundle.rates import Rate, Switching
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
 from autosplit.runtime.standalone.device.exchange import TIMEOUT, Reply
-from autosplit.runtime.standalone.device.switch import LevelSwitch
+from autosplit.runtime.standalone.device.switch import RateSwitch
 from autosplit.runtime.standalone.errors import ConfigError, LinkError
 from autosplit.runtime.standalone.protocol.wire import EdgeAnswer
 from tests.runtime.standalone.fakes import CLASSES, SHAPE, FakeDevice, logits_of
@@ -25,26 +25,26 @@ def fits(size, kbps, delay_ms):
 
 
 def best(kbps, delay_ms=14.0):
-    """The largest level that is in time, by default with the delay, the mean jitter and the edge of `OverALink`."""
+    """The largest rate that is in time, by default with the delay, the mean jitter and the edge of `OverALink`."""
     return max((i for i, size in enumerate(SIZES) if fits(size, kbps, delay_ms)), default=0)
 
 
 def manifest():
-    levels = tuple(Level(f"{size} bytes", {}, (1, 1, 1), 0.9, size, size, 0.9, size, DEVICE_MS, 0.0) for size in SIZES)
+    rates = tuple(Rate(f"{size} bytes", {}, (1, 1, 1), 0.9, size, size, 0.9, size, DEVICE_MS, 0.0) for size in SIZES)
     table = tuple(tuple(best(kbps, delay) for delay in DELAYS) for kbps in RATES)
-    return SimpleNamespace(key="a bundle", image_shape=SHAPE, num_classes=CLASSES, levels=levels, start=2,
+    return SimpleNamespace(key="a bundle", image_shape=SHAPE, num_classes=CLASSES, rates=rates, start=2,
                            switching=Switching(BUDGET_MS, RATES, DELAYS, OVERHEAD, 2, table))
 
 
-class LeveledDevice(FakeDevice):
-    """Payloads of a level's size."""
+class RateDevice(FakeDevice):
+    """Payloads of a rate's size."""
 
     def __init__(self, **options):
         super().__init__(**options)
         self.manifest = manifest()
 
-    def encode(self, batch, level=None):
-        return [bytes([int(image[0, 0, 0]) % CLASSES]) * SIZES[level] for image in batch]
+    def encode(self, batch, rate=None):
+        return [bytes([int(image[0, 0, 0]) % CLASSES]) * SIZES[rate] for image in batch]
 
 
 class OverALink(DeviceClient):
@@ -54,7 +54,7 @@ class OverALink(DeviceClient):
     dead = False
 
     def __init__(self, monkeypatch, **options):
-        super().__init__(LeveledDevice(), "127.0.0.1:9", ClientOptions(adaptive=True, **options))
+        super().__init__(RateDevice(), "127.0.0.1:9", ClientOptions(adaptive=True, **options))
         self._random, self._now_s, self.pings = np.random.default_rng(0), 100.0, 0
         monkeypatch.setattr("autosplit.runtime.standalone.device.client.time", SimpleNamespace(monotonic=self._tick))
 
@@ -87,84 +87,84 @@ def client(monkeypatch):
         yield found
 
 
-def levels(client, count):
-    """Levels of so many images, one after the other."""
-    return [client.infer(np.full(SHAPE, 7, np.uint8)).level for _ in range(count)]
+def rates(client, count):
+    """Rates of so many images, one after the other."""
+    return [client.infer(np.full(SHAPE, 7, np.uint8)).rate for _ in range(count)]
 
 
 def test_it_follows_the_link_down_and_up(client):
-    assert levels(client, 20)[-5:] == [best(1000)] * 5
+    assert rates(client, 20)[-5:] == [best(1000)] * 5
     client.kbps = 26.0
-    first, *later = levels(client, 20)
+    first, *later = rates(client, 20)
     assert first == best(1000)  # it cannot know
     assert max(later) < 3
     assert np.median(later) == best(26) == 0
     client.kbps = 60.0
-    assert np.median(levels(client, 30)[10:]) == best(60) == 1
+    assert np.median(rates(client, 30)[10:]) == best(60) == 1
     client.kbps = 1000.0
-    assert levels(client, 20)[-5:] == [best(1000)] * 5
+    assert rates(client, 20)[-5:] == [best(1000)] * 5
 
 
 @pytest.mark.parametrize("jitter_ms", [0.1, 5.0])
 def test_it_is_in_time_under_jitter(client, jitter_ms):
     client.kbps, client.jitter_ms = 100.0, jitter_ms
-    found = levels(client, 100)[10:]
+    found = rates(client, 100)[10:]
     assert np.mean(np.array(found) > best(100)) < 0.1
     assert np.mean(found) > best(100) - 1.2
 
 
 def test_one_straggler_changes_little(client):
-    levels(client, 20)
+    rates(client, 20)
     client.delay_ms = 150.0
-    levels(client, 1)
+    rates(client, 1)
     client.delay_ms = 10.0
-    assert levels(client, 8)[-4:] == [best(1000)] * 4
+    assert rates(client, 8)[-4:] == [best(1000)] * 4
 
 
 def test_a_slower_edge_than_foretold_takes_from_the_link(client):
     client.kbps = 250.0
-    usual = levels(client, 30)[-10:]
+    usual = rates(client, 30)[-10:]
     client.edge_ms = 25.0
-    assert np.mean(levels(client, 40)[-10:]) < np.mean(usual)
+    assert np.mean(rates(client, 40)[-10:]) < np.mean(usual)
 
 
 def test_batches_are_asked_for_one_by_one(client):
     answers = client.infer(np.full((5, *SHAPE), 3, np.uint8))
     assert [a.label for a in answers] == [3] * 5
     assert client.switch.link.exchanges == 5 + client.pings == 6
-    assert all(a.payload_bytes == SIZES[a.level] for a in answers)
+    assert all(a.payload_bytes == SIZES[a.rate] for a in answers)
 
 
 def test_an_edge_that_is_silent_leaves_a_careful_device(client):
-    levels(client, 20)
+    rates(client, 20)
     client.dead = True
     answer = client.infer(np.full(SHAPE, 3, np.uint8))
-    assert (answer.where, answer.label, answer.level) == ("fallback", 3, best(1000))
-    assert client.switch.level == 0
+    assert (answer.where, answer.label, answer.rate) == ("fallback", 3, best(1000))
+    assert client.switch.rate == 0
 
 
 def test_it_learns_from_silence_without_a_fallback_too(monkeypatch):
     with OverALink(monkeypatch, fallback=False) as client:
-        levels(client, 20)
+        rates(client, 20)
         client.dead = True
         with pytest.raises(LinkError):
             client.infer(np.full(SHAPE, 3, np.uint8))
-        assert client.switch.level == 0
+        assert client.switch.rate == 0
 
 
 def test_logits_count_as_bytes(monkeypatch):
     with OverALink(monkeypatch, logits=True) as client:
         client.kbps = 60.0
-        levels(client, 30)
+        rates(client, 30)
         assert client.switch.link.delay_ms < 25
 
 
-def test_before_anything_is_known_it_is_the_level_of_the_search():
-    assert LevelSwitch(manifest()).level == 2
+def test_before_anything_is_known_it_is_the_rate_of_the_search():
+    assert RateSwitch(manifest()).rate == 2
 
 
 def test_options_that_contradict_each_other():
     with pytest.raises(ConfigError, match="choose one"):
-        ClientOptions(adaptive=True, level=1)
-    with pytest.raises(ConfigError, match="level must lie in"):
-        ClientOptions(level=16)
+        ClientOptions(adaptive=True, rate=1)
+    with pytest.raises(ConfigError, match="rate must lie in"):
+        ClientOptions(rate=16)

@@ -14,7 +14,7 @@ from ..bundle.manifest import CHECK, Manifest
 from ..bundle.parts import DevicePart, EdgePart, load_device, load_edge
 from ..errors import BundleError
 
-__all__ = ["Check", "answered", "at_all_levels", "check", "payload_hashes", "predicted"]
+__all__ = ["Check", "answered", "at_all_rates", "check", "payload_hashes", "predicted"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Check:
     Attributes:
         manifest: What the bundle is.
         images: Images.
-        answers: Images times levels.
+        answers: Images times rates.
         labels_equal: Answers with the label that was recorded.
         payloads_equal: Answers with the payload that was recorded.
         fallback_equal: Images whose label by the fallback is the recorded one; `None` where there is no fallback.
@@ -60,7 +60,7 @@ def check(folder: str | Path, threads: int = 1) -> Check:
     device = load_device(folder, threads)
     recorded = _recorded(Path(folder), device.manifest)
     images = recorded["images"]
-    payloads, logits = at_all_levels(device, None if device.answers else load_edge(folder, threads), images)
+    payloads, logits = at_all_rates(device, None if device.answers else load_edge(folder, threads), images)
     same = payload_hashes(payloads) == recorded["payloads"]
     fallback = device.fallback(images)
     differences = np.abs(logits - recorded["logits"]).max(axis=1)[same]
@@ -71,19 +71,19 @@ def check(folder: str | Path, threads: int = 1) -> Check:
         logit_error=float(differences.max(initial=0.0)))
 
 
-def at_all_levels(
+def at_all_rates(
     device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8]
 ) -> tuple[list[bytes], NDArray[np.float32]]:
-    """Payloads and logits of all images at the first level, then at the next, and so on."""
-    found = [answered(device, edge, images, level) for level in range(max(1, len(device.manifest.levels)))]
+    """Payloads and logits of all images at the first rate, then at the next, and so on."""
+    found = [answered(device, edge, images, rate) for rate in range(max(1, len(device.manifest.rates)))]
     return [payload for payloads, _ in found for payload in payloads], np.concatenate([logits for _, logits in found])
 
 
 def answered(
-    device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8], level: int = 0
+    device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8], rate: int = 0
 ) -> tuple[list[bytes], NDArray[np.float32]]:
     """The payload of each image, and the logits of all, by the edge or by a device that needs none."""
-    payloads = device.encode(images, level)
+    payloads = device.encode(images, rate)
     return payloads, device.logits(images) if edge is None else edge.decode(payloads)
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..bundle.levels import Level, Switching
+from ..bundle.rates import Rate, Switching
 from ..errors import BundleError
 
 __all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
            "Parity", "Source"]
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
 
@@ -50,7 +50,7 @@ class Parity:
     """How a network in the bundle answers beside the deployment that it was exported from.
 
     Attributes:
-        network: `plan` = device and edge, `level N` = the same at one of several levels, `fallback` = the whole network
+        network: `plan` = device and edge, `rate N` = the same at one of several rates, `fallback` = the whole network
             on the device.
         images: Test images compared.
         labels_equal: Images with the same label.
@@ -111,8 +111,8 @@ class Manifest:
         class_names: One an output.
         feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
         code_shape: Shape of the code; empty where there is none.
-        levels: Settings of the codec, smallest payload first; empty where there is one alone, that of the plan.
-        switching: Which level goes with which link; absent where there are no levels.
+        rates: Settings of the codec, smallest payload first; empty where there is one alone, that of the plan.
+        switching: Which rate goes with which link; absent where there are no rates.
         parity: How the bundle answers beside the deployment; empty where it was not compared.
         source: What it was made of, where that is a result file.
         versions: Versions of the libraries that it was made with.
@@ -122,7 +122,7 @@ class Manifest:
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     key: str
     label: str
     kind: Kind
@@ -135,7 +135,7 @@ class Manifest:
     class_names: tuple[str, ...]
     feature_shape: tuple[int, ...]
     code_shape: tuple[int, ...]
-    levels: tuple[Level, ...]
+    rates: tuple[Rate, ...]
     switching: Switching | None
     parity: tuple[Parity, ...]
     source: Source | None
@@ -150,7 +150,7 @@ class Manifest:
 
     @property
     def start(self) -> int:
-        """The level that images are encoded at unless another is asked for; 0 where there are none."""
+        """The rate that images are encoded at unless another is asked for; 0 where there are none."""
         return 0 if self.switching is None else self.switching.start
 
     @property

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.levels import encoder_file, level_key, level_of, tables_file, tail_file
 from ..bundle.manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
+from ..bundle.rates import encoder_file, rate_key, rate_of, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError
 from ..payload.images import checked_images
 from ..payload.raw import pack_features, unpack_feature
@@ -72,8 +72,8 @@ class _Network:
 
 
 @dataclass(frozen=True)
-class _Level:
-    """What one level has for itself, loaded once.
+class _Rate:
+    """What one rate has for itself, loaded once.
 
     Attributes:
         coder: Symbols to payloads and back.
@@ -92,30 +92,30 @@ class DevicePart:
     """
 
     def __init__(
-        self, manifest: Manifest, network: _Network | None, levels: Sequence[_Level], fallback: _Network | None
+        self, manifest: Manifest, network: _Network | None, rates: Sequence[_Rate], fallback: _Network | None
     ) -> None:
         self.manifest = manifest
-        self._network, self._levels, self._fallback = network, tuple(levels), fallback
+        self._network, self._rates, self._fallback = network, tuple(rates), fallback
 
     @property
     def answers(self) -> bool:
         """Whether the whole network runs on the device, so that `logits` answers and nothing crosses."""
         return self.manifest.kind == "none"
 
-    def encode(self, images: NDArray[np.uint8], level: int | None = None) -> list[bytes]:
+    def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:
         """The payload of each image; empty payloads where nothing crosses.
 
         Args:
             images: uint8, shape (N, C, H, W).
-            level: Number of a level; the one that the manifest starts with when left out.
+            rate: Number of a rate; the one that the manifest starts with when left out.
 
         Raises:
-            ConfigError: Images of another type or shape, no such level, or Pillow is needed and not installed.
+            ConfigError: Images of another type or shape, no such rate, or Pillow is needed and not installed.
         """
         kind = self.manifest.kind
-        number = self.manifest.start if level is None else level
-        if not 0 <= number < max(1, len(self._levels)):
-            raise ConfigError(f"this bundle has {len(self._levels) or 'no'} levels, counted from 0; there is no level "
+        number = self.manifest.start if rate is None else rate
+        if not 0 <= number < max(1, len(self._rates)):
+            raise ConfigError(f"this bundle has {len(self._rates) or 'no'} rates, counted from 0; there is no rate "
                               f"{number}")
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
@@ -124,9 +124,9 @@ class DevicePart:
             return encode_images(images, kind, self.manifest.quality or _QUALITY)
         assert self._network is not None
         values = self._network(images)
-        if not self._levels:
+        if not self._rates:
             return pack_features(values)
-        found = self._levels[number]
+        found = self._rates[number]
         return found.coder.encode_batch(values if found.network is None else found.network(values))
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
@@ -162,40 +162,40 @@ class EdgePart:
         manifest: What the bundle is.
     """
 
-    def __init__(self, manifest: Manifest, network: _Network | None, levels: Sequence[_Level]) -> None:
+    def __init__(self, manifest: Manifest, network: _Network | None, rates: Sequence[_Rate]) -> None:
         self.manifest = manifest
-        self._network, self._levels = network, tuple(levels)
+        self._network, self._rates = network, tuple(rates)
 
     def decode(self, payloads: Sequence[bytes]) -> Floats:
-        """Answers to payloads, of any levels, float32 (N, classes).
+        """Answers to payloads, of any rates, float32 (N, classes).
 
         Raises:
-            PayloadError: Bytes that are no payload of this bundle, or of a level that it lacks; the message begins with
+            PayloadError: Bytes that are no payload of this bundle, or of a rate that it lacks; the message begins with
                 its index.
             ConfigError: Pillow is needed and not installed.
         """
         logits = np.zeros((len(payloads), self.manifest.num_classes), dtype=np.float32)
         groups: dict[int, list[int]] = {}
         tensors = [self._tensor(i, payload) for i, payload in enumerate(payloads)]
-        for i, (level, _) in enumerate(tensors):
-            groups.setdefault(level, []).append(i)
-        for level, rows in groups.items():
-            network = self._levels[level].network if self._levels else self._network
+        for i, (rate, _) in enumerate(tensors):
+            groups.setdefault(rate, []).append(i)
+        for rate, rows in groups.items():
+            network = self._rates[rate].network if self._rates else self._network
             assert network is not None
             logits[rows] = network(np.stack([tensors[i][1] for i in rows]))
         return logits
 
     def _tensor(self, index: int, payload: bytes) -> tuple[int, NDArray[Any]]:
-        """The level of a payload, and what the network of that level takes for it."""
+        """The rate of a payload, and what the network of that rate takes for it."""
         try:
-            if not self._levels:
+            if not self._rates:
                 raw = self.manifest.kind == "raw"
                 return 0, unpack_feature(payload, self.manifest.feature_shape) if raw else self._image(payload)
-            level = level_of(payload) if self.manifest.levels else 0
-            if level >= len(self._levels):
-                raise PayloadError(f"a payload of level {level}, this bundle has levels 0 to {len(self._levels) - 1}; "
+            rate = rate_of(payload) if self.manifest.rates else 0
+            if rate >= len(self._rates):
+                raise PayloadError(f"a payload of rate {rate}, this bundle has rates 0 to {len(self._rates) - 1}; "
                                    "use the two halves of one bundle")
-            return level, self._levels[level].coder.decode(payload)
+            return rate, self._rates[rate].coder.decode(payload)
         except PayloadError as e:
             raise PayloadError(f"payload {index}: {e}") from e
 
@@ -224,9 +224,9 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     needs = manifest.kind in {"code", "raw", "none"}
     if needs and network is None:
         raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
-    levels = [_Level(coder, _Network(folder / encoder_file(i), threads) if manifest.levels else None)
+    rates = [_Rate(coder, _Network(folder / encoder_file(i), threads) if manifest.rates else None)
               for i, coder in enumerate(_coders(folder, manifest))]
-    return DevicePart(manifest, network, levels, fallback)
+    return DevicePart(manifest, network, rates, fallback)
 
 
 def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
@@ -244,24 +244,24 @@ def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
     if manifest.kind == "none":
         raise BundleError(f"{folder}: the whole network of this bundle runs on the device; there is no edge to serve")
     coders = _coders(folder, manifest)
-    files = [tail_file(i) if manifest.levels else EDGE for i in range(max(1, len(coders)))]
+    files = [tail_file(i) if manifest.rates else EDGE for i in range(max(1, len(coders)))]
     networks = [_Network(folder / name, threads) for name in files]
     if not coders:
         return EdgePart(manifest, networks[0], ())
-    return EdgePart(manifest, None, [_Level(*pair) for pair in zip(coders, networks, strict=True)])
+    return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
 
 
 def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
-    """What makes the payloads of each level; of the only one where the bundle has no more, none without a code."""
+    """What makes the payloads of each rate; of the only one where the bundle has no more, none without a code."""
     if manifest.kind != "code":
         return []
-    if not manifest.levels:
+    if not manifest.rates:
         return [_coder(folder / TABLES, manifest.code_shape, manifest.key)]
-    return [_coder(folder / tables_file(i), level.code_shape, level_key(manifest.key, i), i)
-            for i, level in enumerate(manifest.levels)]
+    return [_coder(folder / tables_file(i), rate.code_shape, rate_key(manifest.key, i), i)
+            for i, rate in enumerate(manifest.rates)]
 
 
-def _coder(path: Path, shape: tuple[int, ...], key: str, level: int = 0) -> PayloadCoder:
+def _coder(path: Path, shape: tuple[int, ...], key: str, rate: int = 0) -> PayloadCoder:
     try:
         from ..payload.coder import FrequencyTables, PayloadCoder
     except ImportError as e:
@@ -269,6 +269,6 @@ def _coder(path: Path, shape: tuple[int, ...], key: str, level: int = 0) -> Payl
     try:
         channels, height, width = shape
         return PayloadCoder(FrequencyTables(np.load(path, allow_pickle=False)), (channels, height, width),
-                            key.encode(), level)
+                            key.encode(), rate)
     except (OSError, ValueError, AutosplitError) as e:
         raise BundleError(f"{path}: no tables of this bundle ({' '.join(str(e).split())}); export it again") from e

@@ -14,7 +14,7 @@ import zmq
 
 from ..device.exchange import TIMEOUT, Exchange, Reply
 from ..device.link import DISCONNECTED, EdgeLink, edge_address
-from ..device.switch import LevelSwitch
+from ..device.switch import RateSwitch
 from ..errors import ConfigError, LinkError
 from ..options import ClientOptions
 from ..protocol.keys import DeviceKeys
@@ -78,7 +78,7 @@ class Answer:
         payload_bytes: Length of its payload, without the frame's header; 0 where nothing had to be sent.
         ms: Time of each stage.
         logits: float32 (classes,); from the edge only if they were asked for.
-        level: That it was encoded at, where the bundle has levels.
+        rate: That it was encoded at, where the bundle has rates.
     """
 
     label: int
@@ -87,7 +87,7 @@ class Answer:
     payload_bytes: int
     ms: StageMs
     logits: Logits | None = None
-    level: int | None = None
+    rate: int | None = None
 
 
 class DeviceClient:
@@ -97,7 +97,7 @@ class DeviceClient:
     images are then answered by the fallback at once (or `LinkError` is raised at once), while every `retry_s` a new
     connection is begun in the background. The first image after the edge has said it is back goes there again.
 
-    With `options.adaptive`, images go one by one, each at the level that the bundle's table has for the link as the
+    With `options.adaptive`, images go one by one, each at the rate that the bundle's table has for the link as the
     exchanges before it showed it.
 
     Args:
@@ -108,7 +108,7 @@ class DeviceClient:
 
     Attributes:
         lost: Why the edge is not asked just now, in a word; empty while it is.
-        switch: What is known of the link, and the level that follows from it; `None` where the level stays.
+        switch: What is known of the link, and the rate that follows from it; `None` where the rate stays.
 
     Raises:
         ConfigError: `edge` is no address, or missing, or the bundle lacks what the options ask for.
@@ -129,8 +129,8 @@ class DeviceClient:
         self._context: zmq.Context[Any] = zmq.Context()
         self._link: EdgeLink | None = None
         self.lost = ""
-        self.switch = LevelSwitch(device.manifest) if self.options.adaptive else None
-        self._level = _fixed_level(device.manifest, self.options)
+        self.switch = RateSwitch(device.manifest) if self.options.adaptive else None
+        self._rate = _fixed_rate(device.manifest, self.options)
 
     def __enter__(self) -> DeviceClient:
         return self
@@ -199,39 +199,39 @@ class DeviceClient:
         if self._device.answers:
             answers = self._on_device(batch)
         elif self.switch is None:
-            answers = self._split(batch, self._level)
+            answers = self._split(batch, self._rate)
         else:
             answers = [self._adapted(batch[i : i + 1], self.switch) for i in range(len(batch))]
         return answers[0] if single else answers
 
     # --- the edge -------------------------------------------------------------------------------------------------
 
-    def _adapted(self, image: Images, switch: LevelSwitch) -> Answer:
+    def _adapted(self, image: Images, switch: RateSwitch) -> Answer:
         """The answer to one image, (1, C, H, W), from which the switch learns."""
         if not self.lost and not (self._link and self._link.ready):  # so that no handshake is taken for a slow link
             ms = self.ping()
             if ms is not None:
                 switch.pinged(ms, time.monotonic())
-        (answer,) = self._split(image, switch.level)
+        (answer,) = self._split(image, switch.rate)
         return answer
 
-    def _learn(self, switch: LevelSwitch, level: int, payload: bytes, reply: Reply, encode_ms: float) -> None:
+    def _learn(self, switch: RateSwitch, rate: int, payload: bytes, reply: Reply, encode_ms: float) -> None:
         """Take in how one image fared, whatever becomes of it."""
         found, now_s = reply.answer, time.monotonic()
         if found:
             edge_ms = found.queue_ms + found.edge_ms
             logits_bytes = 0 if found.logits is None else found.logits.nbytes
-            switch.answered(level, len(payload) + logits_bytes, reply.waited_ms - edge_ms, encode_ms + edge_ms, now_s)
+            switch.answered(rate, len(payload) + logits_bytes, reply.waited_ms - edge_ms, encode_ms + edge_ms, now_s)
         elif reply.reason == TIMEOUT and reply.waited_ms > 0:
             switch.missed(len(payload), reply.waited_ms, now_s)
 
-    def _split(self, batch: Images, level: int | None) -> list[Answer]:
+    def _split(self, batch: Images, rate: int | None) -> list[Answer]:
         start_s = time.monotonic()
-        payloads = self._device.encode(batch, level)
+        payloads = self._device.encode(batch, rate)
         encode_ms = 1000 * (time.monotonic() - start_s) / len(batch)
         replies = self._ask(payloads)
-        if self.switch is not None and level is not None:
-            self._learn(self.switch, level, payloads[0], replies[0], encode_ms)
+        if self.switch is not None and rate is not None:
+            self._learn(self.switch, rate, payloads[0], replies[0], encode_ms)
         missing = [i for i, reply in enumerate(replies) if reply.answer is None]
         local, local_ms = self._fall_back(batch, missing, replies) if missing else (None, 0.0)
         rows: Iterator[Logits] = iter(local if local is not None else ())
@@ -241,11 +241,11 @@ class DeviceClient:
             if found:
                 spent = StageMs(encode_ms, max(0.0, reply.waited_ms - found.queue_ms - found.edge_ms), found.queue_ms,
                                 found.edge_ms)
-                answers.append(Answer(found.label, "edge", "", len(payload), spent, found.logits, level))
+                answers.append(Answer(found.label, "edge", "", len(payload), spent, found.logits, rate))
             else:
                 row = next(rows)
                 spent = StageMs(encode_ms, reply.waited_ms, local=local_ms)
-                answers.append(Answer(int(row.argmax()), "fallback", reply.reason, len(payload), spent, row, level))
+                answers.append(Answer(int(row.argmax()), "fallback", reply.reason, len(payload), spent, row, rate))
         return answers
 
     def _ask(self, payloads: Sequence[bytes]) -> list[Reply]:
@@ -309,13 +309,13 @@ class DeviceClient:
         return logits, 1000 * (time.monotonic() - start_s) / len(missing)
 
 
-def _fixed_level(manifest: Any, options: ClientOptions) -> int | None:
-    """The level that all images are encoded at; `None` where the bundle has none.
+def _fixed_rate(manifest: Any, options: ClientOptions) -> int | None:
+    """The rate that all images are encoded at; `None` where the bundle has none.
 
     Raises:
         ConfigError: The options name one that it lacks.
     """
-    levels = len(getattr(manifest, "levels", ()))
-    if options.level is not None and options.level >= levels:
-        raise ConfigError(f"this bundle has {levels or 'no'} levels, counted from 0; there is no level {options.level}")
-    return (manifest.start if options.level is None else options.level) if levels else None
+    rates = len(getattr(manifest, "rates", ()))
+    if options.rate is not None and options.rate >= rates:
+        raise ConfigError(f"this bundle has {rates or 'no'} rates, counted from 0; there is no rate {options.rate}")
+    return (manifest.start if options.rate is None else options.rate) if rates else None

@@ -23,7 +23,7 @@ import constriction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle.levels import MAX_LEVELS
+from ..bundle.rates import MAX_RATES
 from ..errors import ConfigError, PayloadError, ResultError
 
 __all__ = ["FORMAT_VERSION", "HEADER_BYTES", "MAX_BITS", "PRECISION", "FrequencyTables", "PayloadCoder", "levels",
@@ -39,7 +39,7 @@ FORMAT_VERSION = 1
 """Version of the byte format, 0 to 15."""
 
 HEADER_BYTES = 4
-"""Bytes in front of the coded symbols: version and level, then a 24-bit checksum."""
+"""Bytes in front of the coded symbols: version and rate, then a 24-bit checksum."""
 
 _TOTAL = 1 << PRECISION
 _PSEUDO_COUNT = 0.5  # Krichevsky and Trofimov 1981: worst-case redundancy of about half a log2(n) bits a level
@@ -191,21 +191,21 @@ class PayloadCoder:
         shape: Shape (K, gh, gw) of one image's code.
         key: Identifies the deployment, such as a hash of its weights; not a secret, and no protection against
             somebody who forges payloads on purpose.
-        level: Number of the level in its bundle, which payloads carry.
+        rate: Number of the rate in its bundle, which payloads carry.
 
     Raises:
-        ConfigError: The tables do not fit the shape, or there can be no such level.
+        ConfigError: The tables do not fit the shape, or there can be no such rate.
     """
 
-    def __init__(self, tables: FrequencyTables, shape: tuple[int, int, int], key: bytes, level: int = 0) -> None:
-        if not 0 <= level < MAX_LEVELS:
-            raise ConfigError(f"a bundle has at most {MAX_LEVELS} levels; there is no level {level}")
+    def __init__(self, tables: FrequencyTables, shape: tuple[int, int, int], key: bytes, rate: int = 0) -> None:
+        if not 0 <= rate < MAX_RATES:
+            raise ConfigError(f"a bundle has at most {MAX_RATES} rates; there is no rate {rate}")
         if len(shape) != 3 or min(shape) < 1 or shape[0] != tables.channels:
             raise ConfigError(f"the code's shape must be ({tables.channels}, height, width) for these frequency "
                               f"tables, got {tuple(shape)}")
         self._shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         self._cells = self._shape[1] * self._shape[2]
-        self._levels, self._first = tables.levels, FORMAT_VERSION << 4 | level
+        self._levels, self._first = tables.levels, FORMAT_VERSION << 4 | rate
         self._models = [_model(row) for row in tables.frequencies]
         self._seed = zlib.crc32(_fingerprint(tables, self._shape, key))
         self._max_coded = _max_coded_bytes(tables, self._cells)
@@ -286,7 +286,7 @@ class PayloadCoder:
         data = bytes(payload)
         if data[0] != self._first:
             raise PayloadError(f"payload starts with 0x{data[0]:02x}, expected 0x{self._first:02x}: not a payload, of "
-                               f"another level, or of another format version; use one autosplit version at both ends")
+                               f"another rate, or of another format version; use one autosplit version at both ends")
         coded = data[HEADER_BYTES:]
         if data[:HEADER_BYTES] != self._header(coded):
             raise PayloadError(f"checksum of a payload of {size} bytes does not match: it was truncated or altered, "

@@ -59,8 +59,8 @@ class DeviceSide(Protocol):
     def answers(self) -> bool:
         """Whether the whole network runs on the device in this plan, so that no edge is ever asked."""
 
-    def encode(self, images: Images, level: int | None = None) -> list[bytes]:
-        """One payload for each of the images (N, C, H, W), at a level of the bundle where it has some."""
+    def encode(self, images: Images, rate: int | None = None) -> list[bytes]:
+        """One payload for each of the images (N, C, H, W), at a rate of the bundle where it has some."""
 
     def logits(self, images: Images) -> Logits:
         """Logits of shape (N, classes), where `answers` is true."""

@@ -1,4 +1,4 @@
-"""Levels that are fine-tuned together."""
+"""Rates that are fine-tuned together."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from autosplit.core.cache import Cache
 from autosplit.core.plan import Plan
 from autosplit.models.splitting import trace
-from autosplit.training import levels as module
-from autosplit.training.levels import finetune_levels, level_network
+from autosplit.training import rates as module
 from autosplit.training.loop import Teacher, accuracy
+from autosplit.training.rates import finetune_rates, rate_network
 from tests.tiny import tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 SETTINGS = tiny_settings().model_copy(update={"finetune_epochs": 2, "finetune_lr": 0.05})
@@ -24,7 +24,7 @@ def data(one_thread):
 
 
 def start(data):
-    """A supernet, levels of one of its cuts, the smallest first, and a teacher."""
+    """A supernet, rates of one of its cuts, the smallest first, and a teacher."""
     network = tiny_network()
     supernet = tiny_supernet(network, data)
     split = next(iter(supernet.points))
@@ -33,25 +33,25 @@ def start(data):
     return supernet, [plans[0], plans[2], plans[-1]], Teacher(trace(network.eval()), data)
 
 
-def test_levels_get_better_and_share_their_head(data):
+def test_rates_get_better_and_share_their_head(data):
     supernet, plans, teacher = start(data)
     split = plans[0].split
 
     def mean():
-        networks = [level_network(supernet, plan, data, SETTINGS) for plan in plans]
+        networks = [rate_network(supernet, plan, data, SETTINGS) for plan in plans]
         return fmean(accuracy(network, data, data.train) for network in networks), networks
 
     other = next(name for name in supernet.points if name != split)
     untouched = {n: t.clone() for n, t in supernet.codec(other).state_dict().items()}
     before, _ = mean()
-    finetune_levels(supernet, plans, teacher, data, SETTINGS, seed=0)
+    finetune_rates(supernet, plans, teacher, data, SETTINGS, seed=0)
     after, networks = mean()
     assert after > before
     for network in networks[1:]:
         assert all(torch.equal(a, b) for a, b in zip(network.head.state_dict().values(),
                                                      networks[0].head.state_dict().values(), strict=True))
     norms = [m.running_mean for n in networks for m in n.tail.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert not torch.equal(norms[0], norms[len(norms) // len(networks)])  # statistics are each level's own
+    assert not torch.equal(norms[0], norms[len(norms) // len(networks)])  # statistics are each rate's own
     assert all(torch.equal(t, untouched[n]) for n, t in supernet.codec(other).state_dict().items())
 
 
@@ -64,9 +64,9 @@ def test_smallest_and_largest_are_in_every_step(data, monkeypatch):
         return real(images, plan)
 
     monkeypatch.setattr(supernet, "forward", counting)
-    monkeypatch.setattr(module, "level_network", lambda *_: supernet)
+    monkeypatch.setattr(module, "rate_network", lambda *_: supernet)
     monkeypatch.setattr(module, "accuracy", lambda *_: 0.5)
-    finetune_levels(supernet, plans, teacher, data, SETTINGS, seed=0)
+    finetune_rates(supernet, plans, teacher, data, SETTINGS, seed=0)
     assert steps.count(0) == steps.count(len(plans) - 1) == 16
     assert 0 < steps.count(1) < 16
 
@@ -85,11 +85,11 @@ def test_it_goes_on_where_it_was_interrupted(data, tmp_path):
         return on_step
 
     supernet, plans, teacher = start(data)
-    finetune_levels(supernet, plans, teacher, data, SETTINGS, seed=0)
+    finetune_rates(supernet, plans, teacher, data, SETTINGS, seed=0)
     again, _, _ = start(data)
     with pytest.raises(StoppedError):
-        finetune_levels(again, plans, teacher, data, SETTINGS, 0, stop_after(12), cache=Cache(tmp_path), key="k")
+        finetune_rates(again, plans, teacher, data, SETTINGS, 0, stop_after(12), cache=Cache(tmp_path), key="k")
     resumed, _, _ = start(data)
-    finetune_levels(resumed, plans, teacher, data, SETTINGS, seed=0, cache=Cache(tmp_path), key="k")
+    finetune_rates(resumed, plans, teacher, data, SETTINGS, seed=0, cache=Cache(tmp_path), key="k")
     assert all(torch.equal(a, b) for a, b in zip(supernet.state_dict().values(), resumed.state_dict().values(),
                                                  strict=True))

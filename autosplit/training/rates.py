@@ -1,8 +1,8 @@
-"""Fine-tuning of the levels of one cut: several settings of its codec that share head, codec and tail.
+"""Fine-tuning of the rates of one cut: several settings of its codec that share head, codec and tail.
 
-Each step trains three levels on the same images: the largest, the smallest and a random one between (the sandwich rule
-of Yu and Huang 2019, arXiv 1903.05134). Weights are shared; statistics of batch norms are each level's own and
-estimated afterwards, since what the tail sees depends on the level (Yu et al. 2019, arXiv 1812.08928).
+Each step trains three rates on the same images: the largest, the smallest and a random one between (the sandwich rule
+of Yu and Huang 2019, arXiv 1903.05134). Weights are shared; statistics of batch norms are each rate's own and
+estimated afterwards, since what the tail sees depends on the rate (Yu et al. 2019, arXiv 1812.08928).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss,
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import relative_loss
 
-__all__ = ["finetune_levels", "level_network"]
+__all__ = ["finetune_rates", "rate_network"]
 
 
-def finetune_levels(
+def finetune_rates(
     supernet: Supernet,
-    levels: Sequence[Plan],
+    rates: Sequence[Plan],
     teacher: Teacher,
     data: ImageDataset,
     settings: TrainingSettings,
@@ -37,17 +37,17 @@ def finetune_levels(
     *,
     cache: Cache | None = None,
     key: str = "",
-    name: str = "fine-tune levels",
+    name: str = "fine-tune rates",
 ) -> None:
     """Train a supernet in place for a few plans alone; the epoch with the best mean accuracy over them is kept.
 
     Args:
-        supernet: Trained; left in evaluation mode. `level_network` takes the plans out of it.
-        levels: Plans of one split point and sparsity, smallest payload first.
+        supernet: Trained; left in evaluation mode. `rate_network` takes the plans out of it.
+        rates: Plans of one split point and sparsity, smallest payload first.
         teacher: The untouched backbone.
         data: Its training part is trained on; its validation part chooses the epoch.
         settings: Epochs, patience, learning rate, batch size.
-        seed: Levels, order and augmentation.
+        seed: Rates, order and augmentation.
         on_step: Called after each step.
         cache: Where the state after each epoch is kept; `None` = nowhere.
         key: Hash of whatever determines this fine-tuning.
@@ -56,23 +56,23 @@ def finetune_levels(
     def loss(batch: Batch) -> Tensor:
         taught = teacher(batch)
         # torch's own generator, which `train` seeds anew for each epoch, so that training can go on from any of them
-        drawn = {0, len(levels) - 1, int(torch.randint(len(levels), ()))}
-        values = [distillation_loss(supernet(batch.images, levels[i]), batch.labels, taught) for i in sorted(drawn)]
+        drawn = {0, len(rates) - 1, int(torch.randint(len(rates), ()))}
+        values = [distillation_loss(supernet(batch.images, rates[i]), batch.labels, taught) for i in sorted(drawn)]
         return torch.stack([relative_loss(v) for v in values]).mean()
 
     def score() -> float:
-        return fmean(accuracy(level_network(supernet, plan, data, settings), data, data.validation) for plan in levels)
+        return fmean(accuracy(rate_network(supernet, plan, data, settings), data, data.validation) for plan in rates)
 
-    codec = supernet.codec(levels[0].split, levels[0].codec.family)
+    codec = supernet.codec(rates[0].split, rates[0].codec.family)
     groups = rate_groups(supernet.backbone.parameters(), codec.named_parameters(), settings.finetune_lr, CODEC_LR)
     train_keeping_best(supernet, groups, loss, score, data, settings, seed, on_step, cache=cache, key=key, name=name)
     supernet.eval()
 
 
-def level_network(supernet: Supernet, plan: Plan, data: ImageDataset, settings: TrainingSettings) -> SplitNetwork:
-    """A level as a network of its own, with its own statistics of batch norms.
+def rate_network(supernet: Supernet, plan: Plan, data: ImageDataset, settings: TrainingSettings) -> SplitNetwork:
+    """A rate as a network of its own, with its own statistics of batch norms.
 
-    Heads of all levels are equal: what lies before the codec sees nothing of the level.
+    Heads of all rates are equal: what lies before the codec sees nothing of the rate.
     """
     network = supernet.extract(plan)
     recalibrate(network, statistics_images(data), settings.batch_size)

@@ -1,21 +1,21 @@
-"""Levels of a bundle, and which of them a policy picks for which link: what `manifest.json` holds of both."""
+"""Rates of a bundle, and which of them a policy picks for which link: what `manifest.json` holds of both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["MAX_LEVELS", "Level", "Switching", "encoder_file", "level_key", "level_of", "tables_file", "tail_file"]
+__all__ = ["MAX_RATES", "Rate", "Switching", "encoder_file", "rate_key", "rate_of", "tables_file", "tail_file"]
 
-MAX_LEVELS = 16
-"""Most levels of one bundle: a payload names its own in four bits."""
+MAX_RATES = 16
+"""Most rates of one bundle: a payload names its own in four bits."""
 
 _CLOSED = {"extra": "forbid"}  # of the JSON Schema
 
 
 @dataclass(frozen=True)
-class Level:
-    """One setting of the codec, a plan that shares its head with the other levels.
+class Rate:
+    """One setting of the codec, a plan that shares its head with the other rates.
 
     Attributes:
         label: The setting in a few words.
@@ -46,47 +46,47 @@ class Level:
 
 @dataclass(frozen=True)
 class Switching:
-    """The level that a policy picks for a link.
+    """The rate that a policy picks for a link.
 
     Attributes:
         budget_ms: The deadline that it was asked for.
-        rates_kbps: Uplink rates, ascending.
+        uplink_kbps: Speeds of the uplink, ascending.
         delays_ms: Delays of both ways together that no byte causes, ascending.
         overhead_bytes: What an exchange puts on the link beside the payload, both ways, in bytes of the uplink.
-        start: The level for the link of the search.
-        levels: Numbers of levels, a row for each rate, an entry for each delay.
+        start: The rate for the link of the search.
+        picks: Numbers of the rates picked, a row for each uplink, an entry for each delay.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
     budget_ms: float
-    rates_kbps: tuple[float, ...]
+    uplink_kbps: tuple[float, ...]
     delays_ms: tuple[float, ...]
     overhead_bytes: float
     start: int
-    levels: tuple[tuple[int, ...], ...]
+    picks: tuple[tuple[int, ...], ...]
 
 
-def encoder_file(level: int) -> str:
-    """Name of the file with a level's encoder, feature to symbols."""
-    return f"encoder-{level}.onnx"
+def encoder_file(rate: int) -> str:
+    """Name of the file with a rate's encoder, feature to symbols."""
+    return f"encoder-{rate}.onnx"
 
 
-def tail_file(level: int) -> str:
-    """Name of the file with a level's decoder and tail, symbols to logits."""
-    return f"edge-{level}.onnx"
+def tail_file(rate: int) -> str:
+    """Name of the file with a rate's decoder and tail, symbols to logits."""
+    return f"edge-{rate}.onnx"
 
 
-def tables_file(level: int) -> str:
-    """Name of the file with a level's frequency tables."""
-    return f"tables-{level}.npy"
+def tables_file(rate: int) -> str:
+    """Name of the file with a rate's frequency tables."""
+    return f"tables-{rate}.npy"
 
 
-def level_key(key: str, level: int) -> str:
-    """What the payloads of a level are keyed with, so that none passes for one of another level."""
-    return f"{key}/{level}"
+def rate_key(key: str, rate: int) -> str:
+    """What the payloads of a rate are keyed with, so that none passes for one of another rate."""
+    return f"{key}/{rate}"
 
 
-def level_of(payload: bytes) -> int:
-    """The level that a payload says it is of; 0 for an empty one, which no coder takes."""
-    return payload[0] % MAX_LEVELS if payload else 0
+def rate_of(payload: bytes) -> int:
+    """The rate that a payload says it is of; 0 for an empty one, which no coder takes."""
+    return payload[0] % MAX_RATES if payload else 0
