@@ -29,7 +29,7 @@ _AGENTS: dict[Granularity, Registry] = {
             "model-enumerate": "autosplit.agents.model_only:ModelEnumerateAgent",
             "model-random": "autosplit.agents.model_only:ModelRandomAgent",
             "nsga2": "autosplit.agents.samplers:NSGA2Agent",
-            "policy": "autosplit.agents.recall:PolicyAgent",
+            "policy": "autosplit.agents.policy_agent:PolicyAgent",
             "ppo": "autosplit.agents.ppo:PPOAgent",
             "ppo-live": "autosplit.agents.live:PPOLiveAgent",
             "random": "autosplit.agents.enumerate:RandomAgent",

@@ -191,7 +191,7 @@ class Proposer(ABC, Generic[Key]):
 class Agent(Proposer[int]):
     """Something that proposes plans. An author overrides `_propose`, and `_observe` where outcomes matter.
 
-    The public methods keep the books: a plan is proposed once, only if it belongs to the space, is not measured, and
+    The public methods track the state: a plan is proposed once, only if it belongs to the space, is not measured, and
     is not known to be hopeless (`SearchProblem.candidates`).
 
     Args:

@@ -1,4 +1,4 @@
-"""Agents that choose by a model of the accuracy: first design, fit, acquisition, in rounds.
+"""Agents that choose by a model of the accuracy: initial design, fit, acquisition, in rounds.
 
 `ppo`, `model-enumerate` and `model-random` differ in one thing only, which plans the acquisition is computed for.
 So what one of them finds and another does not, is due to that.
@@ -40,11 +40,11 @@ class ModelSettings:
 
 
 class ModelAgent(Agent):
-    """Measures a spread of plans, then in rounds the best of a shortlist. An author overrides `_shortlist`.
+    """Measures an initial design, then in rounds the best of some candidate plans. Authors override `candidate_plans`.
 
-    A round fits the surrogate on everything measured, asks for the shortlist, and takes of it the plans of the highest
-    optimistic reward. Plans are proposed in the same order whatever number is asked for at a time, provided that a
-    round's outcomes are in before the next round begins.
+    A round fits the surrogate on everything measured, asks for candidate plans, and takes those of the highest
+    acquisition value, an upper confidence bound (UCB) of the reward. Plans are proposed in the same order whatever
+    number is asked for at a time, provided that a round's outcomes are in before the next round begins.
 
     Args:
         problem: What to search.
@@ -61,7 +61,7 @@ class ModelAgent(Agent):
         self._cores: tuple[CoInferenceCore, ...] | None = None
 
     @abstractmethod
-    def _shortlist(self, rng: np.random.Generator) -> IntArray:
+    def candidate_plans(self, rng: np.random.Generator) -> IntArray:
         """Numbers of the open plans to choose from, distinct; the surrogate is fitted.
 
         Args:
@@ -73,7 +73,7 @@ class ModelAgent(Agent):
         return [[self.problem.conditions]]
 
     def _propose(self, n: int) -> Sequence[int]:
-        planned = self._first_design() if self._queue is None else self._queue
+        planned = self._initial_design() if self._queue is None else self._queue
         queue = deque(i for i in planned if self._open[i])  # others may have been observed meanwhile
         if not queue:
             size = self._size  # whatever n is: a proposal must not depend on how many are asked for at once
@@ -87,16 +87,16 @@ class ModelAgent(Agent):
             if work != self.problem.workloads[number]:
                 self._revised[number] = work
 
-    def _first_design(self) -> list[int]:
+    def _initial_design(self) -> list[int]:
         """The best plans by what is expected of them, then plans spread over the space."""
         here, numbers = self._current_cores()[0], self.open_numbers()
-        merit = here.rewards(self.problem.objective, self.problem.prior)[numbers, 0]
-        best = numbers[np.argsort(-merit, kind="stable")[:self._guesses]].tolist()
+        value = here.rewards(self.problem.objective, self.problem.prior)[numbers, 0]
+        best = numbers[np.argsort(-value, kind="stable")[:self._guesses]].tolist()
         spread = [i for i in self._spread(self._first) if i not in best]
         return [*best, *spread[: self._first - len(best)]]
 
     def _spread(self, size: int) -> list[int]:
-        """Open plans far from each other: each drawn with odds that grow with its squared distance to the others.
+        """Open plans far from each other: the probability of each grows with its squared distance to the others.
 
         The seeding of k-means++; unlike a maximin design it does not sit on the corners of the space only.
         """
@@ -105,8 +105,8 @@ class ModelAgent(Agent):
         distance, chosen = np.ones(len(numbers)), list[int]()
         for _ in range(min(size, len(numbers))):
             total = distance.sum()
-            odds = distance / total if total > 0 else self._not_in(numbers, chosen)
-            pick = int(rng.choice(len(numbers), p=odds))
+            probability = distance / total if total > 0 else self._not_in(numbers, chosen)
+            pick = int(rng.choice(len(numbers), p=probability))
             chosen.append(int(numbers[pick]))
             squared = ((points - points[pick]) ** 2).sum(axis=1)
             distance = np.minimum(distance, squared) if len(chosen) > 1 else squared
@@ -115,32 +115,32 @@ class ModelAgent(Agent):
     @staticmethod
     def _not_in(numbers: IntArray, chosen: Sequence[int]) -> Array:
         left = ~np.isin(numbers, chosen)
-        odds: Array = left / left.sum()
-        return odds
+        probability: Array = left / left.sum()
+        return probability
 
     def _round(self, size: int) -> list[int]:
-        """Fit, ask for a shortlist, choose."""
+        """Fit, ask for candidate plans, choose."""
         self._rounds += 1
         self._say(f"round {self._rounds}: {len(self._outcomes)} measurements")
         self._fitted(self._surrogate)
         rng = np.random.default_rng(self._seed_of("choose", self._rounds))
-        return self._choose(self._shortlist(rng), min(size, self.remaining), rng)
+        return self._choose(self.candidate_plans(rng), min(size, self.remaining), rng)
 
-    def _choose(self, shortlist: IntArray, size: int, rng: np.random.Generator) -> list[int]:
-        """The best of a shortlist, by an optimism drawn anew for each.
+    def _choose(self, candidates: IntArray, size: int, rng: np.random.Generator) -> list[int]:
+        """The candidates of the highest acquisition value, by a UCB weight drawn anew for each.
 
-        Optimism drawn from Exp(1) makes a batch both exploit and explore (Hutter et al., "Parallel algorithm
+        Weights drawn from Exp(1) make a batch both exploit and explore (Hutter et al., "Parallel algorithm
         configuration", LION 2012).
         """
         here = self._current_cores()[0]
-        left = set(shortlist.tolist())
+        left = set(candidates.tolist())
         if len(left) < size:
             left = set(self.open_numbers().tolist())
         chosen: list[int] = []
-        for optimism in rng.exponential(size=size):
+        for ucb_weight in rng.exponential(size=size):
             numbers = np.array(sorted(left))
-            merit = self._rewards(here, self._surrogate, float(optimism))[numbers, 0]
-            chosen.append(int(numbers[merit.argmax()]))
+            value = self._rewards(here, self._surrogate, float(ucb_weight))[numbers, 0]
+            chosen.append(int(numbers[value.argmax()]))
             left.remove(chosen[-1])
         return chosen
 
@@ -153,16 +153,16 @@ class ModelAgent(Agent):
         """What the surrogate learns of an outcome, in [0, 1]."""
         return outcome.measurement.accuracy
 
-    def _estimated(self, surrogate: AccuracySurrogate, optimism: float) -> Array:
-        """The same of every plan, shape (P,): measured, or estimated with optimism."""
-        values = surrogate.estimate(optimism)
+    def _estimated(self, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
+        """The same of every plan, shape (P,): measured, or estimated so many standard deviations above the median."""
+        values = surrogate.estimate(ucb_weight)
         for number, outcome in self._outcomes.items():
             values[number] = self._learnt(outcome)
         return values
 
-    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
+    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
         """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""
-        return core.rewards(self.problem.objective, self._estimated(surrogate, optimism))
+        return core.rewards(self.problem.objective, self._estimated(surrogate, ucb_weight))
 
     def _current_cores(self) -> tuple[CoInferenceCore, ...]:
         """One core for each of `_pools`, with the measured workloads."""

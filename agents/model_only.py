@@ -1,4 +1,4 @@
-"""`ppo` without its policy: the same model, first design and acquisition over plans that nobody learnt to choose."""
+"""`ppo` without its policy: the same model, initial design and acquisition over plans that nobody learnt to choose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class ModelEnumerateAgent(ModelAgent):
     def __init__(self, problem: SearchProblem, settings: ModelSettings | None = None) -> None:
         super().__init__(problem, settings or ModelSettings())
 
-    def _shortlist(self, rng: np.random.Generator) -> IntArray:  # noqa: ARG002
+    def candidate_plans(self, rng: np.random.Generator) -> IntArray:  # noqa: ARG002
+        """All open plans."""
         return self.open_numbers()
 
 
@@ -60,6 +61,7 @@ class ModelRandomAgent(ModelAgent):
         self.settings = settings or ShootingSettings()
         super().__init__(problem, self.settings)
 
-    def _shortlist(self, rng: np.random.Generator) -> IntArray:
+    def candidate_plans(self, rng: np.random.Generator) -> IntArray:
+        """Some open plans, drawn uniformly."""
         drawn: IntArray = np.unique(rng.choice(self.open_numbers(), size=self.settings.draws))
         return drawn

@@ -130,12 +130,12 @@ def by_likelihood(
     """
     inner = np.concatenate([node_observations[:tree.inner],
                             np.broadcast_to(condition_observation, (tree.inner, len(condition_observation)))], axis=1)
-    odds = log_softmax(np.where(tree.exists, _logits(network, inner), -np.inf), axis=1)
+    log_probability = log_softmax(np.where(tree.exists, _logits(network, inner), -np.inf), axis=1)
     joint = np.zeros(tree.inner + tree.plans)
     for step in range(STEPS):
         nodes = np.flatnonzero(tree.step[:tree.inner] == step)
         there = tree.exists[nodes]
-        joint[tree.child[nodes][there]] = (joint[nodes][:, None] + odds[nodes])[there]
+        joint[tree.child[nodes][there]] = (joint[nodes][:, None] + log_probability[nodes])[there]
     result: IntArray = np.argsort(-joint[tree.inner:], kind="stable")
     return result
 

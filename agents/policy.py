@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from torch import Tensor
 
+from autosplit.agents.latency_estimates import counts_of, landmarks, plausible
 from autosplit.agents.network import by_likelihood, network_of
-from autosplit.agents.shortlist import counts_of, landmarks, plausible
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.operators import TypeSums
@@ -123,7 +123,7 @@ class Knowledge:
 
     @cached_property
     def counts(self) -> Array:
-        """Work and bytes of the plans, as `autosplit.agents.shortlist` wants them."""
+        """Work and bytes of the plans, as `autosplit.agents.latency_estimates` wants them."""
         return counts_of(self.workloads)
 
     @cached_property
@@ -204,8 +204,8 @@ class CoInferencePolicy:
             conditions: Device, edge, channel and budget.
             among: Likeliest plans that are looked at. Where fewer than 8 of them are in time, others are looked at
                 until 8 are: those that are in time by an estimate from the latencies of some plans
-                (`autosplit.agents.shortlist`), the most accurate first; where none is then, those that may be until one
-                is; all where there is no such estimate.
+                (`autosplit.agents.latency_estimates`), the most accurate first; where none is then, those that may be
+                until one is; all where there is no such estimate.
             strict: Whether the 95th percentile of the latency has to be within the budget. Else the reward alone
                 decides, which may prefer a plan that is late now and then to one that is of little use.
 

@@ -2,8 +2,9 @@
 
 The scheme is DyNA-PPO's (Angermueller et al., "Model-based reinforcement learning for biological sequence design",
 ICLR 2020). A round fits the surrogate on everything measured, trains the policy in the vectorised environment, under
-the scenario's and many other conditions, with optimistic rewards, and lets the policy choose what to measure next.
-One measurement thus serves every conditions vector, and the trained policy answers for conditions never searched.
+the scenario's and many other conditions, with upper confidence bounds of the rewards, and lets the policy choose what
+to measure next. So one measurement serves every conditions vector, and the trained policy answers for conditions that
+were never searched.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class PPOSettings(ModelSettings):
 
     Attributes:
         conditions: Conditions that the policy is trained under, the scenario's included.
-        optimism: Standard deviations of the surrogate that training adds to its median.
+        ucb_weight: Standard deviations of the surrogate that training adds to its median.
         sharpness: Reward lost against the best plan of the same conditions at which a training reward falls to 1/e.
         first_updates: PPO updates of the first round.
         updates: PPO updates of each further round.
-        last_updates: PPO updates of `PPOAgent.policy`, without optimism.
+        last_updates: PPO updates of `PPOAgent.policy`, by the median alone.
         last_target_share: Share of their episodes under the scenario's conditions.
         temperatures: Temperatures at which the policy is asked for proposals.
         draws: Plans drawn at each temperature; the best of them by acquisition are proposed.
@@ -46,7 +47,7 @@ class PPOSettings(ModelSettings):
     """
 
     conditions: int = 256
-    optimism: float = 1.0
+    ucb_weight: float = 1.0
     sharpness: float = 0.05
     first_updates: int = 16
     updates: int = 5
@@ -94,14 +95,14 @@ class PPOAgent(ModelAgent):
             self._say(f"training the policy on {seen} measurements")
             _, pool = self._current_cores()
             surrogate = self._fitted(copy.deepcopy(self._surrogate))
-            rewards = self._training_rewards(pool, surrogate, optimism=0.0)
+            rewards = self._training_rewards(pool, surrogate, ucb_weight=0.0)
             network = self._current_trainer().trained_copy(
                 pool, rewards, self.settings.last_updates, self._seed_of("policy", self._rounds),
                 self.settings.last_target_share)
             workloads = list(self.problem.workloads)
             for number, outcome in self._outcomes.items():
                 workloads[number] = outcome.measurement.workload
-            knowledge = Knowledge(self.problem.space, tuple(workloads), self._estimated(surrogate, optimism=0.0))
+            knowledge = Knowledge(self.problem.space, tuple(workloads), self._estimated(surrogate, ucb_weight=0.0))
             self._policy = seen, CoInferencePolicy(
                 knowledge, self.problem.latency_model, self.problem.objective, network, self.settings.ppo.hidden,
                 Origin(conditions=self.settings.conditions, seed=self.problem.seed))
@@ -113,11 +114,11 @@ class PPOAgent(ModelAgent):
         drawn = self._sampler.pool(self.settings.conditions - 1, self._seed_of("pool", self._rounds))
         return [[here], [here, *drawn]]
 
-    def _shortlist(self, rng: np.random.Generator) -> IntArray:
+    def candidate_plans(self, rng: np.random.Generator) -> IntArray:
         """Train the policy on, and draw the plans that it takes under the problem's conditions."""
         here, pool = self._current_cores()
         updates = self.settings.first_updates if self._rounds == 1 else self.settings.updates
-        rewards = self._training_rewards(pool, self._surrogate, self.settings.optimism)
+        rewards = self._training_rewards(pool, self._surrogate, self.settings.ucb_weight)
         self._current_trainer().train(pool, rewards, updates, self._seed_of("train", self._rounds))
         return self._draw(here, rng)
 
@@ -129,8 +130,8 @@ class PPOAgent(ModelAgent):
         drawn: IntArray = np.unique(np.concatenate(draws))
         return drawn
 
-    def _training_rewards(self, pool: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
-        return training_rewards(pool, self._rewards(pool, surrogate, optimism), self.settings.sharpness)
+    def _training_rewards(self, pool: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
+        return training_rewards(pool, self._rewards(pool, surrogate, ucb_weight), self.settings.sharpness)
 
     def _current_trainer(self) -> PolicyTrainer:
         if self._trainer is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autosplit.agents.odds import accuracy_of
+from autosplit.agents.logit import accuracy_of
 from autosplit.core.arrays import Array
 from autosplit.core.plan import Workload
 
@@ -34,5 +34,5 @@ def expected_accuracy(workloads: Sequence[Workload]) -> Array:
     sparsity = np.array([np.mean(w.plan.sparsity) for w in workloads])
     payload = np.array([w.payload_bytes_mean or largest[w.plan.split] for w in workloads])
     halvings = np.log2([largest[w.plan.split] for w in workloads]) - np.log2(np.maximum(payload, 1.0))
-    odds = _LEVEL - _PRUNING * sparsity**2 - _HALVING * halvings
-    return accuracy_of(odds)
+    logits = _LEVEL - _PRUNING * sparsity**2 - _HALVING * halvings
+    return accuracy_of(logits)

@@ -18,7 +18,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from autosplit.agents.odds import accuracy_of, log_odds
+from autosplit.agents.logit import accuracy_of, logit
 from autosplit.core.arrays import Array
 from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.tree import IntArray
@@ -52,7 +52,7 @@ class AccuracySurrogate:
         self._iterations = iterations
         scales = Matern(np.ones(max(1, self.points.shape[1])), (0.05, 20.0), nu=2.5)
         self._kernel = ConstantKernel(1.0, (1e-2, 1e2)) * scales + WhiteKernel(1e-2, (1e-5, 1e-1))
-        self._prior = None if prior is None else log_odds(prior)
+        self._prior = None if prior is None else logit(prior)
         self._mean = np.zeros(len(features)) if self._prior is None else self._prior
         self._deviation = np.ones(len(features))
 
@@ -65,22 +65,22 @@ class AccuracySurrogate:
         """
         if not self.points.shape[1]:
             return  # one plan, or plans that no feature tells apart
-        odds = log_odds(accuracy)
-        expected = self._expected(plans, odds)
+        logits = logit(accuracy)
+        expected = self._expected(plans, logits)
         process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer=self._maximise)
         # one thread: the matrices are small, and threads that wait for each other cost most on a busy machine
         with warnings.catch_warnings(), threadpool_limits(limits=1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: an irrelevant feature
-            process.fit(self.points[plans], odds - expected[plans])
+            process.fit(self.points[plans], logits - expected[plans])
             rest, self._deviation = process.predict(self.points, return_std=True)
         self._mean = expected + rest
         self._kernel = process.kernel_
 
-    def estimate(self, optimism: float = 0.0) -> Array:
-        """Accuracies of all plans, shape (P,), `optimism` standard deviations above the median."""
-        return accuracy_of(self._mean + optimism * self._deviation)
+    def estimate(self, ucb_weight: float = 0.0) -> Array:
+        """Accuracies of all plans, shape (P,), `ucb_weight` standard deviations above the median."""
+        return accuracy_of(self._mean + ucb_weight * self._deviation)
 
-    def _expected(self, plans: IntArray, odds: Array) -> Array:
+    def _expected(self, plans: IntArray, logits: Array) -> Array:
         """The mean function, shape (P,): slope times the prior's log-odds plus a shift, by ridge regression to (1, 0).
 
         Another network on other data is better or worse by some level, and spreads its plans more or less.
@@ -89,7 +89,7 @@ class AccuracySurrogate:
             return np.zeros(len(self._mean))
         here = self._prior[plans]
         design = np.stack([here, np.ones(len(here))], axis=1)
-        slope, shift = np.linalg.solve(design.T @ design + np.diag(_RIDGE), design.T @ (odds - here))
+        slope, shift = np.linalg.solve(design.T @ design + np.diag(_RIDGE), design.T @ (logits - here))
         result: Array = self._prior * (1 + slope) + shift
         return result
 

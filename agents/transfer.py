@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autosplit.agents.odds import accuracy_of, log_odds
+from autosplit.agents.logit import accuracy_of, logit
 from autosplit.agents.policy import Knowledge
 from autosplit.agents.prior import expected_accuracy
 from autosplit.agents.surrogate import AccuracySurrogate
@@ -47,4 +47,4 @@ def predicted_accuracy(knowledge: Knowledge, space: PlanSpace, workloads: Sequen
                                   prior=np.concatenate([expected_accuracy(knowledge.workloads), guess]))
     chosen = np.random.default_rng(0).permutation(len(known))[:_MOST]
     surrogate.fit(chosen, knowledge.accuracy[chosen])
-    return accuracy_of((log_odds(guess) + log_odds(surrogate.estimate()[len(known):])) / 2)
+    return accuracy_of((logit(guess) + logit(surrogate.estimate()[len(known):])) / 2)

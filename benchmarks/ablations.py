@@ -65,8 +65,8 @@ class NoRelabelling(NoConditions):
     def _learnt(self, outcome: Outcome) -> float:
         return max(outcome.reward, 0.0)
 
-    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, optimism: float) -> Array:
-        return np.repeat(self._estimated(surrogate, optimism)[:, None], len(core.conditions), axis=1)
+    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
+        return np.repeat(self._estimated(surrogate, ucb_weight)[:, None], len(core.conditions), axis=1)
 
 
 class NoMasks(PPOAgent):
@@ -88,7 +88,7 @@ class NoMasks(PPOAgent):
 
 
 class NoPrior(PPOAgent):
-    """Nothing is expected of a plan before it was measured: twice the first design, all of it spread over the space.
+    """Nothing is expected of a plan before it was measured: twice the initial design, all of it spread over the space.
 
     Args:
         problem: What to search.

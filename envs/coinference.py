@@ -12,7 +12,7 @@ from autosplit.core.plan import Outcome
 from autosplit.core.scenario import Scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.features import FloatArray
-from autosplit.envs.streams import pick_one
+from autosplit.envs.generators import pick_one
 from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.envs.tree import STEPS, BoolArray, IntArray
 from autosplit.evaluation.base import Evaluator

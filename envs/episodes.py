@@ -14,7 +14,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.scenario import Conditions
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import FloatArray, condition_features
-from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace
+from autosplit.envs.layers import AffineLatency, Choice, LayerwiseSpace, PredictedLatency
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.base import LatencyModel
 
@@ -85,7 +85,7 @@ class LayerwiseCore:
         self, space: LayerwiseSpace, latency_model: LatencyModel, conditions: Conditions, *, quick: bool = False
     ) -> None:
         self.space, self.conditions = space, conditions
-        self.latency = ForetoldLatency(space, latency_model, conditions)
+        self.latency = PredictedLatency(space, latency_model, conditions)
         self._latency = (AffineLatency.of(self.latency) if quick else None) or self.latency
         self._cheapest, least_ms = self._least()
         self.limit_ms = latency_limit_ms(least_ms, conditions.budget_ms)
@@ -246,7 +246,7 @@ class LayerwiseCore:
         return codec, (codec + 0.5) / count
 
     def within(self, split: int, keep: IntArray, codec: IntArray) -> BoolArray:
-        """Which plans at a split point are within the limit, shape (N,); arguments as for `ForetoldLatency.p95_ms`."""
+        """Which plans at a split point are within the limit, shape (N,); arguments as for `PredictedLatency.p95_ms`."""
         result: BoolArray = self._latency.p95_ms(split, keep, codec) <= self.limit_ms
         return result
 

@@ -27,7 +27,7 @@ from autosplit.models.sparsity import channels_kept
 if TYPE_CHECKING:
     from autosplit.models.head_costs import HeadCost
 
-__all__ = ["AffineLatency", "Choice", "ForetoldLatency", "LayerwiseSpace", "LayerwiseSplit"]
+__all__ = ["AffineLatency", "Choice", "LayerwiseSpace", "LayerwiseSplit", "PredictedLatency"]
 
 _MOST_OPTIONS = 64
 _NOTHING = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")))
@@ -146,7 +146,7 @@ class LayerwiseSpace:
 
         Raises:
             ConfigError: Nothing is left to choose, or `round_to` is below 1.
-            PruningError: The work of a pruned head cannot be foretold.
+            PruningError: The work of a pruned head cannot be predicted.
         """
         if round_to < 1:
             raise ConfigError(f"groups keep a multiple of at least one channel, not of {round_to}")
@@ -256,7 +256,7 @@ def _scaled(work: Workload, factor: float) -> Workload:
 # --- latency before measuring ---------------------------------------------------------------------------------------
 
 
-class ForetoldLatency:
+class PredictedLatency:
     """Latency of choices under one set of conditions, from the latency model, whatever that is.
 
     Args:
@@ -318,7 +318,7 @@ class AffineLatency:
         self._prices, self._constants = tuple(prices), tuple(constants)
 
     @classmethod
-    def of(cls, exact: ForetoldLatency) -> AffineLatency | None:
+    def of(cls, exact: PredictedLatency) -> AffineLatency | None:
         """The same latency in this form, or `None` where a check finds that the model is of another kind."""
         rng = np.random.default_rng(0)
         prices, constants = [], []
@@ -342,7 +342,7 @@ class AffineLatency:
         return cls(exact.space, prices, constants)
 
     def p95_ms(self, split: int, keep: IntArray, codec: IntArray) -> Array:
-        """As `ForetoldLatency.p95_ms`, within a millionth and never below it."""
+        """As `PredictedLatency.p95_ms`, within a millionth and never below it."""
         return self._value(self.space.splits[split].head.counts(keep), split, codec) * (1 + 1e-6)
 
     def _value(self, counts: Array, split: int, codec: IntArray) -> Array:

@@ -13,8 +13,8 @@ from autosplit.core.scenario import Conditions, Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
+from autosplit.envs.generators import pick_one
 from autosplit.envs.layers import LayerwiseSpace
-from autosplit.envs.streams import pick_one
 from autosplit.envs.task import CoInferenceTask, outcome_line
 from autosplit.evaluation.base import LayerwiseEvaluator, layerwise
 from autosplit.evaluation.objective import Objective

@@ -9,7 +9,7 @@ from autosplit.core.plan import Measurement
 from autosplit.core.scenario import Scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
-from autosplit.envs.streams import Selection
+from autosplit.envs.generators import Selection
 from autosplit.envs.task import CoInferenceTask
 from autosplit.envs.tree import IntArray
 from autosplit.envs.vector import VectorCoInference
@@ -75,10 +75,10 @@ class MeasuringVectorCoInference(VectorCoInference):
         if new:
             found = self.task.evaluator.measure([self.core.plans[p] for p in new])
             self._measured |= dict(zip(new, found, strict=True))
-        foretold = np.array([self._measured[p].workload == self.task.workloads[p] for p in plans.tolist()])
-        self._enter(plans[foretold], self.core.breakdown.rows(plans[foretold]))
-        if not foretold.all():
-            other = plans[~foretold]
+        as_predicted = np.array([self._measured[p].workload == self.task.workloads[p] for p in plans.tolist()])
+        self._enter(plans[as_predicted], self.core.breakdown.rows(plans[as_predicted]))
+        if not as_predicted.all():
+            other = plans[~as_predicted]
             workloads = [self._measured[p].workload for p in other.tolist()]
             self._enter(other, self.task.latency_model.latency(workloads, self.core.conditions))
 

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from autosplit.core.arrays import Array
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import FloatArray
-from autosplit.envs.streams import Selection, UniformStreams, pick_conditions
+from autosplit.envs.generators import Selection, UniformGenerators, pick_conditions
 from autosplit.envs.tree import BoolArray, IntArray
 
 __all__ = ["VectorCoInference"]
@@ -60,7 +60,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.use(core, rewards)
-        self._streams = UniformStreams(num_envs)
+        self._generators = UniformGenerators(num_envs)
         self._nodes: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._conditions: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._episodes: IntArray = np.zeros(num_envs, dtype=np.int64)  # that a copy began since its last seed
@@ -114,7 +114,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds do not fit {self.num_envs} copies")
             numbers = np.arange(self.num_envs)[which]
-            self._episodes[self._streams.seed(which, [seeds[i] for i in numbers])] = 0
+            self._episodes[self._generators.seed(which, [seeds[i] for i in numbers])] = 0
         self._begin(which, options.get("conditions"))
         self._running = True
         return self._observations(), self._infos(which, begun, begun)
@@ -168,7 +168,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         return 0, len(self._core.conditions)
 
     def _begin(self, which: Selection, chosen: Any = None) -> None:
-        drawn = self._streams.draw(which)  # also where conditions are chosen, as in the single environment
+        drawn = self._generators.draw(which)  # also where conditions are chosen, as in the single environment
         start, size = self._pools(which)
         self._episodes[which] += 1
         if chosen is None:

@@ -3,7 +3,7 @@
     autosplit search --agent examples/agent.py:SplitCorrector --evaluations 40
     autosplit bench search TABLE --agent ppo --agent examples/agent.py:SplitCorrector --out results/mine
 
-The base class keeps the books: no plan is measured twice, or although it cannot be in time. Check yours with
+The base class tracks the state: no plan is measured twice, or although it cannot be in time. Check yours with
 `autosplit.testing.AgentContract`, as tests/test_examples.py does with this one.
 """
 

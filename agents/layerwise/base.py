@@ -1,7 +1,7 @@
 """`LayerwiseAgent`: proposes plans with one sparsity a prunable group; and `LayerwiseProblem`, what it searches.
 
 The life cycle is that of `autosplit.agents.base.Agent`, and the same loop drives both. Such plans cannot be numbered,
-there are too many; the books are kept by `Choice`, so that plans of the same head and codec are one.
+there are too many; the state is tracked by `Choice`, so that plans of the same head and codec are one.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LayerwiseProblem:
 
         Raises:
             ConfigError: The evaluator measures no such plans, or nothing is left to choose.
-            PruningError: The work of a pruned head cannot be foretold.
+            PruningError: The work of a pruned head cannot be predicted.
         """
         space = LayerwiseSpace.of(layerwise(evaluator), splits=splits, codecs=codecs)
         return cls(space, latency_model, objective, conditions, seed, evaluations)
@@ -93,7 +93,7 @@ class LayerwiseProblem:
 class LayerwiseAgent(Proposer[Choice]):
     """Something that proposes plans pruned layer by layer. An author overrides `_propose`, and `_observe` if need be.
 
-    The public methods keep the books: a plan is proposed once, is not measured, and is within the limit of `core`, as
+    The public methods track the state: a plan is proposed once, is not measured, and is within the limit of `core`, as
     far as latency is known before measuring.
 
     Args:

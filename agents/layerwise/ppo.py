@@ -19,6 +19,7 @@ from torch import nn
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.layerwise.surrogate import LayerSurrogate
+from autosplit.agents.logit import accuracy_of
 from autosplit.agents.trainer import EpisodicPPO, isolated, keep_quiet
 from autosplit.core.arrays import Array
 from autosplit.envs.layers import Choice
@@ -40,7 +41,7 @@ class LayerPPOSettings:
     Attributes:
         first: Measurements before the first round: uniform plans and random ones, all just within the limit.
         round: Measurements a round.
-        optimism: Standard deviations of the surrogate that training adds to its median.
+        ucb_weight: Standard deviations of the surrogate that training adds to its median.
         sharpness: Reward lost against the best at which a training reward falls to 1/e.
         first_updates: PPO updates of the first round.
         updates: PPO updates of each further round.
@@ -52,7 +53,7 @@ class LayerPPOSettings:
 
     first: int = 20
     round: int = 10
-    optimism: float = 1.0
+    ucb_weight: float = 1.0
     sharpness: float = 0.03
     first_updates: int = 16
     updates: int = 5
@@ -136,18 +137,19 @@ class LayerwisePPOAgent(LayerwiseAgent):
         accuracy = np.array([o.measurement.accuracy for o in self.outcomes])
         self._surrogate.fit(self.problem.space.features(measured), accuracy)
         near = self._near()
-        best = max(float(self._merits(measured).max()), float(self._merits(near, self.settings.optimism).max()))
+        best = max(float(self._acquisition(measured).max()),
+                   float(self._acquisition(near, self.settings.ucb_weight).max()))
         self._train(best)
         candidates = list(dict.fromkeys(c for c in [*self._drawn(), *near] if c not in self._taken))
         if len(candidates) < size:
             candidates = list(dict.fromkeys([*candidates, *self._random(self._generator("random"))]))
         return self._chosen(candidates, size)
 
-    def _merits(self, choices: Sequence[Choice], optimism: float | Array = 0.0) -> Array:
+    def _acquisition(self, choices: Sequence[Choice], ucb_weight: float | Array = 0.0) -> Array:
         """Reward of plans by the surrogate, shape (N,)."""
         if not choices:
             return np.full(1, -np.inf)
-        accuracy = self._surrogate.estimate(self.problem.space.features(choices), optimism)
+        accuracy = self._surrogate.estimate(self.problem.space.features(choices), ucb_weight)
         return self._rewards(accuracy, self.core.latency.breakdown(choices))
 
     def _rewards(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
@@ -171,7 +173,8 @@ class LayerwisePPOAgent(LayerwiseAgent):
         settings = self.settings
 
         def reward(choices: Sequence[Choice]) -> Array:
-            return np.exp(np.clip((self._merits(choices, settings.optimism) - best) / settings.sharpness, -20.0, 1.0))
+            gap = (self._acquisition(choices, settings.ucb_weight) - best) / settings.sharpness
+            return np.exp(np.clip(gap, -20.0, 1.0))
 
         if self._ppo is None:
             self._env = VectorLayerwise(self.core, reward, settings.ppo.episodes)
@@ -211,16 +214,16 @@ class LayerwisePPOAgent(LayerwiseAgent):
         return self.core.choices(episodes)
 
     def _chosen(self, candidates: Sequence[Choice], size: int) -> list[Choice]:
-        """The best candidates by the surrogate, by an optimism drawn anew for each (Hutter et al., LION 2012)."""
+        """The best candidates by the surrogate, by a UCB weight drawn anew for each (Hutter et al., LION 2012)."""
         breakdown = self.core.latency.breakdown(candidates) if candidates else None
         if breakdown is None:
             return []
         within = breakdown.p95_ms[:, 0] <= self.core.limit_ms
-        mean, deviation = self._surrogate.log_odds(self.problem.space.features(candidates))
+        mean, deviation = self._surrogate.logits(self.problem.space.features(candidates))
         left, chosen = np.flatnonzero(within).tolist(), list[Choice]()
-        for optimism in self._generator("choose").exponential(size=size):
+        for ucb_weight in self._generator("choose").exponential(size=size):
             if left:
-                accuracy = 1.0 / (1.0 + np.exp(-(mean + optimism * deviation)))
+                accuracy = accuracy_of(mean + ucb_weight * deviation)
                 rewards = self._rewards(accuracy, breakdown)
                 best = max(left, key=lambda i: float(rewards[i]))
                 left.remove(best)

@@ -15,12 +15,10 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from autosplit.agents.logit import accuracy_of, logit
 from autosplit.core.arrays import Array
 
 __all__ = ["LayerSurrogate"]
-
-_EDGE = 0.002
-"""Accuracies are cut to [edge, 1 - edge], so that their log-odds are finite."""
 
 _BOUNDS = {"trend": (1e-3, 1e2), "process": (1e-2, 1e2), "noise": (1e-5, 0.3), "length": (0.1, 50.0)}
 _START = {"trend": 0.3, "process": 1.0, "noise": 1e-2, "length": 2.0}
@@ -63,10 +61,9 @@ class LayerSurrogate:
             points: Their features, shape (n, groups + others), n at least 2.
             accuracy: Their accuracies, shape (n,).
         """
-        clipped = np.clip(accuracy, _EDGE, 1 - _EDGE)
-        odds = np.log(clipped / (1 - clipped))
-        mean, deviation = float(odds.mean()), float(odds.std()) or 1.0
-        inputs, targets = self._inputs(points), (odds - mean) / deviation
+        values = logit(accuracy)
+        mean, deviation = float(values.mean()), float(values.std()) or 1.0
+        inputs, targets = self._inputs(points), (values - mean) / deviation
         # one thread: the matrices are small, and threads that wait for each other cost most on a busy machine
         with threadpool_limits(limits=1):
             squares = self._squares(inputs, inputs)
@@ -77,13 +74,12 @@ class LayerSurrogate:
             weights: Array = cho_solve((factor, True), targets)
         self._fitted = _Fitted(inputs, factor, weights, mean, deviation)
 
-    def estimate(self, points: Array, optimism: float | Array = 0.0) -> Array:
-        """Accuracies, shape (N,), `optimism` standard deviations above the median; one number, or one a plan."""
-        mean, deviation = self.log_odds(points)
-        result: Array = 1.0 / (1.0 + np.exp(-(mean + optimism * deviation)))
-        return result
+    def estimate(self, points: Array, ucb_weight: float | Array = 0.0) -> Array:
+        """Accuracies, shape (N,), `ucb_weight` standard deviations above the median; one number, or one a plan."""
+        mean, deviation = self.logits(points)
+        return accuracy_of(mean + ucb_weight * deviation)
 
-    def log_odds(self, points: Array) -> tuple[Array, Array]:
+    def logits(self, points: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the log-odds of the accuracy, shape (N,) each.
 
         Raises:

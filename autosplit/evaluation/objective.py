@@ -4,10 +4,10 @@ A reward is arithmetic on an accuracy and a latency breakdown, vectorised over P
 that one measurement yields a training sample for every conditions vector. Higher is better, every reward is
 bounded, and all but the Lagrangian share one shape:
 
-    reward = P(in time) * value + (1 - P(in time)) * worst - slope * lateness
+    reward = P(in time) * value + (1 - P(in time)) * worst - slope * tardiness
 
 `value` is what a plan is worth when its answer arrives in time, `worst` the least that `value` can be, and
-`lateness` in [0, 1] grows with the logarithm of p95 / budget. A hopeless plan (never in time) thus scores
+`tardiness` in [0, 1] grows with the logarithm of p95 / budget. A hopeless plan (never in time) thus scores
 below `worst`, a plan in time never does, and between two late plans the less late one is better, which gives
 learning a gradient where no plan is in time.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from autosplit.core.scenario import Conditions
 
 __all__ = ["AmcReward", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective", "best_outcome",
-           "lateness", "list_objectives", "load_objective", "score"]
+           "list_objectives", "load_objective", "score", "tardiness"]
 
 _LATEST = 1000.0
 """Multiple of the budget beyond which a plan counts as late as can be."""
@@ -43,7 +43,7 @@ _MOST_MJ = 1e6
 """Energy, millijoules, at which the energy term reaches its bound (1 kJ an inference)."""
 
 
-def lateness(p95_ms: Array, budget_ms: Array) -> Array:
+def tardiness(p95_ms: Array, budget_ms: Array) -> Array:
     """How far beyond the budget, in [0, 1]: 0 within it, 1 from 1,000 times the budget on, linear in the log."""
     excess = np.log(np.maximum(p95_ms / budget_ms, 1.0)) / math.log(_LATEST)
     return np.minimum(excess, 1.0)
@@ -100,7 +100,7 @@ class Objective(ABC):
     def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
         value = self._value(accuracy, breakdown) - self._energy(breakdown)
         worst = self.worst - self.energy_weight
-        late = lateness(breakdown.p95_ms, budget_ms)
+        late = tardiness(breakdown.p95_ms, budget_ms)
         return worst + breakdown.in_time * (value - worst) - self.slope * late
 
     @abstractmethod
@@ -116,20 +116,21 @@ class Objective(ABC):
 class InTimeAccuracy(Objective):
     """Expected in-time accuracy, accuracy x P(latency <= budget); an answer that is late is worth nothing.
 
-    Range [-slope - haste, 1]: at least 0.95 x accuracy - haste for a feasible plan, below 0 for a hopeless one.
+    Range [-slope - latency_tie_break, 1]: at least 0.95 x accuracy - latency_tie_break for a feasible plan, below 0 for
+    a hopeless one.
 
     Attributes:
-        haste: Accuracy given up for an answer at once instead of one whose median is at the deadline: between plans
-            that are as accurate as far as anybody can tell, the faster one is better.
+        latency_tie_break: Accuracy given up for an answer at once instead of one whose median is at the deadline:
+            between plans whose accuracies cannot be told apart, the faster one is better.
     """
 
     name: ClassVar[str] = "in-time-accuracy"
 
-    haste: float = 0.002
+    latency_tie_break: float = 0.002
 
     def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
         waiting = np.minimum(breakdown.p50_ms / budget_ms, 1)
-        return super()._reward(accuracy, breakdown, budget_ms) - self.haste * waiting
+        return super()._reward(accuracy, breakdown, budget_ms) - self.latency_tie_break * waiting
 
     def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:  # noqa: ARG002
         return accuracy
@@ -143,14 +144,14 @@ class LagrangianReward(Objective):
     later than e times its budget is below every plan in time; a smaller excess may be worth its accuracy.
 
     Attributes:
-        price: Accuracy that a factor e of lateness costs.
+        price: Accuracy that a factor e of tardiness costs.
     """
 
     name: ClassVar[str] = "lagrangian"
     price: float = 1.0
 
     def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
-        late = lateness(breakdown.p95_ms, budget_ms) * math.log(_LATEST)
+        late = tardiness(breakdown.p95_ms, budget_ms) * math.log(_LATEST)
         return self._value(accuracy, breakdown) - self._energy(breakdown) - self.price * late
 
     def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:  # noqa: ARG002
@@ -266,7 +267,7 @@ def best_outcome(outcomes: Iterable[Outcome]) -> Outcome:
         raise ValueError("no outcomes to choose from")
 
     def rank(outcome: Outcome) -> tuple[bool, float, float]:
-        merit = outcome.reward if outcome.feasible else -outcome.latency.p95_ms / outcome.budget_ms
-        return outcome.feasible, merit, outcome.measurement.accuracy
+        value = outcome.reward if outcome.feasible else -outcome.latency.p95_ms / outcome.budget_ms
+        return outcome.feasible, value, outcome.measurement.accuracy
 
     return max(ranked, key=rank)

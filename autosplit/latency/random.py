@@ -2,7 +2,7 @@
 
 A Latin hypercube (McKay, Beckman, Conover 1979): each random quantity takes the midpoints of `DRAWS` equally
 probable intervals, in its own seeded order. All plans and conditions share the draws: a plan that sends fewer bytes
-is then never slower by luck, and equal arguments give equal answers on every machine.
+is then never slower by chance, and equal arguments give equal answers on every machine.
 """
 
 from __future__ import annotations
@@ -93,15 +93,15 @@ def _cumulative_retries(stream: str, loss: float) -> Array:
 
     The tries of a packet are geometric: P(more than k retries) = loss ** (k + 1), mean loss / (1 - loss).
     """
-    luck = uniforms(stream, PACKETS)
-    each = np.floor(np.log1p(-luck) / math.log(loss))
+    draws = uniforms(stream, PACKETS)
+    each = np.floor(np.log1p(-draws) / math.log(loss))
     return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
 
 
 def retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
     """Retransmissions of the first `packets` packets in each draw.
 
-    Packet i meets the same luck in every plan, so the count never falls as packets are added.
+    Packet i gets the same uniform draw in every plan, so the count never falls as packets are added.
 
     Args:
         stream: Name of the random quantity.

@@ -104,8 +104,8 @@ def _best(accuracy: Array, rewards: Array, answer: LatencyBreakdown, budgets_ms:
           ) -> tuple[npt.NDArray[np.int64], Array, npt.NDArray[np.bool_]]:
     """The best plan for each budget, as `best_outcome` chooses: place, in time, feasible."""
     feasible = answer.p95_ms <= budgets_ms
-    merit = np.where(feasible.any(axis=0), np.where(feasible, rewards, -np.inf), -answer.p95_ms / budgets_ms)
-    tied = np.where(merit == merit.max(axis=0), accuracy[:, None], -1.0)
+    value = np.where(feasible.any(axis=0), np.where(feasible, rewards, -np.inf), -answer.p95_ms / budgets_ms)
+    tied = np.where(value == value.max(axis=0), accuracy[:, None], -1.0)
     best = tied.argmax(axis=0)
     columns = np.arange(len(budgets_ms))
     return best, answer.in_time[best, columns], feasible[best, columns]

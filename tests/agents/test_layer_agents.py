@@ -1,4 +1,4 @@
-"""Agents that prune layer by layer: books, known answers, equal runs, and what DDPG and the surrogate are made of."""
+"""Agents that prune layer by layer: state, known answers, equal runs, and what DDPG and the surrogate are made of."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_names_by_granularity():
         load_agent("autosplit.core.plan:Plan", "layer")
 
 
-# --- books ----------------------------------------------------------------------------------------------------------
+# --- state ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -1,4 +1,4 @@
-"""`ppo` without its policy: the same first design, the same model, another shortlist."""
+"""`ppo` without its policy: the same initial design, the same model, other candidate plans."""
 
 import numpy as np
 import pytest
@@ -29,32 +29,32 @@ def test_all_begin_with_the_same_plans():
     assert len(set(designs[0])) == 8
 
 
-def shortlists(agent, evaluations):
-    """The shortlist of each round, with the plans that were open then and those that were chosen."""
-    found, asked = [], agent._shortlist
+def candidates(agent, evaluations):
+    """The candidate plans of each round, with the plans that were open then and those that were chosen."""
+    found, asked = [], agent.candidate_plans
 
     def spy(rng):
         found.append([asked(rng), agent.open_numbers()])
         return found[-1][0]
 
-    agent._shortlist = spy
+    agent.candidate_plans = spy
     search(agent, LARGE, evaluations)
     numbers = [agent.problem.number[o.plan] for o in agent.outcomes][8:]
     return [(short, still_open, numbers[4 * i:4 * i + 4]) for i, (short, still_open) in enumerate(found)]
 
 
 @pytest.mark.parametrize("kind", AGENTS)
-def test_what_is_measured_is_on_the_shortlist(kind):
-    for short, still_open, chosen in shortlists(kind(problem(LARGE, 150), AGENTS[kind]), 20):
+def test_what_is_measured_is_on_thecandidate_plans(kind):
+    for short, still_open, chosen in candidates(kind(problem(LARGE, 150), AGENTS[kind]), 20):
         assert len(short) == len(set(short.tolist()))
         assert set(short.tolist()) <= set(still_open.tolist())
         assert set(chosen) <= set(short.tolist())
 
 
 def test_enumeration_has_all_and_shooting_a_draw():
-    for short, still_open, _ in shortlists(ModelEnumerateAgent(problem(LARGE, 150), AGENTS[ModelEnumerateAgent]), 16):
+    for short, still_open, _ in candidates(ModelEnumerateAgent(problem(LARGE, 150), AGENTS[ModelEnumerateAgent]), 16):
         assert (short == still_open).all()
-    drawn = shortlists(ModelRandomAgent(problem(LARGE, 150), AGENTS[ModelRandomAgent]), 16)
+    drawn = candidates(ModelRandomAgent(problem(LARGE, 150), AGENTS[ModelRandomAgent]), 16)
     for short, still_open, _ in drawn:
         assert 40 < len(short) <= 64 < len(still_open)
     assert set(drawn[0][0].tolist()) != set(drawn[1][0].tolist())
@@ -65,6 +65,6 @@ def test_the_best_by_the_acquisition_is_measured_first():
     agent.observe(outcomes_of(agent, agent.propose(8), LARGE))
     still_open = agent.open_numbers()
     chosen = agent.problem.number[agent.propose(1)[0]]
-    optimism = float(np.random.default_rng(agent._seed_of("choose", 1)).exponential(size=4)[0])
-    merit = agent._rewards(agent._current_cores()[0], agent._surrogate, optimism)[:, 0]
-    assert merit[chosen] == merit[still_open].max()
+    ucb_weight = float(np.random.default_rng(agent._seed_of("choose", 1)).exponential(size=4)[0])
+    value = agent._rewards(agent._current_cores()[0], agent._surrogate, ucb_weight)[:, 0]
+    assert value[chosen] == value[still_open].max()

@@ -10,13 +10,13 @@ import torch
 from autosplit.agents.amortise import PolicySettings, train_policy
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.export import save_onnx
+from autosplit.agents.latency_estimates import counts_of, landmarks, plausible
 from autosplit.agents.loop import run_search
 from autosplit.agents.model_only import ModelEnumerateAgent
 from autosplit.agents.network import by_likelihood, rollout
 from autosplit.agents.policy import Knowledge, Origin, _restored, _stored
+from autosplit.agents.policy_agent import PolicyAgent
 from autosplit.agents.prior import expected_accuracy
-from autosplit.agents.recall import PolicyAgent
-from autosplit.agents.shortlist import counts_of, landmarks, plausible
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PPOHyperparameters
 from autosplit.agents.transfer import predicted_accuracy
@@ -264,8 +264,8 @@ def test_a_table_that_misleads_leaves_what_is_expected(policy):
 def test_a_prior_shifts_and_stretches_to_what_was_measured():
     """A prior that is right up to level and spread of the log-odds makes three measurements enough."""
     true = np.array([m.accuracy for m in OTHER.measurements])
-    odds = np.log(true / (1 - true))
-    prior = 1 / (1 + np.exp(-(odds * 0.8 + 1)))
+    logits = np.log(true / (1 - true))
+    prior = 1 / (1 + np.exp(-(logits * 0.8 + 1)))
     features = problem(OTHER).features
     measured = np.array([0, 40, 90])
     errors = []

@@ -19,8 +19,8 @@ def work(split, sparsity, payload_bytes):
 def test_the_formula():
     found = expected_accuracy([work("a", 0.0, 800.0), work("a", 0.0, 100.0), work("a", 0.5, 800.0),
                                work("output", 0.0, 0.0)])
-    odds = np.log(found / (1 - found))
-    assert odds == pytest.approx([4.0, 4.0 - 3 * 0.25, 4.0 - 1.0, 4.0])
+    logits = np.log(found / (1 - found))
+    assert logits == pytest.approx([4.0, 4.0 - 3 * 0.25, 4.0 - 1.0, 4.0])
 
 
 def test_pruning_by_layer_counts_by_its_mean():

@@ -102,7 +102,7 @@ def test_without_masks_what_is_drawn_becomes_the_nearest():
     assert agent._open[drawn].all()
 
 
-def test_without_a_prior_the_first_design_is_spread_and_twice_as_long():
+def test_without_a_prior_the_initial_design_is_spread_and_twice_as_long():
     agents = {kind: kind(problem(LARGE, 200), SHORT) for kind in (PPOAgent, NoPrior)}
     first = {kind: agent.propose(2 * SHORT.first) for kind, agent in agents.items()}
     assert (len(first[PPOAgent]), len(first[NoPrior])) == (SHORT.first, 2 * SHORT.first)

@@ -9,7 +9,7 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LAYER_FEATURES, LayerwiseCore
-from autosplit.envs.layers import AffineLatency, Choice, ForetoldLatency, LayerwiseSpace
+from autosplit.envs.layers import AffineLatency, Choice, LayerwiseSpace, PredictedLatency
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyBreakdown
 from tests.layers import LayerTable
@@ -188,7 +188,7 @@ def test_observations_are_bounded_and_follow_the_episode():
 
 @pytest.mark.parametrize("model", [PlainLatency(), ANALYTIC])
 def test_affine_latency_is_the_models_own(model):
-    exact = ForetoldLatency(SPACE, model, make_conditions(50))
+    exact = PredictedLatency(SPACE, model, make_conditions(50))
     quick = AffineLatency.of(exact)
     assert quick is not None
     rng = np.random.default_rng(1)
@@ -201,7 +201,7 @@ def test_affine_latency_is_the_models_own(model):
 
 
 def test_a_model_of_another_kind_is_not_put_in_that_form():
-    assert AffineLatency.of(ForetoldLatency(SPACE, Steps(), make_conditions(50))) is None
+    assert AffineLatency.of(PredictedLatency(SPACE, Steps(), make_conditions(50))) is None
 
 
 def test_other_payloads_change_codes_alone():

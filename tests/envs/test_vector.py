@@ -13,8 +13,8 @@ import autosplit.envs
 from autosplit.core.errors import ConfigError
 from autosplit.envs.coinference import CoInferenceEnv
 from autosplit.envs.conditions import ConditionsSampler
+from autosplit.envs.generators import UniformGenerators, pick_conditions
 from autosplit.envs.measuring import MeasuringVectorCoInference
-from autosplit.envs.streams import UniformStreams, pick_conditions
 from autosplit.envs.vector import VectorCoInference
 from autosplit.evaluation.objective import load_objective
 from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
@@ -275,14 +275,14 @@ def test_misuse_is_refused():
 
 
 def test_a_stream_is_that_of_its_generator():
-    streams, numbers = UniformStreams(3), np.arange(3)
-    assert streams.seed(slice(None), [7, None, 9]).tolist() == [0, 2]
+    generators, numbers = UniformGenerators(3), np.arange(3)
+    assert generators.seed(slice(None), [7, None, 9]).tolist() == [0, 2]
     expected = {i: seeding.np_random(seed)[0].random(200) for i, seed in ((0, 7), (2, 9))}
-    together = np.array([streams.draw(slice(None)) for _ in range(100)])
-    alone = np.array([streams.draw(numbers[2:]) for _ in range(50)])
+    together = np.array([generators.draw(slice(None)) for _ in range(100)])
+    alone = np.array([generators.draw(numbers[2:]) for _ in range(50)])
     np.testing.assert_array_equal(together[:, 0], expected[0][:100])
     np.testing.assert_array_equal(np.r_[together[:, 2], alone[:, 0]], expected[2][:150])
-    np.testing.assert_array_equal(streams.draw(numbers[:1]), expected[0][100:101])
+    np.testing.assert_array_equal(generators.draw(numbers[:1]), expected[0][100:101])
     assert len(np.unique(together)) == 300
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autosplit.core.errors import ConfigError, UnknownNameError
-from autosplit.evaluation.objective import best_outcome, lateness, list_objectives, load_objective, score
+from autosplit.evaluation.objective import best_outcome, list_objectives, load_objective, score, tardiness
 from autosplit.latency.base import LatencyBreakdown
 from tests.synthetic import PlainLatency, make_conditions, small_table
 
@@ -29,7 +29,7 @@ def test_names():
 
 
 def test_in_time_accuracy_is_the_accuracy_of_a_plan_in_time():
-    assert reward("in-time-accuracy:haste=0", [0.9, 0.5], [10, 100]) == pytest.approx([0.9, 0.5])
+    assert reward("in-time-accuracy:latency_tie_break=0", [0.9, 0.5], [10, 100]) == pytest.approx([0.9, 0.5])
     assert reward("in-time-accuracy", [0.9, 0.5], [10, 100]) == pytest.approx([0.9 - 0.0002, 0.5 - 0.002])
 
 
@@ -81,7 +81,7 @@ def test_more_accuracy_is_never_worse(name):
 def test_energy_weight_prefers_the_thrifty_plan():
     name = "in-time-accuracy:energy_weight=0.2"
     assert reward(name, [0.9], [50], energy_mj=1) > reward(name, [0.9], [50], energy_mj=10)
-    assert reward("in-time-accuracy:haste=0", [0.9], [50]) == pytest.approx([0.9])
+    assert reward("in-time-accuracy:latency_tie_break=0", [0.9], [50]) == pytest.approx([0.9])
 
 
 def test_rewards_are_vectorised_over_conditions():
@@ -98,8 +98,8 @@ def test_wrong_shapes_are_refused():
         reward("amc", [0.9, 0.8], [50])
 
 
-def test_lateness_is_bounded():
-    np.testing.assert_allclose(lateness(np.array([1.0, 100, 1e5, 1e9]), np.array(100.0)), [0, 0, 1, 1])
+def test_tardiness_is_bounded():
+    np.testing.assert_allclose(tardiness(np.array([1.0, 100, 1e5, 1e9]), np.array(100.0)), [0, 0, 1, 1])
 
 
 @pytest.mark.parametrize(("name", "error", "text"), [

@@ -95,7 +95,7 @@ class Framing:
         """Send payloads: all packets are full but the last; a lost packet is sent again, whole.
 
         Args:
-            direction: "uplink" or "downlink"; each has its own luck.
+            direction: "uplink" or "downlink"; each has its own uniform draws.
             payload_bytes: Shape (N, DRAWS); an empty payload still takes one packet.
         """
         packets = np.maximum(np.ceil(payload_bytes / self.packet_bytes), 1.0)

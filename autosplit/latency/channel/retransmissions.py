@@ -23,7 +23,7 @@ _RAREST = 1e-6
 
 
 def burst_retries(stream: str, chain: Chain, packets: NDArray[np.intp]) -> Array:
-    """Retransmissions of the first `packets` packets in each draw; like `draws.retries`, but in bursts.
+    """Retransmissions of the first `packets` packets in each draw; like `retries`, but in bursts.
 
     Args:
         stream: Name of the random quantity.
@@ -72,10 +72,10 @@ def _cumulative_retries(stream: str, chain: Chain) -> Array:
     over, next_bad = lasting(chain)
     state = (uniform(f"{stream} state") > good / (good + bad)).astype(np.intp)
     total = np.zeros((PACKETS + 1, DRAWS))
-    luck, turn = (spread_uniforms(f"{stream} {name}", PACKETS) for name in ("burst", "turn"))
+    losses, turn = (spread_uniforms(f"{stream} {name}", PACKETS) for name in ("burst", "turn"))
     most = over.shape[1] - 1
     for n in range(PACKETS):
-        by_state = [np.searchsorted(row, luck[n]) for row in over]
+        by_state = [np.searchsorted(row, losses[n]) for row in over]
         again = np.minimum(np.where(state, by_state[1], by_state[0]), most)
         total[n + 1] = total[n] + again
         state = (turn[n] < next_bad[state, again]).astype(np.intp)

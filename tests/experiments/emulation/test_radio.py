@@ -70,7 +70,7 @@ def test_losses_are_as_frequent_as_stated():
         assert radio.lost_packets / radio.sent_packets == pytest.approx(share, rel=0.06)
 
 
-def test_equal_seeds_have_equal_luck_and_directions_do_not_share_it():
+def test_equal_seeds_have_equal_draws_and_directions_do_not_share_it():
     channel = load_profile(ChannelProfile, "lte-pedestrian")
     times = [simulated(channel, 300, 0)[:50] for _ in range(2)]
     assert times[0] == times[1]

@@ -1,4 +1,4 @@
-"""Random numbers for many copies of an environment, each from a stream of its own."""
+"""Random numbers for many copies of an environment, each from a random generator of its own."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from gymnasium.utils import seeding
 from autosplit.core.arrays import Array
 from autosplit.envs.tree import IntArray
 
-__all__ = ["Selection", "UniformStreams", "pick_conditions", "pick_one"]
+__all__ = ["Selection", "UniformGenerators", "pick_conditions", "pick_one"]
 
 Selection = slice | IntArray
 """Some of n copies: their numbers, or `slice(None)` for all of them."""
 
 _BLOCK = 64
-"""Numbers drawn ahead for a copy; drawing a block at a time is what makes the streams cheap."""
+"""Numbers drawn ahead for a copy; drawing a block at a time is what makes them cheap."""
 
 
-class UniformStreams:
-    """Uniform numbers in [0, 1), one stream a copy.
+class UniformGenerators:
+    """Uniform numbers in [0, 1), one random generator a copy.
 
-    A stream seeded with s gives what `gymnasium.utils.seeding.np_random(s)` gives to `random()` call after call, that
-    is, what the single environment gets from its own `np_random`. Streams that were never seeded are unpredictable.
+    A generator seeded with s gives what `gymnasium.utils.seeding.np_random(s)` gives to `random()` call after call:
+    what the single environment gets from its own `np_random`. Generators that were never seeded are unpredictable.
 
     Args:
-        count: Number n of streams.
+        count: Number n of generators.
     """
 
     def __init__(self, count: int) -> None:
@@ -37,14 +37,14 @@ class UniformStreams:
         self._next: IntArray = np.full(count, _BLOCK, dtype=np.int64)
 
     def seed(self, which: Selection, seeds: Sequence[int | None]) -> IntArray:
-        """Begin some streams anew.
+        """Seed some generators.
 
         Args:
-            which: The streams.
-            seeds: One a stream of `which`; a stream with `None` goes on as it is.
+            which: The generators.
+            seeds: One a generator of `which`; one with `None` goes on as it is.
 
         Returns:
-            Numbers of the streams that begin anew.
+            Numbers of the generators that were seeded.
         """
         given = [(int(i), s) for i, s in zip(self._rows[which], seeds, strict=True) if s is not None]
         for i, s in given:
@@ -54,7 +54,7 @@ class UniformStreams:
         return anew
 
     def draw(self, which: Selection) -> Array:
-        """The next number of some streams, one each."""
+        """The next number of some generators, one each."""
         rows = self._rows[which]
         for i in rows[self._next[which] == _BLOCK]:
             self._refill(int(i))

@@ -1,4 +1,4 @@
-"""The books that every agent keeps, the search loop, and the agents that do not learn."""
+"""The state that every agent tracks, the search loop, and the agents that do not learn."""
 
 import pytest
 
