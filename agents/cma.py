@@ -8,11 +8,12 @@ from optuna.samplers import BaseSampler, CmaEsSampler
 
 from autosplit.agents.samplers import SamplerAgent
 from autosplit.core.errors import PluginError
+from autosplit.core.extras import install_command
 
 __all__ = ["CmaEsAgent"]
 
 if importlib.util.find_spec("cmaes") is None:
-    raise PluginError("agent 'cmaes' needs the package cmaes: pip install 'autosplit[cmaes]'")
+    raise PluginError(f"agent 'cmaes' needs the package cmaes: {install_command('cmaes')}")
 
 
 class CmaEsAgent(SamplerAgent):

@@ -152,7 +152,7 @@ def invoke(*args: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in args])
 
 
-def talk(result: Result) -> list[str]:
+def messages(result: Result) -> list[str]:
     """What stands on stderr beside the progress of phases."""
     return [line for line in result.stderr.splitlines() if line and not PROGRESS.fullmatch(line)]
 
@@ -162,7 +162,7 @@ def failure(*args: object, code: int = 2) -> str:
     result = invoke(*args)
     assert result.exit_code == code, result.stderr
     assert result.stdout == ""
-    lines = talk(result)
+    lines = messages(result)
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0].removeprefix("error: ")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError
+from autosplit.core.extras import install_command
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
@@ -92,7 +93,7 @@ def runtime_commands() -> ModuleType:
     try:
         import zmq  # noqa: F401
     except ModuleNotFoundError as e:
-        raise PluginError(f"serving needs the package {e.name}: pip install 'autosplit[deploy]'") from e
+        raise PluginError(f"serving needs the package {e.name}: {install_command('deploy')}") from e
     return commands
 
 

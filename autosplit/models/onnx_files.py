@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.extras import install_command
 from autosplit.core.plugins import one_line
 
 __all__ = ["require_onnx", "write_onnx"]
@@ -33,7 +34,7 @@ def require_onnx(*further: str) -> None:
     """
     absent = [name for name in (*_PACKAGES, *further) if importlib.util.find_spec(name) is None]
     if absent:
-        raise ConfigError(f"ONNX needs the package {absent[0]}: pip install 'autosplit[deploy]'")
+        raise ConfigError(f"ONNX needs the package {absent[0]}: {install_command('deploy')}")
 
 
 def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 try:
     import pytest  # noqa: F401
 except ModuleNotFoundError as e:
-    raise ModuleNotFoundError("autosplit.testing needs pytest: pip install 'autosplit[test]'") from e
+    raise ModuleNotFoundError("autosplit.testing needs pytest: pip install pytest") from e
 
 from autosplit.testing.agents import AgentCase, AgentContract
 from autosplit.testing.codecs import CodecCase, CodecContract

@@ -46,7 +46,7 @@ class TestRegistered(AgentContract):
     def build(self, request):
         name = request.param
         if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-            pytest.skip("an extra: pip install 'autosplit[cmaes]'")
+            pytest.skip("an extra: pip install '.[cmaes]'")
         agent = load_agent(name)
         assert agent.name == name
         if agent.needs_policy:

@@ -14,7 +14,7 @@ from autosplit.cli.bench import _every_agent
 from autosplit.core.errors import AutosplitError, PluginError
 from autosplit.evaluation.store import StoredEvaluator
 from autosplit.experiments.bench.table import load_table
-from tests.runs import failure, invoke, talk
+from tests.runs import failure, invoke, messages
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def made(world, tmp_path_factory):
 def test_the_table_holds_the_whole_space(made, world, monkeypatch):
     path, shown = made
     assert shown.exit_code == 0, shown.stderr
-    assert talk(shown) == []
+    assert messages(shown) == []
     table = load_table(path)
     space = table.evaluator.space
     assert len(space) == table.record.plans == len(table.evaluator.measurements)

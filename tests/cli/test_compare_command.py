@@ -15,7 +15,7 @@ from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Work
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare import Comparison, files, run
 from autosplit.pipeline.baselines import comparison_row, related
-from tests.runs import failure, invoke, talk
+from tests.runs import failure, invoke, messages
 
 METHODS = {"device": 0.0, "png": 2000.0, "jpeg": 800.0, "jpeg-body": 200.0, "raw": 16384.0, "two-step": 900.0,
            "aecnn": 120.0, "bottlenet++": 110.0, "jalad": 700.0, "uniform": 90.0, "autosplit": 60.0}
@@ -67,7 +67,7 @@ def test_json_alone_on_stdout(tmp_path):
     done = invoke("compare", "--json", "--out", tmp_path / "out", "--budget-ms", 70, "--finalists", 2,
                   "--set", "search.seed=3")
     said = json.loads(done.stdout)
-    assert talk(done) == []
+    assert messages(done) == []
     (comparison,) = said["comparisons"]
     assert said["failed"] == []
     assert comparison["scenario"]["conditions"]["budget_ms"] == 70
@@ -116,7 +116,7 @@ def test_a_scenario_that_fails_is_told_and_the_others_are_kept(tmp_path, monkeyp
     monkeypatch.setattr(run, "_compared", failing)
     done = invoke("compare", "--channel", "wifi4", "--channel", "ble-1m", "--out", tmp_path / "out", "--json")
     assert done.exit_code == 2
-    assert talk(done) == ["error: digits-m-resnet8, stm32l4r5, wifi4: layer 'x' cannot be pruned"]
+    assert messages(done) == ["error: digits-m-resnet8, stm32l4r5, wifi4: layer 'x' cannot be pruned"]
     assert {r["channel"] for r in rows_of(tmp_path / "out")} == {"ble-1m"}
     said = json.loads(done.stdout)
     assert len(said["comparisons"]) == 1
@@ -135,7 +135,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(tmp_path, monkeypatch):
     done = invoke("compare", "--channel", "ble-1m", "--channel", "wifi4", "--out", tmp_path / "out")
     assert done.exit_code == 130
     assert done.stdout == ""
-    assert talk(done) == [f"interrupted; 1 of 2 scenarios are in {tmp_path / 'out'}, "
+    assert messages(done) == [f"interrupted; 1 of 2 scenarios are in {tmp_path / 'out'}, "
                           "and the same command goes on from there"]
     assert len(rows_of(tmp_path / "out")) == 11
 

@@ -11,7 +11,7 @@ import pytest
 from autosplit.cli.list_ import Kind
 from autosplit.core.version import __version__
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
-from tests.runs import failure, invoke, talk
+from tests.runs import failure, invoke, messages
 
 SOME = {
     "backbones": "resnet8", "datasets": "digits-m", "devices": "stm32l4r5", "channels": "sub-ghz-fsk-50k",
@@ -98,7 +98,7 @@ def test_replay_for_people(world):
     played = invoke("replay", world.run)
     assert played.exit_code == 0, played.stderr
     assert "equal to the record, to the image and to the byte" in played.stdout
-    assert talk(played) == []
+    assert messages(played) == []
     assert invoke("replay", world.run / "best.json", "--quiet").stderr == ""
 
 

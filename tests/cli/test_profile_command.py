@@ -8,7 +8,7 @@ import pytest
 
 from autosplit.latency.profiling import run
 from tests.latency.profiling.machines import NETWORK, LawfulClock
-from tests.runs import failure, invoke, talk
+from tests.runs import failure, invoke, messages
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_people_read_the_error_and_machines_the_profile(network, tmp_path):
                    "--quiet")
     found = json.loads(again.stdout)
     assert found["timings"]["held_out"]["conv"]["shapes"] > 5
-    assert talk(again) == []
+    assert messages(again) == []
     assert again.stderr == ""
 
 

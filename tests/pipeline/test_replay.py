@@ -11,7 +11,7 @@ from PIL import Image
 
 from autosplit.core.errors import ReplayMismatchError
 from autosplit.pipeline.replay import replay
-from tests.runs import KINDS, failure, invoke, talk
+from tests.runs import KINDS, failure, invoke, messages
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def alter(path, **values):
 def mismatch(path):
     run = invoke("replay", path)
     assert run.exit_code == 4
-    assert len(talk(run)) == 1
-    return talk(run)[0]
+    assert len(messages(run)) == 1
+    return messages(run)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,7 @@ from autosplit.core.scenario import Scenario
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from autosplit.pipeline.search import search
-from tests.runs import f1_plans, invoke, talk
+from tests.runs import f1_plans, invoke, messages
 
 SLOW = """
 import signal, sys, time
@@ -94,14 +94,14 @@ def test_show_of_an_unfinished_run(interrupted):
 def test_replay_of_an_unfinished_run(interrupted):
     run = invoke("replay", interrupted[0])
     assert run.exit_code == 2
-    assert "no such result file" in talk(run)[0]
+    assert "no such result file" in messages(run)[0]
 
 
 def test_resume_refuses_another_scenario(interrupted):
     run = interrupted[0]
     refused = invoke("search", "--resume", run, "--budget-ms", 50)
     assert refused.exit_code == 5
-    assert len(talk(refused)) == 1
+    assert len(messages(refused)) == 1
     assert "conditions.budget_ms was 100.0, now 50.0" in refused.stderr
 
 

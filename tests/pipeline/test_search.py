@@ -30,7 +30,7 @@ from autosplit.pipeline.search import search
 from autosplit.runtime.deployment import Deployment
 from autosplit.training import prepare as prepare_module
 from autosplit.training.loop import accuracy
-from tests.runs import f1_plans, invoke, make_pictures, talk
+from tests.runs import f1_plans, invoke, make_pictures, messages
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_infeasible_budget(warm, tmp_path):
     scenario = ("--scenario", warm.root / "tiny.yaml", "--agent", "random")
     run = invoke("search", *scenario, "--budget-ms", 0.001, "--evaluations", 3, "--out", tmp_path / "run", "--quiet")
     assert run.exit_code == 3
-    assert len(talk(run)) == 1
+    assert len(messages(run)) == 1
     assert "nothing is feasible within 0.001 ms" in run.stderr
     found = Result.load(tmp_path / "run" / "best.json")
     assert not found.feasible

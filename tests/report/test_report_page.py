@@ -242,7 +242,7 @@ def test_report_command_refuses(world, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'autosplit[test]'")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install '.[test]'")
     if not (os.access(CHROME, os.X_OK) and os.access(DRIVER, os.X_OK)):
         pytest.skip("needs a browser: apt-get install chromium chromium-driver")
     from selenium.webdriver.chrome.options import Options

@@ -27,8 +27,8 @@ from autosplit.runtime.standalone.bundle.manifest import Manifest, _digest
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from tests.runs import failure, invoke
 
-onnx = pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
-pytest.importorskip("onnxruntime", reason="an extra: pip install 'autosplit[deploy]'")
+onnx = pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
+pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
 
 FOUND = ("JpegBody", "Whole", "CodePruned")  # exported from result files; Whole and CodePruned are int8
 MADE = ("Code fp32", "raw int8")
@@ -258,7 +258,7 @@ def test_a_fallback_needs_the_backbone(runs, tmp_path):
 
 def test_absent_packages_are_named(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'autosplit[deploy]'" in failure("export", runs["JpegBody"], "--out", tmp_path / "b")
+    assert "pip install onnx onnxscript onnxruntime" in failure("export", runs["JpegBody"], "--out", tmp_path / "b")
 
 
 def test_a_bundle_that_answers_otherwise_is_left_but_refused(runs, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from tests.runs import invoke
 
 for package in ("onnx", "onnxruntime", "zmq"):
-    pytest.importorskip(package, reason="an extra: pip install 'autosplit[deploy]'")
+    pytest.importorskip(package, reason="an extra: pip install '.[deploy]'")
 
 ANY_PORT = ServerOptions("tcp://127.0.0.1:0")
 PATIENT = ClientOptions(timeout_ms=30_000)

@@ -11,7 +11,7 @@ from autosplit.experiments.emulation.bench import to_markdown
 from tests.runs import failure, invoke
 
 for package in ("onnx", "onnxruntime", "zmq"):
-    pytest.importorskip(package, reason="an extra: pip install 'autosplit[deploy]'")
+    pytest.importorskip(package, reason="an extra: pip install '.[deploy]'")
 
 QUICK = ("--loopback", "--images", "4", "--least", "1", "--channel", "wifi4")
 

@@ -20,8 +20,8 @@ from autosplit.models.zoo import resnet8
 from tests.latency.profiling.machines import LawfulClock, settings
 from tests.runs import failure
 
-pytest.importorskip("onnxruntime", reason="an extra: pip install 'autosplit[deploy]'")
-onnx = pytest.importorskip("onnx", reason="an extra: pip install 'autosplit[deploy]'")
+pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
+onnx = pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
 
 SHAPE = (3, 32, 32)
 
@@ -125,6 +125,6 @@ def test_a_profile_of_onnxruntime_says_so_and_adds_up(tmp_path, monkeypatch):
 
 def test_an_engine_that_is_absent_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("autosplit.models.onnx_files.importlib.util.find_spec", lambda name: None)
-    assert "pip install 'autosplit[deploy]'" in failure(
+    assert "pip install onnx onnxscript onnxruntime" in failure(
         "profile", "--backbone", "resnet8", "--image-shape", "3x32x32", "--engine", "onnxruntime", "--out",
         tmp_path / "mine.yaml")

@@ -12,6 +12,6 @@ from autosplit.pipeline.adapt import adapt
 def adapted(world, tmp_path_factory):
     """What `adapt` gave, and the folder it wrote."""
     for package in ("onnx", "onnxruntime"):
-        pytest.importorskip(package, reason="an extra: pip install 'autosplit[deploy]'")
+        pytest.importorskip(package, reason="an extra: pip install '.[deploy]'")
     folder = tmp_path_factory.mktemp("adapted") / "bundle"
     return adapt(world.run, folder, rates=3, epochs=1, fallback=True, cache=Cache(world.cache)), folder

@@ -22,6 +22,7 @@ import pytest
 
 from autosplit.cli import infer as infer_cli
 from autosplit.cli import serve as serve_cli
+from autosplit.core.extras import install_command
 from autosplit.runtime.standalone import commands
 from autosplit.runtime.standalone.device.client import ClientOptions
 from autosplit.runtime.standalone.edge.server import ServerOptions
@@ -194,7 +195,7 @@ def test_without_pyzmq(words):
     code = "import sys; sys.modules['zmq'] = None; from autosplit.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: serving needs the package zmq: pip install 'autosplit[deploy]'\n"
+    assert done.stderr == f"error: serving needs the package zmq: {install_command('deploy')}\n"
 
 
 def test_inside_a_bundle_serve_means_that_one(monkeypatch, tmp_path):
