@@ -18,9 +18,9 @@ import numpy as np
 
 from autosplit.agents.prior import expected_accuracy
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import PluginError
 from autosplit.core.plan import Outcome, Plan, Workload
-from autosplit.core.scenario import Conditions
 from autosplit.core.space import PlanSpace
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import plan_features

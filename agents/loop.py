@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from autosplit.agents.base import Proposer
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Outcome
-from autosplit.core.scenario import Conditions
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.objective import Objective, score
 from autosplit.latency.base import LatencyModel

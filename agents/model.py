@@ -16,8 +16,8 @@ import numpy as np
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Outcome, Workload
-from autosplit.core.scenario import Conditions
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
 

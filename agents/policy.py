@@ -21,10 +21,10 @@ from torch import Tensor
 from autosplit.agents.latency_estimates import counts_of, landmarks, plausible
 from autosplit.agents.network import by_likelihood, network_of
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
-from autosplit.core.scenario import Conditions
 from autosplit.core.space import PlanSpace
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import DecisionTree, IntArray

@@ -21,7 +21,7 @@ from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.core.arrays import Array
-from autosplit.core.scenario import Conditions
+from autosplit.core.conditions import Conditions
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray

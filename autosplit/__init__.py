@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from autosplit.core.version import __version__
 
 if TYPE_CHECKING:
+    from autosplit.core.conditions import Conditions
     from autosplit.core.errors import AutosplitError
     from autosplit.core.plan import LatencySummary, Measurement, Outcome, Plan, Workload
     from autosplit.core.result import Result
-    from autosplit.core.scenario import Conditions, Scenario, load_scenario
+    from autosplit.core.scenario import Scenario, load_scenario
     from autosplit.latency import LatencyBreakdown, LatencyModel, load_latency_model
     from autosplit.pipeline.replay import replay
     from autosplit.pipeline.search import search

@@ -20,7 +20,7 @@ import numpy as np
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import isolated
 from autosplit.core.arrays import Array
-from autosplit.core.scenario import Conditions
+from autosplit.core.conditions import Conditions
 from autosplit.envs.conditions import ProfilesSampler
 from autosplit.evaluation.objective import load_objective
 from autosplit.experiments.bench import load_table

@@ -25,8 +25,9 @@ import numpy as np
 from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Measurement, Workload
-from autosplit.core.scenario import Conditions, Scenario
+from autosplit.core.scenario import Scenario
 from autosplit.envs import COINFERENCE
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore

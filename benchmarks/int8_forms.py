@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autosplit.compression import int8_onnx
-from autosplit.compression.int8_layers import Grid, Int8Conv2d
+from autosplit.compression.int8_layers import Int8Conv2d, Requantise
 from autosplit.core.cache import Cache
 from autosplit.core.result import Result
 from autosplit.data.base import in_batches
@@ -43,7 +43,7 @@ _TIMED = 200  # images
 class PairsConv(int8_onnx._Conv):
     """A convolution of dequantised levels by dequantised weights."""
 
-    def __init__(self, layer: Int8Conv2d, grid: Grid) -> None:
+    def __init__(self, layer: Int8Conv2d, grid: Requantise) -> None:
         super().__init__(layer, grid)
         self.bias.data, self.scale.data = self.bias.flatten(), self.scale.flatten()
         self.register_buffer("in_scale", layer.in_scale.clone())

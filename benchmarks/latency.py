@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Workload
 from autosplit.core.profiles import ChannelProfile, list_profiles, load_profile
-from autosplit.core.scenario import Conditions
 from autosplit.latency.analytic import AnalyticLatencyModel
 from benchmarks.common import parser, scenario_of, write_json
 

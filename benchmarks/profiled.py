@@ -29,10 +29,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import fx
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.operators import OperatorWork
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
 from autosplit.core.profiles import DeviceProfile
-from autosplit.core.scenario import Conditions, load_scenario
+from autosplit.core.scenario import load_scenario
 from autosplit.core.timings import Timing
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import LatencyModel

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
-from autosplit.core.scenario import Conditions
 
 __all__ = ["ConditionsSampler", "Distribution", "ProfilesSampler"]
 

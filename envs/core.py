@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Plan, Workload
-from autosplit.core.scenario import Conditions
 from autosplit.core.space import PlanSpace
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import BoolArray, DecisionTree, IntArray

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.scenario import Conditions
+from autosplit.core.conditions import Conditions
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import FloatArray, condition_features
 from autosplit.envs.layers import AffineLatency, Choice, LayerwiseSpace, PredictedLatency

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import CodecSetting, Workload
-from autosplit.core.scenario import Conditions
 from autosplit.core.space import PlanSpace
 from autosplit.envs.tree import STEPS, DecisionTree
 from autosplit.latency.channel.rate_process import typical_kbps_and_jitter_ms

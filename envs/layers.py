@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
-from autosplit.core.scenario import Conditions
-from autosplit.core.space import PlanSpace
+from autosplit.core.space import PlanSpace, channels_kept
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 from autosplit.envs.tree import IntArray
 from autosplit.evaluation.base import LayerwiseEvaluator
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
-from autosplit.models.sparsity import channels_kept
 
 if TYPE_CHECKING:
     from autosplit.models.head_costs import HeadCost

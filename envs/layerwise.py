@@ -8,8 +8,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Outcome
-from autosplit.core.scenario import Conditions, Scenario, load_scenario
+from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import Outcome, Plan, Workload
-from autosplit.core.scenario import Conditions, Scenario, load_scenario
+from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.evaluation.base import Evaluator

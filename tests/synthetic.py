@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from autosplit.core.conditions import Conditions
+from autosplit.core.parameters import Parameter
 from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Workload
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure
-from autosplit.core.scenario import Conditions, Scenario
+from autosplit.core.profiles import ChannelProfile, DeviceProfile
+from autosplit.core.scenario import Scenario
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.base import LatencyBreakdown
 
@@ -118,8 +120,8 @@ def _measured(work: Workload, accuracy: float, rng: np.random.Generator, noise: 
     return Measurement(plan=work.plan, accuracy=noisy, workload=work, feature_bytes=feature_bytes, images=1024)
 
 
-def _figure(value: float) -> Figure:
-    return Figure(value=value, source="made up for the tests", assumption=True)
+def _figure(value: float) -> Parameter:
+    return Parameter(value=value, source="made up for the tests", assumption=True)
 
 
 def make_machine(name: str, mmacs: float, milliwatts: float) -> DeviceProfile:

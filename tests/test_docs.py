@@ -17,9 +17,10 @@ import yaml
 from pydantic import BaseModel
 
 from autosplit.cli.app import app
+from autosplit.core.conditions import Conditions
 from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.core.result import json_schema
-from autosplit.core.scenario import Conditions, Scenario, SearchSettings, SearchSpace, TrainingSettings
+from autosplit.core.scenario import Scenario, SearchSettings, SearchSpace, TrainingSettings
 from autosplit.runtime.export import json_schema as bundle_schema
 from tests.docs.pages import PAGES, ROOT, blocks, commands, prose, read
 

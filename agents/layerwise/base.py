@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from autosplit.agents.base import Proposer
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import PluginError
 from autosplit.core.plan import CodecSetting, Plan
-from autosplit.core.scenario import Conditions
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.layers import Choice, LayerwiseSpace
 from autosplit.evaluation.base import Evaluator, layerwise

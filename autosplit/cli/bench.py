@@ -103,9 +103,9 @@ def link(
     least: Annotated[int, typer.Option(min=1, help="Images of a cell at least.")] = 30,
     loopback: Annotated[bool, typer.Option("--loopback", help="No network namespaces, which only root on Linux can "
                                                               "make.")] = False,
-    device: Annotated[str | None, typer.Option(help="Profile of this machine, to foretell its stages too.")] = None,
+    device: Annotated[str | None, typer.Option(help="Profile of this machine, to predict its stages too.")] = None,
     edge: Annotated[str | None, typer.Option(help="The same for the edge [default: as --device].")] = None,
-    latency_model: Annotated[str, typer.Option(help="What foretells them.")] = "profiled",
+    latency_model: Annotated[str, typer.Option(help="What predicts them.")] = "profiled",
     seed: Annotated[int, typer.Option(help="Seed of the links' chance.")] = 0,
     data_root: DataRoot = None,
     as_json: AsJson = False,

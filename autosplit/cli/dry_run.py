@@ -12,7 +12,7 @@ import typer
 
 from autosplit.cli.common import print_rich
 from autosplit.core.scenario import Scenario
-from autosplit.models.sparsity import channels_kept
+from autosplit.core.space import channels_kept
 
 if TYPE_CHECKING:
     from autosplit.core.space import PlanSpace

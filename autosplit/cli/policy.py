@@ -84,8 +84,8 @@ def decide(
 ) -> None:
     """Ask a trained policy for a plan: a few milliseconds, no measurement."""
     from autosplit.agents.policy import CoInferencePolicy
+    from autosplit.core.conditions import Conditions
     from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
-    from autosplit.core.scenario import Conditions
     from autosplit.latency import load_latency_model
 
     if not budget_ms > 0:

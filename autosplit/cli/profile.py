@@ -74,7 +74,7 @@ def _shape(text: str | None, dataset: str | None, data_root: Path | None) -> tup
 
 
 def _table(made: MachineProfile) -> Table:
-    """How well the regression foretells shapes it has not seen."""
+    """How well the regression predicts shapes it has not seen."""
     from rich.table import Table
 
     table = Table(title="regression against operators of shapes left out")

@@ -31,11 +31,11 @@ from autosplit.compression.int8_layers import (
     LEVELS,
     MIN_SCALE,
     ChannelAffine,
-    Grid,
     Int8Conv2d,
     Int8Layer,
     Int8Linear,
     Lookup,
+    Requantise,
 )
 from autosplit.core.errors import ConfigError
 from autosplit.models.splitting import trace
@@ -76,7 +76,7 @@ class _Observer(nn.Module):
             self.counts = F.pad(merged, (quarter, quarter))
             self.limit *= 2.0
 
-    def grid(self) -> Grid:
+    def grid(self) -> Requantise:
         """The range of least squared error, each end moved inwards in turn (Nagel et al. 2021, section 3.1).
 
         Against the full range this gains 2 dB at the code of the reference deployment, and 2.5 dB at the logits of
@@ -89,7 +89,7 @@ class _Observer(nn.Module):
             high = highs[self._errors(low, highs).argmin()]
             low = lows[self._errors(lows, high).argmin()]
         scale, zero = _affine(low, high)
-        return Grid(float(scale), int(zero))
+        return Requantise(float(scale), int(zero))
 
     def _errors(self, low: Tensor, high: Tensor) -> Tensor:
         """Squared error of each range (K,), summed over the values seen."""
@@ -323,7 +323,8 @@ def int8_structure(module: nn.Module) -> fx.GraphModule:
     with torch.inference_mode(False), torch.no_grad():
         net = _Float(module)
         _Grids(net)
-        return _convert(net, {name: Grid() for name, m in net.modules.items() if isinstance(m, _Observer)}, blank=True)
+        blanks = {name: Requantise() for name, m in net.modules.items() if isinstance(m, _Observer)}
+        return _convert(net, blanks, blank=True)
 
 
 def _graph_module(net: _Float) -> fx.GraphModule:
@@ -345,7 +346,7 @@ def _calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
         raise ConfigError("calibration for int8 got no images; give at least one batch")
 
 
-def _convert(net: _Float, grids: dict[str, Grid], blank: bool) -> fx.GraphModule:
+def _convert(net: _Float, grids: dict[str, Requantise], blank: bool) -> fx.GraphModule:
     """Put integer operations where float ones are; observers become their grids."""
     net.modules.update(grids)
     for node in list(net.graph.nodes):
@@ -366,7 +367,7 @@ def _convert(net: _Float, grids: dict[str, Grid], blank: bool) -> fx.GraphModule
     return _graph_module(net)
 
 
-def _fill(target: Int8Layer, layer: nn.Conv2d | nn.Linear, grid: Grid, name: str) -> None:
+def _fill(target: Int8Layer, layer: nn.Conv2d | nn.Linear, grid: Requantise, name: str) -> None:
     if not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
         raise ConfigError(f"layer {name!r} has weights that are NaN or infinite; train the network again")
     target.fill(layer.weight, layer.bias, float(grid.scale))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LEVELS", "MIN_SCALE", "ChannelAffine", "Grid", "Int8Conv2d", "Int8Layer", "Int8Linear", "Lookup"]
+__all__ = ["LEVELS", "MIN_SCALE", "ChannelAffine", "Int8Conv2d", "Int8Layer", "Int8Linear", "Lookup", "Requantise"]
 
 LEVELS = 256
 MIN_SCALE = 2.0**-60  # so that a product of two scales is a normal float32
@@ -21,7 +21,7 @@ _EXACT = 2**24  # every integer below this is a float32
 _BIAS_LIMIT = 2**23
 
 
-class Grid(nn.Module):
+class Requantise(nn.Module):
     """Rounds real values to an affine grid of 256 levels, zero among them.
 
     Args:
@@ -45,20 +45,20 @@ class Grid(nn.Module):
         return torch.round(x / self.scale).clamp_(low, low + LEVELS - 1).mul_(self.scale)
 
 
-class Lookup(Grid):
+class Lookup(Requantise):
     """An elementwise function from one grid to another, as a table of 256 bytes (`scale` and `zero` are the output's).
 
     Args:
         function: The function; called with float64.
-        source: Grid of the input.
-        target: Grid of the output.
+        source: Requantise of the input.
+        target: Requantise of the output.
     """
 
     table: Tensor
     in_scale: Tensor
     in_zero: Tensor
 
-    def __init__(self, function: Callable[[Tensor], Tensor], source: Grid, target: Grid) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], source: Requantise, target: Requantise) -> None:
         super().__init__(float(target.scale), int(target.zero))
         self.register_buffer("in_scale", source.scale.clone())
         self.register_buffer("in_zero", source.zero.clone())

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from autosplit.compression.int8 import as_function
-from autosplit.compression.int8_layers import Grid, Int8Conv2d, Int8Layer, Int8Linear
+from autosplit.compression.int8_layers import Int8Conv2d, Int8Layer, Int8Linear, Requantise
 from autosplit.core.errors import ConfigError
 
 __all__ = ["integer_form"]
 
 _ZERO_WEIGHT = 128
-_INTEGER = (Grid, Int8Layer)
+_INTEGER = (Requantise, Int8Layer)
 _WINDOWS = {"avg_pool2d", "adaptive_avg_pool2d", "AvgPool2d", "AdaptiveAvgPool2d"}
 
 
@@ -66,7 +66,7 @@ class _Form:
         """The network in integer form."""
         for node in list(self.graph.nodes):
             module = self._module(node)
-            if type(module) is Grid:
+            if type(module) is Requantise:
                 self._split(node, module)
             elif isinstance(module, Int8Layer):
                 self._use_levels(node, module)
@@ -84,7 +84,7 @@ class _Form:
         name = str(node.target)
         return self.modules.get(name) or self.network.get_submodule(name)
 
-    def _split(self, node: fx.Node, grid: Grid) -> None:
+    def _split(self, node: fx.Node, grid: Requantise) -> None:
         """Make two nodes of a grid: to levels, and back to real values."""
         name = str(node.target)
         self.modules[f"{name}_levels"], self.modules[f"{name}_values"] = _Quantise(grid), _Dequantise(grid)
@@ -112,12 +112,12 @@ class _Form:
         self.modules[name] = _Windows(as_function(node, {node.name: module}), self.sizes[source])
         node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
 
-    def _grid(self, node: fx.Node) -> Grid:
+    def _grid(self, node: fx.Node) -> Requantise:
         """The grid that a layer's input lies on: only operations that keep to it stand between."""
         found = self._module(node)
         if isinstance(found, _Dequantise):
             return found.grid
-        if isinstance(found, Grid):
+        if isinstance(found, Requantise):
             return found
         if not node.all_input_nodes:
             raise ConfigError(f"the int8 network rounds nothing before {node.name!r}; quantise it again")
@@ -164,7 +164,7 @@ class _Affine(nn.Module):
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Requantise) -> None:
         super().__init__()
         self.grid = grid
         self.register_buffer("scale", grid.scale.detach().clone())
@@ -198,7 +198,7 @@ class _Integer(nn.Module):
     input_zero: Tensor
     weight_zero: Tensor
 
-    def __init__(self, layer: Int8Layer, grid: Grid) -> None:
+    def __init__(self, layer: Int8Layer, grid: Requantise) -> None:
         super().__init__()
         weight = (layer.weight.to(torch.int32) + _ZERO_WEIGHT).to(torch.uint8)
         self.register_buffer("weight", weight.contiguous())
@@ -211,7 +211,7 @@ class _Integer(nn.Module):
 class _Conv(_Integer):
     """A convolution of levels."""
 
-    def __init__(self, layer: Int8Conv2d, grid: Grid) -> None:
+    def __init__(self, layer: Int8Conv2d, grid: Requantise) -> None:
         super().__init__(layer, grid)
         self.stride, self.dilation, self.groups = list(layer.stride), list(layer.dilation), layer.groups
         self.begin, self.end = _padding(layer)
@@ -244,7 +244,7 @@ def _padding(layer: Int8Conv2d) -> tuple[list[int], list[int]]:
 class _Linear(_Integer):
     """A linear layer on levels."""
 
-    def __init__(self, layer: Int8Layer, grid: Grid) -> None:
+    def __init__(self, layer: Int8Layer, grid: Requantise) -> None:
         assert isinstance(layer, Int8Linear)
         super().__init__(layer, grid)
         self.weight.data = self.weight.t().contiguous()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from autosplit.core.plan import Plan
+from autosplit.core.validation import Frozen
 
 __all__ = ["Arithmetic", "Blueprint"]
 
@@ -14,7 +15,7 @@ Arithmetic = Literal["fp32", "int8"]
 """Number formats that the device side of a deployment computes in."""
 
 
-class Blueprint(BaseModel):
+class Blueprint(Frozen):
     """The structure of a deployment: everything but numbers that were learned.
 
     Attributes:
@@ -29,8 +30,6 @@ class Blueprint(BaseModel):
         arithmetic: Number format of what runs on the device, head and encoder.
         key: Identifies the deployment in its payloads.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str
     num_classes: int

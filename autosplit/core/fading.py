@@ -15,9 +15,10 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from autosplit.core.arrays import Array
-from autosplit.core.parameters import Decibels, Figure, Frozen, absent
+from autosplit.core.parameters import Decibels, Parameter, absent
 from autosplit.core.recorded import RecordedFile
 from autosplit.core.traces import Samples, read_trace
+from autosplit.core.validation import Frozen
 
 __all__ = ["Bursts", "Chain", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits_per_hz", "mean_bits_per_hz",
            "stationary_loss"]
@@ -39,10 +40,10 @@ class Shannon(Frozen):
         most_bits_per_hz: What the densest modulation and code carry, bits per second and hertz; no limit if left out.
     """
 
-    bandwidth_khz: Figure
+    bandwidth_khz: Parameter
     snr_db: Decibels
-    efficiency: Figure
-    most_bits_per_hz: Figure | None = Field(default=None, exclude_if=absent)
+    efficiency: Parameter
+    most_bits_per_hz: Parameter | None = Field(default=None, exclude_if=absent)
 
     @model_validator(mode="after")
     def _sensible(self) -> Shannon:
@@ -72,11 +73,11 @@ class Rayleigh(Frozen):
             Jakes' model, with the Doppler frequency speed * carrier frequency / speed of light.
     """
 
-    coherence_ms: Figure
+    coherence_ms: Parameter
 
     @field_validator("coherence_ms")
     @classmethod
-    def _positive(cls, value: Figure) -> Figure:
+    def _positive(cls, value: Parameter) -> Parameter:
         if value.value <= 0:
             raise ValueError("must be above 0")
         return value
@@ -89,11 +90,11 @@ class Shadowing(Frozen):
         sigma_db: Standard deviation, decibels.
     """
 
-    sigma_db: Figure
+    sigma_db: Parameter
 
     @field_validator("sigma_db")
     @classmethod
-    def _moderate(cls, value: Figure) -> Figure:
+    def _moderate(cls, value: Parameter) -> Parameter:
         if value.value > 20:
             raise ValueError(f"must be at most 20 dB, got {value.value:g}")
         return value
@@ -140,10 +141,10 @@ class Bursts(Frozen):
         bad_packets: The same of the bad state.
     """
 
-    good_loss: Figure
-    bad_loss: Figure
-    good_packets: Figure
-    bad_packets: Figure
+    good_loss: Parameter
+    bad_loss: Parameter
+    good_packets: Parameter
+    bad_packets: Parameter
 
     @model_validator(mode="after")
     def _sensible(self) -> Bursts:

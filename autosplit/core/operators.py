@@ -1,4 +1,4 @@
-"""What one operator of a network costs, and the sums over operators from which its time can be foretold.
+"""What one operator of a network costs, and the sums over operators from which its time can be predicted.
 
 The time of an operator is taken as linear in a few terms of its shape, with prices of their own for each type. So a
 stage needs no list of its operators: the sums of the terms by type say the same, are added as stages are joined, and
@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from autosplit.core.validation import Frozen
 
 __all__ = ["KINDS", "LANES", "TERMS", "OperatorKind", "OperatorWork", "TermSums", "TypeSums"]
 
@@ -87,7 +89,7 @@ def _empty(terms: TermSums) -> bool:
     return not any(terms)
 
 
-class TypeSums(BaseModel):
+class TypeSums(Frozen):
     """Sums of `TERMS` over the operators of a stage, by type; types that do not occur are left out when written.
 
     Attributes:
@@ -96,8 +98,6 @@ class TypeSums(BaseModel):
         linear: Fully connected layers.
         other: Everything without weights: pooling, sums, concatenations.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     conv: TermSums = Field(default=_NOTHING, exclude_if=_empty)
     depthwise: TermSums = Field(default=_NOTHING, exclude_if=_empty)

@@ -1,19 +1,15 @@
-"""Numbers with their sources, and the base of everything that is read from a profile's YAML."""
+"""The parameters of profiles: numbers with their sources."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-__all__ = ["Decibels", "Figure", "Frozen", "absent"]
+from autosplit.core.validation import Frozen
 
-
-class Frozen(BaseModel):
-    """Frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+__all__ = ["Decibels", "Parameter", "absent"]
 
 
-class Figure(Frozen):
+class Parameter(Frozen):
     """A number with its source.
 
     Attributes:
@@ -26,20 +22,20 @@ class Figure(Frozen):
     source: str = Field(min_length=3)
     assumption: bool = False
 
-    def times(self, factor: float) -> Figure:
-        """The figure multiplied; no source supports the result, unless the factor is 1."""
+    def times(self, factor: float) -> Parameter:
+        """The parameter multiplied; no source supports the result, unless the factor is 1."""
         if factor == 1:
             return self
         return self.model_copy(update={"value": self.value * factor, "assumption": True})
 
 
-class Decibels(Figure):
+class Decibels(Parameter):
     """A level in decibels with its source; it may be negative.
 
     Attributes:
         value: The level.
-        source: As for `Figure`.
-        assumption: As for `Figure`.
+        source: As for `Parameter`.
+        assumption: As for `Parameter`.
     """
 
     value: float = Field(ge=-200, le=200, allow_inf_nan=False)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from autosplit.core.operators import TypeSums
+from autosplit.core.validation import Frozen
 
 __all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
            "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
@@ -33,11 +34,7 @@ Fidelity = Literal["F1", "F2", "F3"]
 _CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-body": {"quality"}}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CodecSetting(_Frozen):
+class CodecSetting(Frozen):
     """How the tensor at the cut becomes bytes.
 
     Attributes:
@@ -85,7 +82,7 @@ class CodecSetting(_Frozen):
         return f"jpeg q{self.quality}" + (" without headers" if self.kind == "jpeg-body" else "")
 
 
-class Plan(_Frozen):
+class Plan(Frozen):
     """One candidate: where to cut, how much of the head to prune, how to code the feature.
 
     Attributes:
@@ -132,7 +129,7 @@ class Plan(_Frozen):
         return whole and self.codec.kind in {"none", "raw", "png"}
 
 
-class StageCost(_Frozen):
+class StageCost(Frozen):
     """Work of one stage for one inference, independent of the machine that does it.
 
     Element counts are numbers, not bytes: the device's arithmetic decides how many bytes each takes.
@@ -146,7 +143,7 @@ class StageCost(_Frozen):
         operators: Operators launched (convolution, linear, normalisation, activation, pooling, add ...).
         coded_symbols: Symbols through the entropy coder.
         image_pixels: Pixels through an image encoder or decoder (PNG, JPEG).
-        by_type: What `profiled` foretells the time from, by operator type; absent in files from before it.
+        by_type: What `profiled` predicts the time from, by operator type; absent in files from before it.
     """
 
     conv_macs: float = Field(default=0.0, ge=0)
@@ -181,7 +178,7 @@ def _joined(first: StageCost, second: StageCost) -> TypeSums | None:
     return first.by_type + second.by_type
 
 
-class Workload(_Frozen):
+class Workload(Frozen):
     """Everything a latency model may know of a plan: the work of each stage and the bytes that cross.
 
     Attributes:
@@ -203,7 +200,7 @@ class Workload(_Frozen):
     result_bytes: float = Field(default=0.0, ge=0)
 
 
-class Measurement(_Frozen):
+class Measurement(Frozen):
     """What is true of a plan whatever device, channel or budget.
 
     Attributes:
@@ -231,7 +228,7 @@ class Measurement(_Frozen):
         return self.feature_bytes / payload if payload > 0 else None
 
 
-class LatencySummary(_Frozen):
+class LatencySummary(Frozen):
     """Latency of one plan under one set of conditions.
 
     Attributes:
@@ -267,7 +264,7 @@ class LatencySummary(_Frozen):
     tail_mj: float | None = None
 
 
-class Outcome(_Frozen):
+class Outcome(Frozen):
     """A measurement joined with its latency and reward under one set of conditions.
 
     Attributes:

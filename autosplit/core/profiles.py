@@ -7,15 +7,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.fading import Bursts, Rayleigh, Shadowing, Shannon, Trace, mean_bits_per_hz
-from autosplit.core.parameters import Figure, Frozen, absent
+from autosplit.core.parameters import Parameter, absent
 from autosplit.core.timings import Timings
+from autosplit.core.validation import Frozen, parse_yaml
 
-__all__ = ["ChannelProfile", "DeviceProfile", "Figure", "list_profiles", "load_profile"]
+__all__ = ["ChannelProfile", "DeviceProfile", "list_profiles", "load_profile"]
 
 
 _RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
@@ -48,15 +48,15 @@ class DeviceProfile(Frozen):
     name: str
     title: str
     arithmetic: Literal["int8", "fp16", "fp32"]
-    conv_mmacs: Figure
-    depthwise_mmacs: Figure
-    linear_mmacs: Figure
-    memory_mb_per_s: Figure
-    operator_overhead_us: Figure
-    coding_ksymbols: Figure
-    image_kpixels: Figure
-    active_mw: Figure
-    idle_mw: Figure
+    conv_mmacs: Parameter
+    depthwise_mmacs: Parameter
+    linear_mmacs: Parameter
+    memory_mb_per_s: Parameter
+    operator_overhead_us: Parameter
+    coding_ksymbols: Parameter
+    image_kpixels: Parameter
+    active_mw: Parameter
+    idle_mw: Parameter
     timings: Timings | None = Field(default=None, exclude_if=absent)
 
     @property
@@ -113,25 +113,25 @@ class ChannelProfile(Frozen):
     shadowing: Shadowing | None = Field(default=None, exclude_if=absent)
     trace: Trace | None = Field(default=None, exclude_if=absent)
     bursts: Bursts | None = Field(default=None, exclude_if=absent)
-    uplink_kbps: Figure = Field(default_factory=_follows, validate_default=True)
-    downlink_kbps: Figure
-    packet_bytes: Figure
-    packet_overhead_bytes: Figure
-    access_ms_p50: Figure
-    access_ms_p95: Figure
-    packet_loss: Figure = Field(default_factory=_follows, validate_default=True)
-    retransmit_ms: Figure
-    transmit_mw: Figure
-    receive_mw: Figure
-    tail_ms: Figure | None = Field(default=None, exclude_if=absent)
-    tail_mw: Figure | None = Field(default=None, exclude_if=absent)
+    uplink_kbps: Parameter = Field(default_factory=_follows, validate_default=True)
+    downlink_kbps: Parameter
+    packet_bytes: Parameter
+    packet_overhead_bytes: Parameter
+    access_ms_p50: Parameter
+    access_ms_p95: Parameter
+    packet_loss: Parameter = Field(default_factory=_follows, validate_default=True)
+    retransmit_ms: Parameter
+    transmit_mw: Parameter
+    receive_mw: Parameter
+    tail_ms: Parameter | None = Field(default=None, exclude_if=absent)
+    tail_mw: Parameter | None = Field(default=None, exclude_if=absent)
 
     @field_validator("uplink_kbps", "packet_loss", mode="before")
     @classmethod
     def _from_blocks(cls, value: Any, info: ValidationInfo) -> Any:
         told = _told(str(info.field_name), info.data) if value is None else value
         if told is None and not set(info.data).issuperset(_BLOCKS):
-            return Figure(value=0, source="a block that was refused")  # so that its error is the only one
+            return Parameter(value=0, source="a block that was refused")  # so that its error is the only one
         if told is None:
             raise ValueError("Field required")
         return told
@@ -167,15 +167,16 @@ class ChannelProfile(Frozen):
             "access_ms_p50": self.access_ms_p50.times(access), "access_ms_p95": self.access_ms_p95.times(access)})
 
 
-def _told(name: str, given: dict[str, Any]) -> Figure | None:
+def _told(name: str, given: dict[str, Any]) -> Parameter | None:
     """What the blocks of a channel profile say about `uplink_kbps` or `packet_loss`; `None` if nothing."""
     if name == "packet_loss":
         bursts: Bursts | None = given.get("bursts")
         return None if bursts is None else _following(bursts.loss, [bursts], "the figures of bursts")
     trace: Trace | None = given.get("trace")
     if trace is not None:
-        return Figure(value=trace.samples.mean_kbps * trace.factor, source="the rates of trace, their mean over time",
-                      assumption=trace.assumption)
+        return Parameter(value=trace.samples.mean_kbps * trace.factor,
+                         source="the rates of trace, their mean over time",
+                         assumption=trace.assumption)
     shannon: Shannon | None = given.get("shannon")
     if shannon is None:
         return None
@@ -185,13 +186,12 @@ def _told(name: str, given: dict[str, Any]) -> Figure | None:
                       "the figures of shannon, rayleigh and shadowing")
 
 
-def _following(value: float, blocks: list[Frozen], source: str) -> Figure:
-    figures = [f for block in blocks for _, f in block if isinstance(f, Figure)]
-    return Figure(value=value, source=source, assumption=any(f.assumption for f in figures))
+def _following(value: float, blocks: list[Frozen], source: str) -> Parameter:
+    figures = [f for block in blocks for _, f in block if isinstance(f, Parameter)]
+    return Parameter(value=value, source=source, assumption=any(f.assumption for f in figures))
 
 
 P = TypeVar("P", DeviceProfile, ChannelProfile)
-Model = TypeVar("Model", bound=BaseModel)
 _FOLDERS: dict[type[BaseModel], tuple[str, str]] = {
     DeviceProfile: ("device", "devices"),
     ChannelProfile: ("channel", "channels"),
@@ -230,34 +230,3 @@ def load_profile(kind: type[P], name: str) -> P:
 def _packaged(kind: type[P], name: str) -> P:
     file = resources.files("autosplit.configs") / _FOLDERS[kind][1] / f"{name}.yaml"
     return parse_yaml(kind, file.read_text(encoding="utf-8"), name)
-
-
-def parse_yaml(kind: type[Model], text: str, origin: str, folder: Path | None = None) -> Model:
-    """A frozen object out of YAML.
-
-    Args:
-        kind: Class of the object.
-        text: YAML.
-        origin: Name of the source for error messages.
-        folder: What paths of traces are relative to; the working directory when left out.
-
-    Raises:
-        ConfigError: No YAML, a missing or unknown key, or a value that makes no sense.
-    """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(e).split())}") from e
-    try:
-        return kind.model_validate(data, context={"folder": folder})
-    except ValidationError as e:
-        raise ConfigError(f"{origin}: {first_error(e)}") from e
-
-
-def first_error(error: ValidationError) -> str:
-    """The first complaint of a pydantic error as one line: `path.to.key: what is wrong`."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "top level"
-    more = error.error_count() - 1
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" + (f" (and {more} more)" if more else "")

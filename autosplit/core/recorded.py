@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import ClassVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from autosplit.core.errors import ConfigError
-from autosplit.core.parameters import Frozen
+from autosplit.core.hashing import sha256_of
+from autosplit.core.validation import Frozen
 
-__all__ = ["RecordedFile", "hash_of", "read_content", "rows_of"]
+__all__ = ["RecordedFile", "read_content", "rows_of"]
 
 
 class RecordedFile(Frozen, ABC):
@@ -53,7 +53,7 @@ class RecordedFile(Frozen, ABC):
         if "file" not in info.data:
             return sha256
         file = info.data["file"]
-        found = hash_of(read_content(cls.what, file))
+        found = sha256_of(read_content(cls.what, file))
         if sha256 not in ("", found):
             raise ValueError(f"{cls.what} {file!r} {cls.changed}")
         cls._try(file, found)
@@ -74,11 +74,6 @@ def read_content(what: str, file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as e:
         raise ConfigError(f"{what} {file!r}: {e.strerror or e}") from e
-
-
-def hash_of(content: bytes) -> str:
-    """SHA-256, as 64 hex digits."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def rows_of(content: bytes) -> list[list[str]]:

@@ -17,8 +17,8 @@ from autosplit.core.blueprint import Blueprint
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.plan import Outcome, Plan
-from autosplit.core.profiles import first_error
 from autosplit.core.scenario import Scenario
+from autosplit.core.validation import first_error
 from autosplit.core.version import __version__
 
 __all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema",

@@ -1,21 +1,22 @@
-"""Scenario, Conditions, SearchSpace: all that a search needs, frozen, validated and serialisable."""
+"""Scenario and SearchSpace: all that a search needs, frozen, validated and serialisable."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.hashing import content_hash
 from autosplit.core.plan import DEFAULT_CODEC
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, first_error, load_profile, parse_yaml
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+from autosplit.core.validation import Frozen, first_error, parse_yaml
 
-__all__ = ["ADDED_KEYS", "Conditions", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
+__all__ = ["ADDED_KEYS", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
            "list_scenarios", "load_scenario"]
 
 
@@ -32,41 +33,7 @@ _PROFILES: dict[str, type[Any]] = {
 """Parts of the conditions that may be given by name."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _device(value: Any) -> Any:
-    return load_profile(DeviceProfile, value) if isinstance(value, str) else value
-
-
-def _channel(value: Any) -> Any:
-    return load_profile(ChannelProfile, value) if isinstance(value, str) else value
-
-
-Device = Annotated[DeviceProfile, BeforeValidator(_device)]
-Channel = Annotated[ChannelProfile, BeforeValidator(_channel)]
-
-
-class Conditions(_Frozen):
-    """What changes from place to place and minute to minute.
-
-    In YAML each profile may be a name, the path of a `.yaml` file, or the profile itself.
-
-    Attributes:
-        device: The weak machine that runs the head.
-        edge: The server that runs the tail.
-        channel: The link between them.
-        budget_ms: Deadline of one inference, end to end, milliseconds.
-    """
-
-    device: Device
-    edge: Device
-    channel: Channel
-    budget_ms: float = Field(gt=0, allow_inf_nan=False)
-
-
-class SearchSpace(_Frozen):
+class SearchSpace(Frozen):
     """The plans that a search may propose.
 
     Attributes:
@@ -101,7 +68,7 @@ class SearchSpace(_Frozen):
         return values
 
 
-class TrainingSettings(_Frozen):
+class TrainingSettings(Frozen):
     """How long and how fast the networks are trained.
 
     Attributes:
@@ -131,7 +98,7 @@ class TrainingSettings(_Frozen):
     batch_size: int = Field(default=32, ge=2)
 
 
-class SearchSettings(_Frozen):
+class SearchSettings(Frozen):
     """How the search spends its measurements.
 
     Attributes:
@@ -156,7 +123,7 @@ class SearchSettings(_Frozen):
     seed: int = Field(default=0, ge=0)
 
 
-class Scenario(_Frozen):
+class Scenario(Frozen):
     """Backbone, data, search space and conditions: the one object that a search is handed.
 
     Attributes:
@@ -254,12 +221,6 @@ def _member(node: Any, name: str, key: str) -> Any:
     if name not in node:
         raise UnknownNameError(f"key of a scenario, in {key!r}:", name, node)
     return node[name]
-
-
-def content_hash(data: Any) -> str:
-    """SHA-256 of a JSON-serialisable value, first 16 hex digits."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def list_scenarios() -> list[str]:

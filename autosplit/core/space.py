@@ -1,12 +1,15 @@
-"""The plans that a search may choose among, resolved for one backbone."""
+"""The plans that a search may choose among, resolved for one backbone, and what a sparsity leaves of its channels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from autosplit.core.plan import CodecSetting, Plan
 
-__all__ = ["PlanSpace"]
+__all__ = ["PlanSpace", "channels_kept"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,17 @@ class PlanSpace:
 
     def __len__(self) -> int:
         return sum(len(self.sparsities[s]) * len(self.codecs[s]) for s in self.splits)
+
+
+def channels_kept(channels: ArrayLike, sparsity: ArrayLike, round_to: int = 1) -> NDArray[np.int64]:
+    """Channels kept in groups at a sparsity, at least one each.
+
+    Args:
+        channels: Channels of the whole groups; broadcast against `sparsity`.
+        sparsity: Share that is removed, in [0, 1].
+        round_to: The nearest multiple of this is kept, or all channels.
+    """
+    wanted = np.asarray(channels) * (1.0 - np.asarray(sparsity))
+    counts = np.rint(wanted / round_to) * round_to if round_to > 1 else np.rint(wanted)
+    result: NDArray[np.int64] = np.minimum(np.maximum(counts, max(1, round_to)), channels).astype(np.int64)
+    return result

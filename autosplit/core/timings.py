@@ -13,9 +13,11 @@ from pathlib import Path
 from pydantic import Field
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.hashing import sha256_of
 from autosplit.core.operators import KINDS, OperatorWork
-from autosplit.core.parameters import Frozen, absent
-from autosplit.core.recorded import RecordedFile, hash_of, read_content, rows_of
+from autosplit.core.parameters import absent
+from autosplit.core.recorded import RecordedFile, read_content, rows_of
+from autosplit.core.validation import Frozen
 
 __all__ = ["HeldOut", "Timing", "Timings", "read_timings", "write_timings"]
 
@@ -100,7 +102,7 @@ def write_timings(path: Path, timings: Sequence[Timing]) -> str:
         path.write_bytes(content)
     except OSError as e:
         raise ConfigError(f"cannot write {str(path)!r}: {e.strerror or e}; choose another file with --out") from e
-    return hash_of(content)
+    return sha256_of(content)
 
 
 @lru_cache(maxsize=32)
@@ -115,7 +117,7 @@ def read_timings(file: str, sha256: str) -> tuple[Timing, ...]:
         ConfigError: The file is absent or has changed, or it is no such CSV; the message names the line.
     """
     content = read_content(Timings.what, file)
-    if hash_of(content) != sha256:
+    if sha256_of(content) != sha256:
         raise ConfigError(f"timings {file!r} are not those that were recorded any more; restore the file, or run "
                           "`autosplit profile` again")
     rows = rows_of(content)

@@ -10,7 +10,8 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
-from autosplit.core.recorded import hash_of, read_content, rows_of
+from autosplit.core.hashing import sha256_of
+from autosplit.core.recorded import read_content, rows_of
 
 __all__ = ["Samples", "read_trace"]
 
@@ -47,7 +48,7 @@ def read_trace(file: str, sha256: str) -> Samples:
         ConfigError: The file is absent or has changed, or it is no such CSV; the message names the line.
     """
     content = read_content("trace", file)
-    if hash_of(content) != sha256:
+    if sha256_of(content) != sha256:
         raise ConfigError(f"trace {file!r} is not the file that was recorded any more; restore it")
     rows = rows_of(content)
     if not rows or [cell.strip() for cell in rows[0]] != _HEADER:

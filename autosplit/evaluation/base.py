@@ -45,7 +45,7 @@ class LayerwiseEvaluator(Evaluator, Protocol):
         """The head at a split point: its prunable groups, and the work of each of its pruned versions.
 
         Raises:
-            PruningError: The work of its pruned versions cannot be foretold.
+            PruningError: The work of its pruned versions cannot be predicted.
         """
         ...
 

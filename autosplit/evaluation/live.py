@@ -128,7 +128,7 @@ class LiveEvaluator:
         """The head at a split point: its prunable groups, and the work of each of its pruned versions.
 
         Raises:
-            PruningError: The work of its pruned versions cannot be foretold.
+            PruningError: The work of its pruned versions cannot be predicted.
         """
         if split not in self._heads:
             try:

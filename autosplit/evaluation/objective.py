@@ -28,7 +28,7 @@ from autosplit.core.plan import Measurement, Outcome
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 if TYPE_CHECKING:
-    from autosplit.core.scenario import Conditions
+    from autosplit.core.conditions import Conditions
 
 __all__ = ["AmcReward", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective", "best_outcome",
            "list_objectives", "load_objective", "score", "tardiness"]

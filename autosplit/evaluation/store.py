@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from autosplit.core.hashing import content_hash
 from autosplit.core.plan import Measurement, Plan, Workload
-from autosplit.core.scenario import content_hash
 from autosplit.core.space import PlanSpace
 from autosplit.evaluation.base import Evaluator, layerwise
 

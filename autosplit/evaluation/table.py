@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from autosplit.core.errors import ConfigError, DataError
 from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
-from autosplit.core.profiles import first_error
 from autosplit.core.space import PlanSpace
+from autosplit.core.validation import first_error
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,11 +30,11 @@ from autosplit.core.plan import StageCost, Workload
 from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.latency.base import LatencyBreakdown
 from autosplit.latency.channel.link import Framing, Traffic, access_ms, payload_draws
-from autosplit.latency.channel.rate_process import Course, course_of
+from autosplit.latency.channel.rate_process import RateProcess, rate_process_of
 from autosplit.latency.random import quantile
 
 if TYPE_CHECKING:
-    from autosplit.core.scenario import Conditions
+    from autosplit.core.conditions import Conditions
 
 __all__ = ["AnalyticLatencyModel", "stage_ms", "table_of", "times_ms"]
 
@@ -136,15 +136,15 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Link:
-    """Draws of one channel: access in both directions, milliseconds, shape (DRAWS,), and the course of its rate."""
+    """Draws of one channel: access in both directions, milliseconds, shape (DRAWS,), and how its rate moves."""
 
     up_access: Array
     down_access: Array
-    course: Course | None
+    process: RateProcess | None
 
     @classmethod
     def of(cls, channel: ChannelProfile) -> _Link:
-        return cls(access_ms("uplink", channel), access_ms("downlink", channel), course_of(channel))
+        return cls(access_ms("uplink", channel), access_ms("downlink", channel), rate_process_of(channel))
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
     sending = device.idle_mw.value + channel.transmit_mw.value
     uplink = up.air_bytes * up_per_byte
     transmitted = sending * up.mean_air_bytes * up_per_byte
-    if link.course is not None:
-        uplink = link.course.taken_ms(uplink)
+    if link.process is not None:
+        uplink = link.process.taken_ms(uplink)
         transmitted = sending * uplink.mean(axis=1)
     uplink += link.up_access
     down = link.down_access + reply.traffic.air_bytes * down_per_byte

@@ -18,7 +18,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.plan import LatencySummary, Workload
 
 if TYPE_CHECKING:
-    from autosplit.core.scenario import Conditions
+    from autosplit.core.conditions import Conditions
 
 __all__ = ["ENERGIES", "LatencyBreakdown", "LatencyModel"]
 

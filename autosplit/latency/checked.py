@@ -15,7 +15,7 @@ from autosplit.core.plugins import one_line
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 if TYPE_CHECKING:
-    from autosplit.core.scenario import Conditions
+    from autosplit.core.conditions import Conditions
 
 __all__ = ["CheckedLatencyModel"]
 

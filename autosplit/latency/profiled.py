@@ -26,7 +26,7 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
     """Stages from the timings that both profiles, device and edge, have in their block `timings`.
 
     An operator's time is linear in terms of its shape, with prices for each operator type
-    (`autosplit.latency.regression`), so layers that were never timed are foretold too. Entropy coding, image files,
+    (`autosplit.latency.regression`), so layers that were never timed are predicted too. Entropy coding, image files,
     channel, percentiles and energy are those of `analytic`.
     """
 

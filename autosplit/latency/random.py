@@ -12,22 +12,18 @@ from functools import cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
 
-__all__ = ["DRAWS", "PACKETS", "Z95", "counted_retries", "exponential", "lognormal_ms", "normal", "quantile", "retries",
-           "spread_uniforms", "uniform", "uniforms"]
+__all__ = ["DRAWS", "Z95", "exponential", "lognormal_ms", "normal", "quantile", "spread_uniforms", "uniform",
+           "uniforms"]
 
 DRAWS = 256
 """Draws of every distribution; probabilities have this resolution."""
 
 Z95 = NormalDist().inv_cdf(0.95)
 """95th percentile of the standard normal distribution."""
-
-PACKETS = 1024
-"""Packets whose retransmissions are drawn one by one; beyond it their mean is used."""
 
 
 @cache
@@ -85,52 +81,6 @@ def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Arr
     sigma = math.log(p95_ms / p50_ms) / Z95
     delay: Array = p50_ms * np.exp(sigma * normal(stream))
     return delay
-
-
-@cache
-def _cumulative_retries(stream: str, loss: float) -> Array:
-    """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS).
-
-    The tries of a packet are geometric: P(more than k retries) = loss ** (k + 1), mean loss / (1 - loss).
-    """
-    draws = uniforms(stream, PACKETS)
-    each = np.floor(np.log1p(-draws) / math.log(loss))
-    return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
-
-
-def retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
-    """Retransmissions of the first `packets` packets in each draw.
-
-    Packet i gets the same uniform draw in every plan, so the count never falls as packets are added.
-
-    Args:
-        stream: Name of the random quantity.
-        loss: Probability in [0, 1) that one try of a packet is lost.
-        packets: Shape (N, DRAWS).
-
-    Returns:
-        Counts, shape (N, DRAWS).
-    """
-    if loss == 0:
-        return np.zeros(packets.shape)
-    return counted_retries(_cumulative_retries(stream, loss), loss, packets)
-
-
-def counted_retries(table: Array, loss: float, packets: NDArray[np.intp]) -> Array:
-    """Look retransmissions up.
-
-    Args:
-        table: Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS).
-        loss: Share of transmissions that are lost in the long run, for packets beyond the table.
-        packets: Shape (N, DRAWS).
-
-    Returns:
-        Counts, shape (N, DRAWS).
-    """
-    counted: Array = table[np.minimum(packets, PACKETS), np.arange(DRAWS)]
-    if packets.size and packets.max() > PACKETS:
-        counted += np.maximum(packets - PACKETS, 0) * (loss / (1 - loss))
-    return counted
 
 
 def quantile(draws: Array, *levels: float) -> tuple[Array, ...]:

@@ -169,7 +169,7 @@ class HeadCost:
                 for row, terms in zip(self.counts(keep).tolist(), sums.tolist(), strict=True)]
 
     def sums(self, keep: NDArray[np.integer]) -> _Array:
-        """What `profiled` foretells the time of pruned heads from.
+        """What `profiled` predicts the time of pruned heads from.
 
         Args:
             keep: As for `counts`.

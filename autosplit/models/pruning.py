@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from autosplit.core.errors import PruningError
+from autosplit.core.space import channels_kept
 from autosplit.models.inference import evaluation_mode
-from autosplit.models.sparsity import channels_kept
 
 __all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from autosplit.core.hashing import content_hash
 from autosplit.core.progress import NullProgress, PhaseReporter
-from autosplit.core.scenario import Scenario, content_hash
+from autosplit.core.scenario import Scenario
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.memo import MemoEvaluator
 from autosplit.evaluation.store import StoredEvaluator, measurement_file

@@ -20,9 +20,9 @@ from autosplit.compression.network import SplitNetwork
 from autosplit.core.blueprint import Arithmetic, Blueprint
 from autosplit.core.cache import write_whole
 from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.hashing import content_hash
 from autosplit.core.plan import INPUT, OUTPUT, Measurement, Outcome, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
-from autosplit.core.scenario import content_hash
 from autosplit.data.base import SplitName
 from autosplit.evaluation.objective import best_outcome
 from autosplit.models.splitting import cut

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from autosplit.core.errors import ConfigError, PluginError, ResumeError
+from autosplit.core.hashing import content_hash
 from autosplit.core.plan import CodecSetting, Fidelity, Measurement, Outcome, Plan
 from autosplit.core.quiet import silent_optuna
 from autosplit.core.result import Result
-from autosplit.core.scenario import ADDED_KEYS, Scenario, content_hash
+from autosplit.core.scenario import ADDED_KEYS, Scenario
 from autosplit.core.version import __version__
 from autosplit.pipeline.journal import (
     RunLock,

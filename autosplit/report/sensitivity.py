@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Outcome
-from autosplit.core.scenario import Conditions
 from autosplit.evaluation.scorer import Scorer
 from autosplit.latency.base import LatencyBreakdown
 from autosplit.report.pareto import pareto_mask

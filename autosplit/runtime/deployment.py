@@ -25,8 +25,8 @@ from autosplit.compression.codecs.base import CodecParts
 from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.blueprint import Blueprint
-from autosplit.core.cache import sha256_of
 from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.core.plugins import one_line
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
@@ -305,7 +305,7 @@ class Deployment:
             temporary.replace(path)
         except (SafetensorError, OSError) as e:
             raise ConfigError(f"cannot write {path}: {' '.join(str(e).split())}") from e
-        return sha256_of(path)
+        return sha256_of_file(path)
 
     @classmethod
     def from_result(cls, result: Result) -> Deployment:
@@ -319,7 +319,7 @@ class Deployment:
         weights = path.parent / stored.weights
         if not weights.is_file():
             raise ResultError(f"{path}: weights {stored.weights!r} are missing; keep them beside the result file")
-        if sha256_of(weights) != stored.sha256:
+        if sha256_of_file(weights) != stored.sha256:
             raise ResultError(f"{path}: weights {stored.weights!r} were altered "
                               "(their hash is not the recorded one); restore the file")
         return cls.load(stored.blueprint, weights, stored.class_names)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.blueprint import Arithmetic, Blueprint
-from autosplit.core.cache import Cache, sha256_of
+from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, ParityError, unwritable
+from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
@@ -268,7 +269,7 @@ def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None,
 def _sealed(manifest: Manifest, out: Path) -> Manifest:
     """The manifest with the hashes of all files, written."""
     files = sorted(p for p in out.rglob("*") if p.is_file() and p != out / MANIFEST)
-    return replace(manifest, files={p.relative_to(out).as_posix(): sha256_of(p) for p in files}).save(out)
+    return replace(manifest, files={p.relative_to(out).as_posix(): sha256_of_file(p) for p in files}).save(out)
 
 
 def _versions() -> dict[str, str]:

@@ -19,10 +19,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.operators import TermSums, TypeSums
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
-from autosplit.core.scenario import Conditions
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown, LatencyModel
 from autosplit.latency.base import ENERGIES
 

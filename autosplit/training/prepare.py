@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from autosplit.compression import codec_key
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, DataError
+from autosplit.core.hashing import content_hash
 from autosplit.core.progress import NullProgress, PhaseReporter
-from autosplit.core.scenario import Scenario, content_hash
+from autosplit.core.scenario import Scenario
 from autosplit.data import ImageDataset, load_dataset
 from autosplit.models.loading import backbone_source_hash, build_backbone, load_weights
 from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points, trace

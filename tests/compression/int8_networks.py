@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from autosplit.compression.int8 import _Float, _graph_module, _Grids
-from autosplit.compression.int8_layers import Grid
+from autosplit.compression.int8_layers import Requantise
 from autosplit.compression.network import recalibrate
 from autosplit.models.splitting import cut, find_split_points, trace
 from autosplit.models.zoo import resnet8, resnet20, resnet56
@@ -79,7 +79,7 @@ def weakest_step_db(network, quantised, x):
                 out = exact.run_node(node)
                 got = found.setdefault(node.name, out)  # in a table, together with the rounding that follows
                 step = getattr(quantised, node.name, None)
-                if isinstance(step, Grid) and isinstance(out, torch.Tensor) and out.is_floating_point():
+                if isinstance(step, Requantise) and isinstance(out, torch.Tensor) and out.is_floating_point():
                     out = out.clamp(-step.zero * step.scale, (255 - step.zero) * step.scale)  # ranges are tested apart
                 if isinstance(out, torch.Tensor) and out.is_floating_point():
                     ratios[node.name] = float(10 * torch.log10(out.square().sum() / (got - out).square().sum()))

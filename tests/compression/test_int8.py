@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from autosplit.compression.int8 import int8_structure, quantise_int8
-from autosplit.compression.int8_layers import ChannelAffine, Grid, Int8Conv2d, Int8Layer, Int8Linear, Lookup
+from autosplit.compression.int8_layers import ChannelAffine, Int8Conv2d, Int8Layer, Int8Linear, Lookup, Requantise
 from autosplit.compression.network import recalibrate
 from autosplit.core.errors import ConfigError, TraceError
 from autosplit.models.costs import stage_cost
@@ -118,9 +118,9 @@ class TestStructure:
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU(), nn.MaxPool2d(2), nn.Identity(),
             nn.Conv2d(4, 4, 3), nn.ReLU6(), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 13 * 13, 3)).eval()
         quantised = quantise_int8(network, [images()])
-        assert count(quantised, Grid) == 3  # the image, after each activation
+        assert count(quantised, Requantise) == 3  # the image, after each activation
         assert count(quantised, ChannelAffine) == 0
-        first = [m for m in quantised.modules() if type(m) is Grid][1]
+        first = [m for m in quantised.modules() if type(m) is Requantise][1]
         assert int(first.zero) == 0  # the range of what the activation gives, not of what it gets
 
     def test_the_output_is_not_rounded(self):
@@ -137,7 +137,7 @@ class TestStructure:
         network = ready(Encoder(8, 4, 2, grid, margin), x)
         quantised = quantise_int8(network, [x])
         assert count(quantised, ChannelAffine) == 0
-        assert count(quantised, Grid) == (2 if grid else 1)
+        assert count(quantised, Requantise) == (2 if grid else 1)
         assert snr_db(run(network, x), run(quantised, x)) > 33
 
     def test_head_and_encoder_in_one(self):
@@ -224,7 +224,7 @@ class TestStructure:
         x = images(16)
         network = nn.Sequential(*layers, nn.Conv2d(3, 4, 3)).eval()
         quantised = quantise_int8(network, [x])
-        assert (count(quantised, Grid), count(quantised, Lookup)) == (grids, tables)
+        assert (count(quantised, Requantise), count(quantised, Lookup)) == (grids, tables)
         assert snr_db(run(network, x), run(quantised, x)) > 28
 
     @pytest.mark.parametrize(("value", "grids"), [(0.0, 1), (20.0, 2)])
@@ -239,14 +239,14 @@ class TestStructure:
 
         x, network = images(8), Padded().eval()
         quantised = quantise_int8(network, [x])
-        assert count(quantised, Grid) == grids
+        assert count(quantised, Requantise) == grids
         assert snr_db(run(network, x), run(quantised, x)) > 28
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     def test_averages_are_exact(self, layout):
         x = images(3, 63).to(memory_format=layout)
         quantised = quantise_int8(nn.Sequential(nn.AdaptiveAvgPool2d(1)), [x])
-        grid = next(m for m in quantised.modules() if isinstance(m, Grid))
+        grid = next(m for m in quantised.modules() if isinstance(m, Requantise))
         assert torch.equal(run(quantised, x), grid(x).double().mean((2, 3), keepdim=True).float())
 
     def test_values_that_are_changed_in_place(self):

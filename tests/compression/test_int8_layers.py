@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from autosplit.compression.int8 import _Observer, quantise_int8
-from autosplit.compression.int8_layers import Grid, Int8Conv2d, Int8Linear, Lookup
+from autosplit.compression.int8_layers import Int8Conv2d, Int8Linear, Lookup, Requantise
 from tests.compression.int8_networks import run
 
 
 class TestGrid:
     def test_by_hand(self):
-        grid = Grid(0.5, 3)  # levels 0..255 stand for -1.5 .. 126
+        grid = Requantise(0.5, 3)  # levels 0..255 stand for -1.5 .. 126
         x = torch.tensor([-9.0, -1.3, -0.2, 0.0, 0.25, 0.3, 0.75, 500.0])
         assert grid(x).tolist() == [-1.5, -1.5, 0.0, 0.0, 0.0, 0.5, 1.0, 126.0]
 
@@ -35,8 +35,8 @@ class TestGrid:
         assert 0 <= int(grid.zero) <= 255
 
     def test_only_floats_are_rounded(self):
-        assert Grid()((1, 2)) == (1, 2)
-        assert torch.equal(Grid()(torch.tensor([300, -2])), torch.tensor([300, -2]))
+        assert Requantise()((1, 2)) == (1, 2)
+        assert torch.equal(Requantise()(torch.tensor([300, -2])), torch.tensor([300, -2]))
 
 
 class TestRanges:
@@ -52,7 +52,7 @@ class TestRanges:
             return float((g(values) - values).square().mean())
 
         low, high = float(values.min()), float(values.max())
-        whole = Grid((high - low) / 255, round(-low / (high - low) * 255))
+        whole = Requantise((high - low) / 255, round(-low / (high - low) * 255))
         assert loss(grid) < 0.8 * loss(whole)
 
     def test_flat_values_are_not_clipped(self):
@@ -155,7 +155,7 @@ class TestLayer:
 class TestLookup:
     @pytest.mark.parametrize("function", [torch.sigmoid, F.silu, F.hardswish])
     def test_is_the_function_to_half_a_step(self, function):
-        source, target = Grid(0.05, 128), Grid(0.03, 20)
+        source, target = Requantise(0.05, 128), Requantise(0.03, 20)
         x = source(torch.linspace(-6.0, 6.0, 500))
         out = Lookup(function, source, target)(x)
         assert float((out - function(x)).abs().max()) < 0.0151

@@ -6,8 +6,9 @@ import pytest
 import torchvision
 
 from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.parameters import Parameter
 from autosplit.core.plan import StageCost, Workload
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure, list_profiles, load_profile
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 from autosplit.core.scenario import load_scenario
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
 from autosplit.models.costs import stage_cost
@@ -46,7 +47,7 @@ class TestPackagedProfiles:
     @pytest.mark.parametrize(("kind", "name"), PROFILES)
     def test_each_is_named_like_its_file_and_every_figure_has_a_source(self, kind, name):
         profile = load_profile(kind, name)
-        figures = {k: v for k, v in profile if isinstance(v, Figure)}
+        figures = {k: v for k, v in profile if isinstance(v, Parameter)}
         assert profile.name == name
         assert len(figures) >= 9
         assert all(len(f.source) >= 10 for f in figures.values())

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.hashing import content_hash
 from autosplit.core.profiles import DeviceProfile, load_profile
-from autosplit.core.scenario import ADDED_KEYS, Scenario, content_hash, list_scenarios, load_scenario
+from autosplit.core.scenario import ADDED_KEYS, Scenario, list_scenarios, load_scenario
 
 DEFAULT = load_scenario()
 

@@ -11,7 +11,7 @@ import yaml
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.profiles import ChannelProfile, load_profile
-from autosplit.latency.channel.rate_process import course_of
+from autosplit.latency.channel.rate_process import rate_process_of
 from autosplit.latency.random import DRAWS, uniform
 from tests.latency.channels import assert_percentiles_of, moving, over, sending, trace
 
@@ -45,7 +45,7 @@ class TestTransfers:
     @pytest.mark.parametrize("payload", [1, 100, 700, 9000, 60_000])
     def test_each_draw_is_the_integral_of_the_rate(self, channel, payload):
         bits = 8 * (payload + 25)
-        taken = course_of(channel).taken_ms(np.full((1, DRAWS), bits / channel.uplink_kbps.value))[0]
+        taken = rate_process_of(channel).taken_ms(np.full((1, DRAWS), bits / channel.uplink_kbps.value))[0]
         starts = uniform("uplink trace") * 1200
         expected = [played_ms(ROWS, start, bits) for start in starts]
         np.testing.assert_allclose(taken, expected, rtol=1e-9, atol=1e-9)
@@ -75,13 +75,13 @@ class TestTransfers:
         again = ChannelProfile.model_validate(twice.model_dump())
         assert again == twice
         assert again.uplink_kbps.value == 2 * channel.uplink_kbps.value
-        doubled = course_of(again).taken_ms(np.full((1, DRAWS), 2000 / again.uplink_kbps.value))
-        once = course_of(channel).taken_ms(np.full((1, DRAWS), 1000 / channel.uplink_kbps.value))
+        doubled = rate_process_of(again).taken_ms(np.full((1, DRAWS), 2000 / again.uplink_kbps.value))
+        once = rate_process_of(channel).taken_ms(np.full((1, DRAWS), 1000 / channel.uplink_kbps.value))
         np.testing.assert_array_equal(doubled, once)
 
     def test_to_the_last_bit_never_faster_with_more_to_send(self, channel):
         work = np.linspace(0, 5000, 4001)[:, None] + np.zeros((1, DRAWS))
-        taken = course_of(channel).taken_ms(work)
+        taken = rate_process_of(channel).taken_ms(work)
         assert (np.diff(taken, axis=0) >= 0).all()
         assert (taken >= 0).all()
 

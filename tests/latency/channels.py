@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Workload
 from autosplit.core.profiles import ChannelProfile
-from autosplit.core.scenario import Conditions
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.random import DRAWS

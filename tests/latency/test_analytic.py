@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
+from autosplit.core.parameters import Parameter
 from autosplit.core.plan import StageCost, Workload
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure, load_profile
-from autosplit.core.scenario import Conditions
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
 from autosplit.latency.base import ENERGIES
-from autosplit.latency.random import DRAWS, Z95, normal, quantile, retries
+from autosplit.latency.channel.retransmissions import independent_retries
+from autosplit.latency.random import DRAWS, Z95, normal, quantile
 from autosplit.testing import LatencyModelContract, make_conditions, make_workload
 
 from .channels import SHANNON, bursts, figures, moving, sending, trace
@@ -51,7 +53,7 @@ class TestStages:
                    "operator_overhead_us": 20, "coding_ksymbols": 2000, "image_kpixels": 1000, "active_mw": 1,
                    "idle_mw": 1}
         device = DeviceProfile(name="test", title="test", arithmetic="fp16",
-                               **{k: Figure(value=v, source="test") for k, v in rates.items()})
+                               **{k: Parameter(value=v, source="test") for k, v in rates.items()})
         assert stage_ms(cost, device) == pytest.approx(expected_ms)
 
     def test_terms_add_up(self):
@@ -91,14 +93,14 @@ class TestUplink:
 
     @pytest.mark.parametrize("loss", [0.05, 0.3, 0.6])
     def test_tries_of_a_packet_are_geometric(self, loss):
-        again = retries("test", loss, np.full((1, DRAWS), 1000))
+        again = independent_retries("test", loss, np.full((1, DRAWS), 1000))
         assert 1 + again.mean() / 1000 == pytest.approx(1 / (1 - loss), rel=0.01)
-        first = retries("test", loss, np.full((1, DRAWS), 1))
+        first = independent_retries("test", loss, np.full((1, DRAWS), 1))
         assert np.mean(first >= 1) == pytest.approx(loss, abs=1 / DRAWS)
         assert np.mean(first >= 2) == pytest.approx(loss**2, abs=1 / DRAWS)
 
     def test_more_packets_than_are_drawn_keep_the_mean(self):
-        again = retries("test", 0.2, np.full((1, DRAWS), 5000))
+        again = independent_retries("test", 0.2, np.full((1, DRAWS), 5000))
         assert again.mean() / 5000 == pytest.approx(0.25, rel=0.01)
 
     def test_each_retry_costs_its_airtime_and_the_wait(self):
@@ -222,7 +224,7 @@ class TestEdges:
 
     def test_device_that_never_finishes_is_refused(self):
         c = conditions()
-        device = c.device.model_copy(update={"conv_mmacs": Figure(value=0, source="test")})
+        device = c.device.model_copy(update={"conv_mmacs": Parameter(value=0, source="test")})
         with pytest.raises(ConfigError, match="device 'stm32l4r5': conv_mmacs must be above 0"):
             ask(sending(10), c.model_copy(update={"device": device}))
 
@@ -284,7 +286,7 @@ class TestMovingChannels:
 @pytest.mark.parametrize(("name", "p99_within"), [("ble-1m", 0.02), ("lte", 0.05)])
 def test_p99_of_constant_channels_is_that_of_the_delay(name, p99_within):
     profile = load_profile(ChannelProfile, name)
-    lossless = profile.model_copy(update={"packet_loss": Figure(value=0, source="test")})
+    lossless = profile.model_copy(update={"packet_loss": Parameter(value=0, source="test")})
     answer = ask(sending(100), make_conditions(name).model_copy(update={"channel": lossless}))
     p50, p95 = profile.access_ms_p50.value, profile.access_ms_p95.value
     air_ms = (100 + profile.packet_overhead_bytes.value) * 8 / profile.uplink_kbps.value

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autosplit.core.fading import stationary_loss
-from autosplit.latency.channel.retransmissions import burst_retries, lasting
-from autosplit.latency.random import DRAWS, retries
+from autosplit.latency.channel.retransmissions import burst_retries, independent_retries, lasting
+from autosplit.latency.random import DRAWS
 
 from .channels import assert_percentiles_of, bursts, moving, over, sending
 
@@ -72,7 +72,7 @@ class TestChain:
 def test_a_chain_of_equal_states_is_independent_loss():
     counts = np.full((1, DRAWS), 800)
     even = burst_retries("test", (0.2, 0.2, 5.0, 5.0), counts)
-    independent = retries("test", 0.2, counts)
+    independent = independent_retries("test", 0.2, counts)
     assert even.mean() == pytest.approx(800 * 0.2 / (1 - 0.2), rel=0.01)
     assert even.std() == pytest.approx(independent.std(), rel=0.15)
 

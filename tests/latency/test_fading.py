@@ -9,7 +9,7 @@ import pytest
 from scipy.special import exp1
 
 from autosplit.core.fading import Rayleigh, Shadowing, Shannon, mean_bits_per_hz
-from autosplit.latency.channel.rate_process import BLOCKS, course_of, typical_kbps_and_jitter_ms
+from autosplit.latency.channel.rate_process import BLOCKS, rate_process_of, typical_kbps_and_jitter_ms
 from autosplit.latency.random import DRAWS, quantile
 from autosplit.testing import make_conditions
 
@@ -69,8 +69,8 @@ class TestMeanRate:
 
     def test_the_draws_have_it(self):
         channel = moving(shannon=SHANNON, rayleigh=RAYLEIGH)
-        course = course_of(channel)
-        assert course.rate.mean() == pytest.approx(1, rel=2e-3)
+        process = rate_process_of(channel)
+        assert process.rate.mean() == pytest.approx(1, rel=2e-3)
 
 
 def simulated_ms(rng, bits, sigma_db=0.0, coherence_ms=20.0, snr_db=10.0, bandwidth_khz=50, efficiency=0.5):
@@ -117,17 +117,17 @@ class TestTransfers:
         assert answer.p99_ms.item() < 1.2 * expected  # blocks repeat, so that a little of the spread is left
 
     def test_blocks_come_again_after_a_lap(self):
-        course = course_of(moving(shannon=SHANNON, rayleigh=RAYLEIGH))
+        process = rate_process_of(moving(shannon=SHANNON, rayleigh=RAYLEIGH))
         lap_ms = BLOCKS * 20
-        work = course.rate.reshape(DRAWS, BLOCKS).sum(axis=1) * 20
-        once, thrice = (course.taken_ms(np.full((1, DRAWS), 7.0) + laps * work) for laps in (0, 2))
+        work = process.rate.reshape(DRAWS, BLOCKS).sum(axis=1) * 20
+        once, thrice = (process.taken_ms(np.full((1, DRAWS), 7.0) + laps * work) for laps in (0, 2))
         np.testing.assert_allclose(thrice - once, 2 * lap_ms, rtol=1e-9)
 
     def test_energy_counts_the_time_on_the_air(self):
         channel = moving(shannon=SHANNON, rayleigh=RAYLEIGH)
         kbps, device = channel.uplink_kbps.value, make_conditions().device
         answer, even = over(channel, sending(100)), over(moving(uplink_kbps=kbps), sending(100))
-        air_ms = course_of(channel).taken_ms(np.full((1, DRAWS), 125 * 8 / kbps)).mean()
+        air_ms = rate_process_of(channel).taken_ms(np.full((1, DRAWS), 125 * 8 / kbps)).mean()
         assert answer.transmit_mj.item() == pytest.approx((device.idle_mw.value + 80) * air_ms / 1000)
         assert answer.transmit_mj.item() > even.transmit_mj.item()  # the mean of 1 / rate exceeds 1 / mean rate
 
@@ -143,6 +143,6 @@ def test_a_policy_sees_typical_rate_and_jitter():
 
 def test_quantile_of_a_moving_rate_is_that_of_its_draws():
     channel = moving(shannon=SHANNON, rayleigh=RAYLEIGH)
-    draws = course_of(channel).taken_ms(np.full((1, DRAWS), 125 * 8 / channel.uplink_kbps.value))
+    draws = rate_process_of(channel).taken_ms(np.full((1, DRAWS), 125 * 8 / channel.uplink_kbps.value))
     answer = over(channel, sending(100))
     assert answer.p99_ms.item() == quantile(draws, 0.99)[0].item()

@@ -12,15 +12,17 @@ from pathlib import Path
 import optuna
 import pytest
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, PluginError, ResumeError
+from autosplit.core.parameters import Parameter
 from autosplit.core.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure
-from autosplit.core.scenario import Conditions, Scenario, SearchSpace
+from autosplit.core.profiles import ChannelProfile, DeviceProfile
+from autosplit.core.scenario import Scenario, SearchSpace
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 
 
 def _profile(kind, **fixed):
-    figures = {n: {"value": 5.0, "source": "test"} for n, f in kind.model_fields.items() if f.annotation is Figure}
+    figures = {n: {"value": 5.0, "source": "test"} for n, f in kind.model_fields.items() if f.annotation is Parameter}
     return kind(name="x", title="X", **figures, **fixed)
 
 

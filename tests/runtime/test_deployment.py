@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autosplit.compression.int8_layers import Int8Conv2d
-from autosplit.core.cache import sha256_of
 from autosplit.core.errors import ConfigError, PayloadError, ResultError
+from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.live import LiveEvaluator
@@ -190,7 +190,7 @@ def test_nothing_crosses_when_the_device_does_it_all(deployments, kind, images):
 def test_save_and_load(deployments, kind, images, tmp_path):
     deployment = deployments[kind]
     digest = deployment.save(tmp_path / "w.safetensors")
-    assert digest == sha256_of(tmp_path / "w.safetensors")
+    assert digest == sha256_of_file(tmp_path / "w.safetensors")
     again = Deployment.load(deployment.blueprint, tmp_path / "w.safetensors")
     logits, payloads = deployment.run(images)
     logits_again, payloads_again = again.run(images)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from autosplit.core.cache import Cache, sha256_of
+from autosplit.core.cache import Cache
 from autosplit.core.errors import BundleError, ConfigError, ParityError, PayloadError
+from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.result import Result
 from autosplit.pipeline.finalists import Finalists
@@ -188,7 +189,7 @@ def alter(folder, **values):
 def seal(folder, **files):
     """A manifest that fits files as they are now, as somebody would forge it; `files` adds entries."""
     data = json.loads((folder / "manifest.json").read_text())
-    data["files"] = {name: sha256_of(folder / name) for name in data["files"]} | files
+    data["files"] = {name: sha256_of_file(folder / name) for name in data["files"]} | files
     (folder / "manifest.json").write_text(json.dumps({**data, "digest": _digest(data)}))
 
 

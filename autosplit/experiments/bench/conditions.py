@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
-from autosplit.core.scenario import Conditions
 from autosplit.envs.conditions import ProfilesSampler
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.base import LatencyModel

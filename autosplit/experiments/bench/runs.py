@@ -18,9 +18,9 @@ from autosplit.agents.base import SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, unwritable
 from autosplit.core.progress import NullProgress, PhaseReporter
-from autosplit.core.scenario import Conditions
 from autosplit.envs.tree import BoolArray
 from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.table import TableEvaluator

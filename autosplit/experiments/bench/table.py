@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autosplit.core.errors import ResultError, unwritable
-from autosplit.core.profiles import first_error
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Provenance, provenance
 from autosplit.core.scenario import Scenario
+from autosplit.core.validation import first_error
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.pipeline.context import Workshop
 from autosplit.training.prepare import prepare

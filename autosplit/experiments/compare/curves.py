@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Measurement
-from autosplit.core.scenario import Conditions, Scenario
+from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.run import Comparison
 from autosplit.report.comparison_plots import Panel, Series

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResultError, unwritable
+from autosplit.core.hashing import content_hash
 from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
-from autosplit.core.scenario import Scenario, content_hash
+from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.literature import RIVAL_CODECS, codec_contestants, uniform_contestant
 from autosplit.pipeline.baselines import (

@@ -3,7 +3,7 @@
 Device and edge are two processes that run the exported bundle, each in a network namespace of its own where that is
 allowed; between them lies a channel in real time (`autosplit.experiments.emulation`).
 The promise is the latency model's, for the
-bytes that the protocol puts on the link, and for stages that were timed over a bare link, or foretold by a model for
+bytes that the protocol puts on the link, and for stages that were timed over a bare link, or predicted by a model for
 this machine.
 """
 
@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, LinkError
+from autosplit.core.parameters import Parameter
 from autosplit.core.plan import OUTPUT, LatencySummary, Plan, StageCost, Workload
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, Figure
+from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
-from autosplit.core.scenario import Conditions
 from autosplit.data.recorded import recorded_data
 from autosplit.experiments.emulation.hosts import Hosts, two_hosts
 from autosplit.experiments.emulation.links import Link, bare_link
@@ -49,7 +50,7 @@ _BARE = "bare"
 
 @dataclass(frozen=True)
 class Machine:
-    """What foretells the stages of both sides, in place of timing them over a bare link.
+    """What predicts the stages of both sides, in place of timing them over a bare link.
 
     Attributes:
         device: Profile of this machine as the device.
@@ -152,10 +153,10 @@ def cells_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
     Columns: plan, link, payload_bytes, images, wrong (labels that are not those over a bare link), p50_ms and p95_ms as
     measured, p50_low_ms and p50_high_ms (in which that median lies, 95 % sure), encode_ms, link_ms and edge_ms
-    (medians), then for each promise (`timed`, `foretold`) its p50_ms, p95_ms and the relative errors of both, percent.
+    (medians), then for each promise (`timed`, `predicted`) its p50_ms, p95_ms and the relative errors of both, percent.
     """
     frame: pd.DataFrame = pd.DataFrame(rows)
-    for promise in ("timed", "foretold"):
+    for promise in ("timed", "predicted"):
         for level in ("p50", "p95"):
             if f"{promise}_{level}_ms" in frame:
                 error = frame[f"{promise}_{level}_ms"] / frame[f"{level}_ms"] - 1.0
@@ -173,7 +174,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
                      f"{row['p50_ms']:.1f} / {row['p95_ms']:.1f} ms | {row['timed_p50_ms']:.1f} / "
                      f"{row['timed_p95_ms']:.1f} ms | {row['timed_p50_error_percent']:+.1f} % |")
     lines.append("")
-    for promise, words in (("timed", "stages timed over a bare link"), ("foretold", "stages foretold")):
+    for promise, words in (("timed", "stages timed over a bare link"), ("predicted", "stages predicted")):
         if f"{promise}_p50_ms" in frame:
             errors = {level: frame[f"{promise}_{level}_error_percent"].abs() for level in ("p50", "p95")}
             lines.append(f"{words}: error of p50 {errors['p50'].median():.1f} % in the median cell, "
@@ -213,8 +214,8 @@ def _promises(subject: _Subject, link: Link, machine: Machine | None) -> dict[st
     promises = {"timed": _promise(AnalyticLatencyModel(), timed, _MICROSECONDS, _MICROSECONDS, link.channel)}
     if machine is not None:
         sent = {name: getattr(timed, name) for name in ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")}
-        promises["foretold"] = _promise(machine.latency_model, subject.workload.model_copy(update=sent), machine.device,
-                                        machine.edge, link.channel)
+        promises["predicted"] = _promise(machine.latency_model, subject.workload.model_copy(update=sent),
+                                         machine.device, machine.edge, link.channel)
     return {f"{name}_{level}_ms": getattr(promise, f"{level}_ms")
             for name, promise in promises.items() for level in ("p50", "p95")}
 
@@ -227,8 +228,8 @@ def _promise(model: LatencyModel, workload: Workload, device: DeviceProfile, edg
 
 def _clock() -> DeviceProfile:
     """A machine that codes a symbol a microsecond, so that measured times can be given as work."""
-    def told(value: float) -> Figure:
-        return Figure(value=value, source="stages are timed")
+    def told(value: float) -> Parameter:
+        return Parameter(value=value, source="stages are timed")
 
     return DeviceProfile(
         name="timed", title="stages timed over a bare link", arithmetic="fp32", conv_mmacs=told(1),

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Protocol
 
 from autosplit.core.errors import LinkError
-from autosplit.core.profiles import ChannelProfile, Figure
+from autosplit.core.parameters import Parameter
+from autosplit.core.profiles import ChannelProfile
 from autosplit.experiments.emulation.hosts import Hosts, run
 from autosplit.experiments.emulation.proxy import ShapingProxy
 
@@ -106,8 +107,8 @@ class KernelLink:
     @cached_property
     def channel(self) -> ChannelProfile:
         """See `Link.channel`."""
-        def told(value: float) -> Figure:
-            return Figure(value=value, source="tc tbf")
+        def told(value: float) -> Parameter:
+            return Parameter(value=value, source="tc tbf")
 
         return ChannelProfile(
             name=self.name, title=f"token bucket of {self.kbps:g} kb/s", uplink_kbps=told(self.kbps),

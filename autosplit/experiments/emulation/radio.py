@@ -1,6 +1,6 @@
 """One direction of a channel in real time: when a packet has arrived, drawn packet by packet.
 
-The latency models foretell the same link from 256 draws in closed formulas. This one shares nothing with them but the
+The latency models predict the same link from 256 draws in closed formulas. This one shares nothing with them but the
 profile: it draws what happens to each packet when that is sent, so that a promise can be held against it.
 """
 

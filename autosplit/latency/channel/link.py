@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
 from autosplit.core.fading import Chain
 from autosplit.core.profiles import ChannelProfile
-from autosplit.latency.channel.retransmissions import burst_retries
-from autosplit.latency.random import Z95, lognormal_ms, normal, retries
+from autosplit.latency.channel.retransmissions import burst_retries, independent_retries
+from autosplit.latency.random import Z95, lognormal_ms, normal
 
 __all__ = ["Framing", "Traffic", "access_ms", "payload_draws"]
 
@@ -104,13 +103,10 @@ class Framing:
             again = np.zeros_like(air)
         else:
             count = packets.astype(np.intp)
-            full_again, again = (self._retries(f"{direction} retries", packets) for packets in (count - 1, count))
+            stream, bursts = f"{direction} retries", self.bursts
+            full_again, again = (independent_retries(stream, self.loss, packets) if bursts is None
+                                 else burst_retries(stream, bursts, packets) for packets in (count - 1, count))
             last = payload_bytes - (packets - 1.0) * self.packet_bytes
             air += full_again * (self.packet_bytes + self.overhead_bytes)
             air += (again - full_again) * (last + self.overhead_bytes)
         return Traffic(air, again, air.mean(axis=1), again.mean(axis=1))
-
-    def _retries(self, stream: str, packets: NDArray[np.intp]) -> Array:
-        if self.bursts is None:
-            return retries(stream, self.loss, packets)
-        return burst_retries(stream, self.bursts, packets)

@@ -1,7 +1,7 @@
 """How a channel's rate moves while something is sent, as draws: fading blocks and traces are one thing here.
 
-A course is a step function of time that is repeated lap after lap. Its rates are relative to the channel's mean rate,
-so what a transfer needs is said in milliseconds at that mean, and scaling a channel leaves its course alone.
+A rate process is a step function of time that is repeated lap after lap. Its rates are relative to the channel's mean
+rate, so what a transfer needs is counted in milliseconds at that mean, and scaling a channel leaves its process alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from autosplit.core.fading import Trace, bits_per_hz, mean_bits_per_hz
 from autosplit.core.profiles import ChannelProfile
 from autosplit.latency.random import DRAWS, exponential, normal, quantile, uniform
 
-__all__ = ["BLOCKS", "Course", "course_of", "typical_kbps_and_jitter_ms"]
+__all__ = ["BLOCKS", "RateProcess", "rate_process_of", "typical_kbps_and_jitter_ms"]
 
 BLOCKS = 256
 """Fading blocks of a draw, after which they come again."""
@@ -26,7 +26,7 @@ _Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class RateProcess:
     """Laps of piecewise constant rates, one for all draws or one for each, laid end to end in these arrays.
 
     Work is time at the mean rate: a step that holds t milliseconds at r times the mean does r * t of it.
@@ -50,7 +50,7 @@ class Course:
     start_ms: Array
 
     @classmethod
-    def of(cls, rate: Array, held_ms: Array, start_ms: Array) -> Course:
+    def of(cls, rate: Array, held_ms: Array, start_ms: Array) -> RateProcess:
         """Lay laps end to end.
 
         Args:
@@ -97,7 +97,7 @@ class Course:
         return work
 
 
-def course_of(channel: ChannelProfile) -> Course | None:
+def rate_process_of(channel: ChannelProfile) -> RateProcess | None:
     """How the uplink's rate moves around its mean; `None` where it stands still."""
     if channel.trace is not None:
         return _trace(channel.trace.model_copy(update={"factor": 1.0}))
@@ -117,24 +117,24 @@ def typical_kbps_and_jitter_ms(channel: ChannelProfile) -> tuple[float, float]:
         The rate that half of the transmissions of a full packet reach, kilobits per second, and by how many
         milliseconds the slowest twentieth of them exceed that; the channel's own rate and 0 where it stands still.
     """
-    course, mean_kbps = course_of(channel), channel.uplink_kbps.value
-    if course is None:
+    process, mean_kbps = rate_process_of(channel), channel.uplink_kbps.value
+    if process is None:
         return mean_kbps, 0.0
     packet_bits = 8.0 * (channel.packet_bytes.value + channel.packet_overhead_bytes.value)
-    p50_ms, p95_ms = quantile(course.taken_ms(np.full((1, DRAWS), packet_bits / mean_kbps)), 0.5, 0.95)
+    p50_ms, p95_ms = quantile(process.taken_ms(np.full((1, DRAWS), packet_bits / mean_kbps)), 0.5, 0.95)
     return packet_bits / p50_ms.item(), p95_ms.item() - p50_ms.item()
 
 
 @lru_cache(maxsize=32)
-def _trace(trace: Trace) -> Course:
+def _trace(trace: Trace) -> RateProcess:
     samples = trace.samples
     start_ms = uniform("uplink trace") * samples.held_ms.sum()
-    return Course.of(samples.rate_kbps[None, :] / samples.mean_kbps, samples.held_ms, start_ms)
+    return RateProcess.of(samples.rate_kbps[None, :] / samples.mean_kbps, samples.held_ms, start_ms)
 
 
 @lru_cache(maxsize=32)
 def _fading(snr_db: float, efficiency: float, most: float, coherence_ms: float | None, sigma_db: float,
-            mean: float) -> Course:
+            mean: float) -> RateProcess:
     """Fading blocks of every draw; without Rayleigh fading one block, as long as it takes."""
     blocks = 1 if coherence_ms is None else BLOCKS
     held_ms = 1.0 if coherence_ms is None else coherence_ms
@@ -143,4 +143,4 @@ def _fading(snr_db: float, efficiency: float, most: float, coherence_ms: float |
         snr = snr * exponential("uplink fading", blocks)
     rate = bits_per_hz(snr, efficiency, most) / mean
     start_ms = uniform("uplink block") * held_ms
-    return Course.of(rate, np.full(blocks, held_ms), start_ms)
+    return RateProcess.of(rate, np.full(blocks, held_ms), start_ms)

@@ -1,12 +1,17 @@
-"""Retransmissions where losses come in bursts: the chain of Gilbert and Elliott, drawn packet by packet.
+"""Retransmissions of lost packets, drawn packet by packet: losses that are independent, or that come in bursts.
 
-The chain is in state i when a packet is sent for the first time, and steps after every transmission by the matrix T.
-With the diagonal matrices L of losses and S = 1 - L of successes, the packet is sent again k times, and the chain is in
-state j when it gets through, with probability [(L T)^k S]_ij; the next packet starts from there, one step of T later.
+Where losses are independent, the tries of a packet are geometric. Bursts follow the chain of Gilbert and Elliott. It is
+in state i when a packet is sent for the first time, and steps after every transmission by the matrix T. With the
+diagonal matrices L of losses and S = 1 - L of successes, the packet is sent again k times, and the chain is in state j
+when it gets through, with probability [(L T)^k S]_ij; the next packet starts from there, one step of T later.
+
+Both draw a table once, of the retransmissions of the first n packets: every plan looks its own number of packets up in
+the same table, so a plan that sends less never waits longer by chance.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -14,16 +19,35 @@ from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.fading import Chain, stationary_loss
-from autosplit.latency.random import DRAWS, PACKETS, counted_retries, spread_uniforms, uniform
+from autosplit.latency.random import DRAWS, spread_uniforms, uniform, uniforms
 
-__all__ = ["burst_retries", "lasting"]
+__all__ = ["PACKETS", "burst_retries", "independent_retries", "lasting"]
+
+PACKETS = 1024
+"""Packets whose retransmissions are drawn one by one; beyond it their mean is used."""
 
 _RAREST = 1e-6
-"""Probability below which a larger number of retransmissions of one packet is not told from a smaller one."""
+"""Probability below which larger numbers of retransmissions of one packet are not distinguished."""
+
+
+def independent_retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
+    """Retransmissions of the first `packets` packets in each draw, where losses are independent.
+
+    Packet i has the same uniform draws in every plan, so the count never falls as packets are added.
+
+    Args:
+        stream: Name of the random quantity.
+        loss: Probability in [0, 1) that one try of a packet is lost.
+        packets: Shape (N, DRAWS).
+
+    Returns:
+        Counts, shape (N, DRAWS).
+    """
+    return np.zeros(packets.shape) if loss == 0 else _looked_up(_independent_table(stream, loss), loss, packets)
 
 
 def burst_retries(stream: str, chain: Chain, packets: NDArray[np.intp]) -> Array:
-    """Retransmissions of the first `packets` packets in each draw; like `retries`, but in bursts.
+    """Retransmissions of the first `packets` packets in each draw; like `independent_retries`, but in bursts.
 
     Args:
         stream: Name of the random quantity.
@@ -33,13 +57,39 @@ def burst_retries(stream: str, chain: Chain, packets: NDArray[np.intp]) -> Array
     Returns:
         Counts, shape (N, DRAWS).
     """
-    return counted_retries(_cumulative_retries(stream, chain), stationary_loss(chain), packets)
+    return _looked_up(_burst_table(stream, chain), stationary_loss(chain), packets)
 
 
-def _steps(chain: Chain) -> Array:
-    """The matrix T: probability of the next state (column) in each state (row), good then bad, shape (2, 2)."""
-    _, _, good_packets, bad_packets = chain
-    return np.array([[1.0 - 1.0 / good_packets, 1.0 / good_packets], [1.0 / bad_packets, 1.0 - 1.0 / bad_packets]])
+def _looked_up(table: Array, loss: float, packets: NDArray[np.intp]) -> Array:
+    counted: Array = table[np.minimum(packets, PACKETS), np.arange(DRAWS)]
+    if packets.size and packets.max() > PACKETS:
+        counted += np.maximum(packets - PACKETS, 0) * (loss / (1 - loss))  # the mean of a geometric distribution
+    return counted
+
+
+@cache
+def _independent_table(stream: str, loss: float) -> Array:
+    """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS)."""
+    # inverts P(more than k retries) = loss ** (k + 1)
+    each = np.floor(np.log1p(-uniforms(stream, PACKETS)) / math.log(loss))
+    return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
+
+
+@cache
+def _burst_table(stream: str, chain: Chain) -> Array:
+    """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS)."""
+    _, _, good, bad = chain
+    over, next_bad = lasting(chain)
+    state = (uniform(f"{stream} state") > good / (good + bad)).astype(np.intp)
+    total = np.zeros((PACKETS + 1, DRAWS))
+    draw, turn = (spread_uniforms(f"{stream} {name}", PACKETS) for name in ("burst", "turn"))
+    most = over.shape[1] - 1
+    for n in range(PACKETS):
+        by_state = [np.searchsorted(row, draw[n]) for row in over]
+        again = np.minimum(np.where(state, by_state[1], by_state[0]), most)
+        total[n + 1] = total[n] + again
+        state = (turn[n] < next_bad[state, again]).astype(np.intp)
+    return total
 
 
 @cache
@@ -49,8 +99,10 @@ def lasting(chain: Chain) -> tuple[Array, Array]:
     Returns:
         P(at most k retransmissions), and P(the next packet starts in the bad state, given k), both of shape (2, K).
     """
-    losses = np.array(chain[:2])
-    step = _steps(chain)
+    good_loss, bad_loss, good_packets, bad_packets = chain
+    losses = np.array([good_loss, bad_loss])
+    # the matrix T: probability of the next state (column) in each state (row), good then bad
+    step = np.array([[1.0 - 1.0 / good_packets, 1.0 / good_packets], [1.0 / bad_packets, 1.0 - 1.0 / bad_packets]])
     here = np.eye(2)
     over: list[Array] = []
     bad: list[Array] = []
@@ -63,20 +115,3 @@ def lasting(chain: Chain) -> tuple[Array, Array]:
         bad.append(np.divide((through @ step)[:, 1], chance, out=np.zeros(2), where=chance > 0))
         here = (here * losses) @ step
     return np.array(over).T, np.array(bad).T
-
-
-@cache
-def _cumulative_retries(stream: str, chain: Chain) -> Array:
-    """Retransmissions of the first n packets of a transfer, shape (PACKETS + 1, DRAWS)."""
-    _, _, good, bad = chain
-    over, next_bad = lasting(chain)
-    state = (uniform(f"{stream} state") > good / (good + bad)).astype(np.intp)
-    total = np.zeros((PACKETS + 1, DRAWS))
-    losses, turn = (spread_uniforms(f"{stream} {name}", PACKETS) for name in ("burst", "turn"))
-    most = over.shape[1] - 1
-    for n in range(PACKETS):
-        by_state = [np.searchsorted(row, losses[n]) for row in over]
-        again = np.minimum(np.where(state, by_state[1], by_state[0]), most)
-        total[n + 1] = total[n] + again
-        state = (turn[n] < next_bad[state, again]).astype(np.intp)
-    return total

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from autosplit.core.errors import ConfigError, unwritable
-from autosplit.core.profiles import DeviceProfile, Figure
+from autosplit.core.parameters import Parameter
+from autosplit.core.profiles import DeviceProfile
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.timings import HeldOut, Timing, Timings, write_timings
 from autosplit.latency.profiling.engines import ROUNDS, Engine, OnnxEngine, TorchEngine, undisturbed
@@ -113,7 +114,7 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
             pixels = image_kpixels(settings.shape, stopwatch, settings.repeats)
     with progress.phase("fit"):
         _, held_out = fit_prices(timings)
-        figures = _figures(timings, coding, pixels, settings)
+        figures = _parameters(timings, coding, pixels, settings)
     csv = out.with_suffix(".csv")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -182,41 +183,45 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-def _figures(timings: Sequence[Timing], coding: float, pixels: float, settings: ProfileSettings) -> dict[str, Figure]:
-    """The figures of the device profile, each with its source."""
+def _parameters(
+    timings: Sequence[Timing], coding: float, pixels: float, settings: ProfileSettings
+) -> dict[str, Parameter]:
+    """The parameters of the device profile, each with its source."""
     measured = (f"measured by autosplit profile on {processor_name()}, {_count(settings.threads, 'thread')}, "
                 f"{datetime.date.today().isoformat()}")
     solved = f"{measured}: solved from {len(timings)} operators of {', '.join(settings.backbones)}"
     prices = solve_rates(timings)
     timed = {t.work.kind for t in timings}
 
-    def rate(kind: str, units_per_ms: float) -> Figure:
+    def rate(kind: str, units_per_ms: float) -> Parameter:
         """Rate of a price in milliseconds."""
         price = prices[kind]
         if price <= 0:
-            return Figure(value=_FASTEST, source=f"{solved}; the timings show no such cost")
-        return Figure(value=_rounded(units_per_ms / price), source=solved)
+            return Parameter(value=_FASTEST, source=f"{solved}; the timings show no such cost")
+        return Parameter(value=_rounded(units_per_ms / price), source=solved)
 
     dense = rate("conv_macs", 1e-3)
-    depthwise = rate("depthwise_macs", 1e-3) if "depthwise" in timed else Figure(
+    depthwise = rate("depthwise_macs", 1e-3) if "depthwise" in timed else Parameter(
         value=_rounded(dense.value * _DEPTHWISE_SHARE), source="a seventh of the dense rate, as no depthwise "
         "convolution was timed", assumption=True)
-    linear = rate("linear_macs", 1e-3) if "linear" in timed else Figure(
+    linear = rate("linear_macs", 1e-3) if "linear" in timed else Parameter(
         value=dense.value, source="as dense convolutions, as no fully connected layer was timed", assumption=True)
     return {
         "conv_mmacs": dense, "depthwise_mmacs": depthwise, "linear_mmacs": linear,
         "memory_mb_per_s": rate("elements", 1e-3 * _ELEMENT_BYTES),
-        "operator_overhead_us": Figure(value=_rounded(1e3 * prices["operators"]), source=solved),
-        "coding_ksymbols": Figure(value=_rounded(coding), source=f"{measured}: one thread of the range coder, 4 bits"),
-        "image_kpixels": Figure(value=_rounded(pixels), source=f"{measured}: JPEG of quality 75"),
+        "operator_overhead_us": Parameter(value=_rounded(1e3 * prices["operators"]), source=solved),
+        "coding_ksymbols": Parameter(value=_rounded(coding),
+                                     source=f"{measured}: one thread of the range coder, 4 bits"),
+        "image_kpixels": Parameter(value=_rounded(pixels), source=f"{measured}: JPEG of quality 75"),
         "active_mw": _power(settings.active_mw, "--active-mw"), "idle_mw": _power(settings.idle_mw, "--idle-mw"),
     }
 
 
-def _power(value: float | None, option: str) -> Figure:
+def _power(value: float | None, option: str) -> Parameter:
     if value is None:
-        return Figure(value=0, source=f"not known ({option} was not given): energies leave this out", assumption=True)
-    return Figure(value=value, source=f"given by {option}")
+        return Parameter(value=0, assumption=True,
+                         source=f"not known ({option} was not given): energies leave this out")
+    return Parameter(value=value, source=f"given by {option}")
 
 
 def _rounded(value: float) -> float:

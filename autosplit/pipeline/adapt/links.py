@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.parameters import Figure
+from autosplit.core.conditions import Conditions
+from autosplit.core.parameters import Parameter
 from autosplit.core.plan import RESULT_BYTES, Measurement
 from autosplit.core.profiles import ChannelProfile
-from autosplit.core.scenario import Conditions
 from autosplit.latency.base import LatencyModel
 
 __all__ = ["LinkGrid"]
@@ -73,6 +73,6 @@ def _link(channel: ChannelProfile, rate_kbps: float, delay_ms: float) -> Channel
     scaled = channel.scaled(rate_kbps / channel.uplink_kbps.value, 1.0)
     p50, p95 = (getattr(channel, f"access_ms_{name}").value for name in ("p50", "p95"))
     tail = p95 / p50 if p50 > 0 else 1.0
-    access = {name: Figure(value=value, source="a delay that a device may meet", assumption=True) for name, value in
+    access = {name: Parameter(value=value, source="a delay that a device may meet", assumption=True) for name, value in
               (("access_ms_p50", delay_ms / 2), ("access_ms_p95", delay_ms / 2 * tail))}
     return scaled.model_copy(update=access)

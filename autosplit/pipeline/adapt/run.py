@@ -10,10 +10,10 @@ from pathlib import Path
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.hashing import content_hash
 from autosplit.core.plan import Measurement, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
-from autosplit.core.scenario import content_hash
 from autosplit.evaluation.scorer import Scorer
 from autosplit.models.onnx_files import require_onnx
 from autosplit.pipeline.adapt.choice import codes_on_the_front, cut_of, spread

@@ -46,13 +46,13 @@ def test_a_measured_cell_is_not_measured_again(made, runs):
     assert times == [p.stat().st_mtime_ns for p in files]
 
 
-def test_stages_can_be_foretold_too(made, runs):
+def test_stages_can_be_predicted_too(made, runs):
     out, _ = made
     shown = invoke("bench", "link", runs["CodePruned"], "--out", out, *QUICK, "--device", "stm32l4r5", "--edge",
                    "edge-cpu", "--latency-model", "analytic", "--json")
     assert shown.exit_code == 0, shown.stderr
     (cell,) = json.loads(shown.stdout)
-    assert cell["foretold_p50_ms"] != cell["timed_p50_ms"]
+    assert cell["predicted_p50_ms"] != cell["timed_p50_ms"]
 
 
 def test_a_plan_without_a_link_is_refused(runs, tmp_path):

@@ -1,4 +1,4 @@
-"""The radio draws packet by packet what the latency model foretells in closed formulas; neither knows the other."""
+"""The radio draws packet by packet what the latency model predicts in closed formulas; neither knows the other."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def simulated(channel: ChannelProfile, payload: int, answer: int) -> list[float]
 @pytest.mark.parametrize("payload", [40, 700, 5000])
 @pytest.mark.parametrize("name", ["sub-ghz-fsk-50k", "lora-sf7", "ble-1m", "ble-1m-bursty", "3g", "lte-pedestrian",
                                   "wifi4"])
-def test_packaged_channels_are_as_foretold(name, payload):
+def test_packaged_channels_are_as_predicted(name, payload):
     channel = load_profile(ChannelProfile, name)
     promised = over(channel, sending(payload, result_bytes=44))
     assert_percentiles_of(promised, simulated(channel, payload, 44), sigmas=4)  # of 126 comparisons none is beyond
 
 
-def test_a_trace_is_as_foretold(tmp_path):
+def test_a_trace_is_as_predicted(tmp_path):
     channel = moving(trace=trace(tmp_path, [(0, 1000), (0.5, 20), (0.8, 0), (1.0, 400)]))
     assert_percentiles_of(over(channel, sending(900, result_bytes=10)), simulated(channel, 900, 10))
 
 
-def test_shadowing_is_as_foretold():
+def test_shadowing_is_as_predicted():
     channel = moving(shannon=SHANNON, shadowing=figures(sigma_db=6))
     assert_percentiles_of(over(channel, sending(900, result_bytes=10)), simulated(channel, 900, 10))
 

@@ -121,7 +121,7 @@ def test_one_straggler_changes_little(client):
     assert rates(client, 8)[-4:] == [best(1000)] * 4
 
 
-def test_a_slower_edge_than_foretold_takes_from_the_link(client):
+def test_a_slower_edge_than_predicted_takes_from_the_link(client):
     client.kbps = 250.0
     usual = rates(client, 30)[-10:]
     client.edge_ms = 25.0

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosplit.models.sparsity import channels_kept
+from autosplit.core.space import channels_kept
 
 GROUPS = st.lists(st.integers(1, 2000), min_size=1, max_size=4)
 

@@ -1,0 +1,42 @@
+"""`Conditions`: device, edge server, channel and deadline, which change without the network changing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+from autosplit.core.validation import Frozen
+
+__all__ = ["Conditions"]
+
+
+def _device(value: Any) -> Any:
+    return load_profile(DeviceProfile, value) if isinstance(value, str) else value
+
+
+def _channel(value: Any) -> Any:
+    return load_profile(ChannelProfile, value) if isinstance(value, str) else value
+
+
+Device = Annotated[DeviceProfile, BeforeValidator(_device)]
+Channel = Annotated[ChannelProfile, BeforeValidator(_channel)]
+
+
+class Conditions(Frozen):
+    """What changes from place to place and minute to minute.
+
+    In YAML each profile may be a name, the path of a `.yaml` file, or the profile itself.
+
+    Attributes:
+        device: The weak machine that runs the head.
+        edge: The server that runs the tail.
+        channel: The link between them.
+        budget_ms: Deadline of one inference, end to end, milliseconds.
+    """
+
+    device: Device
+    edge: Device
+    channel: Channel
+    budget_ms: float = Field(gt=0, allow_inf_nan=False)
