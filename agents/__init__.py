@@ -26,8 +26,6 @@ _AGENTS: dict[Granularity, Registry] = {
             "exhaustive": "autosplit.agents.enumerate:ExhaustiveAgent",
             "gp": "autosplit.agents.samplers:GPAgent",
             "local-search": "autosplit.agents.local:LocalSearchAgent",
-            "model-enumerate": "autosplit.agents.model_only:ModelEnumerateAgent",
-            "model-random": "autosplit.agents.model_only:ModelRandomAgent",
             "nsga2": "autosplit.agents.samplers:NSGA2Agent",
             "policy": "autosplit.agents.policy_agent:PolicyAgent",
             "ppo": "autosplit.agents.ppo:PPOAgent",

@@ -1,7 +1,7 @@
 """Agents that choose by a model of the accuracy: initial design, fit, acquisition, in rounds.
 
-`ppo`, `model-enumerate` and `model-random` differ in one thing only, which plans the acquisition is computed for.
-So what one of them finds and another does not, is due to that.
+Agents of this kind differ in one thing only: which plans the acquisition value is computed for. `ppo` asks its policy.
+The controls in `benchmarks/model_only.py` take all plans, or some drawn uniformly, to show what the policy adds.
 """
 
 from __future__ import annotations

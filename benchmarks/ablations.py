@@ -1,7 +1,7 @@
 """The agent `ppo` with one of its parts taken away, for comparisons on tables.
 
-Name them as any agent of one's own; `ppo` without its surrogate is `ppo-live`, without its policy `model-enumerate` or
-`model-random`::
+Name them as any agent of your own. `ppo` without its surrogate is `ppo-live`; without its policy it is one of the
+agents of `benchmarks/model_only.py`::
 
     autosplit bench search TABLE --agent ppo --agent benchmarks/ablations.py:NoMasks --agent ppo-live --out OUT
 """

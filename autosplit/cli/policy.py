@@ -33,12 +33,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of conditions and training.")] = 0,
     latency_model: LatencyModelName = "analytic",
     objective: Annotated[str, typer.Option(help="Reward.")] = "in-time-accuracy",
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write policy.onnx too; needs the extra deploy.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a policy over a table: it answers for devices, links and deadlines at once, without a measurement."""
     from autosplit.agents.amortise import PolicySettings, train_policy
-    from autosplit.agents.export import require_onnx, save_onnx
     from autosplit.agents.policy import Origin
     from autosplit.core.errors import unwritable
     from autosplit.envs.conditions import ProfilesSampler
@@ -48,8 +46,6 @@ def train(
     from autosplit.latency import load_latency_model
     from autosplit.report.progress import Progress
 
-    if onnx:
-        require_onnx()
     known = load_table(table)
     distribution = ProfilesSampler.named(device or (), edge or (), channel or (), factor,
                                          (least_budget_ms, most_budget_ms))
@@ -60,8 +56,6 @@ def train(
             PolicySettings(conditions, steps), seed=seed,
             origin=Origin(table=table_name(table), sha256=known.record.sha256), progress=Progress(quiet=quiet))
         policy.save(out)
-        if onnx:
-            save_onnx(policy, out / "policy.onnx")
     except OSError as e:
         raise unwritable(out, e) from e
     assert policy.origin.unseen_regret is not None

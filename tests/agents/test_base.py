@@ -23,8 +23,8 @@ class Scripted(Agent):
 
 
 def test_names():
-    assert list_agents() == ["cmaes", "evolution", "exhaustive", "gp", "local-search", "model-enumerate",
-                             "model-random", "nsga2", "policy", "ppo", "ppo-live", "random", "tpe"]
+    assert list_agents() == ["cmaes", "evolution", "exhaustive", "gp", "local-search", "nsga2",
+                             "policy", "ppo", "ppo-live", "random", "tpe"]
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         load_agent("randon")
     with pytest.raises(PluginError, match="not a subclass"):

@@ -14,8 +14,6 @@ from autosplit.agents import list_agents, load_agent
 from autosplit.agents.amortise import PolicySettings, train_policy
 from autosplit.agents.enumerate import ExhaustiveAgent, RandomAgent
 from autosplit.agents.live import PPOLiveSettings
-from autosplit.agents.model import ModelSettings
-from autosplit.agents.model_only import ShootingSettings
 from autosplit.agents.ppo import PPOSettings
 from autosplit.agents.trainer import PPOHyperparameters
 from autosplit.envs.conditions import ConditionsSampler
@@ -24,8 +22,6 @@ from autosplit.testing import AgentCase, AgentContract
 TINY = PPOHyperparameters(episodes=16, minibatches=1, epochs=1, hidden=(8,))
 SHORT = {
     "evolution": {"population": 6},
-    "model-enumerate": {"settings": ModelSettings(first=6, round=3)},
-    "model-random": {"settings": ShootingSettings(first=6, round=3, draws=16)},
     "ppo": {"settings": PPOSettings(first=6, round=3, conditions=8, first_updates=1, updates=1, draws=16, ppo=TINY)},
     "ppo-live": {"settings": PPOLiveSettings(patience=2, ppo=TINY)},
 }

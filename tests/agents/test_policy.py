@@ -5,14 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from autosplit.agents.amortise import PolicySettings, train_policy
 from autosplit.agents.base import SearchProblem
-from autosplit.agents.export import save_onnx
 from autosplit.agents.latency_estimates import counts_of, landmarks, plausible
 from autosplit.agents.loop import run_search
-from autosplit.agents.model_only import ModelEnumerateAgent
 from autosplit.agents.network import by_likelihood, rollout
 from autosplit.agents.policy import Knowledge, Origin, _restored, _stored
 from autosplit.agents.policy_agent import PolicyAgent
@@ -27,6 +24,7 @@ from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import condition_features
 from autosplit.evaluation.objective import load_objective, score
 from autosplit.testing import make_workload
+from benchmarks.model_only import ModelEnumerateAgent
 from tests.synthetic import PlainLatency, make_conditions, make_table
 
 LATENCY, OBJECTIVE = PlainLatency(), load_objective("in-time-accuracy")
@@ -299,26 +297,3 @@ def test_the_agent_policy_measures_the_decision_first(policy):
 def test_the_agent_policy_needs_one():
     with pytest.raises(ValueError, match="policy"):
         PolicyAgent(problem(TABLE))
-
-
-def test_onnx_says_what_torch_says(policy, tmp_path, capfd):
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    save_onnx(policy, tmp_path / "policy.onnx")
-    assert capfd.readouterr() == ("", "")
-    assert [f.name for f in tmp_path.iterdir()] == ["policy.onnx"]  # weights inside
-    known = policy.knowledge
-    conditions = np.repeat(condition_features([make_conditions(80)]), known.tree.inner, axis=0)
-    observations = np.concatenate([known.node_observations[:known.tree.inner], conditions], axis=1)
-    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
-    logits, = session.run(["logits"], {"observations": observations})
-    with torch.no_grad():
-        true = policy.network.get_distribution(torch.as_tensor(observations)).distribution.logits.numpy()
-    shift = logits - true  # torch normalises
-    assert np.abs(shift - shift.mean(axis=1, keepdims=True)).max() < 1e-4
-
-
-def test_onnx_without_its_packages_is_one_line(policy, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="onnx: pip install"):
-        save_onnx(policy, tmp_path / "policy.onnx")

@@ -166,7 +166,7 @@ def test_searches_that_are_done_are_not_done_again(heavy, searched, tmp_path):
 def test_a_search_ends_with_the_batch_that_holds_the_best_plan(heavy, tmp_path, monkeypatch):
     from autosplit.experiments.bench import runs
 
-    asked = runs.Grid((heavy,), ("model-random", "random"), 2, 0, 2, 16)
+    asked = runs.Grid((heavy,), ("benchmarks/model_only.py:ModelRandomAgent", "random"), 2, 0, 2, 16)
     monkeypatch.setattr(runs, "_BATCH", 16)
     whole = [run.regret for run in runs.run_grid(asked, tmp_path / "whole")]
     monkeypatch.setattr(runs, "_BATCH", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
@@ -13,7 +12,6 @@ from autosplit.latency import load_latency_model
 from autosplit.pipeline.ledger import Ledger
 from tests.runs import failure, invoke
 
-ONNX = importlib.util.find_spec("onnxscript") is not None  # an extra
 LINK = ("--device", "stm32l4r5", "--channel", "ble-1m", "--budget-ms", "500")
 
 
@@ -25,8 +23,7 @@ def made(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
         assert invoke("bench", "table", "--scenario", world.root / "tiny.yaml", "--out", table).exit_code == 0
-        shown = invoke("train-policy", table, "--out", policy, "--conditions", 16, "--steps", 5000, "--seed", 3,
-                       *(["--onnx"] if ONNX else []))
+        shown = invoke("train-policy", table, "--out", policy, "--conditions", 16, "--steps", 5000, "--seed", 3)
     return table, policy, shown
 
 
@@ -38,8 +35,7 @@ def test_training_says_how_well_it_went(made):
     assert (origin.table, origin.sha256) == ("tiny", load_table(table).record.sha256)
     assert (origin.conditions, origin.seed) == (16, 3)
     assert origin.steps >= 5000
-    written = ["policy.json", *(["policy.onnx"] if ONNX else []), "policy.safetensors"]
-    assert sorted(f.name for f in policy.iterdir()) == written
+    assert sorted(f.name for f in policy.iterdir()) == ["policy.json", "policy.safetensors"]
 
 
 def test_a_decision_is_a_plan_with_its_prediction(made):

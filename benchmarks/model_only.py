@@ -1,4 +1,9 @@
-"""`ppo` without its policy: the same model, initial design and acquisition over plans that nobody learnt to choose."""
+"""`ppo` without its policy: the same model, initial design and acquisition over plans that nobody learnt to choose.
+
+The committed results call these agents by their names, `model-enumerate` and `model-random`::
+
+    autosplit bench search TABLE --agent ppo --agent benchmarks/model_only.py:ModelEnumerateAgent --out OUT
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from autosplit.agents.model import ModelSettings
-from autosplit.agents.model_only import ModelEnumerateAgent, ModelRandomAgent, ShootingSettings
 from autosplit.agents.ppo import PPOAgent, PPOSettings
+from autosplit.testing import AgentContract
+from benchmarks.model_only import ModelEnumerateAgent, ModelRandomAgent, ShootingSettings
 from tests.agents.cases import LARGE, SMALL, optimum, outcomes_of, problem, search
 
 AGENTS = {
@@ -13,6 +14,14 @@ AGENTS = {
     ModelRandomAgent: ShootingSettings(first=8, round=4, draws=64),
     PPOAgent: PPOSettings(first=8, round=4, conditions=8, first_updates=1, updates=1, draws=32),
 }
+
+
+class TestModelOnly(AgentContract):
+    @pytest.fixture(params=[ModelEnumerateAgent, ModelRandomAgent])
+    def build(self, request):
+        settings = {ModelEnumerateAgent: ModelSettings(first=6, round=3),
+                    ModelRandomAgent: ShootingSettings(first=6, round=3, draws=16)}
+        return lambda problem: request.param(problem, settings[request.param])
 
 
 @pytest.mark.parametrize("kind", [ModelEnumerateAgent, ModelRandomAgent])
@@ -44,7 +53,7 @@ def candidates(agent, evaluations):
 
 
 @pytest.mark.parametrize("kind", AGENTS)
-def test_what_is_measured_is_on_thecandidate_plans(kind):
+def test_what_is_measured_is_among_the_candidates(kind):
     for short, still_open, chosen in candidates(kind(problem(LARGE, 150), AGENTS[kind]), 20):
         assert len(short) == len(set(short.tolist()))
         assert set(short.tolist()) <= set(still_open.tolist())
