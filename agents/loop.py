@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from autosplit.agents.base import Proposer
-from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Outcome
+from autosplit.core.plan import Outcome, Plan
 from autosplit.evaluation.base import Evaluator
-from autosplit.evaluation.objective import Objective, score
-from autosplit.latency.base import LatencyModel
+from autosplit.evaluation.scorer import Scorer
 
 __all__ = ["run_search"]
 
@@ -18,25 +16,22 @@ __all__ = ["run_search"]
 def run_search(
     agent: Proposer[Any],
     evaluator: Evaluator,
-    latency_model: LatencyModel,
-    objective: Objective,
-    conditions: Conditions,
+    scorer: Scorer,
     *,
     evaluations: int,
     batch: int = 10,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Propose, measure, observe, until the measurements are spent or nothing is left to measure.
+    """Propose, measure, score, observe, until the measurements are spent or nothing is left to measure.
 
     Args:
         agent: Who proposes.
-        evaluator: Who measures; a `MemoEvaluator` makes the search durable and resumable.
-        latency_model: Gives the latency of what was measured.
-        objective: Gives its reward.
-        conditions: Where the plan is to run.
+        evaluator: Who measures; a `CachedEvaluator` makes the search resumable.
+        scorer: Joins a measurement with its latency and reward.
         evaluations: Plans to measure at most, in this agent's whole life: what it observed before counts.
         batch: Plans to ask for at once.
-        on_outcome: Called with each outcome, in order, before the agent sees the batch.
+        on_outcome: Called with each outcome as soon as it is measured, before the agent sees the batch; a search is
+            durable where this writes to the ledger.
 
     Returns:
         Everything the agent has observed, in order.
@@ -48,9 +43,11 @@ def run_search(
         raise ValueError(f"evaluations and batch must be at least 1, got {evaluations} and {batch}")
     while (left := evaluations - len(agent.outcomes)) > 0 and not agent.exhausted:
         plans = agent.propose(min(batch, left))
-        outcomes = score(evaluator.measure(plans), latency_model, objective, conditions)
-        if on_outcome is not None:
-            for outcome in outcomes:
+        outcomes: dict[Plan, Outcome] = {}
+        # plans of one head follow each other, since evaluators keep a head's features at hand
+        for measurement in evaluator.measure(sorted(plans, key=lambda p: (p.split, str(p.sparsity)))):
+            outcome = outcomes[measurement.plan] = scorer.outcome(measurement)
+            if on_outcome is not None:
                 on_outcome(outcome)
-        agent.observe(outcomes)
+        agent.observe([outcomes[plan] for plan in plans])
     return agent.outcomes

@@ -258,17 +258,17 @@ def at_256x(frame: pd.DataFrame, whole: float) -> dict[str, dict[str, float]]:
 
 
 def ahead(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """For each rival's setting: points by which the best nested code of no more bytes is ahead on test; the least."""
+    """For each peer's setting: points by which the best nested code of no more bytes is ahead on test; the least."""
     found: dict[str, dict[str, float]] = {}
     for split, part in frame[frame["split"] != "input"].groupby("split", sort=False):
         ours = part[part["family"] == "nested"]
-        for family, rivals in part[part["family"] != "nested"].groupby("family"):
+        for family, peers in part[part["family"] != "nested"].groupby("family"):
             margins = []
-            for _, rival in rivals.iterrows():
-                cheaper = ours[ours["test_bytes"] <= rival["test_bytes"] * 1.02]
+            for _, peer in peers.iterrows():
+                cheaper = ours[ours["test_bytes"] <= peer["test_bytes"] * 1.02]
                 if len(cheaper):
                     chosen = cheaper.loc[cheaper["validation_accuracy"].idxmax()]
-                    margins.append(100 * (chosen["test_accuracy"] - rival["test_accuracy"]))
+                    margins.append(100 * (chosen["test_accuracy"] - peer["test_accuracy"]))
             if margins:
                 found.setdefault(str(split), {})[str(family)] = round(min(margins), 2)
     return found
@@ -281,9 +281,9 @@ def fewer_bytes(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | No
     """
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     ours = frame[frame["family"] == "nested"]
-    for rival, images in frame[frame["split"] == "input"].groupby("family", sort=False):
+    for peer, images in frame[frame["split"] == "input"].groupby("family", sort=False):
         for split, codes in [*ours.groupby("split", sort=False), ("any", ours)]:
-            row = found.setdefault(str(rival), {}).setdefault(str(split), {})
+            row = found.setdefault(str(peer), {}).setdefault(str(split), {})
             for image in frontier(images).to_dict("records"):
                 enough = codes[codes["validation_accuracy"] >= image["validation_accuracy"]]["test_bytes"]
                 row[str(image["setting"])] = round(image["test_bytes"] / enough.min(), 2) if len(enough) else None

@@ -24,6 +24,7 @@ from autosplit.agents.ppo import PPOAgent
 from autosplit.core.errors import ConfigError
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.evaluation.objective import load_objective
+from autosplit.evaluation.scorer import Scorer
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.experiments.bench.runs import Grid, Setting, settings_of
 from autosplit.experiments.bench.table import load_table, table_name
@@ -61,7 +62,7 @@ def regrets(table: TableEvaluator, setting: Setting, agent: str, *, evaluations:
     searcher = load_agent(agent)(problem)
     if not isinstance(searcher, PPOAgent):
         raise ConfigError(f"agent {agent!r} has no policy to ask; name 'ppo' or a subclass of it")
-    run_search(searcher, table, model, objective, setting.conditions, evaluations=evaluations)
+    run_search(searcher, table, Scorer(model, objective, setting.conditions), evaluations=evaluations)
     assert searcher.best is not None
     drawn = ConditionsSampler(setting.conditions).pool(draws, [seed, _UNSEEN])
     accuracy = np.array([m.accuracy for m in table.measurements])

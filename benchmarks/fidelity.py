@@ -23,7 +23,7 @@ from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.pipeline.finalists import Finalists
+from autosplit.pipeline.context import SearchContext
 from autosplit.report.progress import Progress
 from autosplit.training.loop import accuracy, logits_of
 from autosplit.training.prepare import Networks, prepare
@@ -66,7 +66,7 @@ class Proxies:
 
     def of(self, plan: Plan) -> dict[str, float]:
         """F1 and its time, F1 without recalibration, and the relative squared error of the feature."""
-        measured = self._evaluator.measure([plan])[0]
+        measured = next(iter(self._evaluator.measure([plan])))
         network = self._prepared.supernet.extract(plan)
         kept = {part: copy.deepcopy(getattr(network, part).state_dict()) for part in ("head", "tail")}
         recalibrate(network, self._statistics)
@@ -114,14 +114,14 @@ def main() -> None:
     options = options_parser.parse_args()
     progress, scenario = Progress(), scenario_of(options)
     prepared = prepare(scenario, progress)
-    proxies, finalists = Proxies(prepared), Finalists(prepared, "fp32", progress)
+    proxies, context = Proxies(prepared), SearchContext(prepared, progress)
     backbone = accuracy(prepared.backbone, prepared.data, prepared.data.validation)
     widest = {s: proxies.of(prepared.supernet.widest(s))["f1"] for s in prepared.supernet.points}
     rows = []
     options.out.mkdir(parents=True, exist_ok=True)
     for number, plan in enumerate(draw_plans(prepared.supernet.plan_space, options.plans, options.seed), start=1):
         found = proxies.of(plan)
-        truth = finalists.measure(plan, title=f"plan {number} of {options.plans}")
+        truth = context.measure(plan, "fp32", title=f"plan {number} of {options.plans}")
         rows.append({"plan": plan.label, "split": plan.split, "sparsity": plan.sparsity, **found,
                      "f3": truth.accuracy, "f3_payload_bytes": truth.workload.payload_bytes_mean})
         pd.DataFrame(rows).to_csv(options.out / "plans.csv", index=False)

@@ -30,7 +30,7 @@ from autosplit.envs.layers import Choice, LayerwiseSpace
 from autosplit.evaluation.base import layerwise
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
-from autosplit.pipeline.context import Workshop
+from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import ranked_heads
 from autosplit.report.progress import Progress
 from autosplit.training.prepare import prepare
@@ -72,10 +72,9 @@ class Bench:
 
     def __init__(self, scenario: Scenario, options: Any, progress: Progress) -> None:
         self.scenario, self.options, self.progress = scenario, options, progress
-        self.workshop = Workshop(prepare(scenario, progress), progress)
-        self._finalists = self.workshop.finalists(scenario.conditions.device.arithmetic)
+        self.context = SearchContext(prepare(scenario, progress), progress)
         with progress.phase("predict payloads"):
-            space = LayerwiseSpace.of(layerwise(self.workshop.evaluator), splits=options.splits)
+            space = LayerwiseSpace.of(layerwise(self.context.evaluator), splits=options.splits)
             self.space = thinned(space, options.codecs)
 
     def searches(self, budget_ms: float) -> list[tuple[str, int, list[Outcome]]]:
@@ -89,29 +88,30 @@ class Bench:
 
     def _uniform(self, scorer: Scorer) -> list[Outcome]:
         plans = uniform_plans(self.space)
-        plans = [plans[i] for i in scorer.affordable(self.workshop.evaluator.workloads(plans))]
+        plans = [plans[i] for i in scorer.affordable(self.context.evaluator.workloads(plans))]
         found = []
-        title = f"{scorer.scenario.conditions.budget_ms:g} ms: uniform sparsities"
+        title = f"{scorer.conditions.budget_ms:g} ms: uniform sparsities"
         with self.progress.phase(title, total=len(plans)) as advance:
             for plan in plans:
-                found += scorer.outcomes(self.workshop.evaluator.measure([plan]))
+                found += scorer.outcomes(self.context.evaluator.measure([plan]))
                 advance(1)
         return found
 
     def _searched(self, scorer: Scorer, name: str, seed: int) -> list[Outcome]:
-        conditions, evaluations = scorer.scenario.conditions, self.options.evaluations
+        conditions, evaluations = scorer.conditions, self.options.evaluations
         problem = LayerwiseProblem(self.space, scorer.latency_model, scorer.objective, conditions, seed, evaluations)
         title = f"{conditions.budget_ms:g} ms: {name}, seed {seed}"
         with self.progress.phase(title, total=evaluations) as advance:
-            return run_search(load_agent(name, "layer")(problem), self.workshop.evaluator, scorer.latency_model,
-                              scorer.objective, conditions, evaluations=evaluations, on_outcome=lambda _: advance(1))
+            return run_search(load_agent(name, "layer")(problem), self.context.evaluator, scorer,
+                              evaluations=evaluations, on_outcome=lambda _: advance(1))
 
     def fine_tuned(self, budget_ms: float, method: str, outcomes: Sequence[Outcome]) -> Outcome:
         """The best of a search's finalists on all validation images."""
         scorer = Scorer.of(self.scenario.replace(**{"conditions.budget_ms": budget_ms}))
         plans = ranked_heads(outcomes)[:self.options.finalists]
-        return best_outcome(scorer.outcomes([self._finalists.measure(p, title=f"{budget_ms:g} ms: {method}")
-                                            for p in plans]))
+        return best_outcome(scorer.outcomes(
+            self.context.measure(p, scorer.conditions.device.arithmetic, title=f"{budget_ms:g} ms: {method}")
+            for p in plans))
 
 
 def search_rows(budget_ms: float, method: str, seed: int, outcomes: Sequence[Outcome]) -> list[dict[str, object]]:

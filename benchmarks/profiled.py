@@ -146,8 +146,8 @@ def compare(backbone: str, options: Any, progress: Progress) -> pd.DataFrame:
          "analytic_ms": predicted_ms(AnalyticLatencyModel(), cost, device),
          "profiled_ms": predicted_ms(ProfiledLatencyModel(), cost, device)}
         for one, cost, measured_s in zip(cuts, costs, seconds, strict=True)])
-    rivals = {f"{make.__name__}_ms": summed_ms(make, made.timings, cuts) for make in (boosting, ridge)}
-    return frame.assign(**rivals, wholes_ms=wholes_ms(frame, costs))
+    peers = {f"{make.__name__}_ms": summed_ms(make, made.timings, cuts) for make in (boosting, ridge)}
+    return frame.assign(**peers, wholes_ms=wholes_ms(frame, costs))
 
 
 def errors(frame: pd.DataFrame) -> dict[str, dict[str, float]]:

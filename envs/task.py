@@ -101,7 +101,7 @@ class CoInferenceTask:
 
     def measured(self, plan: Plan, conditions: Conditions) -> Outcome:
         """Measure a plan and say what it is worth under these conditions."""
-        return score(self.evaluator.measure([plan]), self.latency_model, self.objective, conditions)[0]
+        return score(list(self.evaluator.measure([plan])), self.latency_model, self.objective, conditions)[0]
 
     def pool(self, number: int = 0) -> list[Conditions]:
         """The conditions of a pool, drawn anew."""

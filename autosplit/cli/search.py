@@ -114,13 +114,13 @@ def _run(
     yes: bool,
 ) -> None:
     from autosplit.pipeline.ledger import LEDGER_FILE
-    from autosplit.pipeline.search import new_run, search
+    from autosplit.pipeline.search import new_run, search_scenario
     from autosplit.report.progress import Progress
 
     run = run or new_run(scenario, RESULTS)
     try:
-        result = search(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root, reuse=reuse,
-                        most_exhaustive=None if yes else _MOST_EXHAUSTIVE)
+        result = search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root,
+                                 reuse=reuse, most_exhaustive=None if yes else _MOST_EXHAUSTIVE)
     except KeyboardInterrupt:
         if (run / LEDGER_FILE).exists():
             say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}")

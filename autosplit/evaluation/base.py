@@ -7,7 +7,7 @@ a pool or a cluster can serve it without the search knowing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from autosplit.core.errors import ConfigError
@@ -32,8 +32,12 @@ class Evaluator(Protocol):
         """Work and predicted payload of plans, without measuring them (fidelity F0, microseconds a plan)."""
         ...
 
-    def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
-        """Measure plans, in order. Deterministic: one plan gives one measurement, whenever it is asked for."""
+    def measure(self, plans: Sequence[Plan]) -> Iterable[Measurement]:
+        """Measure plans, in order. Deterministic: one plan gives one measurement, whenever it is asked for.
+
+        An iterator gives each measurement as soon as it is taken, so that a killed search loses only the one in hand;
+        nothing is measured before it is asked for the next.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -201,9 +201,9 @@ class LiveEvaluator:
     def _validation(self) -> Split:
         return self.data.validation.first(self._settings.validation_images)
 
-    def measure(self, plans: Sequence[Plan]) -> list[Measurement]:
-        """Measure plans, in order, each at fidelity F1."""
-        return [self._measure(p) for p in plans]
+    def measure(self, plans: Sequence[Plan]) -> Iterator[Measurement]:
+        """Measure plans, in order, each at fidelity F1 and as soon as it is asked for."""
+        return map(self._measure, plans)
 
     def _measure(self, plan: Plan) -> Measurement:
         start = time.perf_counter()

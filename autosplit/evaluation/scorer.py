@@ -1,10 +1,11 @@
-"""`Scorer`: what a measurement is worth under one scenario's conditions."""
+"""`Scorer`: what a measurement is worth under one set of conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from autosplit.core.conditions import Conditions
 from autosplit.core.plan import LatencySummary, Measurement, Outcome, Workload
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.objective import Objective, load_objective, score
@@ -16,30 +17,30 @@ __all__ = ["Scorer"]
 
 @dataclass(frozen=True)
 class Scorer:
-    """Latency model and objective of a scenario, by which searched plans and baselines are judged alike.
+    """Latency model, objective and conditions, by which searched plans and baselines are scored alike.
 
     Attributes:
-        scenario: Its conditions are what plans are held against.
         latency_model: Gives latencies.
         objective: Gives rewards.
+        conditions: Device, edge, channel and deadline.
     """
 
-    scenario: Scenario
     latency_model: LatencyModel
     objective: Objective
+    conditions: Conditions
 
     @classmethod
     def of(cls, scenario: Scenario) -> Scorer:
-        """The scorer that a scenario names.
+        """The scorer of a scenario.
 
         Raises:
             AutosplitError: There is no such latency model or objective.
         """
-        return cls(scenario, load_latency_model(scenario.latency_model), load_objective(scenario.objective))
+        return cls(load_latency_model(scenario.latency_model), load_objective(scenario.objective), scenario.conditions)
 
-    def outcomes(self, measurements: Sequence[Measurement]) -> list[Outcome]:
+    def outcomes(self, measurements: Iterable[Measurement]) -> list[Outcome]:
         """Measurements with their latency and reward, in order."""
-        return score(measurements, self.latency_model, self.objective, self.scenario.conditions)
+        return score(list(measurements), self.latency_model, self.objective, self.conditions)
 
     def outcome(self, measurement: Measurement) -> Outcome:
         """One measurement with its latency and reward."""
@@ -47,10 +48,10 @@ class Scorer:
 
     def latency(self, measurement: Measurement) -> LatencySummary:
         """The latency of one measurement."""
-        return self.latency_model.latency([measurement.workload], [self.scenario.conditions]).summary(0)
+        return self.latency_model.latency([measurement.workload], [self.conditions]).summary(0)
 
     def affordable(self, workloads: Sequence[Workload]) -> list[int]:
-        """Which plans may be in time, by the latency of their predicted work; the least late one where none is."""
-        p95_ms = self.latency_model.latency(workloads, [self.scenario.conditions]).p95_ms[:, 0]
-        within = [i for i, ms in enumerate(p95_ms) if ms <= self.scenario.conditions.budget_ms]
+        """Which plans may be in time, by the latency of their predicted work; the quickest one where none is."""
+        p95_ms = self.latency_model.latency(workloads, [self.conditions]).p95_ms[:, 0]
+        within = [i for i, ms in enumerate(p95_ms) if ms <= self.conditions.budget_ms]
         return within or [int(p95_ms.argmin())]

@@ -15,10 +15,11 @@ import numpy as np
 
 from autosplit.core.comparison import ComparisonRow, quickest_baseline
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan
-from autosplit.evaluation.base import Evaluator
+from autosplit.core.scenario import SearchSettings
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
-from autosplit.pipeline.finalists import Finalists, fine_tuned
+from autosplit.pipeline.context import SearchContext
+from autosplit.pipeline.finalists import fine_tune_best
 
 __all__ = ["JPEG", "PNG", "Baseline", "Choice", "choose", "comparison_row", "related", "simple_baselines"]
 
@@ -86,28 +87,25 @@ def simple_baselines(splits: Sequence[str], jpeg_qualities: Sequence[int]) -> li
     return [c for c in found if c.plans]
 
 
-def choose(baseline: Baseline, scorer: Scorer, evaluator: Evaluator, makers: Finalists) -> Choice:
+def choose(baseline: Baseline, scorer: Scorer, context: SearchContext, settings: SearchSettings) -> Choice:
     """Let a baseline choose its best plan on validation data.
 
     Args:
-        baseline: Who.
-        scorer: Gives latency and reward; its scenario says how many plans may be measured and fine-tuned.
-        evaluator: Measures (F1).
-        makers: Fine-tunes and measures (F3).
+        baseline: What chooses.
+        scorer: Gives latency and reward.
+        context: Measures (F1), fine-tunes and measures (F3).
+        settings: How many plans may be measured and fine-tuned.
     """
-    plans = baseline.plans if baseline.everything else _candidates(baseline.plans, scorer, evaluator)
-    measured = scorer.outcomes(evaluator.measure(plans))
-    finalists = scorer.scenario.search.finalists
-    best = best_outcome(fine_tuned(makers, measured, finalists, scorer.outcome, f"{baseline.method} finalist"))
+    plans: Sequence[Plan] = baseline.plans
+    if not baseline.everything:
+        # those that may be in time, or as many of them, drawn at random, as a search may measure
+        affordable = scorer.affordable(context.evaluator.workloads(plans))
+        drawn = np.random.default_rng(settings.seed).permutation(len(affordable))[: settings.evaluations]
+        plans = [plans[affordable[i]] for i in sorted(drawn)]
+    measured = scorer.outcomes(context.evaluator.measure(plans))
+    best = best_outcome(fine_tune_best(context, scorer, measured, settings.finalists,
+                                       title=f"{baseline.method} finalist"))
     return Choice(baseline, tuple(measured), best)
-
-
-def _candidates(plans: Sequence[Plan], scorer: Scorer, evaluator: Evaluator) -> list[Plan]:
-    """The plans that may be in time, or as many of them, drawn at random, as may be measured."""
-    settings = scorer.scenario.search
-    affordable = scorer.affordable(evaluator.workloads(plans))
-    drawn = np.random.default_rng(settings.seed).permutation(len(affordable))[: settings.evaluations]
-    return [plans[affordable[i]] for i in sorted(drawn)]
 
 
 def comparison_row(
@@ -128,7 +126,7 @@ def comparison_row(
         method=method, name=name, plan=measured.plan.label, accuracy=measured.accuracy,
         accuracy_loss_points=100 * (reference - measured.accuracy), payload_bytes=work.payload_bytes_mean,
         ratio_to_feature=measured.compression_ratio, device_macs=work.device.macs + work.encode.macs, latency=latency,
-        feasible=latency.p95_ms <= scorer.scenario.conditions.budget_ms, chosen=chosen,
+        feasible=latency.p95_ms <= scorer.conditions.budget_ms, chosen=chosen,
     )
 
 

@@ -1,17 +1,36 @@
-"""`Workshop`: the networks of a scenario with what measures (F1) and what fine-tunes (F3) their plans."""
+"""`SearchContext`: what the phases of a search share, and scenarios that differ in their conditions alone."""
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import nn
+
+from autosplit.compression.network import SplitNetwork
+from autosplit.core.blueprint import Arithmetic, Blueprint
+from autosplit.core.cache import write_whole
+from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.hashing import content_hash
+from autosplit.core.plan import INPUT, OUTPUT, Measurement, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
+from autosplit.data.base import SplitName
+from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.evaluation.memo import MemoEvaluator
-from autosplit.evaluation.store import StoredEvaluator, measurement_file
-from autosplit.pipeline.finalists import Finalists
+from autosplit.models.splitting import cut
+from autosplit.runtime.deployment import Deployment
+from autosplit.training.finetune import finetune
+from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks
 
-__all__ = ["Workshop", "networks_key"]
+__all__ = ["SearchContext", "arithmetic_of", "blueprint_of", "networks_key"]
+
+_KEPT = 4  # deployments at hand; others are made anew from their cached weights
 
 
 def networks_key(scenario: Scenario) -> str:
@@ -24,28 +43,148 @@ def networks_key(scenario: Scenario) -> str:
                          "recalibration": search.recalibration_images})
 
 
-class Workshop:
-    """What scenarios with the same networks share, so that nothing is measured or fine-tuned twice.
+class SearchContext:
+    """Networks with what measures their plans: in the supernet (F1), or fine-tuned, as deployments (F3).
+
+    Nothing is measured or fine-tuned twice in the life of one context.
 
     Args:
-        prepared: Data, backbone and supernet.
+        networks: Data, backbone and supernet.
         progress: Shows the phases.
         reuse: Whether measurements and fine-tuned plans of earlier searches may be taken from the cache.
 
     Attributes:
-        prepared: Data, backbone and supernet.
+        networks: Data, backbone and supernet.
         evaluator: Measures plans at F1.
     """
 
-    def __init__(self, prepared: Networks, progress: PhaseReporter | None = None, reuse: bool = True) -> None:
-        live = LiveEvaluator(prepared)
-        self.networks = prepared
-        self.evaluator = StoredEvaluator(live, measurement_file(prepared)) if reuse else MemoEvaluator(live)
+    def __init__(self, networks: Networks, progress: PhaseReporter | None = None, reuse: bool = True) -> None:
+        self.networks = networks
+        self.evaluator = CachedEvaluator(LiveEvaluator(networks), file=measurement_file(networks) if reuse else None)
         self._progress, self._reuse = progress or NullProgress(), reuse
-        self._finalists: dict[str, Finalists] = {}
+        self._folder = networks.cache.root / "finalists"
+        self._measured: dict[tuple[Plan, Arithmetic, SplitName], Measurement] = {}
+        self._made: OrderedDict[tuple[Plan, Arithmetic], Deployment] = OrderedDict()
 
-    def finalists(self, arithmetic: str) -> Finalists:
-        """What fine-tunes plans for devices of one number format."""
-        if arithmetic not in self._finalists:
-            self._finalists[arithmetic] = Finalists(self.networks, arithmetic, self._progress, self._reuse)
-        return self._finalists[arithmetic]
+    def measure(
+        self, plan: Plan, device_arithmetic: str, part: SplitName = "validation", title: str = "finalist"
+    ) -> Measurement:
+        """Fine-tune a plan (or find it fine-tuned) and classify one part of the data with its deployment (F3).
+
+        Args:
+            plan: Any plan of the supernet, and every split point without a codec.
+            device_arithmetic: Number format of the device's profile.
+            part: Of the data set.
+            title: For the progress bar.
+        """
+        arithmetic = arithmetic_of(device_arithmetic)
+        key = (plan, arithmetic, part)
+        if key not in self._measured:
+            blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan))
+            path = self._folder / f"{blueprint.key}-{blueprint.arithmetic}-{part}-{_code()}.json"
+            found = None
+            if self._reuse:
+                with suppress(OSError, ValidationError):  # not there, or damaged: measured anew
+                    found = Measurement.model_validate_json(path.read_text(encoding="utf-8"))
+            if found is None:
+                start = time.perf_counter()
+                deployment = self.deployment(plan, device_arithmetic, title)
+                evaluation = deployment.evaluate(self.networks.data, part)
+                found = deployment.measurement(evaluation, time.perf_counter() - start)
+                with suppress(OSError):  # a cache that cannot be written costs time, not results
+                    write_whole(path, found.model_dump_json().encode())
+            self._measured[key] = found
+        return self._measured[key]
+
+    def deployment(self, plan: Plan, device_arithmetic: str, title: str = "finalist") -> Deployment:
+        """A plan, fine-tuned, as something that runs.
+
+        Args:
+            plan: As for `measure`.
+            device_arithmetic: As for `measure`.
+            title: For the progress bar.
+        """
+        key = (plan, arithmetic_of(device_arithmetic))
+        if key not in self._made:
+            blueprint = blueprint_of(self.networks, plan, key[1], self._key(plan))
+            self._made[key] = Deployment.fit(blueprint, self._fine_tuned(plan, title), self.networks.data)
+        self._made.move_to_end(key)
+        while len(self._made) > _KEPT:
+            self._made.popitem(last=False)
+        return self._made[key]
+
+    def _fine_tuned(self, plan: Plan, title: str) -> SplitNetwork:
+        """The fine-tuned plan in fp32; the backbone itself, cut where the plan says, where nothing was changed."""
+        networks, backbone = self.networks, self.networks.backbone
+        if plan.split == INPUT:
+            return SplitNetwork(nn.Identity(), backbone)
+        if plan.sparsity == 0.0 and plan.codec.kind != "code":
+            if plan.split == OUTPUT:
+                return SplitNetwork(backbone, nn.Identity())
+            return SplitNetwork(*cut(backbone, networks.supernet.points[plan.split]))
+        blueprint = blueprint_of(networks, plan, "fp32", self._key(plan))
+        path = self._folder / f"{blueprint.key}.safetensors"
+        if self._reuse:
+            with suppress(ResultError):  # not there, or damaged: fine-tuned anew
+                kept = Deployment.load(blueprint, path)
+                with self._progress.phase(f"{title}: from the cache"):
+                    return kept.network
+        network, settings, cache = networks.supernet.extract(plan), networks.scenario.training, networks.cache
+        steps = settings.finetune_epochs * steps_per_epoch(networks.data, settings.batch_size)
+        with self._progress.phase(f"fine-tune {title}", total=steps) as advance:
+            finetune(network, networks.teacher, networks.data, settings, networks.scenario.search.seed, advance,
+                     cache=cache if self._reuse else None, key=blueprint.key, name=f"fine-tune {title}")
+        with suppress(OSError):
+            cache.path("partial", blueprint.key).unlink(missing_ok=True)
+        with suppress(OSError, ConfigError):  # a cache that cannot be written costs time, not results
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Deployment.fit(blueprint, network, networks.data).save(path)
+        return network
+
+    def _key(self, plan: Plan) -> str:
+        settings = self.networks.scenario.training
+        return content_hash({
+            "supernet": self.networks.supernet_key, "plan": plan.model_dump(mode="json"),
+            "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
+            "batch": settings.batch_size, "seed": self.networks.scenario.search.seed,
+        })
+
+
+def arithmetic_of(device: str) -> Arithmetic:
+    """What a device of some number format computes in here."""
+    # half precision on a device costs no accuracy that these data could show; it is computed as fp32
+    return "int8" if device == "int8" else "fp32"
+
+
+def blueprint_of(networks: Networks, plan: Plan, arithmetic: Arithmetic, key: str) -> Blueprint:
+    """The structure of a plan.
+
+    Args:
+        networks: Data, backbone and supernet.
+        plan: Any plan of the supernet, and every split point without a codec.
+        arithmetic: Number format of the device.
+        key: Identifies the deployment.
+    """
+    supernet, data = networks.supernet, networks.data
+    keep: tuple[int, ...] = ()
+    if plan.sparsity != 0.0:
+        pruner = supernet.pruners[plan.split]
+        counts = pruner.keep_counts(plan.sparsity)
+        keep = counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()
+    coded = plan.codec.kind == "code"
+    codec = supernet.codec(plan.split, plan.codec.family) if coded else None
+    return Blueprint(
+        backbone=networks.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan,
+        keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
+        feature_shape=supernet.points[plan.split].shape if plan.split in supernet.points else (),
+        code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})
+
+
+@cache
+def _code() -> str:
+    """Hash of the code that quantises, codes and runs: figures of other code are not taken for its own."""
+    root = Path(__file__).parents[1]
+    standalone = root / "runtime" / "standalone"
+    files = [*sorted((root / "compression").rglob("*.py")), root / "runtime" / "deployment.py",
+             *sorted((standalone / "payload").glob("*.py"))]
+    return content_hash([file.read_text(encoding="utf-8") for file in files])[:8]

@@ -1,8 +1,9 @@
 """The ledger: the durable record of every measurement and decision of a search.
 
-An Optuna study in a journal file, so that optuna-dashboard and Optuna's own tools open it. Each record is one
-line, written and fsync'd before `Ledger.record` returns: whatever was returned survives Ctrl-C, `kill -9` and
-a full disk. One process writes at a time (a kernel lock on the run directory); any number may read.
+A file of JSON lines: a header that holds the scenario, then one outcome a line. Each line is written and synchronised
+before `Ledger.record` returns: whatever was returned survives Ctrl-C, `kill -9` and a full disk. One process writes at
+a time (a lock on the run directory); any number may read. `autosplit.pipeline.optuna_study` writes it as an Optuna
+study, for Optuna's own tools.
 """
 
 from __future__ import annotations
@@ -10,45 +11,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from autosplit.core.errors import ConfigError, PluginError, ResumeError
-from autosplit.core.hashing import content_hash
-from autosplit.core.plan import CodecSetting, Fidelity, Measurement, Outcome, Plan
-from autosplit.core.quiet import silent_optuna
+from autosplit.core.plan import Fidelity, Measurement, Outcome
+from autosplit.core.records import append_record, drop_incomplete_line, parse_record, run_lock, writing
 from autosplit.core.result import Result
 from autosplit.core.scenario import ADDED_KEYS, Scenario
 from autosplit.core.version import __version__
-from autosplit.pipeline.journal import (
-    RunLock,
-    first_bad_line,
-    journal_storage,
-    mend,
-    released_on_error,
-    sync_directory,
-    writing,
-)
 
 if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
+    from filelock import FileLock
 
 __all__ = ["LEDGER_FILE", "Ledger", "LedgerEntry", "load_run"]
 
 LEDGER_FILE = "ledger.jsonl"
-"""Name of the journal inside a run directory; `optuna-dashboard RUN/ledger.jsonl` opens it."""
+"""Name of the ledger inside a run directory."""
 
-_RUN_LOCK_FILE = ".lock"
-_HEADER = "autosplit"
-_FORMAT = 1
+_FORMAT = 2
 _MAY_CHANGE = frozenset({"search.evaluations"})
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
 
@@ -77,31 +62,26 @@ class Ledger:
     leave the `with` block) at the end. `read` serves reports: it takes no lock, changes nothing and cannot record.
 
     Attributes:
-        path: The journal file.
+        path: The file.
         scenario: The recorded scenario as plain data, as it was when the run began.
         notes: What had to be repaired on opening, one line each; empty as a rule.
     """
 
-    def __init__(self, path: Path, lock: RunLock | None, notes: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, lock: FileLock | None, notes: Sequence[str] = ()) -> None:
         """Use `create`, `open` or `read` instead."""
         self.path = path
         self.notes = tuple(notes)
         self._lock = lock
-        self._study = _load_study(path)
-        header: dict[str, Any] = self._study.user_attrs[_HEADER]
-        self.scenario: dict[str, Any] = header["scenario"]
-        self._splits: tuple[str, ...] = tuple(header["splits"])
-        self._entries = _read_entries(self._study, path)
+        self.scenario, self._entries = _read(path)
+        self._recorded = {(e.outcome.plan, e.outcome.measurement.fidelity) for e in self._entries}
 
     @classmethod
-    def create(cls, run_dir: Path | str, scenario: Scenario, splits: Sequence[str] = ()) -> Ledger:
+    def create(cls, run_dir: Path | str, scenario: Scenario) -> Ledger:
         """Begin the ledger of a new run.
 
         Args:
             run_dir: Directory of the run; made when absent.
             scenario: What is searched.
-            splits: Split points of the resolved space, so that Optuna's tools see one categorical parameter;
-                by default those that the scenario names, else those met so far.
 
         Raises:
             ConfigError: The directory already holds a ledger, is in use, or cannot be written to.
@@ -109,15 +89,22 @@ class Ledger:
         path = Path(run_dir) / LEDGER_FILE
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = RunLock(path.parent / _RUN_LOCK_FILE)
-        with released_on_error(lock):
+            lock = run_lock(path.parent)
+        try:
             if path.exists():
                 raise ConfigError(f"{path.parent}: already holds a run; continue it with --resume {path.parent} "
                                   "or give another directory with --out")
-            names = splits or (scenario.space.splits if isinstance(scenario.space.splits, tuple) else ())
             with writing(path):
-                _write_header(path, scenario, names)
+                # beside its place first, so that a ledger without a header never exists
+                draft = path.with_suffix(".tmp")
+                draft.unlink(missing_ok=True)
+                append_record(draft, json.dumps({"autosplit": {
+                    "format": _FORMAT, "version": __version__, "scenario": _plain(scenario)}}))
+                draft.replace(path)
             return cls(path, lock)
+        except BaseException:
+            lock.release()
+            raise
 
     @classmethod
     def open(cls, run_dir: Path | str, scenario: Scenario) -> Ledger:
@@ -133,13 +120,16 @@ class Ledger:
         """
         path = _existing(run_dir)
         with writing(path):
-            lock = RunLock(path.parent / _RUN_LOCK_FILE)
-        with released_on_error(lock):
+            lock = run_lock(path.parent)
+        try:
             with writing(path):
-                note = mend(path)
+                note = drop_incomplete_line(path)
             ledger = cls(path, lock, [note] if note else [])
             _require_same_scenario(path.parent, ledger.scenario, scenario)
             return ledger
+        except BaseException:
+            lock.release()
+            raise
 
     @classmethod
     def read(cls, run_dir: Path | str) -> Ledger:
@@ -171,8 +161,12 @@ class Ledger:
             raise PluginError(f"plan {outcome.plan.label!r}: reward {outcome.reward}, p95 latency "
                               f"{outcome.latency.p95_ms} ms; check the objective and the latency model")
         entry = LedgerEntry(len(self._entries), outcome, agent, int(self.scenario["search"]["seed"]))
-        self._append(_trial(entry, self._split_choices(outcome.plan.split), self.scenario["space"]))
+        with writing(self.path):
+            append_record(self.path, json.dumps({
+                "agent": agent, "seed": entry.seed, "measurement": outcome.measurement.model_dump(mode="json"),
+                "outcome": outcome.model_dump(mode="json", exclude={"measurement"})}, separators=(",", ":")))
         self._entries.append(entry)
+        self._recorded.add((outcome.plan, outcome.measurement.fidelity))
         return entry
 
     def entries(self, fidelity: Fidelity | None = None) -> list[LedgerEntry]:
@@ -209,6 +203,10 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, outcome: Outcome) -> bool:
+        """Whether the plan of an outcome is recorded at its fidelity."""
+        return (outcome.plan, outcome.measurement.fidelity) in self._recorded
+
     def __enter__(self) -> Ledger:
         return self
 
@@ -216,91 +214,34 @@ class Ledger:
                  trace: TracebackType | None) -> None:
         self.close()
 
-    def _split_choices(self, split: str) -> tuple[str, ...]:
-        if split in self._splits:
-            return self._splits
-        seen = [e.outcome.plan.split for e in self._entries]
-        self._splits = tuple(dict.fromkeys([*self._splits, *seen, split]))
-        return self._splits
 
-    def _append(self, trial: FrozenTrial) -> None:
-        try:
-            with writing(self.path), silent_optuna():
-                self._study.add_trial(trial)
-        except ConfigError:
-            # A disk that fills up takes half a line; the next record must not be glued to it.
-            with suppress(OSError):
-                mend(self.path)
-            raise
-
-
-# --- one outcome as an Optuna trial, and back -----------------------------------------------------------------
-
-
-def _trial(entry: LedgerEntry, splits: tuple[str, ...], space: dict[str, Any]) -> FrozenTrial:
-    from optuna.trial import create_trial
-
-    outcome = entry.outcome
-    params, distributions = _parameters(outcome.plan, splits, space)
-    trial = create_trial(
-        value=outcome.reward,
-        params=params,
-        distributions=distributions,
-        user_attrs={
-            "plan": outcome.plan.label,
-            "agent": entry.agent,
-            "fidelity": outcome.measurement.fidelity,
-            "seed": entry.seed,
-            "measurement": outcome.measurement.model_dump(mode="json"),
-            "outcome": outcome.model_dump(mode="json", exclude={"measurement"}),
-        },
-        # Not create_trial(constraints=...): optuna-dashboard 0.21 and Optuna 4 read this older form only, and
-        # Optuna 5 reads both.
-        system_attrs={"constraints": [outcome.latency.p95_ms - outcome.budget_ms]},
-    )
-    if trial.datetime_complete is not None:
-        trial.datetime_start = trial.datetime_complete - timedelta(seconds=outcome.measurement.seconds)
-    return trial
-
-
-def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
-                ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    kinds = get_args(CodecSetting.model_fields["kind"].annotation)
-    params: dict[str, Any] = {"split": plan.split, "codec": plan.codec.kind}
-    shapes: dict[str, BaseDistribution] = {"split": CategoricalDistribution(splits),
-                                           "codec": CategoricalDistribution(kinds)}
-    if isinstance(plan.sparsity, tuple):
-        levels = {f"sparsity.{i}": level for i, level in enumerate(plan.sparsity)}
-    else:
-        levels = {"sparsity": plan.sparsity}
-    params.update(levels)
-    shapes.update(dict.fromkeys(levels, FloatDistribution(0.0, 1.0)))
-    bounds = {"width": max(space["widths"]), "grid": space["max_grid"] or 1, "bits": 8, "quality": 95}
-    for name, bound in bounds.items():
-        value = getattr(plan.codec, name)
-        if value is not None:
-            params[name] = value
-            shapes[name] = IntDistribution(1, max(bound, value))
-    return params, shapes
-
-
-def _read_entries(study: Study, path: Path) -> list[LedgerEntry]:
-    trials = [t for t in study.get_trials(deepcopy=False) if {"measurement", "outcome"} <= t.user_attrs.keys()]
+def _read(path: Path) -> tuple[dict[str, Any], list[LedgerEntry]]:
+    """The scenario in the header, and all entries; a line that is being written at the moment is left out."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as e:
+        raise ResumeError(f"cannot read {path}: {e.strerror or e}") from e
+    lines = lines[:-1] if parse_record(lines[-1]) is None else lines  # after the last line end there is nothing
+    records = [parse_record(line) for line in lines]
+    header = records[0].get("autosplit") if records and records[0] else None
+    if not isinstance(header, dict) or not isinstance(header.get("scenario"), dict):
+        raise ResumeError(f"{path}: not begun by autosplit or its beginning is lost; begin a new run "
+                          "with another --out")
+    if header.get("format") != _FORMAT:
+        raise ResumeError(f"{path}: ledger format {header.get('format')}, this version reads {_FORMAT}; begin a new "
+                          "run with another --out")
     entries = []
-    for i, trial in enumerate(trials):
-        attrs = trial.user_attrs
+    for number, record in enumerate(records[1:]):
+        if record is None:
+            raise ResumeError(f"{path}: damaged at line {number + 2}; remove that line, "
+                              "or begin a new run with another --out")
         try:
-            outcome = Outcome.model_validate({**attrs["outcome"], "measurement": attrs["measurement"]})
-            entries.append(LedgerEntry(i, outcome, str(attrs["agent"]), int(attrs["seed"])))
-        except (ValidationError, KeyError, TypeError) as e:
-            raise ResumeError(f"{path}: record {i} was not written by this version of autosplit; "
+            outcome = Outcome.model_validate({**record["outcome"], "measurement": record["measurement"]})
+            entries.append(LedgerEntry(number, outcome, str(record["agent"]), int(record["seed"])))
+        except (ValidationError, KeyError, TypeError, ValueError) as e:
+            raise ResumeError(f"{path}: record {number} was not written by this version of autosplit; "
                               "begin a new run with another --out") from e
-    return entries
-
-
-# --- the journal file -----------------------------------------------------------------------------------------
+    return header["scenario"], entries
 
 
 def _existing(run_dir: Path | str) -> Path:
@@ -315,47 +256,6 @@ def _existing(run_dir: Path | str) -> Path:
     return path
 
 
-def _write_header(path: Path, scenario: Scenario, splits: Sequence[str]) -> None:
-    """Begin the journal beside its place and move it there, so that a ledger without a header never exists."""
-    import optuna
-
-    recorded = _plain(scenario)
-    header = {"format": _FORMAT, "version": __version__,
-              "fingerprint": _fingerprint(recorded), "scenario": recorded, "splits": list(splits)}
-    draft = path.with_suffix(".tmp")
-    draft.unlink(missing_ok=True)
-    with silent_optuna():
-        study = optuna.create_study(storage=journal_storage(draft), study_name=scenario.name, direction="maximize")
-        study.set_user_attr(_HEADER, header)
-    draft.replace(path)
-    sync_directory(path.parent)
-
-
-def _load_study(path: Path) -> Study:
-    import optuna
-
-    try:
-        with silent_optuna():
-            storage = journal_storage(path)
-            names = [s.study_name for s in storage.get_all_studies() if _HEADER in s.user_attrs]
-            study = optuna.load_study(study_name=names[0], storage=storage) if names else None
-    except OSError as e:
-        raise ResumeError(f"cannot read {path}: {e.strerror or e}") from e
-    except (ValueError, KeyError, AttributeError, TypeError, AssertionError) as e:
-        raise ResumeError(f"{path}: damaged at line {first_bad_line(path)}; remove that line, "
-                          "or begin a new run with another --out") from e
-    if study is None:
-        raise ResumeError(f"{path}: not begun by autosplit or its beginning is lost; begin a new run "
-                          "with another --out")
-    if study.user_attrs[_HEADER].get("format") != _FORMAT:
-        raise ResumeError(f"{path}: ledger format {study.user_attrs[_HEADER].get('format')}, this version reads "
-                          f"{_FORMAT}; begin a new run with another --out")
-    return study
-
-
-# --- the scenario of a run ------------------------------------------------------------------------------------
-
-
 def _plain(scenario: Scenario) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(json.dumps(scenario.model_dump(mode="json")))
     return data
@@ -368,20 +268,15 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _fingerprint(recorded: dict[str, Any]) -> str:
-    return content_hash(_comparable(recorded))
-
-
 def _comparable(recorded: dict[str, Any]) -> dict[str, Any]:
     """What must be the same in a resumed run; keys that came after it was recorded have their defaults."""
     return {key: value for key, value in (ADDED_KEYS | _flat(recorded)).items() if key not in _MAY_CHANGE}
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:
-    asked = _plain(scenario)
-    if _fingerprint(asked) == _fingerprint(recorded):
+    before, now = _comparable(recorded), _comparable(_plain(scenario))
+    if before == now:
         return
-    before, now = _comparable(recorded), _comparable(asked)
     keys = [k for k in dict.fromkeys([*before, *now]) if k not in before or k not in now or before[k] != now[k]]
     shown = "; ".join(f"{k} was {_short(before, k)}, now {_short(now, k)}" for k in keys[:5])
     more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""

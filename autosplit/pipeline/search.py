@@ -1,12 +1,11 @@
-"""From a scenario to a result: the phases of a search, in reading order."""
+"""`autosplit.search`: from a scenario to a result, the phases of a search in reading order."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,55 +18,70 @@ from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
 from autosplit.core.errors import AutosplitError, ConfigError, ResumeError, unwritable
-from autosplit.core.plan import Measurement, Outcome
+from autosplit.core.plan import Outcome
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import RESULT_FILE, DeploymentFile, Result, TestFigures, provenance
-from autosplit.core.scenario import Scenario
+from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.evaluation.base import Evaluator
-from autosplit.evaluation.memo import MemoEvaluator
+from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import PNG, Choice, choose, comparison_row, related, simple_baselines
-from autosplit.pipeline.context import Workshop
-from autosplit.pipeline.finalists import Finalists, fine_tuned
+from autosplit.pipeline.context import SearchContext
+from autosplit.pipeline.finalists import fine_tune_best
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
-from autosplit.training.prepare import Networks, prepare
+from autosplit.report.progress import Progress
+from autosplit.training.prepare import prepare
 from autosplit.training.scalars import TENSORBOARD_FOLDER, tensorboard_logs
 
 if TYPE_CHECKING:
     from autosplit.agents.policy import CoInferencePolicy
 
-__all__ = ["checked", "new_run", "search"]
+__all__ = ["new_run", "scorer_of", "search", "search_scenario"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
-_TIMED = 5  # measurements that a duration is told from
-
-
-@dataclass
-class _Run:
-    """What the phases hand on."""
-
-    scenario: Scenario
-    out: Path
-    progress: PhaseReporter
-    workshop: Workshop
-    scorer: Scorer
-    ledger: Ledger
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[phase] = round(time.perf_counter() - start, 2)
-
-    @property
-    def finalists(self) -> Finalists:
-        return self.workshop.finalists(self.scenario.conditions.device.arithmetic)
+_TIMED = 5  # measurements that a duration is estimated from
 
 
 def search(
+    scenario: Scenario | str | Path = "default",
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    data_root: str | Path | None = None,
+    reuse: bool = True,
+) -> Result:
+    """Search the best split, sparsity and compression, and write the run directory.
+
+    What was measured is in the run directory as it happens, so a search that was interrupted goes on with `resume`.
+
+    Args:
+        scenario: What to search: a scenario, the name of a packaged one, or the path of a YAML file.
+        out: The run directory; a new one below `results/` when left out.
+        resume: Go on with the run in `out`. Only `search.evaluations` of the scenario may differ, which counts as a
+            total.
+        quiet: Show no progress; otherwise stderr shows each phase.
+        data_root: Folder that data sets lie in.
+        reuse: Whether measurements and fine-tuned plans of earlier searches may be taken from the cache.
+
+    Returns:
+        The result. `result.feasible` tells whether its plan is in time, `result.path` where it was written.
+
+    Raises:
+        AutosplitError: Something in the scenario is wrong; the message says what, where, and what to do.
+    """
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(str(scenario))
+    if resume and out is None:
+        raise ConfigError("resume=True goes on with a run: name its directory with out")
+    run = new_run(scenario) if out is None else Path(out)
+    return search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), reuse=reuse,
+                           data_root=None if data_root is None else Path(data_root))
+
+
+def search_scenario(
     scenario: Scenario,
     out: Path,
     *,
@@ -75,10 +89,10 @@ def search(
     progress: PhaseReporter | None = None,
     data_root: Path | None = None,
     reuse: bool = True,
-    workshop: Workshop | None = None,
+    context: SearchContext | None = None,
     most_exhaustive: int | None = None,
 ) -> Result:
-    """Search a scenario and write the run directory.
+    """What `search` and the command line call: search a scenario and write the run directory.
 
     Args:
         scenario: What to search.
@@ -87,7 +101,7 @@ def search(
         progress: Shows the phases.
         data_root: Where data sets lie.
         reuse: Whether measurements and fine-tuned plans of earlier searches in the cache may be used.
-        workshop: The scenario's networks where they are at hand already; made when left out.
+        context: The scenario's networks where they are at hand already; made when left out.
         most_exhaustive: Measurements above which the agent `exhaustive` is refused; any number passes when left out.
 
     Returns:
@@ -99,25 +113,42 @@ def search(
             many, and about how long.
     """
     progress = progress or NullProgress()
-    scorer = checked(scenario)
-    ledger = _open_ledger(scenario, out, resume)
-    with ledger, _nothing_left_behind(ledger, out, resume), tensorboard_logs(out / TENSORBOARD_FOLDER):
+    scorer = scorer_of(scenario)
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(phase: str) -> Iterator[None]:
         start = time.perf_counter()
-        workshop = workshop or Workshop(prepare(scenario, progress, data_root=data_root), progress, reuse)
-        _require_same_networks(out, workshop.networks)
-        run = _Run(scenario, out, progress, workshop, scorer, ledger)
-        run.seconds["prepare"] = round(time.perf_counter() - start, 2)
+        yield
+        seconds[phase] = round(time.perf_counter() - start, 2)
+
+    ledger = _open_ledger(scenario, out, resume)
+
+    def record(outcome: Outcome) -> None:
+        if outcome not in ledger:  # a resumed search comes past its recorded outcomes again
+            ledger.record(outcome, scenario.search.agent)
+
+    with ledger, _removed_if_empty(ledger, out, resume), tensorboard_logs(out / TENSORBOARD_FOLDER):
+        with timed("prepare"):
+            context = context or SearchContext(prepare(scenario, progress, data_root=data_root), progress, reuse)
+        _require_same_networks(out, context.networks.supernet_key)
+        # A resumed search goes through the same proposals and is answered from the ledger until it comes to a plan
+        # that nobody measured.
+        evaluator = CachedEvaluator(context.evaluator, known=ledger.measurements("F1"))
         if most_exhaustive is not None and scenario.search.agent == ExhaustiveAgent.name:
-            _refuse_long(run, most_exhaustive)
-        with run.timed("baselines"), progress.phase("measure the baselines"):
-            baselines = _baselines(run)
-        with run.timed("search"):
-            agent = _search_plans(run)
-        with run.timed("fine-tune"):
-            best = best_outcome(_fine_tuned(run, agent.outcomes))
-        with run.timed("test"), progress.phase("read the test set"):
-            result = _conclude(run, agent, baselines, best)
-        _write(run, result, agent)
+            _refuse_long(scenario, scorer, context, evaluator, progress, most_exhaustive)
+        with timed("baselines"), progress.phase("measure the baselines"):
+            splits = [point.name for point in context.networks.points]
+            baselines = [choose(baseline, scorer, context, scenario.search)
+                         for baseline in simple_baselines(splits, scenario.space.jpeg_qualities)]
+        with timed("search"):
+            agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
+        with timed("fine-tune"):
+            best = best_outcome(fine_tune_best(
+                context, scorer, agent.outcomes, scenario.search.finalists, on_outcome=record))
+        with timed("test"), progress.phase("read the test set"):
+            result = _test(scenario, scorer, context, agent, baselines, best, seconds, out)
+        _write(result, ledger, agent, progress, out)
     return result
 
 
@@ -139,8 +170,8 @@ def new_run(scenario: Scenario, below: Path = Path("results")) -> Path:
     raise ConfigError(f"{below} is full of runs of {stem}; name another folder with --out")
 
 
-def checked(scenario: Scenario) -> Scorer:
-    """What plans are judged by, after a look at every name in a scenario: a wrong one should not cost a training.
+def scorer_of(scenario: Scenario) -> Scorer:
+    """The scorer of a scenario, after a look at every name in it: a wrong one should not cost a training.
 
     Raises:
         AutosplitError: A latency model, objective, agent, policy or codec is unknown or cannot be loaded.
@@ -173,50 +204,9 @@ def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
     return Ledger.create(out, scenario)
 
 
-def _require_same_networks(out: Path, prepared: Networks) -> None:
-    """Refuse to mix measurements of other data or other weights into a run.
-
-    Raises:
-        ResumeError: The run was begun with another content of its data set, backbone or weights.
-    """
-    path = out / _KEY_FILE
-    recorded = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
-    if recorded and recorded != prepared.supernet_key:
-        raise ResumeError(f"{out} was begun with other data or weights (supernet {recorded}, now "
-                          f"{prepared.supernet_key}); restore them, or start a new run with another --out")
-    path.write_text(prepared.supernet_key + "\n", encoding="utf-8")
-
-
-def _refuse_long(run: _Run, most: int) -> None:
-    """Refuse to measure everything where that is much, before anything else takes time.
-
-    Raises:
-        ConfigError: More than `most` plans are to be measured. The time is told from a few that follow each other, as
-            they would in the search: the first with a head takes longer. They are kept, as all measurements are.
-    """
-    evaluator = run.workshop.evaluator
-    problem = _problem(run, evaluator)
-    recorded = {m.plan for m in run.ledger.measurements("F1")}
-    asked = [problem.plans[i] for i in np.flatnonzero(problem.candidates)[:run.scenario.search.evaluations]]
-    new = evaluator.unmeasured([plan for plan in asked if plan not in recorded])
-    if len(new) <= most:
-        return
-    middle = len(new) // 2
-    with run.progress.phase("time a few measurements"):
-        seconds = float(np.median([m.seconds for m in evaluator.measure(new[middle:middle + _TIMED])]))
-    raise ConfigError(f"agent 'exhaustive' would measure {len(new):,} plans in about {_duration(len(new) * seconds)} "
-                      f"({seconds:.2f} s each); add --yes to let it, or --evaluations {most} for the first ones only")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
 @contextmanager
-def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]:
-    """Take a run back that ends before its first measurement, so that the corrected command can use the folder."""
+def _removed_if_empty(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]:
+    """Take a run back that fails before its first measurement, so that the corrected command can use the folder."""
     try:
         yield
     except AutosplitError:
@@ -230,19 +220,50 @@ def _nothing_left_behind(ledger: Ledger, out: Path, resume: bool) -> Iterator[No
         raise
 
 
-def _baselines(run: _Run) -> list[Choice]:
-    splits = [point.name for point in run.workshop.networks.points]
-    baselines = simple_baselines(splits, run.scenario.space.jpeg_qualities)
-    return [choose(c, run.scorer, run.workshop.evaluator, run.finalists) for c in baselines]
+def _require_same_networks(out: Path, key: str) -> None:
+    """Refuse to mix measurements of other data or other weights into a run.
+
+    Raises:
+        ResumeError: The run was begun with another content of its data set, backbone or weights.
+    """
+    path = out / _KEY_FILE
+    recorded = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if recorded and recorded != key:
+        raise ResumeError(f"{out} was begun with other data or weights (supernet {recorded}, now {key}); restore them, "
+                          "or start a new run with another --out")
+    path.write_text(key + "\n", encoding="utf-8")
+
+
+def _refuse_long(
+    scenario: Scenario, scorer: Scorer, context: SearchContext, evaluator: CachedEvaluator, progress: PhaseReporter,
+    most: int,
+) -> None:
+    """Refuse to measure everything where that is much, before anything else takes time.
+
+    Raises:
+        ConfigError: More than `most` plans are to be measured. The time is estimated from a few that follow each
+            other, as they would in the search: the first with a head takes longer. They are kept, as all are.
+    """
+    problem = _problem(scenario, scorer, evaluator)
+    asked = [problem.plans[i] for i in np.flatnonzero(problem.candidates)[:scenario.search.evaluations]]
+    new = context.evaluator.unmeasured(evaluator.unmeasured(asked))
+    if len(new) <= most:
+        return
+    middle = len(new) // 2
+    with progress.phase("time a few measurements"):
+        each = float(np.median([m.seconds for m in context.evaluator.measure(new[middle:middle + _TIMED])]))
+    total = len(new) * each
+    text = (f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min" if total < 90 * 60 else f"{total / 3600:.1f} h")
+    raise ConfigError(f"agent 'exhaustive' would measure {len(new):,} plans in about {text} ({each:.2f} s each); "
+                      f"add --yes to let it, or --evaluations {most} for the first ones only")
 
 
 # --- the search itself ---------------------------------------------------------------------------------------------
 
 
-def _problem(run: _Run, evaluator: Evaluator) -> SearchProblem:
-    scorer, settings = run.scorer, run.scenario.search
-    return SearchProblem.of(evaluator, scorer.latency_model, scorer.objective, run.scenario.conditions, settings.seed,
-                            _policy(run.scenario, scorer))
+def _problem(scenario: Scenario, scorer: Scorer, evaluator: Evaluator) -> SearchProblem:
+    return SearchProblem.of(evaluator, scorer.latency_model, scorer.objective, scorer.conditions, scenario.search.seed,
+                            _policy(scenario, scorer))
 
 
 def _policy(scenario: Scenario, scorer: Scorer) -> CoInferencePolicy | None:
@@ -254,98 +275,81 @@ def _policy(scenario: Scenario, scorer: Scorer) -> CoInferencePolicy | None:
     return CoInferencePolicy.load(scenario.search.policy, scorer.latency_model, scorer.objective)
 
 
-def _search_plans(run: _Run) -> Proposer[Any]:
-    """Propose, measure, observe; a resumed run goes through the same proposals and is answered from the ledger."""
-    settings, scorer = run.scenario.search, run.scorer
-    recorded = run.ledger.measurements("F1")
+def _search_plans(
+    scenario: Scenario, scorer: Scorer, evaluator: CachedEvaluator, ledger: Ledger, record: Callable[[Outcome], None],
+    progress: PhaseReporter,
+) -> Proposer[Any]:
+    """Propose, measure, record, observe."""
+    settings = scenario.search
+    agent: Proposer[Any]
+    with progress.phase("predict latencies"):
+        if settings.granularity == "uniform":
+            problem = _problem(scenario, scorer, evaluator)
+            agent, most = load_agent(settings.agent)(problem), int(problem.candidates.sum())
+        else:
+            # a schedule is for the measurements that the run began with: a raised total must not change what was
+            # proposed
+            begun_with = int(ledger.scenario["search"]["evaluations"])
+            layers = LayerwiseProblem.of(evaluator, scorer.latency_model, scorer.objective, scorer.conditions,
+                                         settings.seed, begun_with)
+            agent, most = load_agent(settings.agent, "layer")(layers), settings.evaluations
+    total, found = min(settings.evaluations, most), list[Outcome]()
+    with progress.phase(f"search with {settings.agent}", total=total) as advance:
 
-    def record(measurement: Measurement) -> None:
-        run.ledger.record(scorer.outcome(measurement), settings.agent)
-        best = best_outcome(run.ledger.outcomes("F1"))
-        state = f"best {best.measurement.accuracy:.1%}" if best.feasible else "none in time yet"
-        advance(1, note=state)
+        def on_outcome(outcome: Outcome) -> None:
+            record(outcome)
+            found.append(outcome)
+            best = best_outcome(found)
+            advance(1, note=f"best {best.measurement.accuracy:.1%}" if best.feasible else "none in time yet")
 
-    memo = MemoEvaluator(run.workshop.evaluator, recorded, record)
-    with run.progress.phase("predict latencies"):
-        agent, most = _agent(run, memo)
-    total = min(settings.evaluations, most)
-    with run.progress.phase(f"search with {settings.agent}", total=total) as advance:
-        if recorded:
-            advance(min(len(recorded), total))
-        run_search(agent, memo, scorer.latency_model, scorer.objective, run.scenario.conditions,
-                   evaluations=settings.evaluations)
+        run_search(agent, evaluator, scorer, evaluations=settings.evaluations, on_outcome=on_outcome)
     return agent
-
-
-def _agent(run: _Run, evaluator: MemoEvaluator) -> tuple[Proposer[Any], int]:
-    """The agent of the scenario, and how many plans it has to propose at most."""
-    settings, scorer = run.scenario.search, run.scorer
-    if settings.granularity == "uniform":
-        problem = _problem(run, evaluator)
-        return load_agent(settings.agent)(problem), int(problem.candidates.sum())
-    # a schedule is for the measurements that the run began with: a raised total must not change what was proposed
-    begun_with = int(run.ledger.scenario["search"]["evaluations"])
-    layers = LayerwiseProblem.of(evaluator, scorer.latency_model, scorer.objective, run.scenario.conditions,
-                                 settings.seed, begun_with)
-    return load_agent(settings.agent, "layer")(layers), settings.evaluations
-
-
-def _fine_tuned(run: _Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The finalists on validation data, each in the ledger as soon as it is measured."""
-    recorded = {m.plan for m in run.ledger.measurements("F3")}
-
-    def outcome(measurement: Measurement) -> Outcome:
-        found = run.scorer.outcome(measurement)
-        if measurement.plan not in recorded:
-            run.ledger.record(found, run.scenario.search.agent)
-        return found
-
-    return fine_tuned(run.finalists, outcomes, run.scenario.search.finalists, outcome)
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _conclude(run: _Run, agent: Proposer[Any], baselines: Sequence[Choice], best: Outcome) -> Result:
+def _test(
+    scenario: Scenario, scorer: Scorer, context: SearchContext, agent: Proposer[Any], baselines: Sequence[Choice],
+    best: Outcome, seconds: dict[str, float], out: Path,
+) -> Result:
     """Read the test set once, for the chosen plan and the baselines beside it."""
-    prepared, scenario, scorer = run.workshop.networks, run.scenario, run.scorer
-    deployment = run.finalists.deployment(best.plan)
-    evaluation = deployment.evaluate(prepared.data, "test")
-    tested = {c.baseline.method: run.finalists.measure(c.best.plan, "test") for c in baselines}
+    networks, arithmetic = context.networks, scenario.conditions.device.arithmetic
+    deployment = context.deployment(best.plan, arithmetic)
+    evaluation = deployment.evaluate(networks.data, "test")
+    tested = {c.baseline.method: context.measure(c.best.plan, arithmetic, "test") for c in baselines}
     reference = tested[PNG].accuracy  # nothing is lost on the way to the untouched backbone
-    rows = [comparison_row(c.baseline.method, c.name, tested[c.baseline.method], scorer, reference)
-            for c in baselines]
+    rows = [comparison_row(c.baseline.method, c.name, tested[c.baseline.method], scorer, reference) for c in baselines]
     rows.append(comparison_row("autosplit", "autosplit", deployment.measurement(evaluation), scorer, reference,
                                chosen=True))
-    weights = run.out / _WEIGHTS
     return Result(
         scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=reference,
         test=TestFigures(correct=evaluation.correct, images=evaluation.images,
                          payload_bytes_total=int(evaluation.payload_sizes.sum()),
                          payload_bytes_p95=evaluation.payload_p95, payload_sha256=evaluation.payload_sha256),
         comparison=related(rows),
-        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=_WEIGHTS, sha256=deployment.save(weights),
-                                  class_names=prepared.data.class_names),
+        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=_WEIGHTS,
+                                  sha256=deployment.save(out / _WEIGHTS), class_names=networks.data.class_names),
         provenance=provenance(
-            seed=scenario.search.seed, data_fingerprint=prepared.data.fingerprint, backbone_key=prepared.backbone_key,
-            supernet_key=prepared.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
-            seconds=dict(run.seconds)),
+            seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint, backbone_key=networks.backbone_key,
+            supernet_key=networks.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
+            seconds=dict(seconds)),
     )
 
 
-def _write(run: _Run, result: Result, agent: Proposer[Any]) -> None:
+def _write(result: Result, ledger: Ledger, agent: Proposer[Any], progress: PhaseReporter, out: Path) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy, report."""
     from autosplit.agents.ppo import PPOAgent
     from autosplit.report.page import REPORT_FILE, write_report
     from autosplit.report.pareto import pareto_frame
     from autosplit.report.plots import tradeoff_figure
 
-    result.save(run.out / RESULT_FILE)
-    outcomes = run.ledger.outcomes()
-    pareto_frame(outcomes).to_csv(run.out / "pareto.csv", index=False)
-    tradeoff_figure(outcomes, result.comparison, result.outcome, run.out / "tradeoff.png")
+    result.save(out / RESULT_FILE)
+    outcomes = ledger.outcomes()
+    pareto_frame(outcomes).to_csv(out / "pareto.csv", index=False)
+    tradeoff_figure(outcomes, result.comparison, result.outcome, out / "tradeoff.png")
     if isinstance(agent, PPOAgent) and len(agent.outcomes) >= 2:
-        with run.progress.phase("train the policy for other conditions"):
-            agent.policy.save(run.out / "policy")
-    with run.progress.phase("write the report"):
-        write_report(result, outcomes, run.out / REPORT_FILE)
+        with progress.phase("train the policy for other conditions"):
+            agent.policy.save(out / "policy")
+    with progress.phase("write the report"):
+        write_report(result, outcomes, out / REPORT_FILE)

@@ -61,7 +61,7 @@ class Sensitivity:
         Raises:
             AutosplitError: The latency model failed under other conditions than the scenario's.
         """
-        here = scorer.scenario.conditions
+        here = scorer.conditions
         budgets = here.budget_ms * _BUDGETS
         workloads = [o.measurement.workload for o in outcomes]
         accuracy = np.array([o.measurement.accuracy for o in outcomes])

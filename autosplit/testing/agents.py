@@ -24,8 +24,9 @@ import torch
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
-from autosplit.evaluation.memo import MemoEvaluator
+from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import load_objective, score
+from autosplit.evaluation.scorer import Scorer
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.testing.latency import make_conditions
@@ -93,15 +94,16 @@ class AgentCase:
             between: Called between a measurement and the next proposal.
         """
         p = agent.problem
-        outcomes = run_search(agent, self.evaluator, p.latency_model, p.objective, p.conditions,
+        outcomes = run_search(agent, self.evaluator, Scorer(p.latency_model, p.objective, p.conditions),
                               evaluations=evaluations, batch=batch, on_outcome=between)
         return [o.plan for o in outcomes]
 
     def resumed(self, agent: Agent, evaluations: int, known: Sequence[Outcome] = ()) -> tuple[list[Outcome], int]:
         """Outcomes of a search of which some were measured before it was killed, and how many were measured now."""
-        p, memo = agent.problem, MemoEvaluator(self.evaluator, known=[o.measurement for o in known])
-        outcomes = run_search(agent, memo, p.latency_model, p.objective, p.conditions, evaluations=evaluations, batch=4)
-        return outcomes, memo.new_measurements
+        p, cached = agent.problem, CachedEvaluator(self.evaluator, known=[o.measurement for o in known])
+        outcomes = run_search(agent, cached, Scorer(p.latency_model, p.objective, p.conditions),
+                              evaluations=evaluations, batch=4)
+        return outcomes, len(cached.measurements) - len(known)
 
 
 class AgentContract:

@@ -3,6 +3,7 @@
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.evaluation.objective import best_outcome, load_objective, score
+from autosplit.evaluation.scorer import Scorer
 from tests.synthetic import PlainLatency, make_conditions, make_table, small_table
 
 SMALL, LARGE = small_table(), make_table()
@@ -14,7 +15,8 @@ def problem(table=SMALL, budget_ms=100.0, seed=0):
 
 
 def search(agent, table=SMALL, evaluations=1000, **options):
-    return run_search(agent, table, LATENCY, OBJECTIVE, agent.problem.conditions, evaluations=evaluations, **options)
+    return run_search(agent, table, Scorer(LATENCY, OBJECTIVE, agent.problem.conditions),
+                      evaluations=evaluations, **options)
 
 
 def outcomes_of(agent, plans, table=SMALL):

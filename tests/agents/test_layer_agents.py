@@ -20,8 +20,9 @@ from autosplit.agents.ppo import PPOAgent
 from autosplit.agents.trainer import EpisodicPPO
 from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.envs.layers import Choice
-from autosplit.evaluation.memo import MemoEvaluator
+from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome, load_objective, score
+from autosplit.evaluation.scorer import Scorer
 from autosplit.latency import load_latency_model
 from tests.layers import LayerTable
 from tests.synthetic import make_conditions, small_table
@@ -40,7 +41,8 @@ def problem(budget_ms=2.0, seed=0, table=TABLE, **options):
 
 
 def search(agent, evaluations, table=TABLE, **options):
-    return run_search(agent, table, LATENCY, OBJECTIVE, agent.problem.conditions, evaluations=evaluations, **options)
+    return run_search(agent, table, Scorer(LATENCY, OBJECTIVE, agent.problem.conditions),
+                      evaluations=evaluations, **options)
 
 
 def optimum(budget_ms):
@@ -224,9 +226,9 @@ def test_training_leaves_global_generators_and_the_disk_alone(name, tmp_path, mo
 @pytest.mark.parametrize("name", AGENTS)
 def test_resumed_search_equals_an_uninterrupted_one(name):
     whole = search(AGENTS[name](problem(evaluations=20)), 20)
-    memo = MemoEvaluator(TABLE, known=[o.measurement for o in whole[:13]])
-    assert search(AGENTS[name](problem(evaluations=20)), 20, memo) == whole
-    assert memo.new_measurements == 7
+    cached = CachedEvaluator(TABLE, known=[o.measurement for o in whole[:13]])
+    assert search(AGENTS[name](problem(evaluations=20)), 20, cached) == whole
+    assert len(cached.measurements) - 13 == 7
 
 
 # --- DDPG's parts ---------------------------------------------------------------------------------------------------

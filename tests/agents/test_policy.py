@@ -23,6 +23,7 @@ from autosplit.envs.conditions import ConditionsSampler, ProfilesSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import condition_features
 from autosplit.evaluation.objective import load_objective, score
+from autosplit.evaluation.scorer import Scorer
 from autosplit.testing import make_workload
 from benchmarks.model_only import ModelEnumerateAgent
 from tests.synthetic import PlainLatency, make_conditions, make_table
@@ -286,7 +287,7 @@ def test_an_agent_with_a_policy_measures_its_best_plans_first(policy):
 def test_the_agent_policy_measures_the_decision_first(policy):
     agent = PolicyAgent(problem(TABLE, policy=policy))
     conditions = agent.problem.conditions
-    outcomes = run_search(agent, TABLE, LATENCY, OBJECTIVE, conditions, evaluations=1000)
+    outcomes = run_search(agent, TABLE, Scorer(LATENCY, OBJECTIVE, conditions), evaluations=1000)
     assert outcomes[0].plan == policy.decide(conditions).plan
     rewards = [o.reward for o in outcomes[1:]]
     assert rewards == sorted(rewards, reverse=True)  # the table is what the policy was trained on

@@ -135,9 +135,9 @@ class TestLayerwise:
     def test_gains_are_points_over_the_best_uniform_plan(self):
         outcomes = self.outcomes()
         row = chosen_row(2.0, "uniform", 0, outcomes, outcomes[-1])
-        rivals = [row | {"method": "ppo", "seed": seed, "f1": row["f1"] + 0.02, "f3": row["f3"] + gain}
+        peers = [row | {"method": "ppo", "seed": seed, "f1": row["f1"] + 0.02, "f3": row["f3"] + gain}
                   for seed, gain in enumerate((0.004, 0.008))]
-        found = gains(pd.DataFrame([row, *rivals, rivals[0] | {"method": "random"}]))["2"]
+        found = gains(pd.DataFrame([row, *peers, peers[0] | {"method": "random"}]))["2"]
         assert found["ppo"] == {"f1_points": [2.0, 2.0], "f3_points": [0.4, 0.8], "f3_points_mean": 0.6, "enough": True}
         assert not found["random"]["enough"]
 

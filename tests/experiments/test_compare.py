@@ -18,10 +18,9 @@ from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare import compare, run
 from autosplit.experiments.compare.curves import latency_panels, payload_panels, rate_panels, scaled_rate, titles
 from autosplit.experiments.compare.files import all_rows, draw_figures, write_tables
-from autosplit.experiments.compare.literature import RIVAL_CODECS, codec_contestants, uniform_contestant
-from autosplit.pipeline import finalists
-from autosplit.pipeline.context import networks_key
-from autosplit.pipeline.finalists import Finalists
+from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
+from autosplit.pipeline import context
+from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import Ledger
 from autosplit.training.prepare import prepare
 
@@ -50,19 +49,19 @@ class Seen:
 def made(world, tmp_path_factory):
     """The report of both scenarios, the folder, and what was done on the way."""
     out, seen = tmp_path_factory.mktemp("compare") / "out", Seen()
-    real = {"measure": LiveEvaluator._measure, "tune": Finalists._finetune, "figures": Finalists.measure}
+    real = {"measure": LiveEvaluator._measure, "tune": context.finetune, "figures": SearchContext.measure}
 
     def measure(self, plan):
         seen.measured[self._supernet, plan] += 1
         return real["measure"](self, plan)
 
-    def tune(self, network, key, title):
+    def tune(*args, key, **options):
         seen.tuned[key] += 1
-        return real["tune"](self, network, key, title)
+        return real["tune"](*args, key=key, **options)
 
-    def figures(self, plan, part="validation", title="finalist"):
+    def figures(self, plan, arithmetic, part="validation", title="finalist"):
         seen.read.append((plan, part))
-        return real["figures"](self, plan, part, title)
+        return real["figures"](self, plan, arithmetic, part, title)
 
     def preparing(scenario, *args, **kwargs):
         seen.networks.append(scenario.codecs)
@@ -71,8 +70,8 @@ def made(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
         patch.setattr(LiveEvaluator, "_measure", measure)
-        patch.setattr(Finalists, "_finetune", tune)
-        patch.setattr(Finalists, "measure", figures)
+        patch.setattr(context, "finetune", tune)
+        patch.setattr(SearchContext, "measure", figures)
         patch.setattr(run, "prepare", preparing)
         report = compare(scenarios(world), out, on_done=lambda r: write_tables(r.done, out))
     return report, out, seen
@@ -84,16 +83,16 @@ def first(made):
 
 
 @pytest.fixture(scope="module")
-def rivals(world, made):
+def literature(world, made):
     from autosplit.core.cache import Cache
 
-    return prepare(world.scenario(codecs=RIVAL_CODECS), cache=Cache(world.cache))
+    return prepare(world.scenario(codecs=LITERATURE_CODECS), cache=Cache(world.cache))
 
 
 # --- who takes part -------------------------------------------------------------------------------------------------
 
 
-def test_every_contestant_has_a_row_in_every_scenario(made):
+def test_every_baseline_has_a_row_in_every_scenario(made):
     report = made[0]
     assert report.failed == []
     for comparison in report.done:
@@ -103,21 +102,21 @@ def test_every_contestant_has_a_row_in_every_scenario(made):
         assert len({r.name for r in comparison.rows}) == 11
 
 
-def test_plans_of_the_rivals(rivals):
-    found = {c.method: c.plans for c in codec_contestants(rivals.supernet)}
+def test_plans_of_the_rivals(literature):
+    found = {c.method: c.plans for c in codec_baselines(literature.supernet)}
     assert {(p.codec.family, p.codec.bits) for p in found["two-step"]} == {("jalad", 8)}
     assert {(p.split, p.sparsity) for p in found["two-step"]} == {
-        (s, x) for s in rivals.supernet.points for x in rivals.supernet.plan_space.sparsities[s]}
-    for family in RIVAL_CODECS:
+        (s, x) for s in literature.supernet.points for x in literature.supernet.plan_space.sparsities[s]}
+    for family in LITERATURE_CODECS:
         assert {p.codec.family for p in found[family]} == {family}
         assert {p.sparsity for p in found[family]} == {0.0}
-        expected = {(s, c) for s in rivals.supernet.points for c in rivals.supernet.codec(s, family).settings()}
+        expected = {(s, c) for s in literature.supernet.points for c in literature.supernet.codec(s, family).settings()}
         assert {(p.split, p.codec) for p in found[family]} == expected
 
 
 def test_the_uniform_plan_is_nearest_to_the_ratio(prepared):
     supernet = prepared.supernet
-    plans = uniform_contestant(supernet).plans
+    plans = uniform_baseline(supernet).plans
     assert {p.split for p in plans} == set(supernet.points)
     assert {(p.sparsity, p.codec.bits) for p in plans} == {(0.5, 2)}  # of 2 and 8 bits, 2 are nearer to 4
 
@@ -134,8 +133,8 @@ def test_the_uniform_plan_is_nearest_to_the_ratio(prepared):
 # --- by which rules -------------------------------------------------------------------------------------------------
 
 
-def test_no_contestant_measures_more_than_a_search_or_what_is_late(made, rivals):
-    evaluator = LiveEvaluator(rivals)
+def test_no_baseline_measures_more_than_a_search_or_what_is_late(made, literature):
+    evaluator = LiveEvaluator(literature)
     for comparison in made[0].done:
         scorer = Scorer.of(comparison.scenario)
         for method in METHODS[5:9]:
@@ -149,7 +148,7 @@ def test_nothing_is_measured_or_fine_tuned_twice_in_a_list(made):
     assert set(seen.measured.values()) == {1}
     assert set(seen.tuned.values()) <= {1}
     assert seen.tuned
-    assert sorted(seen.networks) == sorted([("nested",), RIVAL_CODECS])
+    assert sorted(seen.networks) == sorted([("nested",), LITERATURE_CODECS])
 
 
 def test_test_images_are_read_for_chosen_plans_only(made):
@@ -159,13 +158,13 @@ def test_test_images_are_read_for_chosen_plans_only(made):
     assert {p.label for p in tested} <= {r.plan for c in report.done for r in c.rows}
 
 
-def test_rows_are_what_the_deployments_do_in_the_devices_arithmetic(made, rivals):
+def test_rows_are_what_the_deployments_do_in_the_devices_arithmetic(made, literature):
     for comparison, arithmetic in zip(made[0].done, ("int8", "fp32"), strict=True):
         row = next(r for r in comparison.rows if r.method == "two-step")
         plan = next(m.plan for m in comparison.measured["two-step"] if m.plan.label == row.plan)
-        deployment = Finalists(rivals, arithmetic).deployment(plan)
+        deployment = SearchContext(literature).deployment(plan, arithmetic)
         assert deployment.blueprint.arithmetic == arithmetic
-        evaluation = deployment.evaluate(rivals.data, "test")
+        evaluation = deployment.evaluate(literature.data, "test")
         assert row.accuracy == evaluation.accuracy
         assert row.payload_bytes == evaluation.payload_mean
 
@@ -202,9 +201,9 @@ def test_a_second_comparison_does_nothing_again(world, made, tmp_path, monkeypat
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
     report, out, _ = made
     monkeypatch.setattr(LiveEvaluator, "_measure", forbidden)
-    monkeypatch.setattr(finalists, "finetune", forbidden)
-    monkeypatch.setattr(finalists.Deployment, "evaluate", forbidden)
-    monkeypatch.setattr(run, "search", forbidden)
+    monkeypatch.setattr(context, "finetune", forbidden)
+    monkeypatch.setattr(context.Deployment, "evaluate", forbidden)
+    monkeypatch.setattr(run, "search_scenario", forbidden)
     again = compare(scenarios(world), out)
     assert [c.rows for c in again.done] == [c.rows for c in report.done]
     assert again.done[0].measured == report.done[0].measured
@@ -289,7 +288,7 @@ def test_figures(made, tmp_path):
 def test_frontiers_hold_the_best_accuracy_with_at_most_so_many_bytes(made):
     (panel,) = payload_panels(made[0].done)  # both scenarios share their networks
     dots = {s.name: s.points for s in panel.dots}
-    assert set(dots) == {"jpeg", "jpeg-body", "nested", *RIVAL_CODECS}
+    assert set(dots) == {"jpeg", "jpeg-body", "nested", *LITERATURE_CODECS}
     for series in panel.lines:
         payloads, accuracies = zip(*series.points, strict=True)
         assert list(payloads) == sorted(payloads)

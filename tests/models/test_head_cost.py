@@ -11,8 +11,8 @@ from torchvision import models
 from autosplit.core.errors import ConfigError, PruningError
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost
 from autosplit.evaluation.base import layerwise
+from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.evaluation.memo import MemoEvaluator
 from autosplit.models import head_costs as head_cost
 from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import COUNTS, HeadCost, HeadLayer
@@ -101,7 +101,7 @@ def test_evaluator_takes_it_and_does_without_it(prepared, monkeypatch):
     plan = Plan(split=OUTPUT, sparsity=0.5, codec=CodecSetting(kind="none"))
     quick, slow = LiveEvaluator(prepared), LiveEvaluator(prepared)
     found = quick.workloads([plan])
-    assert MemoEvaluator(quick).head(OUTPUT) is quick.head(OUTPUT)
+    assert CachedEvaluator(quick).head(OUTPUT) is quick.head(OUTPUT)
 
     def refused(*_):
         raise PruningError("no sum")

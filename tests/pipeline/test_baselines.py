@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
-from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.objective import InTimeAccuracy
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import Baseline, choose, comparison_row, related, simple_baselines
-from autosplit.pipeline.finalists import Finalists
+from autosplit.pipeline.context import SearchContext
 from tests.synthetic import PlainLatency, make_scenario
 
 
@@ -33,28 +34,32 @@ class Scripted:
     def workloads(self, plans):
         return [measured(p, *self.figures[p]).workload for p in plans]
 
-    def measure(self, plans, part="validation", title=""):
-        if isinstance(plans, Plan):
-            self.made.append(plans)
-            return measured(plans, *self.tuned.get(plans, self.figures[plans]), fidelity="F3")
+    @property
+    def evaluator(self):
+        return SimpleNamespace(workloads=self.workloads, measure=self.measure_f1)
+
+    def measure(self, plan, arithmetic, part="validation", title=""):
+        self.made.append(plan)
+        return measured(plan, *self.tuned.get(plan, self.figures[plan]), fidelity="F3")
+
+    def measure_f1(self, plans):
         self.measured.extend(plans)
         return [measured(p, *self.figures[p]) for p in plans]
 
 
-def scorer(budget_ms=100.0, **search):
-    scenario = make_scenario(budget_ms).replace(**{f"search.{k}": v for k, v in search.items()})
-    return Scorer(scenario, PlainLatency(), InTimeAccuracy())
+def scorer(budget_ms=100.0):
+    return Scorer(PlainLatency(), InTimeAccuracy(), make_scenario(budget_ms).conditions)
 
 
-def chosen(script, everything=False, **more):
+def chosen(script, everything=False, budget_ms=100.0, **search):
     baseline = Baseline("mine", "mine", tuple(script.figures), everything)
-    return choose(baseline, scorer(**more), script, script)
+    return choose(baseline, scorer(budget_ms), script, make_scenario().search.model_copy(update=search))
 
 
 # --- who there is ---------------------------------------------------------------------------------------------------
 
 
-def test_trivial_contestants():
+def test_simple_baselines():
     found = {c.method: c for c in simple_baselines(("a", "b"), (10, 50))}
     assert list(found) == ["device", "png", "jpeg", "jpeg-body", "raw"]
     assert [p.label for p in found["device"].plans] == ["output"]
@@ -136,23 +141,22 @@ def test_a_choice_names_its_quality():
     plans = simple_baselines((), (10, 50))[2].plans
     script = Scripted({plans[0]: (0.5, 50.0), plans[1]: (0.6, 70.0)})
     baseline = simple_baselines((), (10, 50))[2]
-    assert choose(baseline, scorer(), script, script).name == "JPEG q50"
+    assert choose(baseline, scorer(), script, make_scenario().search).name == "JPEG q50"
 
 
 def test_trivial_choices_on_a_real_network(prepared):
     """Each baseline's measurement is of real bytes; on an int8 device its head computes in int8."""
-    live, scenario = LiveEvaluator(prepared), prepared.scenario
+    context, scenario = SearchContext(prepared, reuse=False), prepared.scenario
     splits, qualities = [p.name for p in prepared.points], scenario.space.jpeg_qualities
     referee = Scorer.of(scenario)
-    makers = Finalists(prepared, "int8")
-    found = {c.method: choose(c, referee, live, makers) for c in simple_baselines(splits, qualities)}
+    found = {c.method: choose(c, referee, context, scenario.search) for c in simple_baselines(splits, qualities)}
     assert found["raw"].best.plan.codec.kind == "raw"
     assert len(found["raw"].measured) == len(splits)
     for method, choice in found.items():
-        evaluation = makers.deployment(choice.best.plan).evaluate(prepared.data, "validation")
+        evaluation = context.deployment(choice.best.plan, "int8").evaluate(prepared.data, "validation")
         assert choice.best.measurement.accuracy == evaluation.accuracy
         assert choice.best.measurement.workload.payload_bytes_mean == evaluation.payload_mean
-        arithmetic = makers.deployment(choice.best.plan).blueprint.arithmetic
+        arithmetic = context.deployment(choice.best.plan, "int8").blueprint.arithmetic
         assert arithmetic == ("int8" if method in {"device", "raw"} else "fp32")
 
 

@@ -9,9 +9,9 @@ import pytest
 from autosplit.core.cache import Cache
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.evaluation.objective import InTimeAccuracy, score
-from autosplit.pipeline import finalists
-from autosplit.pipeline.context import Workshop
-from autosplit.pipeline.finalists import Finalists, ranked_heads
+from autosplit.pipeline import context
+from autosplit.pipeline.context import SearchContext
+from autosplit.pipeline.finalists import ranked_heads
 from autosplit.runtime.deployment import Deployment
 from tests.synthetic import PlainLatency, make_conditions, small_table
 
@@ -72,56 +72,56 @@ def test_where_nothing_is_feasible_the_least_late_plan_is_ranked_alone():
 
 @pytest.mark.parametrize("plan", [WHOLE, RAW, PNG, CODE], ids=lambda p: p.label)
 def test_figures_are_those_of_the_deployment_and_taken_once(own, evaluated, plan):
-    makers = Finalists(own, "int8")
-    found = {part: makers.measure(plan, part) for part in ("validation", "test")}
+    makers = SearchContext(own)
+    found = {part: makers.measure(plan, "int8", part) for part in ("validation", "test")}
     assert evaluated == [(plan, "validation"), (plan, "test")]
     for part, measured in found.items():
-        deployment = makers.deployment(plan)
+        deployment = makers.deployment(plan, "int8")
         expected = deployment.measurement(deployment.evaluate(own.data, part), measured.seconds)
         assert measured == expected
     evaluated.clear()
-    assert {part: makers.measure(plan, part) for part in found} == found
-    assert {part: Finalists(own, "int8").measure(plan, part) for part in found} == found
+    assert {part: makers.measure(plan, "int8", part) for part in found} == found
+    assert {part: SearchContext(own).measure(plan, "int8", part) for part in found} == found
     assert evaluated == []
 
 
 def test_arithmetics_are_kept_apart_where_the_device_computes(own, evaluated):
     for arithmetic in ("int8", "fp32", "fp16"):  # half precision is computed as fp32
         for plan in (WHOLE, PNG):
-            Finalists(own, arithmetic).measure(plan)
+            SearchContext(own).measure(plan, arithmetic)
     assert evaluated == [(WHOLE, "validation"), (PNG, "validation"), (WHOLE, "validation")]
 
 
 def test_without_reuse_nothing_is_taken_from_the_cache(own, evaluated):
     for _ in range(2):
-        Finalists(own, "fp32", reuse=False).measure(WHOLE)
+        SearchContext(own, reuse=False).measure(WHOLE, "fp32")
     assert len(evaluated) == 2
 
 
 def test_figures_of_other_code_are_not_taken(own, evaluated, monkeypatch):
-    Finalists(own, "fp32").measure(WHOLE)
-    monkeypatch.setattr(finalists, "_code", lambda: "other")
-    Finalists(own, "fp32").measure(WHOLE)
+    SearchContext(own).measure(WHOLE, "fp32")
+    monkeypatch.setattr(context, "_code", lambda: "other")
+    SearchContext(own).measure(WHOLE, "fp32")
     assert len(evaluated) == 2
 
 
 def test_damaged_figures_are_made_again(own, evaluated):
-    first = Finalists(own, "fp32").measure(WHOLE)
+    first = SearchContext(own).measure(WHOLE, "fp32")
     (file,) = (own.cache.root / "finalists").iterdir()
     file.write_text(file.read_text()[:50])
-    again = Finalists(own, "fp32").measure(WHOLE)
+    again = SearchContext(own).measure(WHOLE, "fp32")
     assert again == first.model_copy(update={"seconds": again.seconds})
     assert len(evaluated) == 2
 
 
 def test_a_deployment_that_is_no_longer_at_hand_is_made_anew_without_training(own, monkeypatch):
-    monkeypatch.setattr(finalists, "_KEPT", 1)
-    makers = Finalists(own, "int8")
-    first = makers.deployment(CODE)
-    assert makers.deployment(CODE) is first
-    makers.deployment(WHOLE)
-    monkeypatch.setattr(finalists, "finetune", None)
-    again = makers.deployment(CODE)
+    monkeypatch.setattr(context, "_KEPT", 1)
+    makers = SearchContext(own)
+    first = makers.deployment(CODE, "int8")
+    assert makers.deployment(CODE, "int8") is first
+    makers.deployment(WHOLE, "int8")
+    monkeypatch.setattr(context, "finetune", None)
+    again = makers.deployment(CODE, "int8")
     assert again is not first
     images = own.data.test.images[:5]
     assert again.encode(images) == first.encode(images)
@@ -131,12 +131,12 @@ def test_a_space_without_its_device_end_has_the_baseline_all_the_same(world, mon
     from autosplit.training.prepare import prepare
 
     scenario = world.scenario().replace(**{"space.whole_on_device": False})
-    found = Finalists(prepare(scenario, cache=Cache(world.cache)), "int8").measure(WHOLE)
+    found = SearchContext(prepare(scenario, cache=Cache(world.cache))).measure(WHOLE, "int8")
     assert found.workload.device.macs > 0
 
 
-def test_a_workshop_has_one_set_of_finalists_an_arithmetic(own):
-    workshop = Workshop(own)
-    assert workshop.finalists("int8") is workshop.finalists("int8")
-    assert workshop.finalists("int8") is not workshop.finalists("fp32")
-    assert workshop.evaluator.space == own.supernet.plan_space
+def test_a_context_has_one_deployment_an_arithmetic(own):
+    shared = SearchContext(own)
+    assert shared.deployment(WHOLE, "int8") is shared.deployment(WHOLE, "int8")
+    assert shared.deployment(WHOLE, "int8") is not shared.deployment(WHOLE, "fp32")
+    assert shared.evaluator.space == own.supernet.plan_space

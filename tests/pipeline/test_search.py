@@ -23,8 +23,9 @@ from autosplit.data import load_dataset
 from autosplit.data.base import ImageDataset
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.latency import load_latency_model
-from autosplit.pipeline import finalists
-from autosplit.pipeline.finalists import Finalists, uncut
+from autosplit.pipeline import context
+from autosplit.pipeline.context import SearchContext
+from autosplit.pipeline.finalists import uncut
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from autosplit.pipeline.search import search
 from autosplit.runtime.deployment import Deployment
@@ -104,7 +105,7 @@ def test_baselines_are_measured_as_they_would_run(world, result, prepared):
     """On this int8 device the whole network computes in int8; images go to the untouched network."""
     data, plans = prepared.data, {r.method: r for r in result.comparison}
     assert result.scenario.conditions.device.arithmetic == "int8"
-    whole = Finalists(prepared, "int8").deployment(Plan(split="output", codec=CodecSetting(kind="none")))
+    whole = SearchContext(prepared).deployment(Plan(split="output", codec=CodecSetting(kind="none")), "int8")
     assert plans["device"].accuracy == whole.evaluate(data, "test").accuracy
     assert plans["png"].accuracy == accuracy(prepared.backbone, data, data.test)
     assert plans["png"].payload_bytes == data.stored_bytes("test", "png").double().mean()
@@ -154,7 +155,7 @@ def test_a_second_search_takes_everything_from_the_cache(warm, tmp_path, monkeyp
         raise AssertionError("done again")
 
     monkeypatch.setattr(LiveEvaluator, "_measure", forbidden)
-    monkeypatch.setattr(finalists, "finetune", forbidden)
+    monkeypatch.setattr(context, "finetune", forbidden)
     again = search(warm.scenario(search__agent=warm.agent("Quick"), search__evaluations=5), tmp_path / "run")
     assert again.provenance.evaluations == 5
 

@@ -164,7 +164,7 @@ def test_the_grid_agrees_with_the_search_own_choice(reports):
     outcomes = [o for o in reference.f1 if o.plan.codec.kind == "code"]  # so that nothing is in time somewhere
     scorer = Scorer.of(reference.result.scenario)
     found = Sensitivity.of(outcomes, scorer)
-    here = scorer.scenario.conditions
+    here = scorer.conditions
     late = 0
     for r in range(0, len(found.factors), 4):
         for b in range(0, len(found.budgets_ms), 3):

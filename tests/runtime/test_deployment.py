@@ -17,7 +17,7 @@ from autosplit.core.result import Result
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import trace
-from autosplit.pipeline.finalists import Finalists
+from autosplit.pipeline.context import SearchContext
 from autosplit.runtime.deployment import Deployment
 from tests.runs import KINDS
 
@@ -45,7 +45,7 @@ def images(prepared):
 def raw(prepared):
     """A cut without a codec, which no search ends with, in both arithmetics."""
     plan = Plan(split="layer2", codec=CodecSetting(kind="raw"))
-    return {arithmetic: Finalists(prepared, arithmetic).deployment(plan) for arithmetic in ARITHMETICS}
+    return {arithmetic: SearchContext(prepared).deployment(plan, arithmetic) for arithmetic in ARITHMETICS}
 
 
 def test_the_kinds_are_what_they_are_called(results):
@@ -200,7 +200,7 @@ def test_save_and_load(deployments, kind, images, tmp_path):
 
 
 def test_weights_that_share_memory_can_be_saved(prepared, tmp_path, images):
-    deployment = Finalists(prepared, "fp32").deployment(Plan(split=OUTPUT, codec=CodecSetting(kind="none")))
+    deployment = SearchContext(prepared).deployment(Plan(split=OUTPUT, codec=CodecSetting(kind="none")), "fp32")
     first, second = [m for m in deployment.network.modules() if isinstance(m, torch.nn.BatchNorm2d)][:2]
     kept = second.weight
     try:

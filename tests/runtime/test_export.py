@@ -20,7 +20,7 @@ from autosplit.core.errors import BundleError, ConfigError, ParityError, Payload
 from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.result import Result
-from autosplit.pipeline.finalists import Finalists
+from autosplit.pipeline.context import SearchContext
 from autosplit.runtime.export import PACKAGE, export_bundle, export_result, json_schema
 from autosplit.runtime.standalone.__main__ import main
 from autosplit.runtime.standalone.bundle.check import check
@@ -41,8 +41,9 @@ NEEDED = ["onnxruntime", "numpy", "constriction", "pyzmq"]
 def deployments(runs, prepared):
     found = {kind: Result.load(runs[kind]).deployment() for kind in FOUND}
     code = Result.load(runs["Code"] / "best.json").plan
-    return {**found, "Code fp32": Finalists(prepared, "fp32").deployment(code),
-            "raw int8": Finalists(prepared, "int8").deployment(Plan(split="layer2", codec=CodecSetting(kind="raw")))}
+    return {**found, "Code fp32": SearchContext(prepared).deployment(code, "fp32"),
+            "raw int8": SearchContext(prepared).deployment(
+                Plan(split="layer2", codec=CodecSetting(kind="raw")), "int8")}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_any_number_of_images_gives_the_same_payloads(bundles, kind, images):
 
 def test_the_fallback_is_the_whole_backbone(bundles, prepared, images):
     device = load_device(bundles["CodePruned"])
-    whole = Finalists(prepared, "int8").deployment(Plan(split="output", codec=CodecSetting(kind="none")))
+    whole = SearchContext(prepared).deployment(Plan(split="output", codec=CodecSetting(kind="none")), "int8")
     assert torch.equal(torch.from_numpy(device.fallback(images.numpy())), whole.run(images)[0])
     assert load_device(bundles["Code fp32"]).fallback(images.numpy()) is None
     assert [p.network for p in device.manifest.parity] == ["plan", "fallback"]

@@ -23,6 +23,7 @@ from autosplit.core.errors import ConfigError, unwritable
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.envs.tree import BoolArray
 from autosplit.evaluation.objective import load_objective
+from autosplit.evaluation.scorer import Scorer
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.experiments.bench.conditions import draw_conditions
 from autosplit.experiments.bench.table import load_table, table_name
@@ -199,7 +200,7 @@ def _search(grid: Grid, key: tuple[str, int, str, int]) -> Run:
     agent = load_agent(method)(problem)
     while regret[-1] > 0.0 and len(agent.outcomes) < grid.evaluations and not agent.exhausted:
         seen = len(agent.outcomes)
-        outcomes = run_search(agent, evaluator, model, objective, setting.conditions,
+        outcomes = run_search(agent, evaluator, Scorer(model, objective, setting.conditions),
                               evaluations=min(seen + _BATCH, grid.evaluations), batch=_BATCH)
         for outcome in outcomes[seen:]:
             best = max(best, outcome.reward) if outcome.feasible else best

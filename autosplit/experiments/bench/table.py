@@ -12,12 +12,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autosplit.core.errors import ResultError, unwritable
+from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Provenance, provenance
 from autosplit.core.scenario import Scenario
 from autosplit.core.validation import first_error
 from autosplit.evaluation.table import TableEvaluator
-from autosplit.pipeline.context import Workshop
+from autosplit.pipeline.context import SearchContext
 from autosplit.training.prepare import prepare
 
 __all__ = ["Table", "TableRecord", "load_table", "table_name", "tabulate"]
@@ -84,23 +85,23 @@ def tabulate(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise unwritable(out.parent, e) from e
-    workshop = Workshop(prepare(scenario, progress, data_root=data_root), progress)
-    plans = workshop.evaluator.space.plans()
-    measured = []
+    context = SearchContext(prepare(scenario, progress, data_root=data_root), progress)
+    plans = context.evaluator.space.plans()
+    measured: list[Measurement] = []
     with progress.phase("measure all plans", total=len(plans)) as advance:
         for start in range(0, len(plans), _AT_ONCE):
-            measured += workshop.evaluator.measure(plans[start : start + _AT_ONCE])
+            measured += context.evaluator.measure(plans[start : start + _AT_ONCE])
             advance(len(measured) - start)
     table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
-    prepared = workshop.networks
+    networks = context.networks
     whole = next(m.accuracy for m in measured if m.plan.sparsity == 0.0 and m.plan.codec.kind in {"png", "none"})
     try:
         table.to_csv(out)
         record = TableRecord(
             scenario=scenario, plans=len(plans), backbone_accuracy=whole, sha256=_sha256(out),
             provenance=provenance(
-                seed=scenario.search.seed, data_fingerprint=prepared.data.fingerprint,
-                backbone_key=prepared.backbone_key, supernet_key=prepared.supernet_key, agent="table",
+                seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint,
+                backbone_key=networks.backbone_key, supernet_key=networks.supernet_key, agent="table",
                 evaluations=len(plans), seconds={"measure": round(sum(m.seconds for m in measured), 1)}))
         _record_path(out).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as e:

@@ -10,23 +10,23 @@ from autosplit.core.plan import CodecSetting, Plan
 from autosplit.pipeline.baselines import Baseline
 from autosplit.training.supernet import Supernet
 
-__all__ = ["RIVAL_CODECS", "codec_contestants", "uniform_contestant"]
+__all__ = ["LITERATURE_CODECS", "codec_baselines", "uniform_baseline"]
 
-RIVAL_CODECS = ("aecnn", "bottlenet++", "jalad")
+LITERATURE_CODECS = ("aecnn", "bottlenet++", "jalad")
 """Codec families of the baselines' own supernet."""
 
 _TITLES = {"aecnn": "AECNN, unpruned", "bottlenet++": "BottleNet++, unpruned", "jalad": "JALAD, unpruned"}
 _SPARSITY, _RATIO, _BITS = 0.5, 64.0, 4
 
 
-def codec_contestants(supernet: Supernet) -> list[Baseline]:
-    """2-step pruning, then each rival codec without pruning at any split and setting.
+def codec_baselines(supernet: Supernet) -> list[Baseline]:
+    """2-step pruning, then each codec of the literature without pruning at any split and setting.
 
     Args:
-        supernet: Trained with `RIVAL_CODECS`.
+        supernet: Trained with `LITERATURE_CODECS`.
     """
     two_step = Baseline("two-step", "split + pruning (2-step)", tuple(_two_step(supernet)))
-    return [two_step, *(Baseline(f, _TITLES[f], tuple(_unpruned(supernet, f))) for f in RIVAL_CODECS)]
+    return [two_step, *(Baseline(f, _TITLES[f], tuple(_unpruned(supernet, f))) for f in LITERATURE_CODECS)]
 
 
 def _two_step(supernet: Supernet) -> Iterator[Plan]:
@@ -44,7 +44,7 @@ def _unpruned(supernet: Supernet, family: str) -> Iterator[Plan]:
         yield from (Plan(split=split, codec=setting) for setting in supernet.codec(split, family).settings())
 
 
-def uniform_contestant(supernet: Supernet) -> Baseline:
+def uniform_baseline(supernet: Supernet) -> Baseline:
     """One sparsity and one compression ratio everywhere, chosen by rule of thumb; the best split.
 
     Args:

@@ -15,7 +15,7 @@ from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
-from autosplit.experiments.compare.literature import RIVAL_CODECS, codec_contestants, uniform_contestant
+from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
 from autosplit.pipeline.baselines import (
     Baseline,
     Choice,
@@ -24,9 +24,9 @@ from autosplit.pipeline.baselines import (
     related,
     simple_baselines,
 )
-from autosplit.pipeline.context import Workshop, networks_key
+from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
-from autosplit.pipeline.search import checked, search
+from autosplit.pipeline.search import scorer_of, search_scenario
 from autosplit.training.prepare import prepare
 
 __all__ = ["Comparison", "Failure", "Report", "compare"]
@@ -99,15 +99,15 @@ def compare(
         AutosplitError: A name in a scenario is unknown, or not one scenario could be compared.
     """
     for scenario in scenarios:
-        checked(scenario)  # a wrong name in the last one should not cost the searches before it
+        scorer_of(scenario)  # a wrong name in the last one should not cost the searches before it
     _make(out)
     progress, report = progress or NullProgress(), Report()
-    workshops = _Workshops(progress, data_root)
+    contexts = _Contexts(progress, data_root)
     for number, scenario in enumerate(scenarios, start=1):
         title = f"scenario {number} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
         try:
             with progress.phase(title):
-                report.done.append(_compared(scenario, out, workshops, progress))
+                report.done.append(_compared(scenario, out, contexts, progress))
         except AutosplitError as e:
             report.failed.append(Failure(scenario, e))
         else:
@@ -133,63 +133,63 @@ def _where(scenario: Scenario) -> str:
     return f"{conditions.device.name} -> {conditions.channel.name}, {conditions.budget_ms:g} ms"
 
 
-class _Workshops:
+class _Contexts:
     """Networks, prepared once for as long as scenarios with the same ones follow one another."""
 
     def __init__(self, progress: PhaseReporter, data_root: Path | None) -> None:
         self._progress, self._data_root = progress, data_root
-        self._made: dict[str, Workshop] = {}
+        self._made: dict[str, SearchContext] = {}
 
-    def of(self, scenario: Scenario) -> Workshop:
+    def of(self, scenario: Scenario) -> SearchContext:
         key = networks_key(scenario)
         if key not in self._made:
             while len(self._made) >= _NETWORKS_AT_HAND:
                 del self._made[next(iter(self._made))]
-            prepared = prepare(scenario, self._progress, data_root=self._data_root)
-            self._made[key] = Workshop(prepared, self._progress)
+            networks = prepare(scenario, self._progress, data_root=self._data_root)
+            self._made[key] = SearchContext(networks, self._progress)
         return self._made[key]
 
 
-def _compared(scenario: Scenario, out: Path, workshops: _Workshops, progress: PhaseReporter) -> Comparison:
+def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: PhaseReporter) -> Comparison:
     scorer, arithmetic = Scorer.of(scenario), scenario.conditions.device.arithmetic
-    own = workshops.of(scenario)
+    own = contexts.of(scenario)
     result, run = _searched(scenario, out, own, progress)
-    rivals = workshops.of(scenario.replace(**{"codecs": RIVAL_CODECS, "search.granularity": "uniform"}))
-    entrants = [(c, rivals) for c in codec_contestants(rivals.networks.supernet)]
-    entrants.append((uniform_contestant(own.networks.supernet), own))
+    literature = contexts.of(scenario.replace(**{"codecs": LITERATURE_CODECS, "search.granularity": "uniform"}))
+    entrants = [(c, literature) for c in codec_baselines(literature.networks.supernet)]
+    entrants.append((uniform_baseline(own.networks.supernet), own))
     choices: list[Choice] = []
-    for baseline, workshop in entrants:
+    for baseline, context in entrants:
         with progress.phase(f"baseline {baseline.method}"):
-            choices.append(choose(baseline, scorer, workshop.evaluator, workshop.finalists(arithmetic)))
+            choices.append(choose(baseline, scorer, context, scenario.search))
     rows = []
     with progress.phase("read the test set for the baselines"):
-        for choice, (_, workshop) in zip(choices, entrants, strict=True):
-            tested = workshop.finalists(arithmetic).measure(choice.best.plan, "test")
+        for choice, (_, context) in zip(choices, entrants, strict=True):
+            tested = context.measure(choice.best.plan, arithmetic, "test")
             rows.append(comparison_row(choice.baseline.method, choice.name, tested, scorer, result.backbone_accuracy))
-    trivial, searched = ([r for r in result.comparison if r.chosen is chosen] for chosen in (False, True))
-    measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in _trivial(own)}
+    simple, searched = ([r for r in result.comparison if r.chosen is chosen] for chosen in (False, True))
+    measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in _simple(own)}
     measured["autosplit"] = _measured_by_search(run, own, [m for pool in measured.values() for m in pool])
     measured |= {c.baseline.method: tuple(o.measurement for o in c.measured) for c in choices}
-    return Comparison(scenario, related([*trivial, *rows, *searched]), measured, run, own.networks.supernet_key)
+    return Comparison(scenario, related([*simple, *rows, *searched]), measured, run, own.networks.supernet_key)
 
 
-def _trivial(workshop: Workshop) -> list[Baseline]:
-    prepared = workshop.networks
-    return simple_baselines([p.name for p in prepared.points], prepared.scenario.space.jpeg_qualities)
+def _simple(context: SearchContext) -> list[Baseline]:
+    networks = context.networks
+    return simple_baselines([p.name for p in networks.points], networks.scenario.space.jpeg_qualities)
 
 
-def _searched(scenario: Scenario, out: Path, workshop: Workshop, progress: PhaseReporter) -> tuple[Result, Path]:
+def _searched(scenario: Scenario, out: Path, context: SearchContext, progress: PhaseReporter) -> tuple[Result, Path]:
     """The search's result and its run directory: a finished one of this scenario and these networks, or a new one."""
-    key = content_hash({"scenario": scenario.fingerprint, "networks": workshop.networks.supernet_key})
+    key = content_hash({"scenario": scenario.fingerprint, "networks": context.networks.supernet_key})
     run = out / _RUNS / f"{scenario.name}-{key[:10]}"
     with suppress(ConfigError, ResultError):  # there is none yet, or none that this version reads
         return Result.load(run / "best.json"), run
     resume = (run / LEDGER_FILE).exists()
-    return search(scenario, run, resume=resume, progress=progress, workshop=workshop), run
+    return search_scenario(scenario, run, resume=resume, progress=progress, context=context), run
 
 
-def _measured_by_search(run: Path, workshop: Workshop, trivial: Sequence[Measurement]) -> tuple[Measurement, ...]:
+def _measured_by_search(run: Path, context: SearchContext, simple: Sequence[Measurement]) -> tuple[Measurement, ...]:
     """What the agent measured, and the baselines that are in its space, which a search measures too."""
-    codecs = workshop.evaluator.space.codecs
-    known = {m.plan: m for m in trivial if m.plan.codec in codecs.get(m.plan.split, ())}
+    codecs = context.evaluator.space.codecs
+    known = {m.plan: m for m in simple if m.plan.codec in codecs.get(m.plan.split, ())}
     return tuple((known | {m.plan: m for m in Ledger.read(run).measurements("F1")}).values())

@@ -19,8 +19,7 @@ from autosplit.models.onnx_files import require_onnx
 from autosplit.pipeline.adapt.choice import codes_on_the_front, cut_of, spread
 from autosplit.pipeline.adapt.links import LinkGrid
 from autosplit.pipeline.adapt.switching import Regret, switching_of
-from autosplit.pipeline.context import Workshop
-from autosplit.pipeline.finalists import arithmetic_of, blueprint_of
+from autosplit.pipeline.context import SearchContext, arithmetic_of, blueprint_of
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import Rates, compared_images, export_bundle, make_folder, whole_network
 from autosplit.runtime.standalone.bundle.manifest import Manifest, Source
@@ -126,13 +125,13 @@ def _prepared(result: Result, run: Path, cache: Cache, data_root: Path | None, p
 def _rates(cut: Plan, prepared: Networks, scorer: Scorer, progress: PhaseReporter, most: int) -> list[Plan]:
     settings = prepared.supernet.codec(cut.split, cut.codec.family).settings()
     with progress.phase("measure the codec's settings", total=len(settings)) as advance:
-        evaluator = Workshop(prepared).evaluator
+        evaluator = SearchContext(prepared).evaluator
         found: list[Measurement] = []
         for codec in settings:
             found += evaluator.measure([cut.model_copy(update={"codec": codec})])
             advance(1)
     front = codes_on_the_front(found)
-    chosen = spread(front, scorer, LinkGrid.around(scorer.scenario.conditions), most)
+    chosen = spread(front, scorer, LinkGrid.around(scorer.conditions), most)
     if len(chosen) < 2:
         raise ConfigError(f"{'one' if chosen else 'no'} setting of the codec at {cut.split!r} is any use on the links "
                           "around the run's; `autosplit export` is for a single plan")

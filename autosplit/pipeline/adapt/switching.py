@@ -60,7 +60,7 @@ def switching_of(
     number = {m.plan: i for i, m in enumerate(measurements)}
     answers = [number[asked.decide(c, strict=False).plan] for c in grid.conditions]
     alone = [number[asked.knowledge.plans[asked.ranked(c)[0]]] for c in grid.conditions]
-    base = scorer.scenario.conditions
+    base = scorer.conditions
     switching = Switching(
         budget_ms=base.budget_ms, uplink_kbps=grid.rates_kbps, delays_ms=grid.delays_ms,
         overhead_bytes=grid.overhead_bytes, start=number[asked.decide(base, strict=False).plan],

@@ -149,18 +149,18 @@ def asked(world, manifest):
 
 def test_the_table_holds_what_the_policy_answers(asked, manifest):
     policy, scorer, measured = asked
-    grid, table = LinkGrid.around(scorer.scenario.conditions), manifest.switching
+    grid, table = LinkGrid.around(scorer.conditions), manifest.switching
     assert (table.uplink_kbps, table.delays_ms) == (grid.rates_kbps, grid.delays_ms)
     number = {m.plan: i for i, m in enumerate(measured)}
     answers = [number[policy.decide(c, strict=False).plan] for c in grid.conditions]
     agree = np.array(answers) == np.array(table.picks).ravel()
     assert agree.mean() > 0.97  # the fine-tuned decoder's work is that of the supernet's but for what int8 folds
-    assert table.start == number[policy.decide(scorer.scenario.conditions, strict=False).plan]
+    assert table.start == number[policy.decide(scorer.conditions, strict=False).plan]
 
 
 def test_a_restricted_policy_answers_with_its_plans_alone(asked):
     policy, scorer, measured = asked
-    grid = LinkGrid.around(scorer.scenario.conditions)
+    grid = LinkGrid.around(scorer.conditions)
     assert {policy.knowledge.plans[i] for i in policy.ranked(grid.conditions[0])} == {m.plan for m in measured}
     assert policy.regret(grid.conditions[::37]).max() == 0  # with so few plans it looks at all of them
     with pytest.raises(ConfigError, match="does not know the plan"):
