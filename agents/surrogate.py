@@ -2,7 +2,7 @@
 
 A Gaussian process on the log-odds of the accuracy, Matern 5/2 with one length scale a feature. On a synthetic table
 of 1,453 plans it ranks unmeasured plans clearly better than an ensemble of extremely randomised trees from 25
-measurements on. Figures: `docs/search.md`; the script that makes them: `tests/agents/compare_surrogates.py`.
+measurements on. Figures: `docs/comparison.md`; the script that makes them: `tests/agents/compare_surrogates.py`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class CoInferenceTask:
 
     Pool g serves the episodes g * `pool_episodes` to (g + 1) * `pool_episodes` - 1 of a copy, counted from its last
     seed. Without `pool_episodes`, pool 0 serves them all. A pool costs a call of the latency model over all plans:
-    `docs/search.md` says how long that takes.
+    `docs/comparison.md` says how long that takes.
 
     Attributes:
         scenario: The scenario.

@@ -22,6 +22,7 @@ from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.core.result import json_schema
 from autosplit.core.scenario import Scenario, SearchSettings, SearchSpace, TrainingSettings
 from autosplit.runtime.export import json_schema as bundle_schema
+from tests.docs.cli_page import cli_page
 from tests.docs.pages import PAGES, ROOT, blocks, commands, prose, read
 
 SCHEMAS = {"result.schema.json": json_schema, "bundle.schema.json": bundle_schema}
@@ -74,6 +75,10 @@ def test_a_wrong_command_is_found(line, parse):
     assert parse(found) == 2
 
 
+def test_the_page_of_the_command_line_is_that_of_the_code():
+    assert read("docs/cli.md") == cli_page(), "run python -m tests.test_docs"
+
+
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +121,7 @@ def test_every_field_of_the_result_is_explained():
 
 
 def test_every_field_of_a_manifest_is_explained():
-    text = read("docs/deploying.md")
+    text = read("docs/results.md")
     assert [name for name in bundle_schema()["properties"] if f"| `{name}` |" not in text] == []
 
 
@@ -162,3 +167,4 @@ if __name__ == "__main__":
         path = ROOT / "docs" / file
         path.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
         print(f"wrote {path}")
+    (ROOT / "docs" / "cli.md").write_text(cli_page(), encoding="utf-8")

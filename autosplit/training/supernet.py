@@ -3,7 +3,7 @@
 Each step draws a split point and trains two plans there. One is random; the other is the widest in every other step
 (nothing pruned, the full code; the sandwich rule of Yu and Huang 2019, arXiv 1903.05134), else random too. Each loss is
 divided by a constant plus its own size, so that hopeless plans do not drown the gradient of the good ones, and codes of
-very few bits are drawn less often. What these choices bring is measured in `docs/supernet.md`.
+very few bits are drawn less often. What these choices bring is measured in `docs/comparison.md`.
 
 Channels of the head are ordered by importance and code channels are nested, so that plans share weights without
 disturbing one another. The teacher is the untouched backbone.

@@ -1,4 +1,4 @@
-"""Which surrogate? Prints the table of `docs/search.md`: `python -m tests.agents.compare_surrogates`."""
+"""Which surrogate? Prints the table of `docs/comparison.md`: `python -m tests.agents.compare_surrogates`."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def check_identity_channel(code: Code) -> None:
 
 
 def check_payloads(code: Code) -> None:
-    """Round trip bit for bit; length within the bound and near the entropy; a header as docs/payload.md has it."""
+    """Round trip bit for bit; length within the bound and near the entropy; a header as docs/protocol.md has it."""
     arrived = code.coder.decode_batch(code.payloads)
     assert arrived.dtype == np.int32
     assert np.array_equal(arrived, code.symbols.numpy())

@@ -10,10 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted({"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/README.md",
-                *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))})
+                *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))} - {"docs/cli.md"})
 DATA_LANGUAGES = {"python", "yaml", "toml", "json"}
 PROGRAMS = {"autosplit", "python", "python3", "pip", "cd", "optuna-dashboard", "tensorboard", "ruff", "mypy",
-            "pre-commit"}
+            "pre-commit", "lint-imports", "mkdocs"}
 """First words that make a line or a code span a command."""
 
 _OPERATORS = set("();<>|&")

@@ -22,8 +22,9 @@ CHANGES = {
     # a scenario of seconds
     'load_scenario("default")': 'load_scenario("tiny.yaml")',
     'scenario="default"': 'scenario="tiny.yaml"',
-    '"search.evaluations": 50': '"search.evaluations": 1',
-    '"search.evaluations": 60': '"search.evaluations": 1',
+    'autosplit.search("default")': 'autosplit.search("tiny.yaml")',
+    "search__evaluations=50": "search__evaluations=1",
+    "search__evaluations=60": "search__evaluations=1",
     # a free port, and patience with a busy machine
     "127.0.0.1:5555": "127.0.0.1:{port}",
     "timeout_ms=200": "timeout_ms=30000",
@@ -46,7 +47,7 @@ def test_python_runs(page, made, world, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(here)
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
     repository_modules(monkeypatch)
-    if page == "docs/compare.md":  # several scenarios; tests/test_compare.py makes real comparisons
+    if page == "docs/comparison.md":  # several scenarios; tests/test_compare.py makes real comparisons
         monkeypatch.setattr(comparing, "_compared", canned)
         monkeypatch.setattr(files, "draw_figures", lambda comparisons, out: [])
     names: dict[str, object] = {"__name__": "snippet"}

@@ -243,7 +243,7 @@ print(coder.decode(bytes.fromhex(sys.argv[1])).ravel().tolist())
     assert answer.strip() == str(codes[0].ravel().tolist())
 
 
-# --- the byte format, written a second time from docs/payload.md
+# --- the byte format, written a second time from docs/protocol.md
 
 
 def _reference_interval(flat: NDArray[np.int64], frequencies: NDArray[np.uint32]) -> tuple[int, int, int]:

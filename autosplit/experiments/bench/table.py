@@ -1,6 +1,6 @@
 """A whole plan space measured once, as a file: a tabular benchmark of joint split, sparsity and compression.
 
-`results/tables/` holds the tables that come with the repository; `docs/tables.md` says how to run another method on
+`results/tables/` holds the tables that come with the repository; `docs/comparison.md` says how to run another method on
 them. A search over a table is exact, repeatable and takes seconds.
 """
 

@@ -217,12 +217,12 @@ def test_make_keys(tmp_path):
 
 
 def test_the_worked_example(bundle, pictures, tmp_path):
-    """The commands of docs/serving.md, with another port and on one machine."""
+    """The commands of docs/deploying.md, with another port and on one machine."""
     folder, classes = pictures
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    page = (ROOT / "docs" / "serving.md").read_text()
-    lines = re.findall(r"^autosplit .*$", page[page.index("## Worked example"):page.index("## When the edge")], re.M)
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    lines = re.findall(r"^autosplit .*$", page[page.index("## Two machines"):page.index("### When the edge")], re.M)
     here = {"keys": tmp_path / "keys", "bundle": bundle, "photos/": folder, "tcp://0.0.0.0:5555": f"tcp://0.0.0.0:{port}",
             "192.168.1.20:5555": f"127.0.0.1:{port}", "9464": "0", "200": "20000"}
     make, serve, infer = ([here.get(word, word) for word in shlex.split(line, comments=True)[1:]] for line in lines)

@@ -2,7 +2,7 @@
 
 `FrequencyTables.fit` counts the symbols of calibration codes; `entropy_bits` and `payload_bytes` then predict how
 large any code will be without coding it. `PayloadCoder` makes the bytes that really cross the channel.
-`docs/payload.md` describes them so that another implementation can read them.
+`docs/protocol.md` describes them so that another implementation can read them.
 
 The coder is constriction's range coder (Bamler 2022, arXiv 2201.01741) with models of integer frequencies, so the
 same symbols give the same bytes on every machine. Of the numbers in the coder's final interval the payload carries

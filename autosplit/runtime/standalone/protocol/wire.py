@@ -1,4 +1,4 @@
-"""Frames: the messages between device and edge, byte by byte as `docs/serving.md` tells.
+"""Frames: the messages between device and edge, byte by byte as `docs/protocol.md` describes.
 
 A frame is a header of 28 bytes and a body. Every sequence of bytes is either exactly one frame or refused with a reason
 that can be counted; `Frame.decode` raises nothing else.
