@@ -29,7 +29,8 @@ from autosplit.core.scenario import Scenario
 from autosplit.data.base import ImageDataset, SplitName, in_batches
 from autosplit.models.splitting import cut
 from autosplit.report.progress import Progress
-from autosplit.runtime.standalone.payload.coder import FrequencyTables, payload_bytes
+from autosplit.runtime.standalone.payload.coder import payload_bytes
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.codecs import pretrain_codec
 from autosplit.training.loop import accuracy, autocast, distillation_loss
 from autosplit.training.prepare import Networks, untrained

@@ -13,6 +13,7 @@ from PIL import Image
 
 import autosplit
 from autosplit.core.errors import ConfigError, ResultError, UnknownNameError
+from autosplit.runtime.deployment import Deployment
 from tests.runs import CLASSES
 
 HEAVY = {"torch", "numpy", "pandas", "optuna", "gymnasium", "stable_baselines3", "sklearn", "pydantic", "yaml"}
@@ -102,7 +103,7 @@ def test_a_scenario_may_be_a_name_or_a_file(tmp_path, warm):
 
 @pytest.fixture(scope="module")
 def deployment(world):
-    return autosplit.Result.load(world.run).deployment()
+    return Deployment.from_result(autosplit.Result.load(world.run))
 
 
 def test_a_deployment_classifies_tensors_arrays_and_files(deployment, prepared, tmp_path):
@@ -126,7 +127,7 @@ def test_images_that_do_not_fit_are_refused(deployment, tmp_path):
 def test_a_deployment_takes_the_names_of_its_result_and_numbers_where_there_are_none(world):
     result = autosplit.Result.load(world.run)
     nameless = result.model_copy(update={"stored": result.stored.model_copy(update={"class_names": ()})})
-    assert nameless.deployment().class_names == ("0", "1", "2")
+    assert Deployment.from_result(nameless).class_names == ("0", "1", "2")
 
 
 def test_a_result_in_no_file_has_no_deployment(world, tmp_path):

@@ -38,4 +38,4 @@ def command(
     from autosplit.runtime.standalone.options import ClientOptions
 
     options = ClientOptions(timeout_ms, retry_s, window, fallback, logits, adaptive, rate)
-    commands.infer(commands.InferCommand(bundle, images, edge, options, keys, device, threads, as_json))
+    commands.infer(bundle, images, edge, options, keys=keys, device_name=device, threads=threads, as_json=as_json)

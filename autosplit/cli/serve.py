@@ -46,4 +46,4 @@ def command(
 
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)
-    commands.serve(commands.ServeCommand(bundle, options, keys, metrics_port, threads, as_json))
+    commands.serve(bundle, options, keys=keys, metrics_port=metrics_port, threads=threads, as_json=as_json)

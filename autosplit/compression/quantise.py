@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from autosplit.core.errors import ConfigError
-from autosplit.runtime.standalone.payload.coder import levels
+from autosplit.runtime.standalone.payload.frequencies import levels
 
 __all__ = ["MIN_LIMIT", "dequantise", "fake_quantise", "levels", "quantise"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autosplit.core.errors import DataError
-from autosplit.runtime.standalone.payload.image_file import EXTENSIONS, failure, read_size
+from autosplit.runtime.standalone.image_file import failure, read_size
+from autosplit.runtime.standalone.images import EXTENSIONS
 
 __all__ = ["Folder", "ImageFile", "attempt", "in_threads", "scan_folder"]
 

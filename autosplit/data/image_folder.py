@@ -2,7 +2,7 @@
 
 Either `PATH/train/<class>/*` and `PATH/test/<class>/*`, or `PATH/<class>/*`, of which a stratified fifth becomes
 the test part. Images are RGB afterwards, whatever they were; see
-`autosplit.runtime.standalone.payload.image_file` for how
+`autosplit.runtime.standalone.image_file` for how
 other modes and sizes are brought there. All files' headers are read first, so that sizes, memory and most broken
 files are known before the first image is decoded.
 """
@@ -21,7 +21,7 @@ from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
 from autosplit.data.folder_scan import Folder, ImageFile, attempt, in_threads, scan_folder
 from autosplit.data.partition import IntArray, partition, random_stream, split_training
-from autosplit.runtime.standalone.payload.image_file import read_pixels
+from autosplit.runtime.standalone.image_file import read_pixels
 
 __all__ = ["MAX_BYTES", "load"]
 

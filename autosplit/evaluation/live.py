@@ -27,7 +27,8 @@ from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import HeadCost
-from autosplit.runtime.standalone.payload.coder import FrequencyTables, payload_bytes
+from autosplit.runtime.standalone.payload.coder import payload_bytes
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.loop import accuracy, autocast, logits_of
 
 if TYPE_CHECKING:

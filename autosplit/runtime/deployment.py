@@ -35,8 +35,9 @@ from autosplit.models.costs import stage_cost
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
-from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder
-from autosplit.runtime.standalone.payload.images import checked_images, read_images
+from autosplit.runtime.standalone.images import checked_images, read_images
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.runtime.standalone.payload.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:

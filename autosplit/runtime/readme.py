@@ -31,7 +31,7 @@ def readme(manifest: Manifest) -> str:
                       if name in manifest.files)
     return f"""# {manifest.label}
 
-A deployment exported by [autosplit](https://pypi.org/project/autosplit/): {manifest.backbone}, {manifest.num_classes} \
+A deployment exported by autosplit: {manifest.backbone}, {manifest.num_classes} \
 classes, images of {shape}, device arithmetic {manifest.arithmetic}. What crosses the channel: {_KINDS[manifest.kind]}.
 It needs neither autosplit nor torch.
 

@@ -30,7 +30,8 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.plan import CodecSetting, StageCost
 from autosplit.models.costs import stage_cost
 from autosplit.models.splitting import trace
-from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
 _FEATURES = 12
 _UNKNOWN_BITS = 7

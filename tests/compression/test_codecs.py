@@ -13,7 +13,7 @@ from autosplit.compression.codecs.base import Codec, Offer, Quantiser, code_grid
 from autosplit.compression.codecs.bottlenet import BottleNetCodec
 from autosplit.compression.codecs.nested import NestedCodec
 from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
-from autosplit.runtime.standalone.payload.coder import MAX_BITS
+from autosplit.runtime.standalone.payload.frequencies import MAX_BITS
 
 SHAPE, OFFER = (6, 8, 8), Offer((2, 4), (2, 8))
 

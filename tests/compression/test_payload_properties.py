@@ -30,7 +30,9 @@ from autosplit.core.plan import CodecSetting, Plan
 from autosplit.models.loading import build_backbone
 from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.standalone.payload.coder import HEADER_BYTES, FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
+from autosplit.runtime.standalone.payload.header import HEADER_BYTES
 from tests.tiny import randomise_norms, tiny_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.result import SCHEMA_VERSION, Result, json_schema, provenance
 from autosplit.core.version import __version__
+from autosplit.runtime.deployment import Deployment
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_weights_are_addressed_from_the_result(world, result, tmp_path):
     result.save(copy, weights=world.run / result.stored.weights)
     moved = Result.load(copy)
     assert moved.stored.weights == "../run/best.safetensors"
-    assert moved.deployment().plan == result.plan
+    assert Deployment.from_result(moved).plan == result.plan
     assert moved.stored.sha256 == result.stored.sha256
 
 

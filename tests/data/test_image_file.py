@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autosplit.runtime.standalone.payload.image_file import failure, fit, read_pixels, read_size
+from autosplit.runtime.standalone.image_file import failure, fit, read_pixels, read_size
 
 
 def colour_of(path, side=8):

@@ -69,7 +69,7 @@ def _autosplit(command: Command, words: list[str], patch: pytest.MonkeyPatch) ->
 
         ended = threading.Event()
         ended.set()
-        patch.setattr(commands, "_ended_by_signal", lambda: contextlib.nullcontext(ended))
+        patch.setattr(commands, "ended_by_signal", lambda: contextlib.nullcontext(ended))
     with _edge(words[1], "--keys" in words) if words[0] == "infer" else contextlib.nullcontext("") as address:
         done = invoke(*(address if word == "EDGE" else word for word in words))
     return Ran(command, done.exit_code, done.stdout, done.stderr)
@@ -78,7 +78,7 @@ def _autosplit(command: Command, words: list[str], patch: pytest.MonkeyPatch) ->
 @contextlib.contextmanager
 def _edge(bundle: str, keys: bool) -> Iterator[str]:
     """The address of an edge that serves a bundle of the folder, with its keys or without."""
-    from autosplit.runtime.standalone.bundle.parts import load_edge
+    from autosplit.runtime.standalone.bundle import load_edge
     from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
     from autosplit.runtime.standalone.protocol.keys import EdgeKeys
 

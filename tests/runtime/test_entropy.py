@@ -15,13 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autosplit.core.errors import ConfigError, PayloadError, ResultError
-from autosplit.runtime.standalone.payload.coder import (
-    HEADER_BYTES,
-    PRECISION,
-    FrequencyTables,
-    PayloadCoder,
-    payload_bytes,
-)
+from autosplit.runtime.standalone.payload.coder import PayloadCoder, payload_bytes
+from autosplit.runtime.standalone.payload.frequencies import PRECISION, FrequencyTables
+from autosplit.runtime.standalone.payload.header import HEADER_BYTES, header
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=80)
 KEY = b"deployment 1"
@@ -233,7 +229,8 @@ def test_another_process_decodes_the_same_symbols():
     script = f"""
 import base64, sys
 import numpy as np
-from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 table = np.frombuffer(base64.b64decode({base64.b64encode(frequencies.tobytes())!r}), np.uint16).reshape(3, 16)
 coder = PayloadCoder(FrequencyTables.from_arrays({{"frequencies": table}}), (3, 4, 4), {KEY!r})
 print(coder.decode(bytes.fromhex(sys.argv[1])).ravel().tolist())
@@ -360,7 +357,7 @@ def test_random_bytes_behind_a_valid_checksum_give_no_wrong_code(coder_and_paylo
     for case in range(1500):
         size = int(rng.integers(0, coder.max_payload_bytes - HEADER_BYTES + 1))
         coded = b"\xff" * size if case % 4 == 0 else rng.bytes(size)
-        payload = coder._header(coded) + coded
+        payload = header(coded, coder._rate, coder._seed) + coded
         try:
             assert coder.encode(coder.decode(payload)) == payload
         except PayloadError:

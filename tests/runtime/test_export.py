@@ -21,6 +21,7 @@ from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.result import Result
 from autosplit.pipeline.context import SearchContext
+from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import PACKAGE, export_bundle, export_result, json_schema
 from autosplit.runtime.standalone.__main__ import main
 from autosplit.runtime.standalone.bundle.check import check
@@ -39,7 +40,7 @@ NEEDED = ["onnxruntime", "numpy", "constriction", "pyzmq"]
 
 @pytest.fixture(scope="module")
 def deployments(runs, prepared):
-    found = {kind: Result.load(runs[kind]).deployment() for kind in FOUND}
+    found = {kind: Deployment.from_result(Result.load(runs[kind])) for kind in FOUND}
     code = Result.load(runs["Code"] / "best.json").plan
     return {**found, "Code fp32": SearchContext(prepared).deployment(code, "fp32"),
             "raw int8": SearchContext(prepared).deployment(

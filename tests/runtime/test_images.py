@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from autosplit.core.errors import ConfigError
-from autosplit.runtime.standalone.payload.image_file import read_pixels
-from autosplit.runtime.standalone.payload.images import read_images
-from autosplit.runtime.standalone.payload.stored import encode_images
+from autosplit.runtime.standalone.image_file import read_pixels
+from autosplit.runtime.standalone.images import read_images
+from autosplit.runtime.standalone.payload.image_codecs import encode_images
 
 SHAPE = (3, 12, 10)
 

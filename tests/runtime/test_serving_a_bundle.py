@@ -12,6 +12,7 @@ import pytest
 
 from autosplit.core.cache import Cache
 from autosplit.core.result import Result
+from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
@@ -35,7 +36,7 @@ def bundle(runs, world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def labels(runs, prepared):
-    return Result.load(runs["CodePruned"]).deployment().run(prepared.data.test.images)[0].argmax(1).tolist()
+    return Deployment.from_result(Result.load(runs["CodePruned"])).run(prepared.data.test.images)[0].argmax(1).tolist()
 
 
 def test_devices_get_the_labels_of_the_deployment(bundle, labels, prepared):

@@ -29,7 +29,8 @@ def processor_name() -> str:
 
 def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
     """Thousand symbols a second through the range coder, header and check included."""
-    from autosplit.runtime.standalone.payload.coder import FrequencyTables, PayloadCoder, levels
+    from autosplit.runtime.standalone.payload.coder import PayloadCoder
+    from autosplit.runtime.standalone.payload.frequencies import FrequencyTables, levels
 
     drawn = np.random.default_rng(0).normal(levels(_BITS) / 2, levels(_BITS) / 8, (64, *_CODE))
     symbols = drawn.round().clip(0, levels(_BITS) - 1).astype(np.int32)
@@ -40,7 +41,7 @@ def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
 
 def image_kpixels(shape: tuple[int, ...], stopwatch: Stopwatch, most: int) -> float:
     """Thousand pixels a second through the JPEG encoder, on a picture of the input's size."""
-    from autosplit.runtime.standalone.payload.stored import encode_images
+    from autosplit.runtime.standalone.payload.image_codecs import encode_images
 
     height, width = shape[1:]
     ramp = np.add.outer(np.arange(height), np.arange(width))[None, None] + 40 * np.arange(shape[0])[None, :, None, None]

@@ -23,7 +23,8 @@ from autosplit.pipeline.context import SearchContext, arithmetic_of, blueprint_o
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import Rates, compared_images, export_bundle, make_folder, whole_network
 from autosplit.runtime.standalone.bundle.manifest import Manifest, Source
-from autosplit.runtime.standalone.bundle.rates import MAX_RATES, Rate, rate_key
+from autosplit.runtime.standalone.bundle.rates import Rate, rate_key
+from autosplit.runtime.standalone.payload.header import MAX_RATES
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks, prepare
 from autosplit.training.rates import finetune_rates, rate_network

@@ -1,45 +1,96 @@
-"""`python -m coinference` in a bundle: each sub-command is a function that adds its own arguments."""
+"""`python -m coinference` in a bundle: its options, and what its commands print and return."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from .commands import add_commands
-from .errors import AutosplitError
+from . import commands
+from .errors import AutosplitError, ConfigError
+from .options import ClientOptions, ServerOptions
 
-__all__ = ["main"]
+__all__ = ["HOME", "command_line", "main"]
 
-Command = Callable[[argparse.Namespace], int]
+HOME = Path(__file__).resolve().parents[1]
+"""The bundle that this package lies in, as its folder `coinference`."""
 
-_MISMATCH = 4
-_INTERRUPTED = 130
-_HOME = Path(__file__).resolve().parents[1]
-
-
-def _check_parser(commands: Any) -> None:
-    parser = commands.add_parser("check", help="run the images in the bundle and compare with what was recorded")
-    add_bundle(parser)
-    parser.add_argument("--threads", type=int, default=1, help="threads of onnxruntime [1]")
-    parser.add_argument("--json", action="store_true", help="the figures as JSON")
-    parser.set_defaults(command=_check)
+_MISMATCH, _INTERRUPTED = 4, 130
 
 
-def add_bundle(parser: argparse.ArgumentParser) -> None:
-    """The argument that every sub-command takes."""
-    parser.add_argument("bundle", nargs="?", type=Path, default=_HOME, help="folder of the bundle [this one]")
+def command_line() -> argparse.ArgumentParser:
+    """The parser; what it parses has a function `command`, which takes the options and gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m coinference", description="Run a bundle of autosplit.")
+    adding = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = adding.add_parser("check", help="run the images in the bundle and compare with what was recorded")
+    check.add_argument("bundle", nargs="?", type=Path, default=HOME, help="folder of the bundle [this one]")
+    check.set_defaults(command=_check)
+
+    serve = adding.add_parser("serve", help="answer devices: decoder and tail of a bundle")
+    serve.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle [the one that this program lies in]")
+    _add_numbers(serve, ServerOptions(), {
+        "bind": "address, tcp://HOST:PORT", "max_batch": "most requests computed at once",
+        "max_wait_ms": "how long the first request of a batch waits for others",
+        "queue": "most requests that wait", "max_payload_bytes": "longest payload",
+        "rate": "frames a second of one device; 0 = no limit", "burst": "frames of one device at once; 0 = as rate",
+        "max_devices": "most devices with a session", "idle_s": "a device silent for so long is forgotten"})
+    serve.add_argument("--insecure", action="store_true", help="let other machines connect without keys")
+    serve.add_argument("--keys", type=Path, help="folder of CURVE keys")
+    serve.add_argument("--make-keys", type=Path, metavar="DIR", help="write CURVE keys to a folder, and leave")
+    serve.add_argument("--device", default="device", help="name of the device to make keys for [device]")
+    serve.add_argument("--metrics-port", type=int, help="port of Prometheus metrics")
+    serve.set_defaults(command=_serve)
+
+    infer = adding.add_parser("infer", help="classify images: head and encoder here, the rest at an edge")
+    infer.add_argument("bundle", type=Path, help="folder of the bundle")
+    infer.add_argument("images", type=Path, nargs="+", help="image files, .npy files, or folders of them")
+    infer.add_argument("--edge", default="", metavar="HOST:PORT", help="where the edge is")
+    _add_numbers(infer, ClientOptions(), {
+        "timeout_ms": "longest wait for the edge, an image", "retry_s": "how often a lost edge is tried again",
+        "window": "most requests on the way at once"})
+    infer.add_argument("--no-fallback", dest="fallback", action="store_false", help="rather fail than answer here")
+    infer.add_argument("--logits", action="store_true", help="let the edge send all logits")
+    infer.add_argument("--adaptive", action="store_true", help="change the rate as the link changes")
+    infer.add_argument("--rate", type=int, help="encode at this rate of the bundle [the one it starts with]")
+    infer.add_argument("--keys", type=Path, help="folder of the device's CURVE keys")
+    infer.add_argument("--device", default="device", help="name of the device in that folder [device]")
+    infer.set_defaults(command=_infer)
+
+    for each, threads in ((check, 1), (serve, 2), (infer, 1)):
+        each.add_argument("--threads", type=int, default=threads, help=f"threads of onnxruntime [{threads}]")
+        each.add_argument("--json", action="store_true", help="JSON on stdout")
+    return parser
 
 
-def _check(options: argparse.Namespace) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives the exit code: 0 done, 2 wrong input, 4 another answer than recorded, 130 interrupted."""
+    given = command_line().parse_args(arguments)
+    try:
+        code: int = given.command(given)
+        return code
+    except AutosplitError as e:
+        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        return e.exit_code
+    except ImportError as e:
+        if e.name != "zmq":
+            raise
+        print("error: serve and infer need the package pyzmq: pip install pyzmq", file=sys.stderr)
+        return AutosplitError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _check(given: argparse.Namespace) -> int:
     from .bundle.check import check
 
-    found = check(options.bundle, options.threads)
-    if options.json:
+    found = check(given.bundle, given.threads)
+    if given.json:
         figures = {name: value for name, value in asdict(found).items() if name != "manifest"}
         print(json.dumps({"plan": found.manifest.label, "passed": found.passed, **figures}))
     else:
@@ -56,25 +107,33 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if found.passed else _MISMATCH
 
 
-_COMMANDS: tuple[Callable[[Any], None], ...] = (_check_parser, add_commands)
+def _serve(given: argparse.Namespace) -> int:
+    if given.make_keys:
+        commands.write_keys(given.make_keys, given.device)
+        return 0
+    bundle = given.bundle or (HOME if (HOME / "manifest.json").is_file() else None)
+    if bundle is None:
+        raise ConfigError("name the bundle to serve")
+    commands.serve(bundle, _options(ServerOptions, given), keys=given.keys, metrics_port=given.metrics_port,
+                   threads=given.threads, as_json=given.json)
+    return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sub-command; gives the exit code: 0 done, 2 wrong input, 4 another answer than recorded."""
-    parser = argparse.ArgumentParser(prog="python -m coinference", description="Run a bundle of autosplit.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in _COMMANDS:
-        add(commands)
-    options = parser.parse_args(arguments)
-    command: Command = options.command
-    try:
-        return command(options)
-    except AutosplitError as e:
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+def _infer(given: argparse.Namespace) -> int:
+    commands.infer(given.bundle, given.images, given.edge, _options(ClientOptions, given), keys=given.keys,
+                   device_name=given.device, threads=given.threads, as_json=given.json)
+    return 0
+
+
+def _add_numbers(parser: argparse.ArgumentParser, defaults: Any, helps: dict[str, str]) -> None:
+    """Options with the name, type and default of a dataclass's fields."""
+    for name, text in helps.items():
+        value = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{text} [{value}]")
+
+
+def _options(kind: Any, given: argparse.Namespace) -> Any:
+    return kind(**{field.name: getattr(given, field.name) for field in fields(kind)})
 
 
 if __name__ == "__main__":

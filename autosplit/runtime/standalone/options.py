@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .bundle.rates import MAX_RATES
 from .errors import ConfigError
+from .payload.header import MAX_RATES
 from .protocol.wire import MAX_BODY_BYTES
 
 __all__ = ["ClientOptions", "ServerOptions"]

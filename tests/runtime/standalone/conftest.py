@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from autosplit.runtime.standalone.errors import BundleError
-from tests.runtime.standalone.fakes import SHAPE, FakeDevice, FakeEdge
+from tests.runtime.standalone.fakes import FakeDevice, FakeEdge
 
 PACKAGE = "autosplit.runtime.standalone"
 
@@ -28,14 +27,7 @@ def bundle(monkeypatch, tmp_path):
 
         return load
 
-    def read_images(paths, shape):
-        assert tuple(shape) == SHAPE
-        found = [np.load(path) for path in paths]
-        return np.concatenate([image[None] if image.ndim == 3 else image for image in found])
-
-    bundles, pictures = ModuleType(f"{PACKAGE}.bundle"), ModuleType(f"{PACKAGE}.images")
-    bundles.load_edge, bundles.load_device = loader(FakeEdge), loader(FakeDevice)
-    pictures.read_images = read_images
-    for module in (bundles, pictures):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    halves = ModuleType(f"{PACKAGE}.bundle")
+    halves.load_edge, halves.load_device = loader(FakeEdge), loader(FakeDevice)
+    monkeypatch.setitem(sys.modules, halves.__name__, halves)
     return folder

@@ -22,7 +22,8 @@ LOOPBACK = "tcp://127.0.0.1:0"
 
 
 def manifest(key="a bundle"):
-    return SimpleNamespace(key=key, image_shape=SHAPE, num_classes=CLASSES)
+    return SimpleNamespace(key=key, image_shape=SHAPE, num_classes=CLASSES,
+                           class_names=tuple(map(str, range(CLASSES))))
 
 
 def logits_of(pixels):

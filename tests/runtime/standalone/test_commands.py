@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import inspect
 import json
@@ -23,6 +22,7 @@ import pytest
 from autosplit.cli import infer as infer_cli
 from autosplit.cli import serve as serve_cli
 from autosplit.core.extras import install_command
+from autosplit.runtime.standalone import __main__ as program
 from autosplit.runtime.standalone import commands
 from autosplit.runtime.standalone.device.client import ClientOptions
 from autosplit.runtime.standalone.edge.server import ServerOptions
@@ -35,7 +35,7 @@ SERVE = """
 import sys
 from types import ModuleType
 from tests.runtime.standalone.fakes import FakeEdge
-bundles = ModuleType("autosplit.runtime.standalone.bundle.parts")
+bundles = ModuleType("autosplit.runtime.standalone.bundle")
 bundles.load_edge = lambda folder, threads: FakeEdge()
 sys.modules[bundles.__name__] = bundles
 from autosplit.cli import main
@@ -45,9 +45,7 @@ main()
 
 def coinference(*words):
     """Run as `python -m coinference` does."""
-    parser = argparse.ArgumentParser()
-    commands.add_commands(parser.add_subparsers(required=True))
-    given = parser.parse_args([str(w) for w in words])
+    given = program.command_line().parse_args([str(w) for w in words])
     return given.command(given)
 
 
@@ -161,7 +159,7 @@ def test_serve_until_a_signal(tmp_path, number):
 def test_serve_for_people(bundle, monkeypatch):
     ended = threading.Event()
     ended.set()  # as if a signal came at once
-    monkeypatch.setattr(commands, "_ended_by_signal", lambda: contextlib.nullcontext(ended))
+    monkeypatch.setattr(commands, "ended_by_signal", lambda: contextlib.nullcontext(ended))
     shown = invoke("serve", bundle, "--bind", LOOPBACK)
     assert shown.exit_code == 0, shown.stderr
     assert re.fullmatch(rf"serving {bundle} at tcp://127\.0\.0\.1:\d+, without keys\n"
@@ -201,8 +199,8 @@ def test_without_pyzmq(words):
 def test_inside_a_bundle_serve_means_that_one(monkeypatch, tmp_path):
     meant = []
     (tmp_path / "manifest.json").write_text("{}")
-    monkeypatch.setattr(commands, "_HOME", tmp_path)
-    monkeypatch.setattr(commands, "serve", lambda command: meant.append(command.bundle))
+    monkeypatch.setattr(program, "HOME", tmp_path)
+    monkeypatch.setattr(commands, "serve", lambda bundle, *_, **__: meant.append(bundle))
     assert coinference("serve") == coinference("serve", "another") == 0
     assert meant == [tmp_path, Path("another")]
 

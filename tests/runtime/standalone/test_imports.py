@@ -10,11 +10,15 @@ import pytest
 
 import autosplit.runtime.standalone as package
 
+ROOT = Path(package.__file__).parent
+ROOMS = {"payload": set(), "bundle": {"payload"}, "protocol": set(), "edge": {"protocol"},
+         "device": {"protocol", "bundle"}}  # and the modules of the top that BELOW names, which know no room
+BELOW = {"errors", "images", "image_file"}
 ALLOWED = {"constriction", "numpy", "onnxruntime", "zmq", "prometheus_client", "PIL"}
-FILES = sorted(Path(package.__file__).parent.rglob("*.py"))
+FILES = sorted(ROOT.rglob("*.py"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_relative_imports_and_few_packages(file):
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -23,5 +27,14 @@ def test_relative_imports_and_few_packages(file):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 1
+            assert node.level <= len(file.relative_to(ROOT).parts), "an import from outside of the package"
     assert names - set(sys.stdlib_module_names) <= ALLOWED
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_in_one_direction(room):
+    allowed = ROOMS[room] | BELOW | {room, "options"}
+    for file in (ROOT / room).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                assert (node.module or "").split(".")[0] in allowed, f"{file.name} imports {node.module}"

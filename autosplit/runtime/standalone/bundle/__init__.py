@@ -1,1 +1,8 @@
-"""The bundle on disk: its manifest, its networks, its self-check."""
+"""A bundle on disk: its manifest, the networks of both halves, its self-check.
+
+Imports `payload` alone. Begin with `load_device` and `load_edge`; `docs/deploying.md` describes the files.
+"""
+
+from .parts import load_device, load_edge
+
+__all__ = ["load_device", "load_edge"]

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
-from ..bundle.rates import encoder_file, rate_key, rate_of, tables_file, tail_file
+from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError
-from ..payload.images import checked_images
+from ..images import checked_images
+from ..payload.header import rate_of
+from ..payload.image_codecs import decode_images, encode_images, join_jpeg
 from ..payload.raw import pack_features, unpack_feature
-from ..payload.stored import decode_images, encode_images, join_jpeg
 
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
@@ -263,7 +264,8 @@ def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
 
 def _coder(path: Path, shape: tuple[int, ...], key: str, rate: int = 0) -> PayloadCoder:
     try:
-        from ..payload.coder import FrequencyTables, PayloadCoder
+        from ..payload.coder import PayloadCoder
+        from ..payload.frequencies import FrequencyTables
     except ImportError as e:
         raise ConfigError("the payloads of this bundle need the package constriction: pip install constriction") from e
     try:

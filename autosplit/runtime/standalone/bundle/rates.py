@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["MAX_RATES", "Rate", "Switching", "encoder_file", "rate_key", "rate_of", "tables_file", "tail_file"]
-
-MAX_RATES = 16
-"""Most rates of one bundle: a payload names its own in four bits."""
+__all__ = ["Rate", "Switching", "encoder_file", "rate_key", "tables_file", "tail_file"]
 
 _CLOSED = {"extra": "forbid"}  # of the JSON Schema
 
@@ -85,8 +82,3 @@ def tables_file(rate: int) -> str:
 def rate_key(key: str, rate: int) -> str:
     """What the payloads of a rate are keyed with, so that none passes for one of another rate."""
     return f"{key}/{rate}"
-
-
-def rate_of(payload: bytes) -> int:
-    """The rate that a payload says it is of; 0 for an empty one, which no coder takes."""
-    return payload[0] % MAX_RATES if payload else 0

@@ -17,8 +17,8 @@ from ..device.link import DISCONNECTED, EdgeLink, edge_address
 from ..device.switch import RateSwitch
 from ..errors import ConfigError, LinkError
 from ..options import ClientOptions
+from ..protocol.interfaces import DeviceSide, Images, Logits
 from ..protocol.keys import DeviceKeys
-from ..protocol.sides import DeviceSide, Images, Logits
 from ..protocol.wire import Kind, Reason, short_key
 
 __all__ = ["Answer", "ClientOptions", "DeviceClient", "StageMs", "Where"]

@@ -1,1 +1,4 @@
-"""The server: sessions, batches, counters, metrics."""
+"""The edge server: sessions, batches, counters, metrics.
+
+Imports `protocol`; a bundle's half is handed in. Begin with `server.EdgeServer`.
+"""

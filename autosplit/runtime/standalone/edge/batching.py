@@ -13,7 +13,7 @@ import numpy as np
 
 from ..edge.stats import ServerStats
 from ..errors import PayloadError
-from ..protocol.sides import EdgeSide, Logits
+from ..protocol.interfaces import EdgeSide, Logits
 from ..protocol.wire import EdgeAnswer, Reason
 
 __all__ = ["BatchComputer", "BatchQueue", "Reply", "Request"]

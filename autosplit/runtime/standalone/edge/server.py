@@ -28,8 +28,8 @@ from ..edge.sessions import Sessions
 from ..edge.stats import ServerStats
 from ..errors import ConfigError, LinkError
 from ..options import ServerOptions
+from ..protocol.interfaces import EdgeSide
 from ..protocol.keys import EdgeKeys
-from ..protocol.sides import EdgeSide
 from ..protocol.wire import (
     DEVICE_ID_BYTES,
     HEADER_BYTES,

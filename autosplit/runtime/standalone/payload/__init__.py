@@ -1,1 +1,4 @@
-"""What crosses the channel: codes, features and images as bytes."""
+"""What crosses the channel, as bytes: entropy-coded symbols, raw features, image files.
+
+Imports the package's errors and images alone. Begin with `coder.PayloadCoder`; `docs/protocol.md` describes the bytes.
+"""

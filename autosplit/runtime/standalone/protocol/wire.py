@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PayloadError
-from ..protocol.sides import Logits
+from ..protocol.interfaces import Logits
 
 __all__ = ["ANSWER_BYTES", "DEVICE_ID_BYTES", "HEADER_BYTES", "HEARTBEAT_MS", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES",
            "MAX_SEQUENCE", "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason",

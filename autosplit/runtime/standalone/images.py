@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
-from ..payload.stored import pillow
+from .errors import ConfigError
 
-__all__ = ["checked_images", "read_images"]
+__all__ = ["EXTENSIONS", "checked_images", "image_batches", "image_files", "pillow", "read_images"]
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Of the files that Pillow reads."""
+
+_AT_ONCE = 64  # images read before the next are
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files meant: those named, and in folders those of a known kind, by name.
+
+    Raises:
+        ConfigError: A folder holds none.
+    """
+    known = EXTENSIONS | {".npy"}
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in known)
+            if not inside:
+                raise ConfigError(f"{path} holds no image file; name files of the kinds {', '.join(sorted(known))}")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def image_batches(
+    files: Sequence[Path], shape: tuple[int, int, int]
+) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
+    """Names and images (N, C, H, W) of files, 64 at a time; a .npy file of several images gives names with numbers."""
+    names: list[str] = []
+    parts: list[NDArray[np.uint8]] = []
+    for file in files:
+        images = read_images([file], shape)
+        for i in range(0, len(images), _AT_ONCE):
+            part = images[i : i + _AT_ONCE]
+            parts.append(part)
+            names += [str(file)] if len(images) == 1 else [f"{file}[{i + k}]" for k in range(len(part))]
+            if len(names) >= _AT_ONCE:
+                yield names, np.concatenate(parts)
+                names, parts = [], []
+    if names:
+        yield names, np.concatenate(parts)
 
 
 def read_images(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -51,6 +94,19 @@ def checked_images(images: NDArray[np.uint8], shape: tuple[int, int, int], what:
     return images
 
 
+def pillow() -> Any:
+    """The module `PIL.Image`, which only image files and plans that send images need.
+
+    Raises:
+        ConfigError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as e:
+        raise ConfigError("image files need the package Pillow: pip install pillow") from e
+    return Image
+
+
 def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such image file")
@@ -60,8 +116,8 @@ def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         except (OSError, ValueError, EOFError) as e:
             raise ConfigError(f"{path}: no numpy array ({' '.join(str(e).split())})") from e
         return checked_images(array[None] if array.ndim == len(shape) else array, shape, str(path))
-    pillow()
-    from ..payload.image_file import failure, read_pixels
+    library = pillow()
+    from .image_file import failure, read_pixels  # which imports Pillow
 
     channels, height, width = shape
     if channels not in (1, 3):
@@ -71,5 +127,5 @@ def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     except Exception as e:  # PIL's formats raise what they like
         raise ConfigError(f"{path}: cannot be read as an image ({failure(e)}); give an image or a .npy file") from e
     if channels == 1:
-        pixels = np.asarray(pillow().fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
+        pixels = np.asarray(library.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
     return pixels[None]

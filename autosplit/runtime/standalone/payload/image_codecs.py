@@ -12,32 +12,20 @@ import functools
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, PayloadError
+from ..images import pillow
 
-__all__ = ["StoredFormat", "cache_key", "decode_images", "encode_images", "join_jpeg", "pillow", "split_jpeg"]
+__all__ = ["StoredFormat", "cache_key", "decode_images", "encode_images", "join_jpeg", "split_jpeg"]
 
 StoredFormat = Literal["png", "jpeg", "jpeg-body"]
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\0]|\xff\Z", re.DOTALL)
-
-
-def pillow() -> Any:
-    """The module `PIL.Image`.
-
-    Raises:
-        ConfigError: Pillow is not installed.
-    """
-    try:
-        from PIL import Image
-    except ImportError as e:
-        raise ConfigError("image files need the package Pillow: pip install pillow") from e
-    return Image
 
 
 def cache_key(format: StoredFormat, quality: int) -> tuple[str, int]:  # noqa: A002

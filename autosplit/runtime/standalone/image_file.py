@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["EXTENSIONS", "failure", "fit", "read_pixels", "read_size", "to_rgb"]
-
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+__all__ = ["failure", "fit", "read_pixels", "read_size", "to_rgb"]
 
 _REDUCING_GAP = 2.0  # reduce by whole factors first, down to twice the size; the rest by antialiased bilinear
 
