@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from autosplit.core.plan import Outcome
-from autosplit.core.scenario import Scenario
-from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.features import FloatArray
 from autosplit.envs.generators import pick_one
-from autosplit.envs.task import CoInferenceTask, outcome_line
-from autosplit.envs.tree import STEPS, BoolArray, IntArray
-from autosplit.evaluation.base import Evaluator
-from autosplit.evaluation.objective import Objective
-from autosplit.latency.base import LatencyModel
+from autosplit.envs.task import CoInferenceTask, TaskOptions, outcome_line
+from autosplit.envs.tree import STEPS, BoolArray
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CoInferenceEnv"]
 
@@ -46,34 +44,14 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
     takes the i-th of the pool.
 
     Args:
-        scenario: A scenario, the name of a packaged one, or the path of a YAML file.
-        evaluator: Who measures; built from the scenario (backbone, data set and supernet) when left out.
-        latency_model: The scenario's when left out.
-        objective: An objective or its name; the scenario's when left out.
-        sampler: Where conditions come from; the scenario's conditions only, when left out.
-        pool_size: Number of conditions drawn from the sampler.
-        pool_seed: Seed of that draw.
-        pool_episodes: Episodes after which the pool is drawn anew; never when left out.
         render_mode: `ansi`, or nothing.
+        options: See `autosplit.envs.task.TaskOptions`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium declares it so
 
-    def __init__(
-        self,
-        scenario: Scenario | str = "default",
-        evaluator: Evaluator | None = None,
-        latency_model: LatencyModel | None = None,
-        objective: Objective | str | None = None,
-        sampler: ConditionsSampler | None = None,
-        *,
-        pool_size: int = 256,
-        pool_seed: int = 0,
-        pool_episodes: int | None = None,
-        render_mode: str | None = None,
-    ) -> None:
-        self.task = CoInferenceTask.of(scenario, evaluator, latency_model, objective, sampler, pool_size=pool_size,
-                                       pool_seed=pool_seed, pool_episodes=pool_episodes)
+    def __init__(self, *, render_mode: str | None = None, **options: Unpack[TaskOptions]) -> None:
+        self.task = CoInferenceTask.of(**options)
         self.core = self.task.core()
         self.render_mode = render_mode
         self._episodes = 0  # begun since the last seed
@@ -97,8 +75,9 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
             self.core = self.task.core(self._episodes // self.task.pool_episodes)
         self._episodes += 1
         drawn = pick_one(self.np_random, len(self.core.conditions), options)
-        self._node, self._conditions, self._outcome = _one(0), _one(drawn), None
-        return self._observation(), {"conditions": self.core.conditions[drawn], "action_mask": self._info_mask()}
+        self._node, self._conditions, self._outcome = np.array([0]), np.array([drawn]), None
+        return self._observation(), {"conditions": self.core.conditions[drawn],
+                                     "action_mask": self.action_masks().astype(np.int8)}
 
     def step(self, action: np.int64 | int) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Take the next decision; the third one measures the plan.
@@ -108,11 +87,13 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         """
         if self._done:
             raise gymnasium.error.ResetNeeded("the plan is complete: call reset() before the next step()")
-        self._node = self.core.advance(self._node, self._conditions, _one(int(action)))
+        self._node = self.core.advance(self._node, self._conditions, np.array([int(action)]))
         if not self._done:
-            return self._observation(), 0.0, False, False, {"action_mask": self._info_mask()}
-        self._outcome = self._measure()
-        info = {"outcome": self._outcome, "plan": int(self._node[0]) - self.core.tree.inner}
+            mask = self.action_masks().astype(np.int8)  # what `Discrete.sample(mask)` takes
+            return self._observation(), 0.0, False, False, {"action_mask": mask}
+        number = int(self._node[0]) - self.core.tree.inner
+        self._outcome = self.task.measured(self.core.plans[number], self.core.conditions[int(self._conditions[0])])
+        info = {"outcome": self._outcome, "plan": number}
         return self._observation(), self._outcome.reward, True, False, info
 
     def action_masks(self) -> BoolArray:
@@ -140,15 +121,3 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
     def _observation(self) -> FloatArray:
         observation: FloatArray = self.core.observe(self._node, self._conditions)[0]
         return observation
-
-    def _info_mask(self) -> Any:
-        return self.action_masks().astype(np.int8)  # what `Discrete.sample(mask)` takes
-
-    def _measure(self) -> Outcome:
-        plan = self.core.plans[int(self._node[0]) - self.core.tree.inner]
-        conditions = self.core.conditions[int(self._conditions[0])]
-        return self.task.measured(plan, conditions)
-
-
-def _one(value: int) -> IntArray:
-    return np.array([value], dtype=np.int64)

@@ -109,7 +109,7 @@ class ProfilesSampler(Distribution):
         for name in ("devices", "edges", "channels"):
             if not getattr(self, name):
                 raise ConfigError(f"profiles sampler: no {name} to draw from")
-        self._around(self.devices[0], self.edges[0], self.channels[0])  # which looks at factor and budgets
+        self._around(self.devices[0], self.edges[0], self.channels[0])  # raises where factor or budgets make no sense
 
     @classmethod
     def named(
@@ -128,12 +128,13 @@ class ProfilesSampler(Distribution):
             UnknownNameError: No profile has this name.
         """
         machines = list_profiles(DeviceProfile)
+        links = [load_profile(ChannelProfile, n) for n in channels or list_profiles(ChannelProfile)]
         return cls(
             devices=tuple(load_profile(DeviceProfile, n)
                           for n in devices or [m for m in machines if not m.startswith("edge-")]),
             edges=tuple(load_profile(DeviceProfile, n)
                         for n in edges or [m for m in machines if m.startswith("edge-")]),
-            channels=tuple(load_profile(ChannelProfile, n) for n in channels) or _constant_channels(),
+            channels=tuple(link for link in links if channels or link.constant),
             factor=factor, budget_ms=budget_ms)
 
     def sample(self, rng: np.random.Generator) -> Conditions:
@@ -146,8 +147,3 @@ class ProfilesSampler(Distribution):
     def _around(self, device: DeviceProfile, edge: DeviceProfile, channel: ChannelProfile) -> ConditionsSampler:
         base = Conditions(device=device, edge=edge, channel=channel, budget_ms=1.0)  # which the range replaces
         return ConditionsSampler(base, self.factor, self.factor, self.factor, self.factor, self.budget_ms)
-
-
-def _constant_channels() -> tuple[ChannelProfile, ...]:
-    packaged = (load_profile(ChannelProfile, name) for name in list_profiles(ChannelProfile))
-    return tuple(channel for channel in packaged if channel.constant)

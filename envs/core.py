@@ -28,17 +28,17 @@ __all__ = ["CoInferenceCore", "allowed_plans", "latency_limit_ms"]
 _NEAREST = 1.25
 
 
-def allowed_plans(breakdown: LatencyBreakdown, budget_ms: Array) -> BoolArray:
+def allowed_plans(breakdown: LatencyBreakdown, conditions: Sequence[Conditions]) -> BoolArray:
     """Plans that may be chosen: those within the budget (p95), or all of them where no plan is.
 
     Args:
         breakdown: Latency of P plans under C conditions.
-        budget_ms: Shape (C,).
+        conditions: The C conditions, for their budgets.
 
     Returns:
         Shape (P, C); every column has at least one True.
     """
-    feasible = breakdown.p95_ms <= budget_ms[None, :]
+    feasible = breakdown.p95_ms <= np.array([c.budget_ms for c in conditions], dtype=np.float64)[None, :]
     result: BoolArray = feasible | ~feasible.any(axis=0, keepdims=True)
     return result
 
@@ -95,14 +95,14 @@ class CoInferenceCore:
         """
         tree = DecisionTree.of(space)
         breakdown = latency_model.latency(workloads, conditions)
-        allowed = allowed_plans(breakdown, _budgets(conditions))
+        allowed = allowed_plans(breakdown, conditions)
         return cls(
             plans=tuple(space.plans()),
             tree=tree,
             conditions=tuple(conditions),
             breakdown=breakdown,
             allowed=allowed,
-            masks=_masks(tree, allowed),
+            masks=tree.masks(allowed),
             node_observations=node_features(tree, plan_features(space, workloads)),
             condition_observations=condition_features(conditions),
         )
@@ -143,8 +143,8 @@ class CoInferenceCore:
         )
 
     def _with(self, breakdown: LatencyBreakdown) -> CoInferenceCore:
-        allowed = allowed_plans(breakdown, _budgets(self.conditions))
-        return replace(self, breakdown=breakdown, allowed=allowed, masks=_masks(self.tree, allowed))
+        allowed = allowed_plans(breakdown, self.conditions)
+        return replace(self, breakdown=breakdown, allowed=allowed, masks=self.tree.masks(allowed))
 
     def restricted(self, plans: BoolArray) -> CoInferenceCore:
         """A core in which these plans may be chosen, and no others.
@@ -153,7 +153,7 @@ class CoInferenceCore:
             plans: Shape (P,), at least one True.
         """
         allowed = np.repeat(plans[:, None], len(self.conditions), axis=1)
-        return replace(self, allowed=allowed, masks=_masks(self.tree, allowed))
+        return replace(self, allowed=allowed, masks=self.tree.masks(allowed))
 
     @property
     def observation_size(self) -> int:
@@ -202,14 +202,3 @@ class CoInferenceCore:
     def rewards(self, objective: Objective, accuracy: Array) -> Array:
         """Reward of every plan under every conditions of the pool, from accuracies of shape (P,); shape (P, C)."""
         return objective.reward(accuracy, self.breakdown, self.conditions)
-
-
-def _budgets(conditions: Sequence[Conditions]) -> Array:
-    return np.array([c.budget_ms for c in conditions], dtype=np.float64)
-
-
-def _masks(tree: DecisionTree, allowed: BoolArray) -> BoolArray:
-    """Actions that lead to an allowed plan, shape (C, N, A)."""
-    reachable = tree.reachable(allowed).T
-    result: BoolArray = np.ascontiguousarray(reachable[:, tree.child] & tree.exists)  # rows of masks lie together
-    return result

@@ -14,15 +14,11 @@ from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import FloatArray, condition_features
-from autosplit.envs.layers import AffineLatency, Choice, LayerwiseSpace, PredictedLatency
+from autosplit.envs.layers import LAYER_FEATURES, AffineLatency, Choice, LayerwiseSpace, PredictedLatency
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.base import LatencyModel
 
-__all__ = ["LAYER_FEATURES", "Episodes", "LayerwiseCore"]
-
-LAYER_FEATURES = ("index", "conv", "depthwise", "linear", "inputs", "channels", "stride", "kernel", "share")
-"""What an observation holds of the layer at hand: its place in the head, kind, shape, and share of the head's
-multiply-accumulates that its group can save; each between the least and the greatest of all layers."""
+__all__ = ["Episodes", "LayerwiseCore"]
 
 _PROGRESS = ("removed", "removable", "latency", "last")
 _SPLIT, _LAYER, _CODEC, _DONE = range(4)
@@ -87,23 +83,21 @@ class LayerwiseCore:
         self.space, self.conditions = space, conditions
         self.latency = PredictedLatency(space, latency_model, conditions)
         self._latency = (AffineLatency.of(self.latency) if quick else None) or self.latency
-        self._cheapest, least_ms = self._least()
-        self.limit_ms = latency_limit_ms(least_ms, conditions.budget_ms)
-        self.open_splits: BoolArray = least_ms <= self.limit_ms
-        self._layers = _layer_table(space)
-        self._whole = [float(s.head.macs(s.channels[None, :])[0]) for s in space.splits]
-        self._conditions = condition_features([conditions])[0]
-        self._groups: IntArray = np.array([s.groups for s in space.splits], dtype=np.int64)
-
-    def _least(self) -> tuple[IntArray, Array]:
-        """For each split point the codec of the least latency, all groups at the highest sparsity, and that latency."""
-        codecs, least_ms = [], []
-        for number, split in enumerate(self.space.splits):
+        # of each split point the codec of the least latency with all groups at the highest sparsity, and that latency:
+        # what a plan can still be completed with
+        codecs, least = [], []
+        for number, split in enumerate(space.splits):
             every = np.arange(len(split.codecs))
             p95_ms = self._latency.p95_ms(number, np.broadcast_to(split.least, (len(every), split.groups)), every)
             codecs.append(int(p95_ms.argmin()))
-            least_ms.append(float(p95_ms.min()))
-        return np.array(codecs, dtype=np.int64), np.array(least_ms)
+            least.append(float(p95_ms.min()))
+        self._cheapest, least_ms = np.array(codecs, dtype=np.int64), np.array(least)
+        self.limit_ms = latency_limit_ms(least_ms, conditions.budget_ms)
+        self.open_splits: BoolArray = least_ms <= self.limit_ms
+        self._layers = space.layer_features()
+        self._whole = [float(s.head.macs(s.channels[None, :])[0]) for s in space.splits]
+        self._conditions = condition_features([conditions])[0]
+        self._groups: IntArray = np.array([s.groups for s in space.splits], dtype=np.int64)
 
     @property
     def longest(self) -> int:
@@ -159,20 +153,17 @@ class LayerwiseCore:
             result[rows, 4 + split] = 1.0
             pruning = rows[step[rows] == _LAYER]
             result[pruning, at_layer:at_progress] = self._layers[split][episodes.decided[pruning]]
-            result[rows, at_progress:at_progress + 3] = self._progress(episodes, rows, split)
+            head, whole = self.space.splits[split].head, self._whole[split]
+            least = self._completed(episodes, rows, split)
+            macs = head.macs(self._completed(episodes, rows, split, whole=True))
+            reachable = self._latency.p95_ms(split, least, self._cheapest_for(episodes, rows, split)) / self.limit_ms
+            # a head without work has nothing to remove
+            removed = 1 - macs / whole if whole else np.zeros(len(rows))
+            progress = np.stack((removed, (macs - head.macs(least)) / (whole or 1.0), reachable), axis=1)
+            result[rows, at_progress:at_progress + 3] = progress.clip(0.0, 1.0)
         result[:, at_progress + 3] = episodes.last
         result[:, at_progress + 4:] = self._conditions
         return result
-
-    def _progress(self, episodes: Episodes, rows: IntArray, split: int) -> Array:
-        """Share of work removed, share removable, least latency over the limit; shape (n, 3)."""
-        head = self.space.splits[split].head
-        rest, least = (self._completed(episodes, rows, split, whole) for whole in (True, False))
-        macs, whole = head.macs(rest), self._whole[split] or 1.0
-        reachable = self._latency.p95_ms(split, least, self._cheapest_for(episodes, rows, split)) / self.limit_ms
-        removed = 1 - macs / whole if self._whole[split] else np.zeros(len(rows))
-        shares: Array = np.stack((removed, (macs - head.macs(least)) / whole, reachable), axis=1).clip(0.0, 1.0)
-        return shares
 
     def _cheapest_for(self, episodes: Episodes, rows: IntArray, split: int) -> IntArray:
         """The codec that was chosen, or the one of the least latency."""
@@ -236,7 +227,7 @@ class LayerwiseCore:
 
     def _code(self, episodes: Episodes, rows: IntArray, split: int, actions: Array) -> tuple[IntArray, Array]:
         count, keep = len(self.space.splits[split].codecs), self._completed(episodes, rows, split)
-        codec = _bins(actions, count)
+        codec = _binned(actions, np.ones((len(rows), count), dtype=np.bool_))[0]
         wrong = np.flatnonzero(~self.within(split, keep, codec))
         if len(wrong):
             every = np.tile(np.arange(count), len(wrong))
@@ -277,11 +268,6 @@ class LayerwiseCore:
         return place, layers, codec
 
 
-def _bins(actions: Array, count: int) -> IntArray:
-    result: IntArray = np.minimum((actions * count).astype(np.int64), count - 1)
-    return result
-
-
 def _binned(actions: Array, allowed: BoolArray) -> tuple[IntArray, Array]:
     """The allowed bin nearest to each action, with the action in its middle.
 
@@ -290,25 +276,7 @@ def _binned(actions: Array, allowed: BoolArray) -> tuple[IntArray, Array]:
         allowed: Shape (n, bins); one in each row is.
     """
     count = allowed.shape[1]
-    distance = np.abs(np.arange(count)[None, :] - _bins(actions, count)[:, None])
+    wanted = np.minimum((actions * count).astype(np.int64), count - 1)
+    distance = np.abs(np.arange(count)[None, :] - wanted[:, None])
     found: IntArray = np.where(allowed, distance, count).argmin(axis=1)
     return found, (found + 0.5) / count
-
-
-def _layer_table(space: LayerwiseSpace) -> list[Array]:
-    """`LAYER_FEATURES` of every group of every split point, shape (G, F) each."""
-    shapes = np.array([[layer.inputs, layer.channels, layer.stride, layer.kernel]
-                       for s in space.splits for layer in s.head.layers], dtype=np.float64).reshape(-1, 4)
-    low, span = (shapes.min(axis=0), np.ptp(shapes, axis=0)) if len(shapes) else (np.zeros(4), np.ones(4))
-    scaled = (shapes - low) / np.where(span > 0, span, 1.0)
-    tables, first = [], 0
-    for split in space.splits:
-        count = split.groups
-        kinds = [[float(layer.kind == kind) for kind in LAYER_FEATURES[1:4]] for layer in split.head.layers]
-        alone = np.where(np.eye(count, dtype=np.bool_), split.least, split.channels) if count else split.channels[None]
-        whole = float(split.head.macs(split.channels[None, :])[0]) or 1.0
-        shares = 1 - split.head.macs(alone)[:count] / whole
-        tables.append(np.column_stack((np.arange(count) / max(1, count - 1), np.array(kinds).reshape(-1, 3),
-                                       scaled[first:first + count], shares)))
-        first += count
-    return tables

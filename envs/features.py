@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import CodecSetting, Workload
+from autosplit.core.plan import Workload
 from autosplit.core.space import PlanSpace
 from autosplit.envs.tree import STEPS, DecisionTree
 from autosplit.latency.channel.rate_process import typical_kbps_and_jitter_ms
@@ -56,14 +56,6 @@ def _log(value: float, most: float) -> float:
     return min(math.log1p(value) / math.log1p(most), 1.0)
 
 
-def _codec(codec: CodecSetting, payload_bytes: float) -> list[float]:
-    kind = [0.0] * 4
-    kind[_KINDS[codec.kind]] = 1.0
-    return [_log(codec.width or 0, _MOST["width"]), _log(codec.grid or 0, _MOST["grid"]), (codec.bits or 0) / 8,
-            (codec.quality or (100 if codec.kind == "png" else 0)) / 100,
-            _log(payload_bytes, _MOST["payload_bytes"]), *kind]
-
-
 def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
     """Features of every plan, shape (P, len(PLAN_FEATURES) + number of split points), in [0, 1].
 
@@ -80,8 +72,13 @@ def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
     for work in workloads:
         plan = work.plan
         sparsity = float(np.mean(plan.sparsity))
+        codec, kind = plan.codec, [0.0] * 4
+        kind[_KINDS[codec.kind]] = 1.0
+        quality = codec.quality or (100 if codec.kind == "png" else 0)  # PNG loses nothing, as JPEG at its best
         rows.append([position[plan.split], unpruned[plan.split] / whole, sparsity,
-                     _log(work.device.macs, _MOST["macs"]), *_codec(plan.codec, work.payload_bytes_mean),
+                     _log(work.device.macs, _MOST["macs"]), _log(codec.width or 0, _MOST["width"]),
+                     _log(codec.grid or 0, _MOST["grid"]), (codec.bits or 0) / 8, quality / 100,
+                     _log(work.payload_bytes_mean, _MOST["payload_bytes"]), *kind,
                      *(float(plan.split == s) for s in space.splits)])
     return np.array(rows, dtype=np.float64)
 
@@ -111,15 +108,15 @@ def node_features(tree: DecisionTree, plans: Array) -> FloatArray:
 def condition_features(conditions: Sequence[Conditions]) -> FloatArray:
     """The conditions vectors, shape (C, len(CONDITION_BOUNDS)), in [0, 1]; see `CONDITION_BOUNDS`."""
     low, high = (np.log(np.array(bounds)) for bounds in zip(*CONDITION_BOUNDS.values(), strict=True))
-    values = np.array([_condition(c) for c in conditions], dtype=np.float64)
+    rows = []
+    for c in conditions:
+        machines = (c.device.conv_mmacs, c.device.depthwise_mmacs, c.device.linear_mmacs, c.device.memory_mb_per_s,
+                    c.edge.conv_mmacs, c.edge.memory_mb_per_s)
+        kbps, jitter_ms = typical_kbps_and_jitter_ms(c.channel)
+        rows.append([*(f.value for f in machines), kbps, c.channel.packet_bytes.value,
+                     c.channel.access_ms_p50.value + jitter_ms, c.channel.packet_loss.value, c.budget_ms])
+    values = np.array(rows, dtype=np.float64)
+    # a loss of 0 has no logarithm
     scaled = (np.log(np.maximum(values, 1e-12)) - low) / (high - low)
     result: FloatArray = np.clip(scaled, 0.0, 1.0).astype(np.float32)
     return result
-
-
-def _condition(c: Conditions) -> list[float]:
-    machines = (c.device.conv_mmacs, c.device.depthwise_mmacs, c.device.linear_mmacs, c.device.memory_mb_per_s,
-                c.edge.conv_mmacs, c.edge.memory_mb_per_s)
-    kbps, jitter_ms = typical_kbps_and_jitter_ms(c.channel)
-    link = (kbps, c.channel.packet_bytes.value, c.channel.access_ms_p50.value + jitter_ms, c.channel.packet_loss.value)
-    return [*(f.value for f in machines), *link, c.budget_ms]

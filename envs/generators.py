@@ -57,18 +57,13 @@ class UniformGenerators:
         """The next number of some generators, one each."""
         rows = self._rows[which]
         for i in rows[self._next[which] == _BLOCK]:
-            self._refill(int(i))
+            if self._rngs[i] is None:
+                self._rngs[i] = np.random.default_rng()
+            self._rngs[i].random(out=self._blocks[i])
+            self._next[i] = 0
         drawn: Array = self._blocks[rows, self._next[which]]
         self._next[which] += 1
         return drawn
-
-    def _refill(self, i: int) -> None:
-        rng = self._rngs[i]
-        if rng is None:
-            self._rngs[i] = rng = np.random.default_rng()
-        rng.random(out=self._blocks[i])
-        self._next[i] = 0
-
 
 def pick_conditions(drawn: Array, size: int, first_share: float = 0.0) -> IntArray:
     """Indices into a pool of conditions.

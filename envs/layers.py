@@ -26,7 +26,11 @@ from autosplit.latency.base import LatencyBreakdown, LatencyModel
 if TYPE_CHECKING:
     from autosplit.models.head_costs import HeadCost
 
-__all__ = ["AffineLatency", "Choice", "LayerwiseSpace", "LayerwiseSplit", "PredictedLatency"]
+__all__ = ["LAYER_FEATURES", "AffineLatency", "Choice", "LayerwiseSpace", "LayerwiseSplit", "PredictedLatency"]
+
+LAYER_FEATURES = ("index", "conv", "depthwise", "linear", "inputs", "channels", "stride", "kernel", "share")
+"""What an observation holds of the layer at hand: its place in the head, kind, shape, and share of the head's
+multiply-accumulates that its group can save; each between the least and the greatest of all layers."""
 
 _MOST_OPTIONS = 64
 _NOTHING = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")))
@@ -69,6 +73,25 @@ class LayerwiseSplit:
     workloads: tuple[Workload, ...]
     uniform: Mapping[tuple[int, ...], float]
 
+    @classmethod
+    def of(cls, evaluator: LayerwiseEvaluator, name: str, codecs: Sequence[CodecSetting], round_to: int
+           ) -> LayerwiseSplit:
+        """A split point of an evaluator's space.
+
+        Args:
+            evaluator: Knows the head, predicts the payloads.
+            name: The split point.
+            codecs: Its codecs, in any order.
+            round_to: As for the class.
+        """
+        works = evaluator.workloads([Plan(split=name, sparsity=0.0, codec=c) for c in codecs])
+        order = sorted(range(len(works)), key=lambda i: (works[i].payload_bytes_mean, i))
+        head, levels = evaluator.head(name), evaluator.space.sparsities[name]
+        # reversed, so that of two levels that keep the same channels the lower one names the head
+        uniform = {tuple(channels_kept(head.channels, level).tolist()): level for level in reversed((0.0, *levels))}
+        return cls(name, max(levels) if head.layers else 0.0, round_to, head, tuple(codecs[i] for i in order),
+                   tuple(works[i] for i in order), uniform)
+
     @property
     def groups(self) -> int:
         """Number of prunable groups."""
@@ -83,20 +106,20 @@ class LayerwiseSplit:
     @cached_property
     def options(self) -> tuple[IntArray, ...]:
         """What each group may keep, ascending; a selection of it, evenly spread, where there are very many."""
-        return tuple(self._options(int(n)) for n in self.channels)
+        result, step = [], self.round_to
+        for channels in self.channels.tolist():
+            fewest = int(channels_kept(channels, self.most))
+            # all channels may be kept even where they are no multiple of the step
+            found = np.unique(np.append(np.arange(-(-fewest // step) * step, channels, step), channels))
+            if len(found) > _MOST_OPTIONS:
+                found = found[np.linspace(0, len(found) - 1, _MOST_OPTIONS).round().astype(np.int64)]
+            result.append(found.astype(np.int64))
+        return tuple(result)
 
     @cached_property
     def least(self) -> IntArray:
         """Fewest channels that each group may keep, shape (G,)."""
         return np.array([options[0] for options in self.options], dtype=np.int64)
-
-    def _options(self, channels: int) -> IntArray:
-        fewest = int(channels_kept(channels, self.most))
-        step = self.round_to
-        found = np.unique(np.append(np.arange(-(-fewest // step) * step, channels, step), channels))
-        spread = np.linspace(0, len(found) - 1, _MOST_OPTIONS).round().astype(np.int64)
-        options: IntArray = found if len(found) <= _MOST_OPTIONS else found[spread]
-        return options.astype(np.int64)
 
     def kept(self, actions: Array, group: int | None = None) -> IntArray:
         """What groups keep by actions in [0, 1], which go from nothing removed to the highest sparsity.
@@ -154,7 +177,7 @@ class LayerwiseSpace:
         for name in space.splits if splits is None else splits:
             here = [c for c in space.codecs.get(name, ()) if codecs is None or c in codecs]
             if here:
-                found.append(_split(evaluator, name, here, round_to))
+                found.append(LayerwiseSplit.of(evaluator, name, here, round_to))
         if not found:
             raise ConfigError(f"no such split points with such codecs in the search space: {splits}, {codecs}")
         return cls(tuple(found))
@@ -205,8 +228,11 @@ class LayerwiseSpace:
         """
         splits = []
         for split, factor in zip(self.splits, scale, strict=True):
-            workloads = tuple(_scaled(w, factor) for w in split.workloads)
-            splits.append(replace(split, workloads=workloads))
+            splits.append(replace(split, workloads=tuple(
+                work if work.plan.codec.kind != "code"  # an image is as large as it is, whatever the head keeps
+                else work.model_copy(update={"payload_bytes_mean": work.payload_bytes_mean * factor,
+                                             "payload_bytes_p95": work.payload_bytes_p95 * factor})
+                for work in split.workloads)))
         return LayerwiseSpace(tuple(splits))
 
     def features(self, choices: Sequence[Choice]) -> Array:
@@ -226,6 +252,26 @@ class LayerwiseSpace:
             row[len(column):] = self._codec_table[choice.split][choice.codec]
         return result
 
+    def layer_features(self) -> list[Array]:
+        """`LAYER_FEATURES` of every group of every split point, shape (G, F) each, in [0, 1]."""
+        shapes = np.array([[layer.inputs, layer.channels, layer.stride, layer.kernel]
+                           for s in self.splits for layer in s.head.layers], dtype=np.float64).reshape(-1, 4)
+        low, span = (shapes.min(axis=0), np.ptp(shapes, axis=0)) if len(shapes) else (np.zeros(4), np.ones(4))
+        scaled = (shapes - low) / np.where(span > 0, span, 1.0)
+        tables, first = [], 0
+        for split in self.splits:
+            count = split.groups
+            kinds = [[float(layer.kind == kind) for kind in LAYER_FEATURES[1:4]] for layer in split.head.layers]
+            # row i of `alone` prunes group i as far as it goes and no other: its share is what that group can save
+            whole, alone = float(split.head.macs(split.channels[None, :])[0]) or 1.0, split.channels[None]
+            if count:
+                alone = np.where(np.eye(count, dtype=np.bool_), split.least, split.channels)
+            shares = 1 - split.head.macs(alone)[:count] / whole
+            tables.append(np.column_stack((np.arange(count) / max(1, count - 1), np.array(kinds).reshape(-1, 3),
+                                           scaled[first:first + count], shares)))
+            first += count
+        return tables
+
     @cached_property
     def _codec_table(self) -> list[Array]:
         names = tuple(s.name for s in self.splits)
@@ -234,22 +280,6 @@ class LayerwiseSpace:
         low, span = table.min(axis=0), np.ptp(table, axis=0)
         table = (table - low)[:, span > 0] / span[span > 0]
         return np.split(table, np.cumsum([len(s.codecs) for s in self.splits])[:-1])
-
-
-def _split(evaluator: LayerwiseEvaluator, name: str, codecs: Sequence[CodecSetting], round_to: int) -> LayerwiseSplit:
-    works = evaluator.workloads([Plan(split=name, sparsity=0.0, codec=c) for c in codecs])
-    order = sorted(range(len(works)), key=lambda i: (works[i].payload_bytes_mean, i))
-    head, levels = evaluator.head(name), evaluator.space.sparsities[name]
-    uniform = {tuple(channels_kept(head.channels, level).tolist()): level for level in reversed((0.0, *levels))}
-    return LayerwiseSplit(name, max(levels) if head.layers else 0.0, round_to, head, tuple(codecs[i] for i in order),
-                          tuple(works[i] for i in order), uniform)
-
-
-def _scaled(work: Workload, factor: float) -> Workload:
-    if work.plan.codec.kind != "code":
-        return work  # images are as large as they are
-    return work.model_copy(update={"payload_bytes_mean": work.payload_bytes_mean * factor,
-                                   "payload_bytes_p95": work.payload_bytes_p95 * factor})
 
 
 # --- latency before measuring ---------------------------------------------------------------------------------------

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from autosplit.core.conditions import Conditions
+from autosplit.core.errors import ConfigError
 from autosplit.core.plan import Outcome
-from autosplit.core.scenario import Scenario, load_scenario
-from autosplit.envs.conditions import ConditionsSampler
+from autosplit.core.scenario import load_scenario
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray
 from autosplit.envs.generators import pick_one
 from autosplit.envs.layers import LayerwiseSpace
-from autosplit.envs.task import CoInferenceTask, outcome_line
-from autosplit.evaluation.base import LayerwiseEvaluator, layerwise
-from autosplit.evaluation.objective import Objective
-from autosplit.latency.base import LatencyModel
+from autosplit.envs.task import CoInferenceTask, TaskOptions, outcome_line
+from autosplit.evaluation.base import layerwise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CoInferenceLayerwiseEnv"]
 
@@ -49,44 +50,30 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
     reset picks one by the environment's own generator. `reset(options={"conditions": i})` takes the i-th.
 
     Args:
-        scenario: A scenario, the name of a packaged one, or the path of a YAML file.
-        evaluator: Who measures; built from the scenario (backbone, data set and supernet) when left out.
-        latency_model: The scenario's when left out.
-        objective: An objective or its name; the scenario's when left out.
-        sampler: Where conditions come from; the scenario's conditions only, when left out.
-        pool_size: Number of conditions drawn from the sampler.
-        pool_seed: Seed of that draw.
         round_to: Groups keep a multiple of so many channels, or all. AMC takes 8.
         render_mode: `ansi`, or nothing.
+        options: See `autosplit.envs.task.TaskOptions`, of which `pool_episodes` is not supported here.
 
     Raises:
-        ConfigError: The evaluator measures no plans that are pruned layer by layer, or `round_to` is below 1.
+        ConfigError: The evaluator measures no plans that are pruned layer by layer, `round_to` is below 1, or there are
+            `pool_episodes`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium declares it so
 
-    def __init__(
-        self,
-        scenario: Scenario | str = "default",
-        evaluator: LayerwiseEvaluator | None = None,
-        latency_model: LatencyModel | None = None,
-        objective: Objective | str | None = None,
-        sampler: ConditionsSampler | None = None,
-        *,
-        pool_size: int = 256,
-        pool_seed: int = 0,
-        round_to: int = 1,
-        render_mode: str | None = None,
-    ) -> None:
-        found = load_scenario(scenario) if isinstance(scenario, str) else scenario
-        by_layer = found.replace(**{"search.granularity": "layer"})  # the supernet is to know such heads
-        self.task = CoInferenceTask.of(by_layer, evaluator, latency_model, objective, sampler, pool_size=pool_size,
-                                       pool_seed=pool_seed)
+    def __init__(self, *, round_to: int = 1, render_mode: str | None = None, **options: Unpack[TaskOptions]) -> None:
+        if options.get("pool_episodes") is not None:
+            raise ConfigError("a layer-wise environment draws one pool of conditions: leave pool_episodes out")
+        named = options.get("scenario", "default")
+        scenario = load_scenario(named) if isinstance(named, str) else named
+        # a supernet built from the scenario must have been trained with a sparsity for each layer
+        options["scenario"] = scenario.replace(**{"search.granularity": "layer"})
+        self.task = CoInferenceTask.of(**options)
         self.render_mode = render_mode
         self.space = LayerwiseSpace.of(layerwise(self.task.evaluator), round_to=round_to)
         self._pool = self.task.pool()
-        self._cores: dict[int, LayerwiseCore] = {}
-        self.core = self._core(0)
+        self.core = LayerwiseCore(self.space, self.task.latency_model, self._pool[0])
+        self._cores = {0: self.core}  # of the conditions that were met, by their number in the pool
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.observation_space = spaces.Box(0.0, 1.0, (self.core.observation_size,), np.float32)
         self._episode = self.core.begin(1)
@@ -108,7 +95,9 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
         """
         super().reset(seed=seed)
         drawn = pick_one(self.np_random, len(self._pool), options)
-        self.core = self._core(drawn)
+        if drawn not in self._cores:
+            self._cores[drawn] = LayerwiseCore(self.space, self.task.latency_model, self._pool[drawn])
+        self.core = self._cores[drawn]
         self._episode, self._outcome = self.core.begin(1), None
         return self._observation(), {"conditions": self._pool[drawn]}
 
@@ -149,9 +138,3 @@ class CoInferenceLayerwiseEnv(gymnasium.Env[FloatArray, FloatArray]):
     def _observation(self) -> FloatArray:
         observation: FloatArray = self.core.observe(self._episode)[0]
         return observation
-
-    def _core(self, number: int) -> LayerwiseCore:
-        if number not in self._cores:
-            self._cores[number] = LayerwiseCore(self.space, self.task.latency_model, self._pool[number])
-        return self._cores[number]
-

@@ -75,8 +75,14 @@ class DecisionTree:
             for _ in range(sparsities):
                 connect(pair, leaf, codecs)
                 pair, leaf = pair + 1, leaf + codecs
-        first, end = _extents(child, exists, inner, plans)
-        return cls(actions, inner, plans, child, exists, step, first, end)
+        # the plans below a node are contiguous; children have higher numbers than their parents, so go backwards
+        first_plan = np.zeros(inner + plans, dtype=np.int64)
+        first_plan[inner:] = np.arange(plans)
+        end_plan = first_plan + 1
+        for node in range(inner - 1, -1, -1):
+            below = child[node, exists[node]]
+            first_plan[node], end_plan[node] = first_plan[below[0]], end_plan[below[-1]]
+        return cls(actions, inner, plans, child, exists, step, first_plan, end_plan)
 
     def reachable(self, allowed: BoolArray) -> BoolArray:
         """Which nodes lead to at least one allowed plan.
@@ -92,13 +98,9 @@ class DecisionTree:
         result: BoolArray = before[self.end_plan] > before[self.first_plan]
         return result
 
-
-def _extents(child: IntArray, exists: BoolArray, inner: int, plans: int) -> tuple[IntArray, IntArray]:
-    """First plan and one past the last plan of every node; children always have higher numbers than parents."""
-    first = np.zeros(inner + plans, dtype=np.int64)
-    first[inner:] = np.arange(plans)
-    end = first + 1
-    for node in range(inner - 1, -1, -1):
-        below = child[node, exists[node]]
-        first[node], end[node] = first[below[0]], end[below[-1]]
-    return first, end
+    def masks(self, allowed: BoolArray) -> BoolArray:
+        """Actions that lead to an allowed plan, shape (C, N, A); `allowed` as for `reachable`."""
+        reachable = self.reachable(allowed).T
+        # contiguous, so that a step can take whole rows of masks
+        result: BoolArray = np.ascontiguousarray(reachable[:, self.child] & self.exists)
+        return result

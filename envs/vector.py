@@ -108,7 +108,15 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
         options = options or {}
-        which, begun = self._chosen(options.get("reset_mask"))
+        which: Selection = _ALL
+        begun: BoolArray = np.ones(self.num_envs, dtype=np.bool_)
+        if (mask := options.get("reset_mask")) is not None:
+            begun = np.array(mask)
+            if begun.shape != (self.num_envs,) or begun.dtype != np.bool_ or not begun.any():
+                raise ValueError(f"reset_mask must hold {self.num_envs} booleans, one of them true")
+            if not self._running:
+                raise ResetNeeded("call reset() without reset_mask before the first reset() with one")
+            which = np.flatnonzero(begun)
         if seed is not None:
             seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
             if len(seeds) != self.num_envs:
@@ -117,7 +125,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
             self._episodes[self._generators.seed(which, [seeds[i] for i in numbers])] = 0
         self._begin(which, options.get("conditions"))
         self._running = True
-        return self._observations(), self._infos(which, begun, begun)
+        return self._core.observe(self._nodes, self._conditions), self._infos(which, begun, begun)
 
     def step(self, actions: IntArray) -> tuple[FloatArray, Array, BoolArray, BoolArray, dict[str, Any]]:
         """Take the next decision of every copy.
@@ -141,13 +149,21 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
         everyone = np.ones(self.num_envs, dtype=np.bool_)
         if not over.any():
-            return self._observations(), rewards, over, truncated, self._infos(_ALL, over, everyone)
+            observations = self._core.observe(self._nodes, self._conditions)
+            return observations, rewards, over, truncated, self._infos(_ALL, over, everyone)
         which: Selection = _ALL if over.all() else np.flatnonzero(over)
         plans = self._nodes[which] - inner
         rewards[which] = self._rewards_of(plans, self._conditions[which])
-        final = self._final(which, over, plans)
+        # the last observations and plans, before the copies begin their next episodes
+        last = np.zeros((self.num_envs, self._core.observation_size), dtype=np.float32)
+        last[which] = self._core.observe(self._nodes[which], self._conditions[which])
+        numbers = np.zeros(self.num_envs, dtype=np.int64)
+        numbers[which] = plans
+        final = {"final_obs": last, "_final_obs": over.copy(), "_final_info": over.copy(),
+                 "final_info": {"plan": numbers, "_plan": over.copy()}}
         self._begin(which)
-        return self._observations(), rewards, over, truncated, {**final, **self._infos(which, over.copy(), everyone)}
+        observations = self._core.observe(self._nodes, self._conditions)
+        return observations, rewards, over, truncated, {**final, **self._infos(which, over.copy(), everyone)}
 
     def action_masks(self) -> BoolArray:
         """Actions that each copy may take, shape (n, A)."""
@@ -178,20 +194,6 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         self._conditions[which] = start + index
         self._nodes[which] = 0
 
-    def _chosen(self, mask: Any) -> tuple[Selection, BoolArray]:
-        """The copies that a `reset_mask` means, by number and as a mask."""
-        if mask is None:
-            return _ALL, np.ones(self.num_envs, dtype=np.bool_)
-        begun: BoolArray = np.array(mask)
-        if begun.shape != (self.num_envs,) or begun.dtype != np.bool_ or not begun.any():
-            raise ValueError(f"reset_mask must hold {self.num_envs} booleans, one of them true")
-        if not self._running:
-            raise ResetNeeded("call reset() without reset_mask before the first reset() with one")
-        return np.flatnonzero(begun), begun
-
-    def _observations(self) -> FloatArray:
-        return self._core.observe(self._nodes, self._conditions)
-
     def _infos(self, which: Selection, begun: BoolArray, masked: BoolArray) -> dict[str, Any]:
         """Action masks of some copies, and conditions of those that began an episode."""
         mask = self.action_masks().view(np.int8)  # what `Discrete.sample(mask)` takes
@@ -203,12 +205,3 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
             infos["conditions"][which] = self._objects[self._conditions[which]]
             infos["_conditions"] = begun.copy()
         return infos
-
-    def _final(self, which: Selection, over: BoolArray, plans: IntArray) -> dict[str, Any]:
-        """Infos of the episodes that end, before the copies begin their next ones."""
-        observations = np.zeros((self.num_envs, self._core.observation_size), dtype=np.float32)
-        observations[which] = self._core.observe(self._nodes[which], self._conditions[which])
-        numbers = np.zeros(self.num_envs, dtype=np.int64)
-        numbers[which] = plans
-        return {"final_obs": observations, "_final_obs": over.copy(), "_final_info": over.copy(),
-                "final_info": {"plan": numbers, "_plan": over.copy()}}

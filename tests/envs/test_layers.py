@@ -8,8 +8,8 @@ import pytest
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.envs.episodes import LAYER_FEATURES, LayerwiseCore
-from autosplit.envs.layers import AffineLatency, Choice, LayerwiseSpace, PredictedLatency
+from autosplit.envs.episodes import LayerwiseCore
+from autosplit.envs.layers import LAYER_FEATURES, AffineLatency, Choice, LayerwiseSpace, PredictedLatency
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyBreakdown
 from tests.layers import LayerTable
