@@ -77,9 +77,8 @@ def cuts_of(backbone: str, shape: tuple[int, int, int], splits: int) -> Iterator
     for i in sorted({round(i) for i in np.linspace(0, len(points) - 1, min(splits, len(points)))}):
         head, tail = cut(network, points[i])
         pruner = HeadPruner(head, shape)
-        tensors = dict(head.named_parameters()) | dict(head.named_buffers())
         for sparsity in HELD_OUT if pruner.groups else HELD_OUT[:1]:
-            pruned = pruner.sub_network(pruner.keep_counts(sparsity)).materialise(tensors).eval()
+            pruned = pruner.sub_network(pruner.keep_counts(sparsity)).materialise(head).eval()
             yield Cut(points[i].name, "head", sparsity, pruned, shape)
         yield Cut(points[i].name, "tail", 0.0, tail, points[i].shape)
 

@@ -24,9 +24,11 @@ _JOINS = {operator.add, operator.iadd, operator.mul, operator.imul, torch.add, t
           nn.functional.interpolate}
 
 
-_FUNCTIONS = {nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d, nn.functional.conv_transpose2d,
-              nn.functional.linear}
-_ARGUMENTS = {0: "input", 1: "weight", 2: "bias", 6: "groups"}
+_FUNCTIONS = {nn.functional.conv1d: "conv", nn.functional.conv2d: "conv", nn.functional.conv3d: "conv",
+              nn.functional.conv_transpose2d: "transposed", nn.functional.linear: "linear"}
+_MODULES = {nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Conv3d: "conv", nn.ConvTranspose2d: "transposed",
+            nn.Linear: "linear"}
+_ARGUMENTS = {0: "input", 1: "weight", 2: "bias", 6: "groups"}  # on these places torch's functions agree
 
 
 class _Recorder(fx.Interpreter):
@@ -38,72 +40,52 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        self._node = n
-        read = (self.env[i] for i in n.all_input_nodes if i.op != "get_attr")
-        self._reads = sum(_outputs(t) for t in read if isinstance(t, Tensor))
+        read = [self.env[i] for i in n.all_input_nodes if i.op != "get_attr"]  # here, as the run frees what is used up
         out = super().run_node(n)
-        if isinstance(out, Tensor):
-            if n.op == "call_module":
-                self._module(self.fetch_attr(str(n.target)), next(iter((*args, *kwargs.values()))), out)
-            elif n.op == "call_function" and n.target in _FUNCTIONS:
-                self._function(n.target, args, kwargs, out)
-            elif (n.op == "call_function" and n.target in _JOINS) or (
-                n.op == "call_method" and n.target in {"add", "mul", "mean"}
-            ):
-                self._operator(out)
+        if not isinstance(out, Tensor):
+            return out
+        moved = {"outputs": _for_one(out), "reads": sum(_for_one(t) for t in read if isinstance(t, Tensor))}
+        layer = self._layer(n, args, kwargs)
+        if layer is None:
+            counted: Any = {"call_function": _JOINS, "call_method": {"add", "mul", "mean"}}.get(n.op, ())
+            if n.target in counted or (n.op == "call_module" and isinstance(self.fetch_attr(str(n.target)), _POOLS)):
+                self.found[n] = OperatorWork("other", **moved)
+            return out
+        kind, given = layer
+        weight, bias = given["weight"], given["bias"]
+        rows, columns, elements = weight.shape[0], weight.shape[1], 0 if bias is None else bias.numel()
+        if kind == "linear":
+            self.found[n] = OperatorWork("linear", rows, columns, 1, out[0].numel() // rows, bias=elements, **moved)
+        else:
+            # a transposed convolution uses each weight once per *input* position
+            positions = (given["input"] if kind == "transposed" else out)[0, 0].numel()
+            groups, inputs = given["groups"], given["input"].shape[1]
+            self.found[n] = OperatorWork(
+                "depthwise" if groups > 1 and groups == inputs else "conv", rows, columns, weight[0, 0].numel(),
+                positions, bias=elements, groups=groups, inputs=inputs, **moved)
         return out
 
-    def _module(self, module: Any, inputs: Tensor, out: Tensor) -> None:
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            self._convolution(inputs, module.weight, module.bias, module.groups, out)
-        elif isinstance(module, nn.ConvTranspose2d):
-            self._convolution(inputs, module.weight, module.bias, module.groups, out, transposed=True)
-        elif isinstance(module, nn.Linear):
-            self._linear(module.weight, module.bias, out)
-        elif hasattr(module, "counts_as"):  # a quantised layer says which layer of floats it stands for
-            bias = module.bias if module.own_bias else None  # a folded batch norm counts as nothing, in float too
-            if module.counts_as == "conv":
-                self._convolution(inputs, module.weight, bias, module.groups, out)
-            else:
-                self._linear(module.weight, bias, out)
-        elif isinstance(module, _POOLS):
-            self._operator(out)
-
-    def _function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        """A layer written as a function of its weights; torch's convolutions agree on the places of these arguments."""
-        by_place = {_ARGUMENTS[i]: a for i, a in enumerate(args) if i in _ARGUMENTS}
-        given = {"bias": None, "groups": 1, **by_place, **kwargs}
-        if target is nn.functional.linear:
-            self._linear(given["weight"], given["bias"], out)
-        else:
-            transposed = target is nn.functional.conv_transpose2d
-            self._convolution(given["input"], given["weight"], given["bias"], given["groups"], out, transposed)
-
-    def _convolution(
-        self, inputs: Tensor, weight: Tensor, bias: Tensor | None, groups: int, out: Tensor, transposed: bool = False
-    ) -> None:
-        # a transposed convolution uses each weight once per *input* position
-        positions = (inputs if transposed else out)[0, 0].numel()
-        depthwise = groups > 1 and groups == inputs.shape[1]
-        self.found[self._node] = OperatorWork(
-            "depthwise" if depthwise else "conv", weight.shape[0], weight.shape[1], weight[0, 0].numel(), positions,
-            bias=_elements(bias), outputs=_outputs(out), groups=groups, inputs=inputs.shape[1], reads=self._reads)
-
-    def _linear(self, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-        self.found[self._node] = OperatorWork(
-            "linear", weight.shape[0], weight.shape[1], 1, out[0].numel() // weight.shape[0], bias=_elements(bias),
-            outputs=_outputs(out), reads=self._reads)
-
-    def _operator(self, out: Tensor) -> None:
-        self.found[self._node] = OperatorWork("other", outputs=_outputs(out), reads=self._reads)
+    def _layer(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """Kind, input, weight, bias and groups of a layer, be it a module or a function; `None` for anything else."""
+        if n.op == "call_function" and n.target in _FUNCTIONS:
+            by_place = {_ARGUMENTS[i]: a for i, a in enumerate(args) if i in _ARGUMENTS}
+            return _FUNCTIONS[n.target], {"bias": None, "groups": 1, **by_place, **kwargs}
+        if n.op != "call_module":
+            return None
+        module: Any = self.fetch_attr(str(n.target))
+        kind = next((kind for layer, kind in _MODULES.items() if isinstance(module, layer)), None)
+        kind = kind or getattr(module, "counts_as", None)  # a quantised layer says which layer of floats it stands for
+        if kind is None:
+            return None
+        # a folded batch norm counts as nothing, in float too
+        bias = module.bias if getattr(module, "own_bias", True) else None
+        return kind, {"input": next(iter((*args, *kwargs.values()))), "weight": module.weight, "bias": bias,
+                      "groups": getattr(module, "groups", 1)}
 
 
-def _elements(bias: Tensor | None) -> int:
-    return 0 if bias is None else bias.numel()
-
-
-def _outputs(out: Tensor) -> int:
-    return out.numel() // max(1, out.shape[0])
+def _for_one(tensor: Tensor) -> int:
+    """Elements of a batch's tensor for one input."""
+    return tensor.numel() // max(1, tensor.shape[0])
 
 
 def operators(module: nn.Module, shape: tuple[int, ...]) -> list[OperatorWork]:

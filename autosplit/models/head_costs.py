@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import nn
 
 from autosplit.core.errors import PruningError
 from autosplit.core.operators import KINDS, LANES, TERMS, OperatorWork, TypeSums
 from autosplit.core.plan import StageCost
 from autosplit.models.costs import operators
-from autosplit.models.pruning import HeadPruner, PrunableGroup
+from autosplit.models.pruning import HeadPruner, PrunableGroup, is_depthwise
 
 __all__ = ["COUNTS", "HeadCost", "HeadLayer"]
 
@@ -29,8 +29,7 @@ _IntArray = NDArray[np.int64]
 COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "activation_elements", "operators")
 """The fields of `StageCost` that a head has, in the order of the columns of `HeadCost.counts`."""
 
-_VARYING = ("rows", "columns", "groups", "bias", "outputs", "reads")
-"""What pruning changes of an operator."""
+_VARYING = ("rows", "columns", "groups", "bias", "outputs", "reads")  # what pruning changes of an operator
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ class HeadLayer:
         """The layer of a group in the whole head."""
         layer = head.get_submodule(group.root)
         if isinstance(layer, nn.Conv2d):
-            depthwise = layer.groups > 1 and layer.groups == layer.in_channels
-            return cls(group.root, group.channels, "depthwise" if depthwise else "conv", layer.in_channels,
-                       layer.kernel_size[0], layer.stride[0])
+            kind = "depthwise" if is_depthwise(layer) else "conv"
+            return cls(group.root, group.channels, kind, layer.in_channels, layer.kernel_size[0], layer.stride[0])
         return cls(group.root, group.channels, "linear", int(getattr(layer, "in_features", group.channels)))
 
 
@@ -128,9 +126,23 @@ class HeadCost:
             if not found:
                 layers = [HeadLayer.of(g, module) for g in pruner.groups]
             found.append(operators(module, shape))
-        removed = [g.channels - n for g, n in zip(pruner.groups, less, strict=True)]
-        cost = cls(layers, found[0], _steps(found, removed))
-        cost._check(pruner, shape)
+        if len({len(works) for works in found}) != 1:
+            raise PruningError("pruned versions of this head have other operators than the whole one")
+        # each of these heads has lost channels of one group more, so a difference is what that group takes away
+        tables = [_varying(works) for works in found]
+        steps = np.zeros((len(less), *tables[0].shape))
+        for i, (group, kept) in enumerate(zip(pruner.groups, less, strict=True)):
+            steps[i] = (tables[i] - tables[i + 1]) / max(1, group.channels - kept)
+        cost = cls(layers, found[0], steps)
+        # that the work is linear in the channels lost is an assumption: it must hold for a head pruned otherwise
+        keep = tuple(max(1, g.channels * (1 + i % 2) // 3) for i, g in enumerate(pruner.groups))
+        works = operators(pruner.sub_network(keep).module, shape)
+        macs = [float(sum(w.macs for w in works if w.kind == kind)) for kind in ("conv", "depthwise", "linear")]
+        counts = [*macs, float(sum(w.weights for w in works)), float(sum(w.outputs for w in works)), float(len(works))]
+        table = np.array([keep], dtype=np.int64).reshape(1, -1)
+        if (cost.counts(table).tolist() != [counts]
+                or cost.sums(table).ravel().tolist() != list(TypeSums.of(works).flat)):
+            raise PruningError("the work of this head's pruned versions is no sum over its groups")
         return cost
 
     def counts(self, keep: NDArray[np.integer]) -> _Array:
@@ -198,19 +210,6 @@ class HeadCost:
         """Work of one pruned head."""
         return self.stage_costs(np.array([keep], dtype=np.int64).reshape(1, -1))[0]
 
-    def _check(self, pruner: HeadPruner, shape: tuple[int, ...]) -> None:
-        """Compare with a head pruned otherwise than those that the figures come from.
-
-        Raises:
-            PruningError: They differ.
-        """
-        keep = tuple(max(1, g.channels * (1 + i % 2) // 3) for i, g in enumerate(pruner.groups))
-        pruned: fx.GraphModule = pruner.sub_network(keep).module
-        table, found = np.array([keep], dtype=np.int64).reshape(1, -1), operators(pruned, shape)
-        sums = list(TypeSums.of(found).flat)
-        if self.counts(table).tolist() != [_sums(found)] or self.sums(table).ravel().tolist() != sums:
-            raise PruningError("the work of this head's pruned versions is no sum over its groups")
-
 
 def stage_cost_of(counts: Sequence[float], by_type: TypeSums | None) -> StageCost:
     """One row of `HeadCost.counts` as an object, with its sums by type."""
@@ -224,23 +223,9 @@ def _padded(channels: _Array) -> _Array:
     return whole
 
 
-def _sums(works: Sequence[OperatorWork]) -> list[float]:
-    macs = [float(sum(w.macs for w in works if w.kind == kind)) for kind in ("conv", "depthwise", "linear")]
-    return [*macs, float(sum(w.weights for w in works)), float(sum(w.outputs for w in works)), float(len(works))]
-
-
 def _varying(works: Sequence[OperatorWork]) -> _Array:
     """Shape (6, operators)."""
     table = [[getattr(w, name) for w in works] for name in _VARYING]
     return np.array(table, dtype=np.float64).reshape(len(_VARYING), len(works))
 
 
-def _steps(found: Sequence[Sequence[OperatorWork]], removed: Sequence[int]) -> _Array:
-    """What one channel less in each group takes away, from heads that lost one group after the other."""
-    if len({len(works) for works in found}) != 1:
-        raise PruningError("pruned versions of this head have other operators than the whole one")
-    tables = [_varying(works) for works in found]
-    steps = np.zeros((len(removed), *tables[0].shape))
-    for i, lost in enumerate(removed):
-        steps[i] = (tables[i] - tables[i + 1]) / max(1, lost)
-    return steps

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import inspect
 import pickle
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
+from autosplit.core.hashing import sha256_of
 from autosplit.core.plugins import one_line, source_of
 from autosplit.core.version import __version__
 from autosplit.models.names import BACKBONES, TORCHVISION
@@ -65,10 +65,16 @@ def _factory(name: str) -> Any:
 
 
 def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module:
+    """Call a user's factory with those of the offered arguments that it takes by name."""
     if isinstance(factory, nn.Module) or not callable(factory):
         raise PluginError(f"backbone {name!r} is a {type(factory).__name__}; it must be a function or class that "
                           "builds the network, as in `def network(num_classes, in_channels): ...`")
-    arguments = _accepted(factory, offered)
+    arguments = offered
+    with contextlib.suppress(TypeError, ValueError):  # written in C, without a signature
+        parameters = inspect.signature(factory).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            taken = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+            arguments = {k: v for k, v in offered.items() if k in taken}
     try:
         model = factory(**arguments)
     except AutosplitError:  # it says what is wrong itself
@@ -79,18 +85,6 @@ def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module
     if not isinstance(model, nn.Module):
         raise PluginError(f"backbone {name!r} gave a {type(model).__name__}; it must return a torch.nn.Module")
     return model
-
-
-def _accepted(factory: Callable[..., Any], offered: dict[str, int]) -> dict[str, int]:
-    """Those of the offered arguments that a factory takes by name."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # written in C, without a signature
-        return offered
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return offered
-    by_name = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
-    return {k: v for k, v in offered.items() if k in by_name}
 
 
 def _check_logits(
@@ -132,23 +126,18 @@ def _build_torchvision(name: str, num_classes: int, in_channels: int) -> nn.Modu
     if short in {"googlenet", "inception_v3"}:  # auxiliary outputs serve training as in the papers only
         options = {"aux_logits": False, "init_weights": True}
     model: nn.Module = models.get_model(short, weights=None, num_classes=num_classes, **options)
-    if in_channels != 3:
-        _replace_first_convolution(model, name, in_channels)
-    return model
-
-
-def _replace_first_convolution(model: nn.Module, name: str, in_channels: int) -> None:
+    if in_channels == 3:
+        return model
     found = next(((path, m) for path, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
     if found is None or found[1].in_channels != 3 or found[1].groups != 1:
         raise ConfigError(f"backbone {name!r} does not begin with a convolution of 3 channels, so it cannot be built "
                           f"for images of {in_channels}; write a factory and name it as path/to/file.py:factory")
     path, old = found
     parent, _, leaf = path.rpartition(".")
-    new = nn.Conv2d(
+    setattr(model.get_submodule(parent), leaf, nn.Conv2d(
         in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation,  # type: ignore[arg-type]
-        bias=old.bias is not None, padding_mode=old.padding_mode,
-    )
-    setattr(model.get_submodule(parent), leaf, new)
+        bias=old.bias is not None, padding_mode=old.padding_mode))
+    return model
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
@@ -165,23 +154,6 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ConfigError: The file is absent, damaged, a pickle, or does not fit; the message names the keys.
     """
     path = Path(path)
-    tensors = _read_safetensors(path)
-    state = model.state_dict()
-    faults = [
-        _listed("missing", sorted(state.keys() - tensors.keys())),
-        _listed("unexpected", sorted(tensors.keys() - state.keys())),
-        _listed("of another shape", [
-            f"{k} {tuple(tensors[k].shape)} instead of {tuple(state[k].shape)}"
-            for k in state if k in tensors and tensors[k].shape != state[k].shape
-        ]),
-    ]
-    if problem := "; ".join(f for f in faults if f):
-        raise ConfigError(f"weights {str(path)!r} do not fit {type(model).__name__}: {problem}; "
-                          "save them from the same network with the same number of classes")
-    model.load_state_dict(tensors)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"weights {str(path)!r}: no such file")
     try:
@@ -195,17 +167,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 "them: safetensors.torch.save_file(torch.load('weights.pt', weights_only=True), 'weights.safetensors')"
             )
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, safetensors.SafetensorError) as e:
         raise ConfigError(f"weights {str(path)!r} cannot be read as safetensors: {' '.join(str(e).split())}") from e
-
-
-def _listed(what: str, keys: list[str]) -> str:
-    """`missing: a, b, c and 4 more`, or nothing."""
-    if not keys:
-        return ""
-    more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
-    return f"{what}: {', '.join(keys[:_SHOWN_KEYS])}{more}"
+    state = model.state_dict()
+    faults = {
+        "missing": sorted(state.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - state.keys()),
+        "of another shape": [f"{k} {tuple(tensors[k].shape)} instead of {tuple(state[k].shape)}"
+                             for k in state if k in tensors and tensors[k].shape != state[k].shape],
+    }
+    # a network of another kind differs in hundreds of keys: the first few say which it is
+    listed = [f"{what}: {', '.join(keys[:_SHOWN_KEYS])}{f' and {more} more' if more > 0 else ''}"
+              for what, keys in faults.items() if keys for more in [len(keys) - _SHOWN_KEYS]]
+    if listed:
+        raise ConfigError(f"weights {str(path)!r} do not fit {type(model).__name__}: {'; '.join(listed)}; "
+                          "save them from the same network with the same number of classes")
+    model.load_state_dict(tensors)
 
 
 # --- identity -------------------------------------------------------------------------------------------------------
@@ -223,17 +201,16 @@ def backbone_source_hash(name: str) -> str:
     Raises:
         AutosplitError: Nothing has this name, or it cannot be imported.
     """
+    where, _, attribute = name.rpartition(":")
     if name.startswith(TORCHVISION):
         import torchvision
 
-        return _hash([name, torchvision.__version__])
-    if ":" not in name:
-        return _hash([name, __version__, source_of(_factory(name))])
-    where, _, attribute = name.rpartition(":")
-    if where.endswith(".py") and Path(where).is_file():
-        return _hash([attribute, Path(where).read_text(encoding="utf-8", errors="replace")])
-    return _hash([name, source_of(_factory(name))])
-
-
-def _hash(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        parts = [name, torchvision.__version__]
+    elif ":" not in name:
+        parts = [name, __version__, source_of(_factory(name))]
+    elif where.endswith(".py") and Path(where).is_file():
+        # by its content alone: a file that was moved defines the same network
+        parts = [attribute, Path(where).read_text(encoding="utf-8", errors="replace")]
+    else:
+        parts = [name, source_of(_factory(name))]
+    return sha256_of("\0".join(parts).encode())[:16]

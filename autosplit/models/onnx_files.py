@@ -51,43 +51,28 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
         OSError: The file cannot be written.
     """
     require_onnx()
-    _program(network, example, names).save(path, external_data=False)
-
-
-def _program(network: nn.Module, example: Tensor, names: tuple[str, str]) -> Any:
-    """What torch exports, without its talk."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it reports its steps
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # torch prints each of its steps
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network, (example,), input_names=[names[0]], output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False)
     except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
-        raise ConfigError(f"torch cannot export the network to ONNX: {one_line(_cause(e))[:_SHOWN]}; "
+        cause: BaseException = e
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ConfigError(f"torch cannot export the network to ONNX: {one_line(cause)[:_SHOWN]}; "
                           "replace the operation that it names") from e
     finally:
         logger.setLevel(level)
     assert program is not None
-    _forget_origin(program.model)
-    return program
-
-
-def _cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _forget_origin(model: Any) -> None:
-    """Drop the stack traces that torch notes at every node: half of a small file, with paths of this machine."""
-    model.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-    model.graph.metadata_props.clear()
+    # torch notes a stack trace at every node: half of a small file, with paths of this machine
+    model: Any = program.model
+    values = [value for node in model.graph.all_nodes() for value in node.outputs]
+    for holder in (model, model.graph, *model.graph.all_nodes(), *values, *model.graph.inputs,
+                   *model.graph.initializers.values()):
+        holder.metadata_props.clear()
+    program.save(path, external_data=False)

@@ -26,10 +26,10 @@ from autosplit.core.errors import PruningError
 from autosplit.core.space import channels_kept
 from autosplit.models.inference import evaluation_mode
 
-__all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
+__all__ = ["HeadPruner", "PrunableGroup", "SubNetwork", "is_depthwise"]
 
-_REMEMBERED = 64
-"""Pruned heads at hand (2 MB each of a ResNet-20): more than a supernet is trained with, fewer than are measured."""
+# pruned heads that are kept, 2 MB each of a ResNet-20: more than a supernet is trained with, fewer than are measured
+_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class SubNetwork:
     indices: dict[str, tuple[Tensor | None, Tensor | None]]
     keep: tuple[int, ...]
 
-    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The pruned tensors out of the full head's, by name; differentiable."""
+    def gather(self, head: nn.Module) -> dict[str, Tensor]:
+        """The pruned parameters and buffers out of those of the full head, by name; differentiable."""
+        tensors = {**dict(head.named_parameters()), **dict(head.named_buffers())}
         picked = {}
         for name, indices in self.indices.items():
             tensor = tensors[name]
@@ -79,11 +80,11 @@ class SubNetwork:
             picked[name] = tensor
         return picked
 
-    def materialise(self, tensors: dict[str, Tensor]) -> fx.GraphModule:
-        """An independent pruned head that holds copies of the full head's tensors."""
+    def materialise(self, head: nn.Module) -> fx.GraphModule:
+        """An independent pruned head that holds copies of the tensors of the full head."""
         module: fx.GraphModule = copy.deepcopy(self.module)
         module.to_empty(device="cpu")
-        picked = self.gather(tensors)
+        picked = self.gather(head)
         with torch.no_grad():
             for name, tensor in module.named_parameters():
                 tensor.copy_(picked[name])
@@ -122,13 +123,42 @@ class HeadPruner:
         return tuple(channels_kept([g.channels for g in self.groups], levels).tolist())
 
     def sub_network(self, keep: tuple[int, ...]) -> SubNetwork:
-        """The head with `keep` channels left in each group; those asked for last are remembered."""
-        if keep not in self._cache:
-            with _autograd():
-                self._cache[keep] = self._prune(keep)
-            if len(self._cache) > _REMEMBERED:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(keep)
+        """The head with `keep` channels left in each group; those asked for last are kept for the next time.
+
+        Raises:
+            PruningError: torch-pruning failed, or the feature at the cut is another one than before.
+        """
+        if keep in self._cache:
+            self._cache.move_to_end(keep)
+            return self._cache[keep]
+        module = _shared_copy(self._head)
+        indices: dict[str, tuple[Tensor | None, Tensor | None]] = {
+            name: (None, None) for name, _ in (*module.named_parameters(), *module.named_buffers())
+        }
+        with _autograd():
+            if any(count < group.channels for group, count in zip(self.groups, keep, strict=True)):
+                graph = self._dependency_graph(module)
+                # torch-pruning does not say which elements it keeps; so each carries its place, which moves along
+                for _, tensor in _tensors(module):
+                    tensor.data = _places(tensor.shape)
+                for group, count in zip(self.groups, keep, strict=True):
+                    self._remove(graph, module, group, count)
+                full = {name: tensor.shape for name, tensor in _tensors(self._head)}
+                indices |= {name: _axes(tensor.detach(), full[name]) for name, tensor in _tensors(module)}
+            module.train(self._head.training).to("meta", torch.float32)  # the places are no weights
+            shapes = []
+            for part, device in ((module, "meta"), (self._head, "cpu")):
+                with evaluation_mode(part), torch.no_grad():
+                    try:
+                        shapes.append(part(torch.zeros(2, *self._shape, device=device)).shape)
+                    except Exception as e:
+                        raise _refusal(e) from e
+            # a codec is built for one feature: pruning may never touch the channels that cross
+            if shapes[0] != shapes[1]:
+                raise PruningError("pruning changed the feature at the cut; search with `space.sparsities: [0]`")
+        self._cache[keep] = SubNetwork(module, indices, keep)
+        if len(self._cache) > _KEPT:
+            self._cache.popitem(last=False)
         return self._cache[keep]
 
     def shrinking(self, keep: tuple[int, ...]) -> Iterator[fx.GraphModule]:
@@ -177,40 +207,44 @@ class HeadPruner:
                 root = group[0].dep.target.module
                 where = names[root]
                 channels = int(graph.get_out_channels(root))
-                if channels < 2 or any(_indivisible(item.dep.target.module) for item in group):
+                layers = {item.dep.target.module for item in group}
+                # channels that are normalised together, or convolved in groups, cannot go one by one
+                if channels < 2 or any(isinstance(m, (nn.LayerNorm, nn.GroupNorm)) or (
+                        isinstance(m, nn.Conv2d) and m.groups > 1 and not is_depthwise(m)) for m in layers):
                     continue
                 score = importance(group)
                 if score is None or len(score) != channels:
                     continue
-                # stable, so that equal scores are ordered the same everywhere
+                # ordered once, so that heads are nested, and stably, so that equal scores are the same everywhere
                 order = torch.argsort(score.double(), descending=True, stable=True)
-                layers = {names[item.dep.target.module] for item in group if item.dep.target.module in names}
-                found.append((names[root], channels, tuple(int(i) for i in order), layers - _inputs_only(group, names)))
+                # layers that lose outputs; the others only lose the inputs that no longer arrive
+                giving = {item.dep.target.module for item in group
+                          if "out_channels" in getattr(item.dep.handler, "__name__", "")}
+                found.append((names[root], channels, tuple(int(i) for i in order),
+                              {names[m] for m in layers & giving if m in names}))
         except Exception as e:
             raise _refusal(e, where) from e
         position = {str(n.target): i for i, n in enumerate(self._head.graph.nodes)}
-        found.sort(key=lambda f: position[f[0]])
+        found.sort(key=lambda f: position[f[0]])  # torch-pruning's order is that of a set
         kept = _producers(self._head)
         yield from (PrunableGroup(root, n, order) for root, n, order, layers in found if not layers & kept)
-
-    def _feature_shape(self, module: nn.Module, device: str = "cpu") -> tuple[int, ...]:
-        with evaluation_mode(module), torch.no_grad():
-            return tuple(module(torch.zeros(2, *self._shape, device=device)).shape)
 
     def _dependency_graph(self, module: nn.Module) -> Any:
         import torch_pruning as tp
 
         module.eval()
         for parameter in module.parameters():
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(True)  # dependencies are read off the autograd graph
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 # every mutable default is passed: torch-pruning 1.6 shares them between calls
                 # a bare tensor would be unpacked along its batch, so that the network runs on single images
+                # one more operation at the end: a concatenation that is the output would be taken for a sum
                 return tp.DependencyGraph().build_dependency(
-                    module, example_inputs=(torch.zeros(1, *self._shape),), forward_fn=None, output_transform=_touched,
-                    unwrapped_parameters=[], customized_pruners={}, ignored_layers=[], ignored_params=[], verbose=False,
+                    module, example_inputs=(torch.zeros(1, *self._shape),), forward_fn=None,
+                    output_transform=lambda feature: feature * 1.0, unwrapped_parameters=[], customized_pruners={},
+                    ignored_layers=[], ignored_params=[], verbose=False,
                 )
         except Exception as e:
             raise _refusal(e, _suspect(self._head)) from e
@@ -224,36 +258,11 @@ class HeadPruner:
         try:
             layer = module.get_submodule(group.root)
             prune = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
-            if _depthwise(layer):
+            if is_depthwise(layer):
                 prune = tp.prune_depthwise_conv_out_channels
             graph.get_pruning_group(layer, prune, idxs=group.removed(keep)).prune()
         except Exception as e:
             raise _refusal(e, group.root) from e
-
-    def _prune(self, keep: tuple[int, ...]) -> SubNetwork:
-        module = _shared_copy(self._head)
-        indices: dict[str, tuple[Tensor | None, Tensor | None]] = {
-            name: (None, None) for name, _ in (*module.named_parameters(), *module.named_buffers())
-        }
-        if any(count < group.channels for group, count in zip(self.groups, keep, strict=True)):
-            graph = self._dependency_graph(module)
-            for _, tensor in _tensors(module):  # every element carries its place, and pruning moves it along
-                tensor.data = _places(tensor.shape)
-            for group, count in zip(self.groups, keep, strict=True):
-                self._remove(graph, module, group, count)
-            full = {name: tensor.shape for name, tensor in _tensors(self._head)}
-            indices |= {name: _axes(tensor.detach(), full[name]) for name, tensor in _tensors(module)}
-        module.train(self._head.training).to("meta", torch.float32)
-        self._check_feature(module)
-        return SubNetwork(module, indices, keep)
-
-    def _check_feature(self, pruned: nn.Module) -> None:
-        try:
-            shape = self._feature_shape(pruned, "meta")
-        except Exception as e:
-            raise _refusal(e) from e
-        if shape != self._feature_shape(self._head):
-            raise PruningError("pruning changed the feature at the cut; search with `space.sparsities: [0]`")
 
 
 @contextlib.contextmanager
@@ -261,11 +270,6 @@ def _autograd() -> Iterator[None]:
     """Gradients on, whatever the caller has switched off: torch-pruning reads dependencies off the autograd graph."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-def _touched(feature: Tensor) -> Tensor:
-    """One more operation at the end: torch-pruning takes a concatenation that is the output for a sum."""
-    return feature * 1.0
 
 
 def _shared_copy(head: fx.GraphModule) -> fx.GraphModule:
@@ -310,17 +314,11 @@ def _producers(head: fx.GraphModule) -> set[str]:
             continue
         seen.add(node)
         module = head.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and not _depthwise(module):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and not is_depthwise(module):
             found.add(str(node.target))
         else:
             stack.extend(node.all_input_nodes)
     return found
-
-
-def _inputs_only(group: Any, names: dict[nn.Module, str]) -> set[str]:
-    """Layers that a group touches only by their input channels."""
-    out = {item.dep.target.module for item in group if "out_channels" in getattr(item.dep.handler, "__name__", "")}
-    return {names[m] for m in {item.dep.target.module for item in group} - out if m in names}
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -329,15 +327,9 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from ((n, b) for n, b in module.named_buffers() if b.is_floating_point())
 
 
-def _depthwise(module: nn.Module) -> bool:
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether this is a convolution of one group a channel."""
     return isinstance(module, nn.Conv2d) and module.groups > 1 and module.groups == module.in_channels
-
-
-def _indivisible(module: nn.Module) -> bool:
-    """Layers whose channels cannot go one by one: several groups of several channels, or normalised together."""
-    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-        return True
-    return isinstance(module, nn.Conv2d) and module.groups > 1 and not _depthwise(module)
 
 
 def _suspect(head: fx.GraphModule) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from autosplit.core.errors import SplitError, TraceError, UnknownNameError
 from autosplit.models.inference import evaluation_mode
 
-__all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "select_split_points", "trace"]
+__all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "float_shapes", "select_split_points", "trace"]
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _CONTAINERS = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
@@ -112,7 +112,8 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
     """
     nodes = list(graph.graph.nodes)
     position = {n: i for i, n in enumerate(nodes)}
-    shapes = _tensor_shapes(graph, shape)
+    shapes = {n: full[1:] for n, full in float_shapes(graph, shape).items() if len(full) > 1}
+    # a value is live from its node to its last user; where one value alone is live, one tensor crosses
     last_use = {n: max((position[u] for u in n.users), default=-1) for n in nodes}
     live_nodes = [n for n in nodes if n.op not in {"get_attr", "output"}]
     ends = _module_ends(graph)
@@ -126,20 +127,28 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
         if live == {node}:
             paths = ends.get(node, [])
             name = paths[0] if paths else node.name
-            block_end = _is_block_end(graph, node, paths)
+            block_end = any(_is_block(graph, node, path) for path in paths)
             points.append(SplitPoint(name, node.name, shapes[node], block_end, tuple(paths[1:])))
     return points
 
 
-def _tensor_shapes(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
-    """Shape, without the batch dimension, of every node whose value is one float tensor."""
+def float_shapes(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
+    """Shape, for a batch of one, of every node whose value is one floating-point tensor.
+
+    Args:
+        graph: A traced network.
+        shape: Shape of one input image without the batch dimension.
+
+    Raises:
+        TraceError: The network does not run on such images.
+    """
     found: dict[fx.Node, tuple[int, ...]] = {}
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
             out = super().run_node(n)
-            if isinstance(out, Tensor) and out.is_floating_point() and out.dim() >= 2:
-                found[n] = tuple(out.shape[1:])
+            if isinstance(out, Tensor) and out.is_floating_point():
+                found[n] = tuple(out.shape)
             return out
 
     try:
@@ -167,32 +176,21 @@ def _module_ends(graph: fx.GraphModule) -> dict[fx.Node, list[str]]:
     return {node: sorted(set(paths), key=lambda p: (p.count("."), p)) for node, paths in ends.items()}
 
 
-def _is_block_end(graph: fx.GraphModule, node: fx.Node, paths: list[str]) -> bool:
-    """A module of its own right ends here: it sits in plain containers and is no mere layer."""
-    return any(_is_block(graph, node, path) for path in paths)
-
-
 def _is_block(graph: fx.GraphModule, node: fx.Node, path: str) -> bool:
+    """Whether a module is a block of its own right: it sits in plain containers and is no mere layer."""
     parents = path.split(".")[:-1]
     containers = (".".join(parents[: i + 1]) for i in range(len(parents)))
     if not all(c in graph.meta["containers"] for c in containers):
         return False
-    module = _submodule(graph, path)
+    modules = dict(graph.named_modules(remove_duplicate=False))
+    module = modules.get(path)
     if module is None:
         return False
-    if any(True for _ in module.children()):
+    if isinstance(module, _POOLS) or any(True for _ in module.children()):
         return True
-    if isinstance(module, _POOLS):
-        return True
-    followers = [_submodule(graph, str(u.target)) for u in node.users if u.op == "call_module"]
+    # an activation ends a block, unless a pooling layer follows, which then does
+    followers = (modules.get(str(u.target)) for u in node.users if u.op == "call_module")
     return isinstance(module, _ACTIVATIONS) and not any(isinstance(f, _POOLS) for f in followers)
-
-
-def _submodule(graph: fx.GraphModule, path: str) -> nn.Module | None:
-    try:
-        return graph.get_submodule(path)
-    except AttributeError:
-        return None
 
 
 def block_ends(points: list[SplitPoint]) -> list[SplitPoint]:

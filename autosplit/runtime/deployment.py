@@ -72,8 +72,7 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
             raise ResultError(f"backbone {blueprint.backbone!r} has {len(pruner.groups)} prunable groups before "
                               f"{blueprint.plan.split!r}, the result file says {len(blueprint.keep)}; "
                               "use the autosplit that wrote it")
-        tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
-        head = pruner.sub_network(blueprint.keep).materialise(tensors)
+        head = pruner.sub_network(blueprint.keep).materialise(whole)
     encoder, quantiser, decoder = _codec_parts(blueprint)
     if blueprint.arithmetic == "int8":
         head, encoder = int8_structure(head), encoder and int8_structure(encoder)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autosplit.compression.codecs.base import Codec, Phase
-from autosplit.core.plan import CodecSetting
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset, in_batches
 from autosplit.models.inference import evaluation_mode
@@ -86,7 +85,11 @@ def pretrain_codec(
             for _ in range(steps):
                 pick = torch.randint(len(features), (min(settings.batch_size, len(features)),), generator=generator)
                 with autocast():
-                    value = _loss(phase, tail, features[pick], labels[pick], answers[pick], rng.choice(choices))
+                    restored = phase.restore(features[pick], rng.choice(choices))
+                    value = (F.mse_loss(restored.float(), features[pick]) if phase.loss == "feature"
+                             else distillation_loss(tail(restored), labels[pick], answers[pick]))
+                    if phase.penalty is not None:
+                        value = value + phase.penalty()
                 optimiser.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -95,17 +98,6 @@ def pretrain_codec(
             phase.finish()
     for parameter in frozen:
         parameter.requires_grad_(True)
-
-
-def _loss(
-    phase: Phase, tail: nn.Module, feature: Tensor, labels: Tensor, answers: Tensor, setting: CodecSetting
-) -> Tensor:
-    restored = phase.restore(feature, setting)
-    if phase.loss == "feature":
-        value = F.mse_loss(restored.float(), feature)
-    else:
-        value = distillation_loss(tail(restored), labels, answers)
-    return value if phase.penalty is None else value + phase.penalty()
 
 
 def _steps(phase: Phase, settings: TrainingSettings) -> int:

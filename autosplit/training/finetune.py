@@ -111,20 +111,20 @@ def train_keeping_best(
         key: Hash of whatever determines this fine-tuning.
         name: Of its curves in TensorBoard.
     """
-    course = _Course(network, score, settings, cache, key, name)
-    done, memory = course.restore()
+    state = _BestSoFar(network, score, settings, cache, key, name)
+    done, memory = state.restore()
     for _ in range(done * steps_per_epoch(data, settings.batch_size)):
-        on_step()
+        on_step()  # steps of the interrupted call count as done
     network.train()
-    if not course.over:
+    if not state.over:
         train(data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=seed,
-              weight_decay=1e-4, name=name, on_step=on_step, on_epoch=course.after_epoch, done=done, memory=memory)
-    network.load_state_dict(course.best)
+              weight_decay=1e-4, name=name, on_step=on_step, on_epoch=state.after_epoch, done=done, memory=memory)
+    network.load_state_dict(state.best)
 
 
 @dataclass
-class _Course:
-    """What happened so far: the best weights, how long ago they were, and the file that holds both."""
+class _BestSoFar:
+    """The best weights so far, how many epochs ago they were found, and the cache entry that holds both."""
 
     network: nn.Module
     score: Callable[[], float]
@@ -151,15 +151,12 @@ class _Course:
         else:
             self.waited += 1
         if self.cache is not None and done < self.settings.finetune_epochs:
-            self._store(self.cache, done, memory())
+            state = {f"network.{n}": t for n, t in self.network.state_dict().items()}
+            state |= {f"best.{n}": t for n, t in self.best.items()}
+            state |= {f"memory.{i:05d}": t for i, t in enumerate(memory())}
+            state["figures"] = torch.tensor([done, self.waited, self.best_accuracy], dtype=torch.float64)
+            self.cache.save(_KIND, self.key, state, {"kind": "interrupted fine-tuning"})
         return not self.over
-
-    def _store(self, cache: Cache, done: int, memory: list[Tensor]) -> None:
-        state = {f"network.{n}": t for n, t in self.network.state_dict().items()}
-        state |= {f"best.{n}": t for n, t in self.best.items()}
-        state |= {f"memory.{i:05d}": t for i, t in enumerate(memory)}
-        figures = torch.tensor([done, self.waited, self.best_accuracy], dtype=torch.float64)
-        cache.save(_KIND, self.key, {**state, "figures": figures}, {"kind": "interrupted fine-tuning"})
 
     def restore(self) -> tuple[int, list[Tensor] | None]:
         """Go back to the state that was stored last: epochs done, and the optimiser's memory."""

@@ -77,16 +77,12 @@ class AroundKernels(TorchFunctionMode):
             narrow = weight.shape[2:] == (1, 1) and weight.shape[1] < _NARROW
             if narrow and padding in _NO_PADDING and isinstance(stride, tuple) and stride != (1, 1):
                 args = (x[:, :, :: stride[0], :: stride[1]], weight, bias, (1, 1), padding, *rest)
-            elif _slow(x, weight, stride) and torch.is_autocast_enabled("cpu"):
-                with torch.autocast("cpu", enabled=False):
-                    return func(x.float(), weight.float(), bias, stride, padding, *rest, **(kwargs or {}))
+            elif torch.is_autocast_enabled("cpu"):
+                depthwise = weight.shape[1] == 1 and weight.shape[0] == x.shape[1] > 1
+                if depthwise and (tuple(stride) != (1, 1) or weight.shape[-1] > _SMALL_KERNEL):
+                    with torch.autocast("cpu", enabled=False):
+                        return func(x.float(), weight.float(), bias, stride, padding, *rest, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-
-def _slow(x: Tensor, weight: Tensor, stride: Any) -> bool:
-    """Whether this is a depthwise convolution with a stride or a large kernel."""
-    depthwise = weight.shape[1] == 1 and weight.shape[0] == x.shape[1] > 1
-    return depthwise and (tuple(stride) != (1, 1) or weight.shape[-1] > _SMALL_KERNEL)
 
 
 def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -94,7 +90,7 @@ def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> 
     order = torch.randperm(len(data.train), generator=generator)
     for indices in in_batches(order, batch_size):
         if len(indices) < 2:
-            continue
+            continue  # batch norm has no variance of a single image
         images = data.train.images[indices]
         if data.augment:
             images = augment_batch(images, generator)
@@ -142,7 +138,17 @@ def train(
     steps = max(_LEAST_STEPS, epochs * per_epoch)
     rates = [lr for _, lr in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1, pct_start=0.25)
-    _go_on(optimiser, schedule, parameters, memory, done * per_epoch)
+    for parameter, momentum in zip(parameters, memory or [], strict=bool(memory)):
+        optimiser.state[parameter]["momentum_buffer"] = momentum.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch expects a step of the optimiser before each of the schedule
+        for _ in range(done * per_epoch):
+            schedule.step()
+
+    def momenta() -> list[Tensor]:
+        found = [optimiser.state[p].get("momentum_buffer") for p in parameters]
+        return [torch.zeros_like(p) if m is None else m for p, m in zip(parameters, found, strict=True)]
+
     for epoch in range(done, epochs):
         # order, dropout and noise of its own for each epoch, so that training can go on from any of them
         generator = torch.Generator().manual_seed(seed * _EPOCHS_A_SEED + epoch)
@@ -157,7 +163,7 @@ def train(
             optimiser.step()
             schedule.step()
             on_step()
-        if not on_epoch(epoch + 1, lambda: _memory(optimiser, parameters)):
+        if not on_epoch(epoch + 1, momenta):
             break
 
 
@@ -173,28 +179,10 @@ def rate_groups(
         codec_lr: Of the codecs, as a multiple of it.
     """
     named = list(codec)
+    # the gradient of a clipping limit is summed over all values that share it, so it needs a rate of its own
     limits, weights = ([p for n, p in named if n.endswith("limit") == limit] for limit in (True, False))
     return [(group, rate) for group, rate in ((list(rest), lr), (weights, lr * codec_lr), (limits, lr * _LIMIT_LR))
             if group]
-
-
-def _memory(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Momentum of each parameter; zeros for one that had no gradient yet."""
-    found = [optimiser.state[p].get("momentum_buffer") for p in parameters]
-    return [torch.zeros_like(p) if m is None else m for p, m in zip(parameters, found, strict=True)]
-
-
-def _go_on(
-    optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
-    parameters: Sequence[nn.Parameter], memory: Sequence[Tensor] | None, steps: int,
-) -> None:
-    """Bring a fresh optimiser and schedule to where an interrupted training was."""
-    for parameter, momentum in zip(parameters, memory or [], strict=bool(memory)):
-        optimiser.state[parameter]["momentum_buffer"] = momentum.clone()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch expects a step of the optimiser before each of the schedule
-        for _ in range(steps):
-            schedule.step()
 
 
 def steps_per_epoch(data: ImageDataset, batch_size: int) -> int:
@@ -215,13 +203,14 @@ class Teacher:
         self._network, self._data = network, data
 
     @cached_property
-    def _answers(self) -> Tensor:
+    def answers(self) -> Tensor:
+        """Logits of the stored training images, (N, classes)."""
         return logits_of(self._network, self._data, self._data.train.images)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits for a batch, (N, classes), float32 and without gradient."""
         if not batch.augmented:
-            return self._answers[batch.indices]
+            return self.answers[batch.indices]
         with torch.inference_mode():
             return self._network(batch.images).float().clone()  # type: ignore[no-any-return]
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from autosplit.compression import codec_key
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, DataError
-from autosplit.core.hashing import content_hash
+from autosplit.core.hashing import content_hash, sha256_of_file
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
 from autosplit.data import ImageDataset, load_dataset
@@ -34,7 +33,7 @@ _SHOWN_NOTES = 4
 
 @dataclass(frozen=True)
 class Networks:
-    """All that measuring needs.
+    """The networks of a scenario with their data: all that measuring a plan needs.
 
     Attributes:
         scenario: What was asked for.
@@ -59,12 +58,18 @@ class Networks:
     cache: Cache
 
 
+def untrained(scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None) -> Networks:
+    """As `prepare` without training: structures and plan space are right, weights mean nothing."""
+    return prepare(scenario, progress, data_root=data_root, trains=False)
+
+
 def prepare(
     scenario: Scenario,
     progress: PhaseReporter | None = None,
     *,
     cache: Cache | None = None,
     data_root: Path | None = None,
+    trains: bool = True,
 ) -> Networks:
     """Load, cut and train whatever a scenario needs.
 
@@ -73,25 +78,17 @@ def prepare(
         progress: Shows the phases.
         cache: Where trained weights are looked up and kept; the user's cache folder by default.
         data_root: Where data sets lie.
+        trains: Whether backbone and supernet are trained, or taken from the cache; see `untrained`.
 
     Raises:
-        AutosplitError: Data, backbone, weights or split points of the scenario are not to be had.
+        AutosplitError: Data, backbone, weights or split points of the scenario cannot be loaded or found.
     """
-    return _prepare(scenario, progress or NullProgress(), cache or Cache(), data_root, trains=True)
-
-
-def untrained(scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None) -> Networks:
-    """The same without training: structures and plan space are right, weights mean nothing."""
-    return _prepare(scenario, progress or NullProgress(), Cache(), data_root, trains=False)
-
-
-def _prepare(
-    scenario: Scenario, progress: PhaseReporter, cache: Cache, data_root: Path | None, *, trains: bool
-) -> Networks:
+    progress, cache = progress or NullProgress(), cache or Cache()
     with progress.phase("load data") as advance:
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
         advance(0, note="; ".join(data.notes[:_SHOWN_NOTES]))
-    _check_size(data)
+    if len(data.train) < 2:
+        raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
     torch.manual_seed(scenario.search.seed)
     model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
     data = _as_expected(model, data)
@@ -132,10 +129,11 @@ def _check_size(data: ImageDataset) -> None:
 def _backbone(
     scenario: Scenario, model: nn.Module, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
 ) -> tuple[fx.GraphModule, str]:
-    settings = scenario.training
+    settings, weights = scenario.training, scenario.weights and Path(scenario.weights)
     key = content_hash({
         "recipe": _RECIPE, "source": backbone_source_hash(scenario.backbone), "data": data.fingerprint,
-        "weights": _file_hash(scenario.weights), "epochs": settings.backbone_epochs, "lr": settings.backbone_lr,
+        "weights": sha256_of_file(weights)[:16] if weights and weights.is_file() else None,
+        "epochs": settings.backbone_epochs, "lr": settings.backbone_lr,
         "batch": settings.batch_size, "seed": scenario.search.seed,
     })
 
@@ -145,7 +143,7 @@ def _backbone(
         train_backbone(model, data, settings, scenario.search.seed, on_step)
 
     if scenario.weights is not None:
-        load_weights(model, Path(scenario.weights))
+        load_weights(model, scenario.weights)
     elif trains:
         steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
         _cached(model, "backbone", key, fit, steps, progress, cache)
@@ -206,14 +204,4 @@ def _cached(
         return
     with progress.phase(f"train the {kind}", total=steps) as advance:
         fit(advance)
-    cache.save(kind, key, _detached(model), {"kind": kind})
-
-
-def _detached(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-
-
-def _file_hash(path: str | None) -> str | None:
-    if path is None or not Path(path).is_file():
-        return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    cache.save(kind, key, model.state_dict(), {"kind": kind})

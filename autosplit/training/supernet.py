@@ -1,16 +1,7 @@
 """The supernet: one set of weights that every plan is a part of.
 
-Each step draws a split point and trains two plans there. One is random; the other is the widest in every other step
-(nothing pruned, the full code; the sandwich rule of Yu and Huang 2019, arXiv 1903.05134), else random too. Each loss is
-divided by a constant plus its own size, so that hopeless plans do not drown the gradient of the good ones, and codes of
-very few bits are drawn less often. What these choices bring is measured in `docs/comparison.md`.
-
 Channels of the head are ordered by importance and code channels are nested, so that plans share weights without
-disturbing one another. The teacher is the untouched backbone.
-
-For a search that prunes layer by layer, half of the random plans have one of some random profiles, a sparsity for each
-group. A fixed number of them, because torch-pruning takes 0.1 to 0.5 s for each; the shared weights carry over to other
-profiles, as they do between sparsities.
+disturbing one another. How the weights are trained is in `autosplit.training.supernet_training`.
 """
 
 from __future__ import annotations
@@ -35,12 +26,7 @@ from autosplit.models.splitting import SplitPoint, cut
 
 __all__ = ["Supernet"]
 
-_CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
 _SAMPLE_BATCH = 64
-_EQUAL = 1.0
-_SCALE = 1.3
-_PROFILE_SHARE = 0.5  # of the random plans, where heads are pruned layer by layer
-_USUAL_BYTES = 24.0  # smaller codes are drawn in proportion to their size
 
 
 class Supernet(nn.Module):
@@ -69,19 +55,15 @@ class Supernet(nn.Module):
         shape = tuple(sample.shape[1:])
         self._halves: dict[str, tuple[fx.GraphModule, nn.Module]] = {}
         self._families = tuple(families)
-        codecs: dict[str, Codec] = {}
+        self.codecs = nn.ModuleDict()
         for point in points:
             head, tail = cut(self.backbone, point)
             self._halves[point.name] = (head, tail)
-            codecs |= {_key(point.name, c.family): c for c in _codecs(families, point, head, space, sample)}
-        self.codecs = nn.ModuleDict(codecs)
+            self._add_codecs(point, head, sample)
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
         prunable = max(space.sparsities) > 0
         self.pruners = {name: HeadPruner(head, shape, prunable) for name, (head, _) in self._halves.items()}
-        self.plan_space = self._resolve(space)
-
-    def _resolve(self, space: SearchSpace) -> PlanSpace:
         sparsities: dict[str, tuple[float, ...]] = {}
         codecs: dict[str, tuple[CodecSetting, ...]] = {}
         if space.whole_on_edge:
@@ -92,14 +74,31 @@ class Supernet(nn.Module):
                 *(CodecSetting(kind="jpeg-body", quality=q) for q in reversed(space.jpeg_qualities)),
             )
         for name in self.points:
-            sparsities[name] = self._distinct(name)
+            sparsities[name] = self.distinct_sparsities(name)
             codecs[name] = tuple(s for family in self._families for s in self.codec(name, family).settings())
         if space.whole_on_device:
-            sparsities[OUTPUT] = self._distinct(OUTPUT)
+            sparsities[OUTPUT] = self.distinct_sparsities(OUTPUT)
             codecs[OUTPUT] = (CodecSetting(kind="none"),)
-        return PlanSpace(tuple(sparsities), sparsities, codecs)
+        self.plan_space = PlanSpace(tuple(sparsities), sparsities, codecs)
 
-    def _distinct(self, split: str) -> tuple[float, ...]:
+    def _add_codecs(self, point: SplitPoint, head: nn.Module, sample: Tensor) -> None:
+        """Add the codecs of all families at one split point, started from the features of some images."""
+        if len(point.shape) != 3:
+            raise ConfigError(f"split point {point.name!r}: codecs take feature maps (C, H, W), "
+                              f"this feature has shape {point.shape}")
+        with evaluation_mode(head), torch.inference_mode():
+            features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
+        features = features.clone()  # out here, so that it is no inference tensor
+        shape = (point.shape[0], point.shape[1], point.shape[2])
+        space = self._space
+        offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels)
+        # built before any is fitted: building draws from the random generator, and its order fixes the weights
+        found = [build_codec(family, shape, offer, bool(features.min() >= 0)) for family in self._families]
+        for codec in found:
+            codec.fit(features)
+            self.codecs[_key(point.name, codec.family)] = codec
+
+    def distinct_sparsities(self, split: str) -> tuple[float, ...]:
         """The sparsities that give different heads here: where nothing can be pruned, only the lowest."""
         seen: dict[tuple[int, ...], float] = {}
         for s in self._space.sparsities:
@@ -133,9 +132,9 @@ class Supernet(nn.Module):
         keep = pruner.keep_counts(plan.sparsity)
         if all(k == g.channels for k, g in zip(keep, pruner.groups, strict=True)):
             feature = head(images)
-        else:
+        else:  # the pruned structure on slices of the shared weights, so that gradients reach these
             sub = pruner.sub_network(keep)
-            feature = torch.func.functional_call(sub.module.train(self.training), sub.gather(_tensors(head)), (images,))
+            feature = torch.func.functional_call(sub.module.train(self.training), sub.gather(head), (images,))
         if plan.split != OUTPUT:
             feature = self.codec(plan.split, plan.codec.family)(feature, plan.codec)
         return tail(feature)  # type: ignore[no-any-return]
@@ -151,7 +150,7 @@ class Supernet(nn.Module):
         """A plan's pruned head alone, with copies of the shared weights."""
         pruner = self.pruners[plan.split]
         sub = pruner.sub_network(pruner.keep_counts(plan.sparsity))
-        head = sub.materialise(_tensors(self.head(plan.split)))
+        head = sub.materialise(self.head(plan.split))
         return head.to(memory_format=torch.channels_last).eval()
 
     def head(self, split: str) -> fx.GraphModule:
@@ -163,28 +162,6 @@ class Supernet(nn.Module):
         return self._halves[split][1]
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
 def _key(split: str, family: str) -> str:
     """Name of a module: without dots."""
     return f"{split}|{family}".replace(".", "/")
-
-
-def _codecs(
-    families: Sequence[str], point: SplitPoint, head: nn.Module, space: SearchSpace, sample: Tensor
-) -> list[Codec]:
-    """The codecs at one split point, started from the features of some images."""
-    if len(point.shape) != 3:
-        raise ConfigError(f"split point {point.name!r}: codecs take feature maps (C, H, W), "
-                          f"this feature has shape {point.shape}")
-    with evaluation_mode(head), torch.inference_mode():
-        features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
-    features = features.clone()  # out here, so that it is no inference tensor
-    shape = (point.shape[0], point.shape[1], point.shape[2])
-    offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels)
-    found = [build_codec(family, shape, offer, bool(features.min() >= 0)) for family in families]
-    for codec in found:
-        codec.fit(features)
-    return found

@@ -1,4 +1,15 @@
-"""Training of a supernet: every step trains two plans."""
+"""Training of a supernet: every step trains two plans.
+
+Each step draws a split point and trains two plans there. One is random; the other is the widest in every other step
+(nothing pruned, the full code; the sandwich rule of Yu and Huang 2019, arXiv 1903.05134), else random too. Each loss is
+divided by a constant plus its own size, so that hopeless plans do not drown the gradient of the good ones, and codes of
+very few bits are drawn less often. What these choices bring is measured in `docs/comparison.md`. The teacher is the
+untouched backbone.
+
+For a search that prunes layer by layer, half of the random plans have one of some random profiles, a sparsity for each
+group. A fixed number of them, because torch-pruning takes 0.1 to 0.5 s for each; the shared weights carry over to other
+profiles, as they do between sparsities.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +27,11 @@ from autosplit.training.codecs import pretrain_codecs
 from autosplit.training.loop import Batch, Teacher, distillation_loss, rate_groups, train
 from autosplit.training.supernet import Supernet
 
-__all__ = ["random_profiles", "relative_loss", "train_supernet"]
+__all__ = ["PlanDraws", "random_profiles", "relative_loss", "train_supernet"]
 
 _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weights
-_EQUAL = 1.0
-_SCALE = 1.3
+_EQUAL = 1.0  # losses far below it keep their gradient, those far above have that of their logarithm
+_SCALE = 1.3  # a loss of 0.3 keeps its gradient
 _PROFILE_SHARE = 0.5  # of the random plans, where heads are pruned layer by layer
 _USUAL_BYTES = 24.0  # smaller codes are drawn in proportion to their size
 
@@ -46,7 +57,7 @@ def train_supernet(
         profiles: Heads with a sparsity of their own in each group that are trained at each split point, beside the
             uniform ones: every other random plan has one of them.
     """
-    draws = _Draws(supernet, Random(seed), profiles)
+    draws = PlanDraws(supernet, Random(seed), profiles)
 
     def loss(batch: Batch) -> Tensor:
         taught = teacher(batch)
@@ -86,8 +97,14 @@ def relative_loss(loss: Tensor) -> Tensor:
     return loss / (loss.detach() + _EQUAL) * _SCALE
 
 
-class _Draws:
-    """The plans of each step."""
+class PlanDraws:
+    """The plans of each training step.
+
+    Args:
+        supernet: What is trained.
+        rng: Draws the plans.
+        profiles: As for `train_supernet`.
+    """
 
     def __init__(self, supernet: Supernet, rng: Random, profiles: int = 0) -> None:
         self._supernet, self._rng = supernet, rng
@@ -105,21 +122,18 @@ class _Draws:
             self._queue.extend(self._rng.sample(splits, len(splits)))
         split = self._queue.pop()
         self._steps += 1
-        return (self._random(split) if self._steps % 2 else self._supernet.widest(split)), self._random(split)
+        return (self.random(split) if self._steps % 2 else self._supernet.widest(split)), self.random(split)
 
-    def _random(self, split: str) -> Plan:
+    def random(self, split: str) -> Plan:
+        """A random plan at a split point: every codec family as often as any other, however many settings it has."""
         sparsity: float | tuple[float, ...] = self._rng.choice(self._supernet.plan_space.sparsities[split])
         if self._profiles.get(split) and self._rng.random() < _PROFILE_SHARE:
             sparsity = self._rng.choice(self._profiles[split])
-        return Plan(split=split, sparsity=sparsity, codec=self._codec(split))
-
-    def _codec(self, split: str) -> CodecSetting:
-        """Every family as often as any other, however many settings it has."""
         if split == OUTPUT:
-            return CodecSetting(kind="none")
+            return Plan(split=split, sparsity=sparsity, codec=CodecSetting(kind="none"))
         codec = self._rng.choice(self._supernet.codecs_at(split))
         settings, key = codec.settings(), (split, codec.family)
         if key not in self._weights:
             sizes = [math.prod(codec.code_shape(s)) * (s.bits or 0) / 8 for s in settings]
             self._weights[key] = [min(1.0, size / _USUAL_BYTES) for size in sizes]
-        return self._rng.choices(settings, self._weights[key])[0]
+        return Plan(split=split, sparsity=sparsity, codec=self._rng.choices(settings, self._weights[key])[0])

@@ -154,8 +154,7 @@ class TestStructure:
         graph = trace(ready(tiny_network(), x))
         head = cut(graph, next(p for p in find_split_points(graph, (3, 16, 16)) if p.name == "layer2"))[0]
         pruner = HeadPruner(head, (3, 16, 16))
-        tensors = {**dict(head.named_parameters()), **dict(head.named_buffers())}
-        pruned = pruner.sub_network(pruner.keep_counts(0.5)).materialise(tensors).eval()
+        pruned = pruner.sub_network(pruner.keep_counts(0.5)).materialise(head).eval()
         quantised = quantise_int8(pruned, [x])
         assert snr_db(run(pruned, x), run(quantised, x)) > 28
         assert layout(int8_structure(pruned)) == layout(quantised) != layout(int8_structure(head))

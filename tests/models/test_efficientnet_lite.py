@@ -84,8 +84,7 @@ class TestStructure:
         pruner = HeadPruner(head, SMALL)
         assert bool(pruner.groups) == (name != "stem"), "the stem's channels are those of the cut"
         keep = pruner.keep_counts(0.5)
-        tensors = {**dict(head.named_parameters()), **dict(head.named_buffers())}
-        pruned = pruner.sub_network(keep).materialise(tensors).eval()
+        pruned = pruner.sub_network(keep).materialise(head).eval()
         images = torch.randn(2, *SMALL, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             feature = pruned(images)

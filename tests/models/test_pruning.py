@@ -64,7 +64,7 @@ def test_pruned_is_masked(head_and_shape):
         full = head(images)
         for sparsity in (0.3, 0.75):
             sub = pruner.sub_network(pruner.keep_counts(sparsity))
-            pruned = sub.materialise(tensors(head))
+            pruned = sub.materialise(head)
             feature = pruned(images)
             masked = pruner.masked(pruner.keep_counts(sparsity))(images)
             assert feature.shape == full.shape
@@ -152,7 +152,7 @@ class TestSubNetwork:
         assert small[2].sub_network((4, 4, 8)) is small[2].sub_network((4, 4, 8))
 
     def test_those_asked_for_last_are_remembered(self, small, monkeypatch):
-        monkeypatch.setattr(pruning, "_REMEMBERED", 2)
+        monkeypatch.setattr(pruning, "_KEPT", 2)
         head, shape, _ = small
         pruner = HeadPruner(head, shape)
         first, second = pruner.sub_network((4, 4, 8)), pruner.sub_network((4, 4, 9))
@@ -163,7 +163,7 @@ class TestSubNetwork:
 
     def test_nothing_removed_is_the_head(self, small):
         head, shape, pruner = small
-        same = pruner.sub_network((16, 16, 32)).materialise(tensors(head))
+        same = pruner.sub_network((16, 16, 32)).materialise(head)
         images = torch.randn(2, *shape)
         with torch.inference_mode():
             assert torch.equal(same(images), head(images))
@@ -173,8 +173,8 @@ class TestSubNetwork:
         sub = pruner.sub_network((8, 4, 16))
         images = torch.randn(2, *shape)
         with AroundKernels():
-            feature = torch.func.functional_call(sub.module, sub.gather(tensors(head)), (images,))
-        torch.testing.assert_close(feature, sub.materialise(tensors(head))(images))
+            feature = torch.func.functional_call(sub.module, sub.gather(head), (images,))
+        torch.testing.assert_close(feature, sub.materialise(head)(images))
         feature.square().sum().backward()
         weight = head.get_submodule("layer1.0.conv1").weight
         rows = sub.indices["layer1.0.conv1.weight"][0].tolist()
@@ -187,7 +187,7 @@ class TestSubNetwork:
     def test_materialised_weights_are_copies(self, small):
         head, shape, pruner = small
         before = {k: v.clone() for k, v in tensors(head).items()}
-        pruned = pruner.sub_network((4, 4, 8)).materialise(tensors(head)).train()
+        pruned = pruner.sub_network((4, 4, 8)).materialise(head).train()
         with torch.no_grad():
             for p in pruned.parameters():
                 p.zero_()
@@ -206,7 +206,7 @@ class TestSubNetwork:
 
         head = trace(Indexed().eval())
         pruner = HeadPruner(head, (3, 8, 8))
-        pruned = pruner.sub_network(pruner.keep_counts(0.5)).materialise(tensors(head))
+        pruned = pruner.sub_network(pruner.keep_counts(0.5)).materialise(head)
         assert torch.equal(pruned.flip, torch.arange(7, -1, -1))
 
 
@@ -225,7 +225,7 @@ class TestRefusal:
         head, shape = shuffling
         pruner = HeadPruner(head, shape, prunable=False)
         assert pruner.groups == ()
-        same = pruner.sub_network(pruner.keep_counts(0.0)).materialise(tensors(head))
+        same = pruner.sub_network(pruner.keep_counts(0.0)).materialise(head)
         images = torch.randn(2, *shape)
         with torch.inference_mode():
             assert torch.equal(same(images), head(images))

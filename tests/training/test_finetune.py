@@ -130,7 +130,7 @@ def test_comes_closer_to_the_teacher(supernet, teacher, data, family):
     def distance():
         with torch.inference_mode():
             answers = logits_of(network.eval(), data, data.train.images)
-            return float(distillation_loss(answers, data.train.labels, teacher._answers))
+            return float(distillation_loss(answers, data.train.labels, teacher.answers))
 
     tune(network, teacher, data, settings_of(finetune_epochs=2, finetune_lr=1e-9))  # recalibrated alone
     first = distance()

@@ -19,7 +19,7 @@ from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import AroundKernels, Teacher, accuracy, logits_of
 from autosplit.training.supernet import Supernet
-from autosplit.training.supernet_training import _Draws, random_profiles, relative_loss, train_supernet
+from autosplit.training.supernet_training import PlanDraws, random_profiles, relative_loss, train_supernet
 from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 
@@ -326,7 +326,7 @@ class TestFamilies:
 
 class TestDraws:
     def test_every_family_as_often_and_tiny_codes_less(self, mixed):
-        draws, seen = _Draws(mixed, Random(0)), Counter()
+        draws, seen = PlanDraws(mixed, Random(0)), Counter()
         for _ in range(6000):
             seen[draws._random("layer2").codec] += 1
         by_family = Counter()
@@ -341,7 +341,7 @@ class TestDraws:
             assert seen[setting] == pytest.approx(2000 * weight / sum(weights.values()), rel=0.25, abs=15)
 
     def test_sparsities_and_ends(self, mixed):
-        draws = _Draws(mixed, Random(0))
+        draws = PlanDraws(mixed, Random(0))
         plans = [plan for _ in range(200) for plan in draws.next()]
         assert {p.split for p in plans} == {"layer1", "layer2", "output"}
         assert {p.codec.kind for p in plans if p.split == "output"} == {"none"}
@@ -359,7 +359,7 @@ class TestProfiles:
         assert random_profiles(1, 0.8, 5, Random(0)) == []
 
     def test_half_of_the_random_plans_have_one(self, fresh):
-        draws = _Draws(fresh, Random(0), profiles=3)
+        draws = PlanDraws(fresh, Random(0), profiles=3)
         plans = [plan for _ in range(200) for plan in draws.next()]
         splits = [s for s, pruner in fresh.pruners.items() if len(pruner.groups) > 1]
         assert splits
@@ -367,7 +367,7 @@ class TestProfiles:
             profiles = Counter(p.sparsity for p in plans if p.split == split and isinstance(p.sparsity, tuple))
             assert len(profiles) == 3
             assert 0.2 < profiles.total() / sum(p.split == split for p in plans) < 0.55  # a quarter is the widest
-        assert not any(isinstance(p.sparsity, tuple) for _ in range(50) for p in _Draws(fresh, Random(0)).next())
+        assert not any(isinstance(p.sparsity, tuple) for _ in range(50) for p in PlanDraws(fresh, Random(0)).next())
 
     def test_training_with_them_is_another_training(self, backbone, data):
         teacher, weights = Teacher(backbone, data), []

@@ -52,16 +52,12 @@ def variants_of(backbone: str, shape: tuple[int, ...]) -> Iterator[Variant]:
     yield Variant("0%", network)
     try:
         pruner = HeadPruner(network, shape)
-        tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-        for label, keep in _kept(pruner):
-            yield Variant(label, pruner.sub_network(keep).materialise(tensors).eval())
+        rng = np.random.default_rng(0)
+        versions: list[tuple[str, float | tuple[float, ...]]] = [(f"{100 * s:g}%", s) for s in LEVELS[1:]]
+        versions += [(f"drawn {i + 1}", tuple(rng.uniform(0, _MOST, len(pruner.groups)).tolist()))
+                     for i in range(DRAWN)]
+        for label, sparsity in versions if pruner.groups else ():
+            keep = pruner.keep_counts(sparsity)
+            yield Variant(label, pruner.sub_network(keep).materialise(network).eval())
     except PruningError:
         return
-
-
-def _kept(pruner: HeadPruner) -> Iterator[tuple[str, tuple[int, ...]]]:
-    rng = np.random.default_rng(0)
-    levels: list[tuple[str, float | tuple[float, ...]]] = [(f"{100 * level:g}%", level) for level in LEVELS[1:]]
-    levels += [(f"drawn {i + 1}", tuple(rng.uniform(0, _MOST, len(pruner.groups)).tolist())) for i in range(DRAWN)]
-    if pruner.groups:
-        yield from ((label, pruner.keep_counts(level)) for label, level in levels)
