@@ -6,6 +6,7 @@ in docs/ anew.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -105,6 +106,51 @@ def test_the_index_names_every_page():
     index = read("docs/index.md")
     others = [Path(p).name for p in PAGES if p.startswith("docs/") and p != "docs/index.md"]
     assert [name for name in others if f"]({name})" not in index] == []
+
+
+# --- names and files ------------------------------------------------------------------------------------------------
+
+ENTRY_POINTS = {"autosplit.backbones", "autosplit.latency_models", "autosplit.layerwise_agents", "autosplit.codecs"}
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or a member of one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"docs/reference/{p.name}" for p in (ROOT / "docs/reference").glob("*"))])
+def test_every_name_of_the_package_exists(page):
+    text = read(page)
+    names = set(re.findall(r"`(autosplit(?:\.\w+)+)`|^::: (\S+)", text, re.M))
+    named = {a or b for a, b in names} - ENTRY_POINTS
+    assert [name for name in sorted(named) if not exists(name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_of_the_repository_exists(page):
+    folders = "autosplit|agents|envs|configs|examples|benchmarks|tests|docs"
+    named = re.findall(rf"`((?:{folders})/(?!CoInference)[\w./-]+)(?::\w+)?`", read(page))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_rooms_are_those_of_the_package_in_the_order_of_the_page():
+    table = read("docs/architecture.md").split("## The rooms")[1].split("\n## ")[0]
+    rooms = re.findall(r"^\| `(\w+)` \|[^|]+\| (.+) \|$", table, re.M)
+    assert {room for room, _ in rooms} == {p.name for p in (ROOT / "autosplit").iterdir() if not p.name.startswith("_")
+                                           and p.name != "py.typed"}
+    assert [(room, file) for room, files in rooms for file in re.findall(r"`([^`]+)`", files)
+            if not (ROOT / "autosplit" / room / file).exists()] == []
 
 
 # --- schema and scenario --------------------------------------------------------------------------------------------
