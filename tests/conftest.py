@@ -36,7 +36,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, one_thread):
     """Pictures, network and a finished search with the default agent, in a cache of its own."""
-    from autosplit.pipeline.search import search
+    from autosplit.pipeline.search import search_scenario as search
     from tests.runs import make_world
 
     made = make_world(tmp_path_factory.mktemp("world"))

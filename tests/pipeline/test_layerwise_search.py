@@ -9,7 +9,7 @@ import pytest
 
 from autosplit.core.result import Result
 from autosplit.pipeline.ledger import Ledger
-from autosplit.pipeline.search import search
+from autosplit.pipeline.search import search_scenario as search
 from autosplit.runtime.deployment import Deployment
 from autosplit.training.prepare import prepare
 from tests.runs import f1_plans, failure, invoke

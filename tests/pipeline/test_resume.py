@@ -17,7 +17,7 @@ from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
-from autosplit.pipeline.search import search
+from autosplit.pipeline.search import search_scenario as search
 from tests.runs import f1_plans, invoke, messages
 
 SLOW = """

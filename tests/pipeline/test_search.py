@@ -27,7 +27,7 @@ from autosplit.pipeline import context
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import uncut
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
-from autosplit.pipeline.search import search
+from autosplit.pipeline.search import search_scenario as search
 from autosplit.runtime.deployment import Deployment
 from autosplit.training import prepare as prepare_module
 from autosplit.training.loop import accuracy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autosplit.pipeline.search import search
+from autosplit.pipeline.search import search_scenario as search
 from tests.runs import KINDS
 
 
