@@ -3,8 +3,8 @@
     python -m benchmarks.structure --out results/benchmarks/structure
 
 A short search of the default scenario (one epoch each, `--evaluations` measurements, an empty cache) runs under a
-trace. Counted are the modules of `autosplit` in which a function is called, and, between the return of `propose` and the
-return of `Ledger.record`, the modules in which a function is called with a plan or with something that carries one
+trace. Counted are the modules of `autosplit` in which a function is called, and, between the return of `propose` and
+that of `Ledger.record`, the modules in which a function is called with a plan or with something that carries one
 (workload, measurement, outcome), alone or in a list. Importing a module does not count as entering it.
 """
 
