@@ -5,7 +5,7 @@ A name may stand for two agents, one of uniform heads and one that prunes layer 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from autosplit.core.plugins import Registry
 
@@ -69,25 +69,19 @@ def load_agent(name: str, granularity: Granularity = "uniform") -> type[Agent] |
     """
     from autosplit.agents.base import Agent
     from autosplit.agents.layerwise import LayerwiseAgent
-    from autosplit.core.errors import PluginError
+    from autosplit.core.errors import ConfigError, PluginError
 
     other: Granularity = "layer" if granularity == "uniform" else "uniform"
     wanted, unwanted = (Agent, LayerwiseAgent) if granularity == "uniform" else (LayerwiseAgent, Agent)
-    known = list_agents(granularity)
-    if name not in known and name in list_agents(other):
-        raise _misplaced(name, granularity)
-    agent: Any = _AGENTS[granularity].load(name)
-    if isinstance(agent, type) and issubclass(agent, unwanted):
-        raise _misplaced(name, granularity)
+    known, agent = list_agents(granularity), None
+    misplaced = name not in known and name in list_agents(other)
+    if not misplaced:
+        agent = _AGENTS[granularity].load(name)
+        misplaced = isinstance(agent, type) and issubclass(agent, unwanted)
+    if misplaced:
+        what, instead = (("prunes layer by layer", "search with --granularity layer") if granularity == "uniform" else
+                         ("prunes whole heads only", "leave out --granularity layer"))
+        raise ConfigError(f"agent {name!r} {what}: {instead}, or take {', '.join(known[:-1])} or {known[-1]}")
     if not (isinstance(agent, type) and issubclass(agent, wanted)):
         raise PluginError(f"agent {name!r} is not a subclass of {wanted.__module__}.{wanted.__name__}")
     return agent
-
-
-def _misplaced(name: str, granularity: Granularity) -> Exception:
-    from autosplit.core.errors import ConfigError
-
-    what, instead = (("prunes layer by layer", "search with --granularity layer") if granularity == "uniform" else
-                     ("prunes whole heads only", "leave out --granularity layer"))
-    known = list_agents(granularity)
-    return ConfigError(f"agent {name!r} {what}: {instead}, or take {', '.join(known[:-1])} or {known[-1]}")

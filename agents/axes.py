@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,11 @@ class PlanAxes:
             "sparsity": [None if plan.split == INPUT else plan.sparsity for plan in problem.plans],
             **{name: [of_codec(plan.codec) for plan in problem.plans] for name, of_codec in _CODEC},
         }
-        ranked = {name: _ranks(values) for name, values in columns.items()}
+        ranked: dict[str, IntArray] = {}
+        for name, values in columns.items():
+            known = sorted({v for v in values if v is not None})  # type: ignore[type-var]
+            rank = {v: i for i, v in enumerate(known)}
+            ranked[name] = np.array([-1 if v is None else rank[v] for v in values], dtype=np.int64)
         kept = {name: ranks for name, ranks in ranked.items() if ranks.max() > 0}
         payload = np.log1p([work.payload_bytes_mean for work in problem.workloads])
         return cls(
@@ -161,9 +165,3 @@ class PlanAxes:
                 level = offered[np.abs(offered - wanted(axis)).argmin()]
                 left = left[self.levels[left, axis] == level]
         return int(left[0])
-
-
-def _ranks(values: Sequence[Hashable]) -> IntArray:
-    known = sorted({v for v in values if v is not None})  # type: ignore[type-var]
-    rank = {v: i for i, v in enumerate(known)}
-    return np.array([-1 if v is None else rank[v] for v in values], dtype=np.int64)

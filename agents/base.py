@@ -178,12 +178,22 @@ class Proposer(ABC, Generic[Key]):
     def _observe(self, outcomes: Sequence[Outcome]) -> None:
         """Learn from new outcomes; they are in `self._outcomes` already."""
 
-    def _seed_of(self, purpose: str, step: int = 0) -> int:
-        """A seed for one purpose at one step, so that no draw depends on how many came before it."""
+    def seed_for(self, purpose: str, step: int = 0) -> int:
+        """A seed for one purpose at one step, so that no draw depends on how many came before it.
+
+        Args:
+            purpose: A name of the agent's choice.
+            step: Tells draws for the same purpose apart, such as the number of the round.
+        """
         entropy = [self._seed, step, *purpose.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def _say(self, text: str) -> None:
+    def generator(self, purpose: str, step: int = 0) -> np.random.Generator:
+        """A random generator for one purpose at one step; see `seed_for`."""
+        return np.random.default_rng(self.seed_for(purpose, step))
+
+    def report_progress(self, text: str) -> None:
+        """Hand a line of text to `on_progress`, if anybody listens."""
         if self.on_progress is not None:
             self.on_progress(text)
 

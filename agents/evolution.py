@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from autosplit.agents.axes import PlanAxes
 from autosplit.agents.base import Agent, SearchProblem
 
@@ -39,7 +37,7 @@ class EvolutionAgent(Agent):
         if population < 1 or tournament < 1:
             raise ValueError(f"population and tournament must be at least 1, got {population} and {tournament}")
         self._axes = PlanAxes.of(problem)
-        self._rng = np.random.default_rng(self._seed_of("evolution"))
+        self._rng = self.generator("evolution")
         self._size = population
         self._tournament = tournament
 
@@ -53,12 +51,9 @@ class EvolutionAgent(Agent):
         if len(alive) < self._size:
             return [int(self._rng.choice(self.open_numbers()))]
         drawn = self._rng.choice(alive, size=min(self._tournament, len(alive)), replace=False)
-        return [self._child(max(drawn.tolist(), key=lambda i: self._outcomes[i].reward))]
-
-    def _child(self, parent: int) -> int:
-        """An open plan that differs in one choice; where there is none, the nearest open plan."""
+        parent = max(drawn.tolist(), key=lambda i: self._outcomes[i].reward)
         for axis in self._rng.permutation(len(self._axes.names)):
             moves = self._axes.moves(parent, int(axis), self._open)
             if moves:
-                return int(self._rng.choice(list(moves.values())))
-        return self._axes.nearest(parent, self.open_numbers())
+                return [int(self._rng.choice(list(moves.values())))]
+        return [self._axes.nearest(parent, self.open_numbers())]  # no open plan differs in one choice only

@@ -11,7 +11,6 @@ import numpy as np
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.network import rollout
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
-from autosplit.core.arrays import Array
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
 
@@ -57,7 +56,7 @@ class PPOLiveAgent(Agent):
         p = problem
         whole = CoInferenceCore.build(p.space, p.workloads, p.latency_model, [p.conditions])
         self._core = whole.restricted(p.candidates)
-        self._trainer = PolicyTrainer(self._core, self.settings.ppo, self._seed_of("weights"))
+        self._trainer = PolicyTrainer(self._core, self.settings.ppo, self.seed_for("weights"))
         self._updates = self._draws = self._idle = 0
         self._visited: IntArray | None = None
         self._queue: deque[int] = deque()
@@ -72,27 +71,23 @@ class PPOLiveAgent(Agent):
         """Train on the episodes at hand if their rewards are known, and draw the next ones; their open plans."""
         if self._visited is not None:
             if not all(int(i) in self._outcomes for i in self._visited):
-                return self._made_to_choose()  # asked for more before the outcomes are in
-            self._trainer.train(self._core, self._rewards(), 1, self._seed_of("update", self._updates))
+                return self._forced_choice()  # asked for more before the outcomes are in
+            rewards = np.full((len(self.problem.plans), 1), np.nan)  # a reward that is used unmeasured would show
+            for number, outcome in self._outcomes.items():
+                rewards[number] = outcome.reward
+            self._trainer.train(self._core, rewards, 1, self.seed_for("update", self._updates))
             self._updates += 1
-        self._visited = self._trainer.visits(self._core, self._seed_of("update", self._updates))
+        self._visited = self._trainer.visits(self._core, self.seed_for("update", self._updates))
         plans = [i for i in dict.fromkeys(self._visited.tolist()) if self._open[i]]
         self._idle = 0 if plans else self._idle + 1
         if self._idle < self.settings.patience:
             return plans
         self._idle = 0
-        return self._made_to_choose()
+        return self._forced_choice()
 
-    def _rewards(self) -> Array:
-        """The reward of every measured plan, shape (P, 1); not a number where there is none."""
-        rewards = np.full((len(self.problem.plans), 1), np.nan)
-        for number, outcome in self._outcomes.items():
-            rewards[number] = outcome.reward
-        return rewards
-
-    def _made_to_choose(self) -> list[int]:
+    def _forced_choice(self) -> list[int]:
         """The plan that the policy draws where only open plans can be chosen."""
-        rng = np.random.default_rng(self._seed_of("draw", self._draws))
+        rng = self.generator("draw", self._draws)
         self._draws += 1
         drawn = rollout(self._trainer.network, self._core.restricted(self._open), np.zeros(1, dtype=np.int64),
                         temperature=1.0, rng=rng)

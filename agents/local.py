@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from autosplit.agents.axes import PlanAxes
 from autosplit.agents.base import Agent, SearchProblem
 
@@ -34,34 +32,26 @@ class LocalSearchAgent(Agent):
         super().__init__(problem)
         self._axes = PlanAxes.of(problem)
         self._candidates = problem.candidates.copy()
-        self._rng = np.random.default_rng(self._seed_of("local-search"))
+        self._rng = self.generator("local-search")
         self._wanted = starts
         self._starts: list[int] = []
         self._at: int | None = None
 
     def _propose(self, n: int) -> Sequence[int]:  # noqa: ARG002
+        rewards = {number: outcome.reward for number, outcome in self._outcomes.items()}
         while True:
             if self._at is None:
-                known = self._known(self._starts)
+                known = [i for i in self._starts if i in rewards]
                 if len(self._starts) < self._wanted or not known:
-                    return [self._start()]
-                self._at = max(known, key=self._reward)
+                    self._starts.append(int(self._rng.choice(self.open_numbers())))
+                    return self._starts[-1:]
+                self._at = max(known, key=rewards.__getitem__)
             around = self._axes.neighbours(self._at, self._candidates)
-            better = [i for i in self._known(around) if self._reward(i) > self._reward(self._at)]
+            better = [i for i in around if i in rewards and rewards[i] > rewards[self._at]]
             unmeasured = [i for i in around if self._open[i]]
             if better:
-                self._at = max(better, key=self._reward)
+                self._at = max(better, key=rewards.__getitem__)
             elif unmeasured:
                 return [int(self._rng.choice(unmeasured))]
             else:  # nothing better around: the climb is over
                 self._at, self._starts, self._wanted = None, [], 1
-
-    def _start(self) -> int:
-        self._starts.append(int(self._rng.choice(self.open_numbers())))
-        return self._starts[-1]
-
-    def _known(self, plans: Sequence[int]) -> list[int]:
-        return [i for i in plans if i in self._outcomes]
-
-    def _reward(self, number: int) -> float:
-        return self._outcomes[number].reward

@@ -68,16 +68,48 @@ class ModelAgent(Agent):
             rng: The round's generator.
         """
 
-    def _pools(self) -> list[list[Conditions]]:
+    def pools(self) -> list[list[Conditions]]:
         """Pools of conditions to keep latencies for; the first is the problem's conditions alone."""
         return [[self.problem.conditions]]
+
+    def learnt_value(self, outcome: Outcome) -> float:
+        """What the surrogate learns of an outcome, in [0, 1]: the accuracy, which is the same under all conditions."""
+        return outcome.measurement.accuracy
+
+    def estimated_accuracy(self, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
+        """What is learnt of every plan, shape (P,): measured, or `ucb_weight` standard deviations above the median."""
+        values = surrogate.estimate(ucb_weight)
+        for number, outcome in self._outcomes.items():
+            values[number] = self.learnt_value(outcome)
+        return values
+
+    def estimated_rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
+        """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""
+        return core.rewards(self.problem.objective, self.estimated_accuracy(surrogate, ucb_weight))
+
+    def fitted(self, surrogate: AccuracySurrogate) -> AccuracySurrogate:
+        """The surrogate, fitted on everything observed."""
+        numbers = np.array(list(self._outcomes), dtype=np.int64)
+        surrogate.fit(numbers, np.array([self.learnt_value(o) for o in self._outcomes.values()]))
+        return surrogate
+
+    def cores(self) -> tuple[CoInferenceCore, ...]:
+        """One core for each of `pools`, with the measured workloads where they differ from the predicted ones."""
+        p = self.problem
+        if self._cores is None:
+            self._cores = tuple(CoInferenceCore.build(p.space, p.workloads, p.latency_model, pool)
+                                for pool in self.pools())
+        if self._revised:
+            self._cores = tuple(core.revised(self._revised, p.latency_model) for core in self._cores)
+            self._revised = {}
+        return self._cores
 
     def _propose(self, n: int) -> Sequence[int]:
         planned = self._initial_design() if self._queue is None else self._queue
         queue = deque(i for i in planned if self._open[i])  # others may have been observed meanwhile
         if not queue:
-            size = self._size  # whatever n is: a proposal must not depend on how many are asked for at once
-            queue.extend(self._spread(size) if len(self._outcomes) < 2 else self._round(size))
+            # two outcomes are the least that a surrogate can be fitted on
+            queue.extend(self._spread(self._size) if len(self._outcomes) < 2 else self._round())
         self._queue = queue
         return [queue.popleft() for _ in range(min(n, len(queue)))]
 
@@ -89,9 +121,9 @@ class ModelAgent(Agent):
 
     def _initial_design(self) -> list[int]:
         """The best plans by what is expected of them, then plans spread over the space."""
-        here, numbers = self._current_cores()[0], self.open_numbers()
-        value = here.rewards(self.problem.objective, self.problem.prior)[numbers, 0]
-        best = numbers[np.argsort(-value, kind="stable")[:self._guesses]].tolist()
+        here, numbers = self.cores()[0], self.open_numbers()
+        expected = here.rewards(self.problem.objective, self.problem.prior)[numbers, 0]
+        best = numbers[np.argsort(-expected, kind="stable")[:self._guesses]].tolist()
         spread = [i for i in self._spread(self._first) if i not in best]
         return [*best, *spread[: self._first - len(best)]]
 
@@ -100,77 +132,37 @@ class ModelAgent(Agent):
 
         The seeding of k-means++; unlike a maximin design it does not sit on the corners of the space only.
         """
-        rng = np.random.default_rng(self._seed_of("spread", self._rounds))
+        rng = self.generator("spread", self._rounds)
         numbers, points = self.open_numbers(), self._surrogate.points[self.open_numbers()]
         distance, chosen = np.ones(len(numbers)), list[int]()
         for _ in range(min(size, len(numbers))):
-            total = distance.sum()
-            probability = distance / total if total > 0 else self._not_in(numbers, chosen)
-            pick = int(rng.choice(len(numbers), p=probability))
+            # where all that are left equal chosen ones in every feature, any of them will do
+            weight = distance if distance.sum() > 0 else ~np.isin(numbers, chosen)
+            pick = int(rng.choice(len(numbers), p=weight / weight.sum()))
             chosen.append(int(numbers[pick]))
             squared = ((points - points[pick]) ** 2).sum(axis=1)
             distance = np.minimum(distance, squared) if len(chosen) > 1 else squared
         return chosen
 
-    @staticmethod
-    def _not_in(numbers: IntArray, chosen: Sequence[int]) -> Array:
-        left = ~np.isin(numbers, chosen)
-        probability: Array = left / left.sum()
-        return probability
+    def _round(self) -> list[int]:
+        """Fit the surrogate, ask for candidate plans, and choose those of the highest acquisition value.
 
-    def _round(self, size: int) -> list[int]:
-        """Fit, ask for candidate plans, choose."""
-        self._rounds += 1
-        self._say(f"round {self._rounds}: {len(self._outcomes)} measurements")
-        self._fitted(self._surrogate)
-        rng = np.random.default_rng(self._seed_of("choose", self._rounds))
-        return self._choose(self.candidate_plans(rng), min(size, self.remaining), rng)
-
-    def _choose(self, candidates: IntArray, size: int, rng: np.random.Generator) -> list[int]:
-        """The candidates of the highest acquisition value, by a UCB weight drawn anew for each.
-
-        Weights drawn from Exp(1) make a batch both exploit and explore (Hutter et al., "Parallel algorithm
-        configuration", LION 2012).
+        The UCB weight is drawn anew for each plan, from Exp(1), so that a batch both exploits and explores (Hutter et
+        al., "Parallel algorithm configuration", LION 2012).
         """
-        here = self._current_cores()[0]
-        left = set(candidates.tolist())
+        self._rounds += 1
+        self.report_progress(f"round {self._rounds}: {len(self._outcomes)} measurements")
+        self.fitted(self._surrogate)
+        rng = self.generator("choose", self._rounds)
+        left = set(self.candidate_plans(rng).tolist())
+        # a round's size never depends on how many plans are asked for at once: nor do, then, the proposals
+        size = min(self._size, self.remaining)
         if len(left) < size:
             left = set(self.open_numbers().tolist())
-        chosen: list[int] = []
+        here, chosen = self.cores()[0], list[int]()
         for ucb_weight in rng.exponential(size=size):
             numbers = np.array(sorted(left))
-            value = self._rewards(here, self._surrogate, float(ucb_weight))[numbers, 0]
+            value = self.estimated_rewards(here, self._surrogate, float(ucb_weight))[numbers, 0]
             chosen.append(int(numbers[value.argmax()]))
             left.remove(chosen[-1])
         return chosen
-
-    def _fitted(self, surrogate: AccuracySurrogate) -> AccuracySurrogate:
-        numbers = np.array(list(self._outcomes), dtype=np.int64)
-        surrogate.fit(numbers, np.array([self._learnt(o) for o in self._outcomes.values()]))
-        return surrogate
-
-    def _learnt(self, outcome: Outcome) -> float:
-        """What the surrogate learns of an outcome, in [0, 1]."""
-        return outcome.measurement.accuracy
-
-    def _estimated(self, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
-        """The same of every plan, shape (P,): measured, or estimated so many standard deviations above the median."""
-        values = surrogate.estimate(ucb_weight)
-        for number, outcome in self._outcomes.items():
-            values[number] = self._learnt(outcome)
-        return values
-
-    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
-        """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""
-        return core.rewards(self.problem.objective, self._estimated(surrogate, ucb_weight))
-
-    def _current_cores(self) -> tuple[CoInferenceCore, ...]:
-        """One core for each of `_pools`, with the measured workloads."""
-        p = self.problem
-        if self._cores is None:
-            self._cores = tuple(CoInferenceCore.build(p.space, p.workloads, p.latency_model, pool)
-                                for pool in self._pools())
-        if self._revised:
-            self._cores = tuple(core.revised(self._revised, p.latency_model) for core in self._cores)
-            self._revised = {}
-        return self._cores

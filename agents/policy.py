@@ -292,7 +292,7 @@ class CoInferencePolicy:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {_WEIGHT + k: v.clone() for k, v in self.network.state_dict().items()}
-        tensors |= _stored(self.knowledge.workloads)
+        tensors |= tensors_of_workloads(self.knowledge.workloads)
         tensors["accuracy"] = torch.tensor(self.knowledge.accuracy, dtype=torch.float64)
         return tensors
 
@@ -349,14 +349,14 @@ class CoInferencePolicy:
         raw = data["space"]
         space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
                           {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
-        knowledge = Knowledge(space, _restored(space.plans(), tensors), tensors.pop("accuracy").numpy())
+        knowledge = Knowledge(space, workloads_of_tensors(space.plans(), tensors), tensors.pop("accuracy").numpy())
         weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items()}
         network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
         return cls(knowledge, latency_model, objective, network, data["hidden"],
                    Origin.model_validate(data["origin"]))
 
 
-def _stored(workloads: Sequence[Workload]) -> dict[str, Tensor]:
+def tensors_of_workloads(workloads: Sequence[Workload]) -> dict[str, Tensor]:
     """Workloads as tensors: plans share most of their stages, so each stage is stored once, and by number elsewhere."""
     costs = list(dict.fromkeys(getattr(w, stage) for w in workloads for stage in _STAGES))
     number = {cost: i for i, cost in enumerate(costs)}
@@ -367,7 +367,7 @@ def _stored(workloads: Sequence[Workload]) -> dict[str, Tensor]:
     }
 
 
-def _restored(plans: Iterable[Plan], tensors: dict[str, Tensor]) -> tuple[Workload, ...]:
+def workloads_of_tensors(plans: Iterable[Plan], tensors: dict[str, Tensor]) -> tuple[Workload, ...]:
     costs = [_cost(row) for row in tensors.pop("stages").tolist()]
     rows = zip(plans, tensors.pop("stage_numbers").tolist(), tensors.pop("bytes").tolist(), strict=True)
     return tuple(Workload(plan=plan, **{s: costs[i] for s, i in zip(_STAGES, numbers, strict=True)},

@@ -18,9 +18,7 @@ from autosplit.agents.base import SearchProblem
 from autosplit.agents.model import ModelAgent, ModelSettings
 from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
-from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
-from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
@@ -92,34 +90,36 @@ class PPOAgent(ModelAgent):
         if seen < 2:
             raise ValueError("a policy needs at least two observed outcomes")
         if self._policy is None or self._policy[0] != seen:
-            self._say(f"training the policy on {seen} measurements")
-            _, pool = self._current_cores()
-            surrogate = self._fitted(copy.deepcopy(self._surrogate))
-            rewards = self._training_rewards(pool, surrogate, ucb_weight=0.0)
+            self.report_progress(f"training the policy on {seen} measurements")
+            _, pool = self.cores()
+            surrogate = self.fitted(copy.deepcopy(self._surrogate))
+            rewards = training_rewards(pool, self.estimated_rewards(pool, surrogate, 0.0), self.settings.sharpness)
             network = self._current_trainer().trained_copy(
-                pool, rewards, self.settings.last_updates, self._seed_of("policy", self._rounds),
+                pool, rewards, self.settings.last_updates, self.seed_for("policy", self._rounds),
                 self.settings.last_target_share)
             workloads = list(self.problem.workloads)
             for number, outcome in self._outcomes.items():
                 workloads[number] = outcome.measurement.workload
-            knowledge = Knowledge(self.problem.space, tuple(workloads), self._estimated(surrogate, ucb_weight=0.0))
+            accuracy = self.estimated_accuracy(surrogate, ucb_weight=0.0)
+            knowledge = Knowledge(self.problem.space, tuple(workloads), accuracy)
             self._policy = seen, CoInferencePolicy(
                 knowledge, self.problem.latency_model, self.problem.objective, network, self.settings.ppo.hidden,
                 Origin(conditions=self.settings.conditions, seed=self.problem.seed))
         return self._policy[1]
 
-    def _pools(self) -> list[list[Conditions]]:
+    def pools(self) -> list[list[Conditions]]:
         """The problem's conditions, and the pool that the policy is trained for, which begins with them."""
         here = self.problem.conditions
-        drawn = self._sampler.pool(self.settings.conditions - 1, self._seed_of("pool", self._rounds))
+        drawn = self._sampler.pool(self.settings.conditions - 1, self.seed_for("pool", self._rounds))
         return [[here], [here, *drawn]]
 
     def candidate_plans(self, rng: np.random.Generator) -> IntArray:
         """Train the policy on, and draw the plans that it takes under the problem's conditions."""
-        here, pool = self._current_cores()
+        here, pool = self.cores()
         updates = self.settings.first_updates if self._rounds == 1 else self.settings.updates
-        rewards = self._training_rewards(pool, self._surrogate, self.settings.ucb_weight)
-        self._current_trainer().train(pool, rewards, updates, self._seed_of("train", self._rounds))
+        estimated = self.estimated_rewards(pool, self._surrogate, self.settings.ucb_weight)
+        rewards = training_rewards(pool, estimated, self.settings.sharpness)
+        self._current_trainer().train(pool, rewards, updates, self.seed_for("train", self._rounds))
         return self._draw(here, rng)
 
     def _draw(self, here: CoInferenceCore, rng: np.random.Generator) -> IntArray:
@@ -130,11 +130,8 @@ class PPOAgent(ModelAgent):
         drawn: IntArray = np.unique(np.concatenate(draws))
         return drawn
 
-    def _training_rewards(self, pool: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
-        return training_rewards(pool, self._rewards(pool, surrogate, ucb_weight), self.settings.sharpness)
-
     def _current_trainer(self) -> PolicyTrainer:
         if self._trainer is None:
-            self._trainer = PolicyTrainer(self._current_cores()[1], self.settings.ppo,
-                                          self._seed_of("weights", self._rounds))
+            self._trainer = PolicyTrainer(self.cores()[1], self.settings.ppo,
+                                          self.seed_for("weights", self._rounds))
         return self._trainer

@@ -64,10 +64,15 @@ class SamplerAgent(Agent):
         super().__init__(problem)
         self._axes = PlanAxes.of(problem)
         self._candidates = np.flatnonzero(problem.candidates)
-        self._distributions = {name: self._distribution(axis) for axis, name in enumerate(self._axes.names)}
+        self._distributions: dict[str, BaseDistribution] = {}
+        for name, size, has_order in zip(self._axes.names, self._axes.sizes, self._axes.ordered, strict=True):
+            if self.categories and (not has_order or (name == "split" and self.split_is_category)):
+                self._distributions[name] = CategoricalDistribution(range(size))
+            else:
+                self._distributions[name] = IntDistribution(0, size - 1)
         self._asked: dict[int, Trial] = {}
         with silent_optuna():
-            self._study = optuna.create_study(direction="maximize", sampler=self._sampler(self._seed_of("sampler")))
+            self._study = optuna.create_study(direction="maximize", sampler=self._sampler(self.seed_for("sampler")))
 
     @abstractmethod
     def _sampler(self, seed: int) -> BaseSampler:
@@ -90,21 +95,22 @@ class SamplerAgent(Agent):
     def _observe(self, outcomes: Sequence[Outcome]) -> None:
         with silent_optuna():
             for outcome in outcomes:
-                self._tell(self.problem.number[outcome.plan], outcome.reward)
-
-    def _tell(self, number: int, reward: float) -> None:
-        parameters = self._parameters(number)
-        if not self.generations:
-            distributions = {name: self._distributions[name] for name in parameters}
-            self._study.add_trial(create_trial(params=parameters, distributions=distributions, value=reward))
-        elif number in self._asked:
-            self._study.tell(self._asked.pop(number), reward)
-        else:  # not the sampler's idea: let it into the generation as if it were
-            self._study.enqueue_trial(parameters)
-            trial = self._study.ask()
-            _ = trial.relative_params  # a trial gets its place in a generation when the sampler draws for it
-            self._read(trial)
-            self._study.tell(trial, reward)
+                number, reward = self.problem.number[outcome.plan], outcome.reward
+                levels = zip(self._axes.names, self._axes.levels[number].tolist(), self._axes.sizes, strict=True)
+                # where a plan has no such choice the parameter is left out, or in the middle where there must be one
+                parameters = {name: level if level >= 0 else (size - 1) // 2 for name, level, size in levels
+                              if level >= 0 or not self.conditional}
+                if not self.generations:
+                    distributions = {name: self._distributions[name] for name in parameters}
+                    self._study.add_trial(create_trial(params=parameters, distributions=distributions, value=reward))
+                elif number in self._asked:
+                    self._study.tell(self._asked.pop(number), reward)
+                else:  # not the sampler's idea: let it into the generation as if it were
+                    self._study.enqueue_trial(parameters)
+                    trial = self._study.ask()
+                    _ = trial.relative_params  # a trial gets its place in a generation when the sampler draws for it
+                    self._read(trial)
+                    self._study.tell(trial, reward)
 
     def _read(self, trial: Trial) -> int:
         """The plan that a suggestion stands for."""
@@ -119,18 +125,6 @@ class SamplerAgent(Agent):
         if isinstance(distribution, CategoricalDistribution):
             return int(trial.suggest_categorical(name, distribution.choices))  # type: ignore[arg-type]
         return trial.suggest_int(name, 0, self._axes.sizes[axis] - 1)
-
-    def _distribution(self, axis: int) -> BaseDistribution:
-        name, size = self._axes.names[axis], self._axes.sizes[axis]
-        ordered = bool(self._axes.ordered[axis]) and not (name == "split" and self.split_is_category)
-        return IntDistribution(0, size - 1) if ordered or not self.categories else CategoricalDistribution(range(size))
-
-    def _parameters(self, number: int) -> dict[str, int]:
-        """A plan's own parameters; where it has no such choice none, or the middle where there must be one."""
-        levels = zip(self._axes.names, self._axes.levels[number].tolist(), self._axes.sizes, strict=True)
-        return {name: level if level >= 0 else (size - 1) // 2 for name, level, size in levels
-                if level >= 0 or not self.conditional}
-
 
 class TPEAgent(SamplerAgent):
     """Tree-structured Parzen estimator, multivariate, by groups of parameters that occur together.

@@ -66,8 +66,21 @@ class AccuracySurrogate:
         if not self.points.shape[1]:
             return  # one plan, or plans that no feature tells apart
         logits = logit(accuracy)
-        expected = self._expected(plans, logits)
-        process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer=self._maximise)
+        expected = np.zeros(len(self._mean))
+        if self._prior is not None:
+            # the mean function is slope times the prior's log-odds plus a shift, by ridge regression to (1, 0): another
+            # network on other data is better or worse by some level, and spreads its plans more or less
+            here = self._prior[plans]
+            design = np.stack([here, np.ones(len(here))], axis=1)
+            slope, shift = np.linalg.solve(design.T @ design + np.diag(_RIDGE), design.T @ (logits - here))
+            expected = self._prior * (1 + slope) + shift
+
+        def maximise(objective: Callable[..., Any], start: Array, bounds: Array) -> tuple[Array, float]:
+            found = minimize(objective, start, method="L-BFGS-B", jac=True, bounds=bounds,
+                             options={"maxiter": self._iterations})
+            return found.x, float(found.fun)
+
+        process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer=maximise)
         # one thread: the matrices are small, and threads that wait for each other cost most on a busy machine
         with warnings.catch_warnings(), threadpool_limits(limits=1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: an irrelevant feature
@@ -79,21 +92,3 @@ class AccuracySurrogate:
     def estimate(self, ucb_weight: float = 0.0) -> Array:
         """Accuracies of all plans, shape (P,), `ucb_weight` standard deviations above the median."""
         return accuracy_of(self._mean + ucb_weight * self._deviation)
-
-    def _expected(self, plans: IntArray, logits: Array) -> Array:
-        """The mean function, shape (P,): slope times the prior's log-odds plus a shift, by ridge regression to (1, 0).
-
-        Another network on other data is better or worse by some level, and spreads its plans more or less.
-        """
-        if self._prior is None:
-            return np.zeros(len(self._mean))
-        here = self._prior[plans]
-        design = np.stack([here, np.ones(len(here))], axis=1)
-        slope, shift = np.linalg.solve(design.T @ design + np.diag(_RIDGE), design.T @ (logits - here))
-        result: Array = self._prior * (1 + slope) + shift
-        return result
-
-    def _maximise(self, objective: Callable[..., Any], start: Array, bounds: Array) -> tuple[Array, float]:
-        found = minimize(objective, start, method="L-BFGS-B", jac=True, bounds=bounds,
-                         options={"maxiter": self._iterations})
-        return found.x, float(found.fun)

@@ -62,11 +62,13 @@ class NoRelabelling(NoConditions):
                               f"surrogate can learn, not for {problem.objective.name!r}")
         super().__init__(problem, settings)
 
-    def _learnt(self, outcome: Outcome) -> float:
+    def learnt_value(self, outcome: Outcome) -> float:
+        """The measured reward, in [0, 1]."""
         return max(outcome.reward, 0.0)
 
-    def _rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
-        return np.repeat(self._estimated(surrogate, ucb_weight)[:, None], len(core.conditions), axis=1)
+    def estimated_rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
+        """The estimates themselves, which are rewards; the same under all conditions."""
+        return np.repeat(self.estimated_accuracy(surrogate, ucb_weight)[:, None], len(core.conditions), axis=1)
 
 
 class NoMasks(PPOAgent):

@@ -101,7 +101,7 @@ class LayerwiseAgent(Proposer[Choice]):
 
     Attributes:
         problem: What to search.
-        core: The decisions under the problem's conditions; `_correct_payloads` replaces it.
+        core: The decisions under the problem's conditions; `correct_payloads` replaces it.
     """
 
     def __init__(self, problem: LayerwiseProblem) -> None:
@@ -158,7 +158,7 @@ class LayerwiseAgent(Proposer[Choice]):
         p95_ms = self.core.latency.breakdown([choice]).p95_ms[0, 0]
         return bool(p95_ms <= self.core.limit_ms * (1 + _SLACK))
 
-    def _random(self, rng: np.random.Generator) -> list[Choice]:
+    def random_plans(self, rng: np.random.Generator) -> list[Choice]:
         """New plans of some random episodes: every action uniform, then bounded; none where there seem to be none."""
         layers = max(1, self.problem.space.groups)
         for _ in range(_FRUITLESS):
@@ -168,7 +168,7 @@ class LayerwiseAgent(Proposer[Choice]):
                 return found
         return []
 
-    def _correct_payloads(self) -> bool:
+    def correct_payloads(self) -> bool:
         """Predict payloads as the measured ones were, split point by split point; says whether that changed `core`.
 
         Bounded plans lie just within the limit by predicted payloads. Where pruned heads need more bytes, all of them
@@ -196,14 +196,14 @@ class LayerwiseRandomAgent(LayerwiseAgent):
 
     def __init__(self, problem: LayerwiseProblem) -> None:
         super().__init__(problem)
-        self._rng = np.random.default_rng(self._seed_of("random"))
+        self._rng = self.generator("random")
         self._queue: deque[Choice] = deque()
 
     def _propose(self, n: int) -> Sequence[Choice]:
         found: list[Choice] = []
         while len(found) < n:
             if not self._queue:
-                self._queue.extend(c for c in self._random(self._rng) if c not in found)
+                self._queue.extend(c for c in self.random_plans(self._rng) if c not in found)
                 if not self._queue:
                     break
             choice = self._queue.popleft()

@@ -148,7 +148,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
         self._pace = s.episodes / problem.evaluations
         self._warm_up = max(1, round(s.warm_up / self._pace))
         self._updates = min(max(round(s.updates * self._pace), s.updates), s.most_updates)
-        with isolated(self._seed_of("weights")):
+        with isolated(self.seed_for("weights")):
             self._ddpg = _TwoRates(
                 "MlpPolicy", _Spaces(self.core.observation_size), learning_rate=s.critic_lr, batch_size=s.batch,
                 buffer_size=s.replay * self.core.longest, tau=s.tau, gamma=1.0, device="cpu",
@@ -160,16 +160,16 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
     def _propose(self, n: int) -> Sequence[Choice]:  # noqa: ARG002
         step = len(self._outcomes)
         if step < self._warm_up:
-            return self._random(np.random.default_rng(self._seed_of("warm up", step)))[:1]
+            return self.random_plans(self.generator("warm up", step))[:1]
         most = self.settings.noise
         noise = most * self.settings.decay ** ((step - self._warm_up) * self._pace)
-        rng = np.random.default_rng(self._seed_of("noise", step))
+        rng = self.generator("noise", step)
         for _ in range(_TRIES):
             choice = self._episode(noise, rng)
             if choice not in self._taken:
                 return [choice]
             noise = min(max(noise * _WIDER, _LEAST), most)
-        return self._random(rng)[:1]
+        return self.random_plans(rng)[:1]
 
     def _episode(self, noise: float, rng: np.random.Generator) -> Choice:
         """A plan of the actor's, with noise on each action."""
@@ -189,9 +189,9 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
         for outcome in outcomes:
             self._remember(self.problem.space.locate(outcome.plan), outcome.reward)
         if len(self._outcomes) >= self._warm_up:
-            self._correct_payloads()
-            self._say(f"{len(self._outcomes)} measurements, training actor and critic")
-            with isolated(self._seed_of("train", len(self._outcomes))):
+            self.correct_payloads()
+            self.report_progress(f"{len(self._outcomes)} measurements, training actor and critic")
+            with isolated(self.seed_for("train", len(self._outcomes))):
                 self._ddpg.train(self._updates * self.core.longest * len(outcomes), self.settings.batch)
 
     def _remember(self, choice: Choice, reward: float) -> None:

@@ -89,12 +89,12 @@ class LayerwisePPOAgent(LayerwiseAgent):
         self._queue = deque(c for c in self._queue if c not in self._taken)
         if not self._queue:
             size = self.settings.round  # whatever n is: a proposal must not depend on how many are asked for at once
-            self._queue.extend(self._random(self._generator("random"))[:size] if len(self._outcomes) < 2
+            self._queue.extend(self.random_plans(self._generator("random"))[:size] if len(self._outcomes) < 2
                                else self._round(size))
         return [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
 
     def _generator(self, purpose: str) -> np.random.Generator:
-        return np.random.default_rng(self._seed_of(purpose, len(self._outcomes)))
+        return np.random.default_rng(self.seed_for(purpose, len(self._outcomes)))
 
     # --- plans just within the limit --------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
         layers = np.where(kind <= _UNIFORM, 0.5, np.where(kind <= _UNIFORM + _PROFILES, profiles, played))
         filled = self._filled(split, layers, codec)
         found = list(dict.fromkeys(c for c in filled if c not in self._taken))
-        return found[:size] or self._random(rng)[:size]
+        return found[:size] or self.random_plans(rng)[:size]
 
     def _filled(self, split: Array, layers: Array, codec: Array) -> list[Choice]:
         """Plans with all their sparsities shifted alike, as low as the limit allows; the codec as asked for.
@@ -131,8 +131,8 @@ class LayerwisePPOAgent(LayerwiseAgent):
     def _round(self, size: int) -> list[Choice]:
         """Fit, train, and choose among what the policy proposes."""
         self._rounds += 1
-        self._say(f"round {self._rounds}: {len(self._outcomes)} measurements, training the policy")
-        self._correct_payloads()
+        self.report_progress(f"round {self._rounds}: {len(self._outcomes)} measurements, training the policy")
+        self.correct_payloads()
         measured = list(self._outcomes)
         accuracy = np.array([o.measurement.accuracy for o in self.outcomes])
         self._surrogate.fit(self.problem.space.features(measured), accuracy)
@@ -142,7 +142,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
         self._train(best)
         candidates = list(dict.fromkeys(c for c in [*self._drawn(), *near] if c not in self._taken))
         if len(candidates) < size:
-            candidates = list(dict.fromkeys([*candidates, *self._random(self._generator("random"))]))
+            candidates = list(dict.fromkeys([*candidates, *self.random_plans(self._generator("random"))]))
         return self._chosen(candidates, size)
 
     def _acquisition(self, choices: Sequence[Choice], ucb_weight: float | Array = 0.0) -> Array:
@@ -181,12 +181,12 @@ class LayerwisePPOAgent(LayerwiseAgent):
             self._ppo = self._fresh_ppo()
         self._env.use(self.core, reward)
         updates = settings.first_updates if self._rounds == 1 else settings.updates
-        with isolated(self._seed_of("train", self._rounds)):
+        with isolated(self.seed_for("train", self._rounds)):
             self._ppo.learn(updates * settings.ppo.episodes * self.core.longest)
 
     def _fresh_ppo(self) -> PPO:
         settings = self.settings.ppo
-        with isolated(self._seed_of("weights")):
+        with isolated(self.seed_for("weights")):
             ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), **settings.arguments(self.core.longest),
                       policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": nn.Tanh,
                                      "log_std_init": -0.5})

@@ -68,8 +68,8 @@ def test_plans_that_nobody_measured_are_proposed_where_the_policy_repeats_itself
     """With two episodes an update the policy soon comes back to what it knows, `patience` times."""
     settings = PPOLiveSettings(patience=2, ppo=PPOHyperparameters(episodes=2, epochs=1, hidden=(8,)))
     agent, chosen = PPOLiveAgent(problem(SMALL, 60), settings), []
-    made = agent._made_to_choose
-    agent._made_to_choose = lambda: chosen.append(made()) or chosen[-1]
+    made = agent._forced_choice
+    agent._forced_choice = lambda: chosen.append(made()) or chosen[-1]
     outcomes = search(agent)
     assert len(outcomes) == agent.problem.candidates.sum()
     assert 0 < len(chosen) < len(outcomes)

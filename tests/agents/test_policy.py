@@ -11,7 +11,7 @@ from autosplit.agents.base import SearchProblem
 from autosplit.agents.latency_estimates import counts_of, landmarks, plausible
 from autosplit.agents.loop import run_search
 from autosplit.agents.network import by_likelihood, rollout
-from autosplit.agents.policy import Knowledge, Origin, _restored, _stored
+from autosplit.agents.policy import Knowledge, Origin, tensors_of_workloads, workloads_of_tensors
 from autosplit.agents.policy_agent import PolicyAgent
 from autosplit.agents.prior import expected_accuracy
 from autosplit.agents.surrogate import AccuracySurrogate
@@ -204,9 +204,9 @@ def test_what_a_policy_stores_of_a_workload_is_all_of_it():
     plain = work.model_copy(update={stage: getattr(work, stage).model_copy(update={"by_type": None})
                                     for stage in ("device", "encode", "edge")})
     given = (work, plain, work)
-    stored = _stored(given)
+    stored = tensors_of_workloads(given)
     assert len(stored["stages"]) == len({getattr(w, s) for w in given for s in ("device", "encode", "edge")}) < 9
-    assert _restored([w.plan for w in given], stored) == given
+    assert workloads_of_tensors([w.plan for w in given], stored) == given
 
 
 def test_what_was_trained_is_on_record(policy):

@@ -40,7 +40,7 @@ def searched(kind, table=SMALL, budget_ms=60, evaluations=12):
 
 
 def test_without_conditions_the_policy_sees_one():
-    pools = {kind: searched(kind)._current_cores()[1].conditions for kind in (PPOAgent, NoConditions)}
+    pools = {kind: searched(kind).cores()[1].conditions for kind in (PPOAgent, NoConditions)}
     assert len(set(pools[PPOAgent])) == SHORT.conditions
     assert pools[NoConditions] == (make_conditions(60),)
 
@@ -59,13 +59,13 @@ def test_the_surrogate_learns_rewards_or_accuracies(kind):
 
 def test_without_relabelling_latency_changes_no_estimate():
     agent = searched(NoRelabelling)
-    rewards = agent._rewards(agent._current_cores()[0], agent._surrogate, 0.0)
-    elsewhere = agent._current_cores()[0].under([make_conditions(5)], agent.problem.workloads, LATENCY)
-    assert (agent._rewards(elsewhere, agent._surrogate, 0.0) == rewards).all()
+    rewards = agent.estimated_rewards(agent.cores()[0], agent._surrogate, 0.0)
+    elsewhere = agent.cores()[0].under([make_conditions(5)], agent.problem.workloads, LATENCY)
+    assert (agent.estimated_rewards(elsewhere, agent._surrogate, 0.0) == rewards).all()
     for number, outcome in agent._outcomes.items():
         assert rewards[number, 0] == outcome.reward
     other = searched(PPOAgent)
-    assert (other._rewards(elsewhere, other._surrogate, 0.0) < 0.5).all()
+    assert (other.estimated_rewards(elsewhere, other._surrogate, 0.0) < 0.5).all()
 
 
 def test_without_relabelling_rewards_must_be_what_the_surrogate_takes():
@@ -85,7 +85,7 @@ def test_without_masks_the_policy_is_trained_on_all_actions(kind, masked):
 def test_without_masks_what_is_drawn_becomes_the_nearest():
     """Proposals are the draws of the unmasked policy, each brought inside by the environment's own rule."""
     agent = searched(NoMasks, LARGE, 40)
-    here = agent._current_cores()[0]
+    here = agent.cores()[0]
     inside = here.restricted(agent._open)
     drawn = agent._draw(here, np.random.default_rng(0))
     rng, nodes, expected = np.random.default_rng(0), None, set()

@@ -74,6 +74,6 @@ def test_the_best_by_the_acquisition_is_measured_first():
     agent.observe(outcomes_of(agent, agent.propose(8), LARGE))
     still_open = agent.open_numbers()
     chosen = agent.problem.number[agent.propose(1)[0]]
-    ucb_weight = float(np.random.default_rng(agent._seed_of("choose", 1)).exponential(size=4)[0])
-    value = agent._rewards(agent._current_cores()[0], agent._surrogate, ucb_weight)[:, 0]
+    ucb_weight = float(np.random.default_rng(agent.seed_for("choose", 1)).exponential(size=4)[0])
+    value = agent.estimated_rewards(agent.cores()[0], agent._surrogate, ucb_weight)[:, 0]
     assert value[chosen] == value[still_open].max()
