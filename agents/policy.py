@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from autosplit.envs.tree import DecisionTree, IntArray
 from autosplit.evaluation.objective import Objective, load_objective
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
-__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin"]
+__all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "tensors_of_workloads", "workloads_of_tensors"]
 
 _SCHEMA = 3
 _ENOUGH = 8  # plans in time that a decision is taken among, if there are so many
@@ -220,7 +219,7 @@ class CoInferencePolicy:
         order = self.ranked(conditions)
         looked = order[:among]
         breakdown = self._latency(looked, conditions)
-        if len(looked) < len(order) and self._in_time(breakdown, conditions) < _ENOUGH:
+        if len(looked) < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
             looked, breakdown = self._look_further(order, looked, breakdown, conditions)
         return self._best(looked, breakdown, conditions, strict)
 
@@ -234,6 +233,7 @@ class CoInferencePolicy:
             breakdown = LatencyBreakdown.joined([breakdown, self._latency(following, conditions)], axis=0)
             looked = np.concatenate([looked, following])
 
+        # the latencies of plans that differ say what work and bytes cost, and so which other plans may be in time
         look_at(np.setdiff1d(self._only_allowed(known.landmarks), looked))
         tiers = plausible(known.counts, looked, breakdown.p95_ms[:, 0], conditions.budget_ms)
         if tiers is None:
@@ -243,14 +243,10 @@ class CoInferencePolicy:
             queues = [(likely, _ENOUGH), (others, 1)]
         for queue, enough in queues:
             for start in range(0, len(queue), step):
-                if self._in_time(breakdown, conditions) >= enough:
+                if (breakdown.p95_ms <= conditions.budget_ms).sum() >= enough:
                     break
                 look_at(queue[start:start + step])
         return looked, breakdown
-
-    @staticmethod
-    def _in_time(breakdown: LatencyBreakdown, conditions: Conditions) -> int:
-        return int((breakdown.p95_ms <= conditions.budget_ms).sum())
 
     def _latency(self, numbers: IntArray, conditions: Conditions) -> LatencyBreakdown:
         return self._latency_model.latency([self.knowledge.workloads[i] for i in numbers], [conditions])
@@ -335,52 +331,45 @@ class CoInferencePolicy:
                 raise ResultError(f"policy {folder}: schema version {data['schema_version']}, this version reads "
                                   f"{_SCHEMA}; train it anew")
             objective = objective or load_objective(data["objective"])
-            return cls._read(data, load_file(folder / "policy.safetensors"), latency_model, objective)
+            tensors, raw = load_file(folder / "policy.safetensors"), data["space"]
+            space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
+                              {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
+            workloads, accuracy = workloads_of_tensors(space.plans(), tensors), tensors["accuracy"].numpy()
+            weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}
+            network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
+            return cls(Knowledge(space, workloads, accuracy), latency_model, objective, network, data["hidden"],
+                       Origin.model_validate(data["origin"]))
         except (OSError, LookupError, TypeError, RuntimeError, SafetensorError, ValueError) as e:
             if isinstance(e, ResultError):
                 raise
             reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
             raise ResultError(f"policy {folder}: cannot be read: {reason}") from e
 
-    @classmethod
-    def _read(
-        cls, data: dict[str, Any], tensors: dict[str, Tensor], latency_model: LatencyModel, objective: Objective
-    ) -> CoInferencePolicy:
-        raw = data["space"]
-        space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
-                          {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
-        knowledge = Knowledge(space, workloads_of_tensors(space.plans(), tensors), tensors.pop("accuracy").numpy())
-        weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items()}
-        network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
-        return cls(knowledge, latency_model, objective, network, data["hidden"],
-                   Origin.model_validate(data["origin"]))
-
 
 def tensors_of_workloads(workloads: Sequence[Workload]) -> dict[str, Tensor]:
-    """Workloads as tensors: plans share most of their stages, so each stage is stored once, and by number elsewhere."""
+    """Workloads as tensors for a file: plans share most of their stages, so each stage is stored once.
+
+    Returns:
+        `stages`, a row for each distinct stage: its counts, whether there are sums by operator type, and these;
+        `stage_numbers`, shape (P, 3), rows of `stages`; `bytes`, shape (P, 3).
+    """
     costs = list(dict.fromkeys(getattr(w, stage) for w in workloads for stage in _STAGES))
     number = {cost: i for i, cost in enumerate(costs)}
+    rows = [[*(getattr(cost, name) for name in STAGE_COUNTS), float(cost.by_type is not None),
+             *(cost.by_type or TypeSums()).flat] for cost in costs]
     return {
-        "stages": torch.tensor([_row(c) for c in costs], dtype=torch.float64),
+        "stages": torch.tensor(rows, dtype=torch.float64),
         "stage_numbers": torch.tensor([[number[getattr(w, s)] for s in _STAGES] for w in workloads], dtype=torch.int32),
         "bytes": torch.tensor([[getattr(w, name) for name in _BYTES] for w in workloads], dtype=torch.float64),
     }
 
 
-def workloads_of_tensors(plans: Iterable[Plan], tensors: dict[str, Tensor]) -> tuple[Workload, ...]:
-    costs = [_cost(row) for row in tensors.pop("stages").tolist()]
-    rows = zip(plans, tensors.pop("stage_numbers").tolist(), tensors.pop("bytes").tolist(), strict=True)
+def workloads_of_tensors(plans: Iterable[Plan], tensors: Mapping[str, Tensor]) -> tuple[Workload, ...]:
+    """The inverse of `tensors_of_workloads`, for the plans in the same order."""
+    costs, counts = [], len(STAGE_COUNTS)
+    for row in tensors["stages"].tolist():
+        sums = TypeSums.from_flat(row[counts + 1:]) if row[counts] else None
+        costs.append(StageCost.model_validate({**dict(zip(STAGE_COUNTS, row[:counts], strict=True)), "by_type": sums}))
+    rows = zip(plans, tensors["stage_numbers"].tolist(), tensors["bytes"].tolist(), strict=True)
     return tuple(Workload(plan=plan, **{s: costs[i] for s, i in zip(_STAGES, numbers, strict=True)},
                           **dict(zip(_BYTES, sizes, strict=True))) for plan, numbers, sizes in rows)
-
-
-def _row(cost: StageCost) -> list[float]:
-    """The counts, whether there are sums by operator type, and these."""
-    sums = cost.by_type
-    return [*(getattr(cost, name) for name in STAGE_COUNTS), float(sums is not None), *(sums or TypeSums()).flat]
-
-
-def _cost(row: list[float]) -> StageCost:
-    size = len(STAGE_COUNTS)
-    sums = TypeSums.from_flat(row[size + 1:]) if row[size] else None
-    return StageCost.model_validate({**dict(zip(STAGE_COUNTS, row[:size], strict=True)), "by_type": sums})

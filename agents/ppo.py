@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -76,7 +77,6 @@ class PPOAgent(ModelAgent):
         self.settings = settings or PPOSettings()
         super().__init__(problem, self.settings)
         self._sampler = sampler or ConditionsSampler(problem.conditions)
-        self._trainer: PolicyTrainer | None = None
         self._policy: tuple[int, CoInferencePolicy] | None = None
 
     @property
@@ -94,7 +94,8 @@ class PPOAgent(ModelAgent):
             _, pool = self.cores()
             surrogate = self.fitted(copy.deepcopy(self._surrogate))
             rewards = training_rewards(pool, self.estimated_rewards(pool, surrogate, 0.0), self.settings.sharpness)
-            network = self._current_trainer().trained_copy(
+            # a copy, so that the search goes on as if nobody had asked
+            network = self.trainer.trained_copy(
                 pool, rewards, self.settings.last_updates, self.seed_for("policy", self._rounds),
                 self.settings.last_target_share)
             workloads = list(self.problem.workloads)
@@ -119,19 +120,25 @@ class PPOAgent(ModelAgent):
         updates = self.settings.first_updates if self._rounds == 1 else self.settings.updates
         estimated = self.estimated_rewards(pool, self._surrogate, self.settings.ucb_weight)
         rewards = training_rewards(pool, estimated, self.settings.sharpness)
-        self._current_trainer().train(pool, rewards, updates, self.seed_for("train", self._rounds))
-        return self._draw(here, rng)
+        self.trainer.train(pool, rewards, updates, self.seed_for("train", self._rounds))
+        return self.drawn(here, rng)
 
-    def _draw(self, here: CoInferenceCore, rng: np.random.Generator) -> IntArray:
+    def drawn(self, here: CoInferenceCore, rng: np.random.Generator) -> IntArray:
+        """Open plans that the policy draws as it is now, numbers without repetition.
+
+        Args:
+            here: Plans under the problem's conditions.
+            rng: Draws the actions.
+        """
         still_open, episodes = here.restricted(self._open), np.zeros(self.settings.draws, dtype=np.int64)
-        draws = [rollout(self._current_trainer().network, still_open, episodes, masked=self.settings.ppo.masks,
+        # higher temperatures find plans beside the policy's favourites, for the acquisition value to choose from
+        draws = [rollout(self.trainer.network, still_open, episodes, masked=self.settings.ppo.masks,
                          temperature=temperature, rng=rng)
                  for temperature in self.settings.temperatures]
         drawn: IntArray = np.unique(np.concatenate(draws))
         return drawn
 
-    def _current_trainer(self) -> PolicyTrainer:
-        if self._trainer is None:
-            self._trainer = PolicyTrainer(self.cores()[1], self.settings.ppo,
-                                          self.seed_for("weights", self._rounds))
-        return self._trainer
+    @cached_property
+    def trainer(self) -> PolicyTrainer:
+        """The policy in training; built when it is first needed, since most of a search's start needs none."""
+        return PolicyTrainer(self.cores()[1], self.settings.ppo, self.seed_for("weights", self._rounds))

@@ -69,11 +69,11 @@ class LayerwiseProblem:
 
         Args:
             evaluator: Knows the heads, predicts the payloads.
-            latency_model: As for the class, like what follows up to `evaluations`.
-            objective: What to maximise.
-            conditions: Where the plan is to run.
-            seed: Seed of everything random in the agent.
-            evaluations: Measurements that are asked for.
+            latency_model: As for the class, like the arguments up to `evaluations`.
+            objective: As for the class.
+            conditions: As for the class.
+            seed: As for the class.
+            evaluations: As for the class.
             splits: Split points to choose among; all when left out.
             codecs: Codecs to choose among; all when left out.
 
@@ -137,7 +137,9 @@ class LayerwiseAgent(Proposer[Choice]):
         if len(choices) > n:
             raise PluginError(f"agent {self.name!r} proposed {len(choices)} plans, asked for {n}")
         for choice in choices:
-            if choice in self._taken or not self._affordable(choice):
+            p95_ms = self.core.latency.breakdown([choice]).p95_ms[0, 0]
+            # the closed form of the latency that bounds episodes is right up to a small error
+            if choice in self._taken or p95_ms > self.core.limit_ms * (1 + _SLACK):
                 label = self.problem.space.plan(choice).label
                 raise PluginError(f"agent {self.name!r} proposed the plan {label!r}, which is no candidate or was "
                                   "proposed before")
@@ -154,12 +156,15 @@ class LayerwiseAgent(Proposer[Choice]):
     def _propose(self, n: int) -> Sequence[Choice]:
         """At most `n` choices that are not in `self._taken`; none where there is nothing new."""
 
-    def _affordable(self, choice: Choice) -> bool:
-        p95_ms = self.core.latency.breakdown([choice]).p95_ms[0, 0]
-        return bool(p95_ms <= self.core.limit_ms * (1 + _SLACK))
-
     def random_plans(self, rng: np.random.Generator) -> list[Choice]:
-        """New plans of some random episodes: every action uniform, then bounded; none where there seem to be none."""
+        """Plans of some random episodes that are not taken yet: every action uniform, then bounded.
+
+        Args:
+            rng: Draws the actions.
+
+        Returns:
+            None where many blocks of episodes end in taken plans only: there seem to be no others.
+        """
         layers = max(1, self.problem.space.groups)
         for _ in range(_FRUITLESS):
             episodes = self.core.play(rng.random(_BLOCK), rng.random((_BLOCK, layers)), rng.random(_BLOCK))
@@ -169,10 +174,13 @@ class LayerwiseAgent(Proposer[Choice]):
         return []
 
     def correct_payloads(self) -> bool:
-        """Predict payloads as the measured ones were, split point by split point; says whether that changed `core`.
+        """Scale predicted payloads to the measured ones, split point by split point.
 
         Bounded plans lie just within the limit by predicted payloads. Where pruned heads need more bytes, all of them
         would be too late.
+
+        Returns:
+            Whether that changed `core`.
         """
         ratios: list[list[float]] = [[] for _ in self.problem.space.splits]
         for choice, outcome in self._outcomes.items():
@@ -180,6 +188,7 @@ class LayerwiseAgent(Proposer[Choice]):
             if predicted.plan.codec.kind == "code" and predicted.payload_bytes_p95 > 0:
                 measured = outcome.measurement.workload.payload_bytes_p95
                 ratios[choice.split].append(measured / predicted.payload_bytes_p95)
+        # rounded up to a percent, so that `core`, which is costly to build, does not change with every outcome
         scale = tuple(float(np.ceil(np.quantile(r, 0.8) * 100) / 100) if r else 1.0 for r in ratios)
         if scale == self._payload_scale:
             return False

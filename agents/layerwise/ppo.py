@@ -88,13 +88,13 @@ class LayerwisePPOAgent(LayerwiseAgent):
     def _propose(self, n: int) -> Sequence[Choice]:
         self._queue = deque(c for c in self._queue if c not in self._taken)
         if not self._queue:
-            size = self.settings.round  # whatever n is: a proposal must not depend on how many are asked for at once
-            self._queue.extend(self.random_plans(self._generator("random"))[:size] if len(self._outcomes) < 2
-                               else self._round(size))
+            # two outcomes are the least that a surrogate can be fitted on
+            self._queue.extend(self._round() if len(self._outcomes) >= 2 else
+                               self.random_plans(self._generator("random"))[:self.settings.round])
         return [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
 
     def _generator(self, purpose: str) -> np.random.Generator:
-        return np.random.default_rng(self.seed_for(purpose, len(self._outcomes)))
+        return self.generator(purpose, len(self._outcomes))
 
     # --- plans just within the limit --------------------------------------------------------------------------------
 
@@ -128,25 +128,40 @@ class LayerwisePPOAgent(LayerwiseAgent):
 
     # --- rounds -----------------------------------------------------------------------------------------------------
 
-    def _round(self, size: int) -> list[Choice]:
-        """Fit, train, and choose among what the policy proposes."""
+    def _round(self) -> list[Choice]:
+        """Fit the surrogate, train the policy, and choose plans of the highest acquisition value.
+
+        Candidates are what the policy draws, and plans near the best measured ones. The UCB weight is drawn anew for
+        each plan (Hutter et al., LION 2012).
+        """
         self._rounds += 1
         self.report_progress(f"round {self._rounds}: {len(self._outcomes)} measurements, training the policy")
         self.correct_payloads()
-        measured = list(self._outcomes)
-        accuracy = np.array([o.measurement.accuracy for o in self.outcomes])
-        self._surrogate.fit(self.problem.space.features(measured), accuracy)
+        measured, space = list(self._outcomes), self.problem.space
+        self._surrogate.fit(space.features(measured), np.array([o.measurement.accuracy for o in self.outcomes]))
         near = self._near()
         best = max(float(self._acquisition(measured).max()),
                    float(self._acquisition(near, self.settings.ucb_weight).max()))
         self._train(best)
+        size = self.settings.round  # whatever is asked for at once: proposals must not depend on it
         candidates = list(dict.fromkeys(c for c in [*self._drawn(), *near] if c not in self._taken))
         if len(candidates) < size:
             candidates = list(dict.fromkeys([*candidates, *self.random_plans(self._generator("random"))]))
-        return self._chosen(candidates, size)
+        if not candidates:
+            return []
+        breakdown = self.core.latency.breakdown(candidates)
+        mean, deviation = self._surrogate.logits(space.features(candidates))
+        left, chosen = np.flatnonzero(breakdown.p95_ms[:, 0] <= self.core.limit_ms).tolist(), list[Choice]()
+        for ucb_weight in self._generator("choose").exponential(size=size):
+            if left:
+                rewards = self._rewards(accuracy_of(mean + ucb_weight * deviation), breakdown)
+                number = max(left, key=lambda i: float(rewards[i]))
+                left.remove(number)
+                chosen.append(candidates[number])
+        return chosen
 
-    def _acquisition(self, choices: Sequence[Choice], ucb_weight: float | Array = 0.0) -> Array:
-        """Reward of plans by the surrogate, shape (N,)."""
+    def _acquisition(self, choices: Sequence[Choice], ucb_weight: float = 0.0) -> Array:
+        """Acquisition value of plans, shape (N,): the reward if the accuracy is so many deviations above the median."""
         if not choices:
             return np.full(1, -np.inf)
         accuracy = self._surrogate.estimate(self.problem.space.features(choices), ucb_weight)
@@ -162,7 +177,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
         ranked = sorted(self._outcomes, key=lambda c: (-self._outcomes[c].feasible, -self._outcomes[c].reward))[:8]
         picked = [ranked[int(i)] for i in rng.integers(len(ranked), size=self.settings.neighbours)]
         split, layers, codec = self.core.actions_of(picked)
-        moved = rng.random(layers.shape) < np.maximum(1.5 / layers.shape[1], 0.15)
+        moved = rng.random(layers.shape) < np.maximum(1.5 / layers.shape[1], 0.15)  # of many groups one or two
         layers = np.clip(layers + moved * rng.normal(0.0, 0.2, layers.shape), 0.0, 1.0)
         moved_codec = rng.random(len(codec)) < 0.25
         codec = np.clip(codec + moved_codec * rng.normal(0.0, 0.15, len(codec)), 0.0, 1.0)
@@ -174,58 +189,34 @@ class LayerwisePPOAgent(LayerwiseAgent):
 
         def reward(choices: Sequence[Choice]) -> Array:
             gap = (self._acquisition(choices, settings.ucb_weight) - best) / settings.sharpness
-            return np.exp(np.clip(gap, -20.0, 1.0))
+            return np.exp(np.clip(gap, -20.0, 1.0))  # cut, so that no single plan outweighs all others
 
         if self._ppo is None:
             self._env = VectorLayerwise(self.core, reward, settings.ppo.episodes)
-            self._ppo = self._fresh_ppo()
+            with isolated(self.seed_for("weights")):
+                self._ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env),
+                                **settings.ppo.arguments(self.core.longest),
+                                policy_kwargs={"net_arch": list(settings.ppo.hidden), "activation_fn": nn.Tanh,
+                                               "log_std_init": -0.5})
+            keep_quiet(self._ppo)
         self._env.use(self.core, reward)
         updates = settings.first_updates if self._rounds == 1 else settings.updates
         with isolated(self.seed_for("train", self._rounds)):
             self._ppo.learn(updates * settings.ppo.episodes * self.core.longest)
 
-    def _fresh_ppo(self) -> PPO:
-        settings = self.settings.ppo
-        with isolated(self.seed_for("weights")):
-            ppo = PPO("MlpPolicy", StableBaselinesVecEnv(self._env), **settings.arguments(self.core.longest),
-                      policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": nn.Tanh,
-                                     "log_std_init": -0.5})
-        keep_quiet(ppo)
-        return ppo
-
     def _drawn(self) -> list[Choice]:
         """Plans that the policy takes, and the same with what is left of the limit shared out."""
+        assert self._ppo is not None
         rng, found = self._generator("draw"), list[Choice]()
         for spread in self.settings.spreads:
-            found += self._played(spread, rng)
+            episodes = self.core.begin(self.settings.draws)
+            while not self.core.done(episodes).all():
+                with torch.no_grad():
+                    distribution = self._ppo.policy.get_distribution(
+                        torch.as_tensor(self.core.observe(episodes))).distribution
+                    mean, deviation = (t.numpy()[:, 0].astype(np.float64)
+                                       for t in (distribution.mean, distribution.stddev))  # type: ignore[union-attr]
+                drawn = mean + spread * deviation * rng.standard_normal(len(mean))
+                self.core.advance(episodes, (np.clip(drawn, -1.0, 1.0) + 1.0) / 2.0)
+            found += self.core.choices(episodes)
         return [*found, *self._filled(*self.core.actions_of(found))]
-
-    def _played(self, spread: float, rng: np.random.Generator) -> list[Choice]:
-        assert self._ppo is not None
-        episodes = self.core.begin(self.settings.draws)
-        while not self.core.done(episodes).all():
-            with torch.no_grad():
-                distribution = self._ppo.policy.get_distribution(
-                    torch.as_tensor(self.core.observe(episodes))).distribution
-                mean, deviation = (t.numpy()[:, 0].astype(np.float64)
-                                   for t in (distribution.mean, distribution.stddev))  # type: ignore[union-attr]
-            drawn = mean + spread * deviation * rng.standard_normal(len(mean))
-            self.core.advance(episodes, (np.clip(drawn, -1.0, 1.0) + 1.0) / 2.0)
-        return self.core.choices(episodes)
-
-    def _chosen(self, candidates: Sequence[Choice], size: int) -> list[Choice]:
-        """The best candidates by the surrogate, by a UCB weight drawn anew for each (Hutter et al., LION 2012)."""
-        breakdown = self.core.latency.breakdown(candidates) if candidates else None
-        if breakdown is None:
-            return []
-        within = breakdown.p95_ms[:, 0] <= self.core.limit_ms
-        mean, deviation = self._surrogate.logits(self.problem.space.features(candidates))
-        left, chosen = np.flatnonzero(within).tolist(), list[Choice]()
-        for ucb_weight in self._generator("choose").exponential(size=size):
-            if left:
-                accuracy = accuracy_of(mean + ucb_weight * deviation)
-                rewards = self._rewards(accuracy, breakdown)
-                best = max(left, key=lambda i: float(rewards[i]))
-                left.remove(best)
-                chosen.append(candidates[best])
-        return chosen

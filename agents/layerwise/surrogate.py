@@ -70,7 +70,9 @@ class LayerSurrogate:
             found = minimize(self._loss, self._hyper, args=(inputs, squares, targets), method="L-BFGS-B", jac=True,
                              bounds=self._bounds, options={"maxiter": self._iterations})
             self._hyper = found.x
-            factor = np.linalg.cholesky(self._noisy(inputs, squares)).astype(np.float64)
+            noise = (np.exp(self._hyper[3]) + _JITTER) * np.eye(len(inputs))
+            covariance = self._trend(inputs, inputs) + self._process(squares)[0] + noise
+            factor = np.linalg.cholesky(covariance).astype(np.float64)
             weights: Array = cho_solve((factor, True), targets)
         self._fitted = _Fitted(inputs, factor, weights, mean, deviation)
 
@@ -92,7 +94,10 @@ class LayerSurrogate:
             cross = self._trend(inputs, known.points) + self._process(self._squares(inputs, known.points))[0]
             mean = cross @ known.weights
             explained = solve_triangular(known.factor, cross.T, lower=True)
-            prior = self._prior(inputs)
+            trends = zip(self._parts(inputs), np.exp(self._hyper[:2]), strict=True)
+            process: Array = np.full(len(inputs), np.exp(self._hyper[2]))
+            # the variance before any measurement: the kernel of each plan with itself
+            prior = sum((scale * (part**2).sum(axis=1) for part, scale in trends), process)
             deviation = np.sqrt(np.maximum(prior - (explained**2).sum(axis=0), 1e-12))
         return mean * known.deviation + known.mean, deviation * known.deviation
 
@@ -112,12 +117,6 @@ class LayerSurrogate:
         total: Array = sum((scale * (a @ b.T) for a, b, scale in pairs), np.zeros((len(left), len(right))))
         return total
 
-    def _prior(self, inputs: Array) -> Array:
-        trends = zip(self._parts(inputs), np.exp(self._hyper[:2]), strict=True)
-        total: Array = sum((scale * (a**2).sum(axis=1) for a, scale in trends), np.full(len(inputs),
-                                                                                       np.exp(self._hyper[2])))
-        return total
-
     def _squares(self, left: Array, right: Array) -> Array:
         """Squared distances, shape (1 + others, N, M): those of all groups together, then each other feature's."""
         a, b = left[:, :self._groups], right[:, :self._groups]
@@ -132,11 +131,6 @@ class LayerSurrogate:
         distance, variance = np.sqrt(5.0 * scaled), np.exp(self._hyper[2])
         decayed = variance * np.exp(-distance)
         return decayed * (1 + distance + distance**2 / 3), decayed * (1 + distance) * 5.0 / 3.0
-
-    def _noisy(self, inputs: Array, squares: Array) -> Array:
-        noise = np.exp(self._hyper[3]) + _JITTER
-        result: Array = self._trend(inputs, inputs) + self._process(squares)[0] + noise * np.eye(len(inputs))
-        return result
 
     def _loss(self, hyper: Array, inputs: Array, squares: Array, targets: Array) -> tuple[float, Array]:
         """Negative log marginal likelihood, and its gradient by the logarithms of the hyperparameters."""

@@ -78,7 +78,7 @@ def test_without_relabelling_rewards_must_be_what_the_surrogate_takes():
 def test_without_masks_the_policy_is_trained_on_all_actions(kind, masked):
     agent = searched(kind, LARGE, 40)
     assert not agent.problem.candidates.all()
-    seen = agent._trainer._ppo.rollout_buffer.action_masks
+    seen = agent.trainer._ppo.rollout_buffer.action_masks
     assert (seen.min() == 0) == masked
 
 
@@ -87,9 +87,9 @@ def test_without_masks_what_is_drawn_becomes_the_nearest():
     agent = searched(NoMasks, LARGE, 40)
     here = agent.cores()[0]
     inside = here.restricted(agent._open)
-    drawn = agent._draw(here, np.random.default_rng(0))
+    drawn = agent.drawn(here, np.random.default_rng(0))
     rng, nodes, expected = np.random.default_rng(0), None, set()
-    network = agent._trainer.network
+    network = agent.trainer.network
     for temperature in SHORT.temperatures:
         nodes = conditions = np.zeros(SHORT.draws, dtype=np.int64)
         for _ in range(3):
