@@ -24,7 +24,6 @@ from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.envs.tree import BoolArray
 from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.scorer import Scorer
-from autosplit.evaluation.table import TableEvaluator
 from autosplit.experiments.bench.conditions import draw_conditions
 from autosplit.experiments.bench.table import load_table, table_name
 from autosplit.latency import load_latency_model
@@ -34,6 +33,8 @@ __all__ = ["Grid", "Run", "Setting", "read_runs", "run_grid", "settings_of"]
 _RUNS = "runs.jsonl"
 _BATCH = 10  # measurements a round
 _LEAST_PLANS = 2  # plans in time, in multiples of the measurements
+
+_table = cache(load_table)  # a process reads a table once, not for each of its searches
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | 
         def keep(run: Run) -> None:
             done[run.key] = run
             file.write(json.dumps(asdict(run)) + "\n")
-            file.flush()
+            file.flush()  # a grid that is stopped goes on from here
             advance(1, f"{run.method}, scenario {run.scenario} of {run.table}")
 
         if jobs == 1:
@@ -165,7 +166,7 @@ def settings_of(grid: Grid) -> dict[tuple[str, int], Setting]:
     model, objective = load_latency_model(grid.latency_model), load_objective(grid.objective)
     found = {}
     for path in grid.tables:
-        evaluator, name = _evaluator(path), table_name(path)
+        evaluator, name = _table(path).evaluator, table_name(path)
         measured = evaluator.measurements
         accuracy = np.array([m.accuracy for m in measured])
         drawn = draw_conditions(evaluator, model, grid.scenarios, grid.scenario_seed,
@@ -179,22 +180,19 @@ def settings_of(grid: Grid) -> dict[tuple[str, int], Setting]:
 
 
 @cache
-def _evaluator(path: Path) -> TableEvaluator:
-    return load_table(path).evaluator
-
-
-@cache
 def _policy(path: Path, latency_model: str, objective: str) -> CoInferencePolicy:
     return CoInferencePolicy.load(path, load_latency_model(latency_model), load_objective(objective))
 
 
 def _search(grid: Grid, key: tuple[str, int, str, int]) -> Run:
+    """One search of a grid, in whatever process; `key` as of `Run.key`."""
     table, number, method, seed = key
     path = next(p for p in grid.tables if table_name(p) == table)
-    evaluator, setting = _evaluator(path), settings_of(grid)[table, number]
+    evaluator, setting = _table(path).evaluator, settings_of(grid)[table, number]
     model, objective = load_latency_model(grid.latency_model), load_objective(grid.objective)
     policy = None if grid.policy is None else _policy(grid.policy, grid.latency_model, grid.objective)
     problem = SearchProblem.of(evaluator, model, objective, setting.conditions, seed, policy)
+    # batch by batch, so that the search can end as soon as it has found the best plan of the table
     best, regret = 0.0, [1.0]
     start = time.perf_counter()
     agent = load_agent(method)(problem)
@@ -209,7 +207,7 @@ def _search(grid: Grid, key: tuple[str, int, str, int]) -> Run:
 
 
 def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are imported
     import torch
 
     torch.set_num_threads(1)
@@ -220,7 +218,7 @@ def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:
     asked = json.loads(json.dumps(asdict(grid), default=str))
     same = {name: asked[name] for name in ("scenarios", "scenario_seed", "evaluations", "latency_model", "objective")}
     same["policy"] = None if grid.policy is None else _policy(grid.policy, grid.latency_model, grid.objective).sha256
-    same["tables"] = {p.name: load_table(p).record.sha256 for p in grid.tables}
+    same["tables"] = {p.name: _table(p).record.sha256 for p in grid.tables}
     path = out / "grid.json"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -52,8 +52,10 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
             row: dict[str, Any] = {"table": table, "method": method, "searches": len(curve)}
             for at in sorted({min(25, evaluations), min(50, evaluations), evaluations}):
                 row |= {f"median_{at}": np.median(curve[:, at - 1]), f"p90_{at}": np.percentile(curve[:, at - 1], 90)}
-            row |= {"to_1_percent": float(np.median(_until(curve))),
-                    "reached_1_percent": float((curve[:, -1] <= _CLOSE).mean())}
+            close = curve <= _CLOSE
+            # a search that never comes close counts as one measurement more than it had
+            until = np.where(close.any(axis=1), close.argmax(axis=1) + 1.0, curve.shape[1] + 1.0)
+            row |= {"to_1_percent": float(np.median(until)), "reached_1_percent": float(close[:, -1].mean())}
             row |= final[method] | {f"{name}_along": value for name, value in along[method].items()}
             row["seconds_per_measurement"] = float(np.median([r.seconds / len(r.regret) for r in part
                                                               if r.method == method]))
@@ -114,13 +116,6 @@ def draw_regret(runs: Sequence[Run], evaluations: int, *paths: Path) -> None:
         panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9, edgecolor=GRID)
 
 
-def _until(curves: Array) -> Array:
-    """Measurements until the regret is close; one more than there were where it never is."""
-    close = curves <= _CLOSE
-    found: Array = np.where(close.any(axis=1), close.argmax(axis=1) + 1.0, curves.shape[1] + 1.0)
-    return found
-
-
 def _compared(row: Mapping[Any, Any], which: str) -> str:
     """Rank, scenarios won and lost, p-value, as cells."""
     rank, p = row[f"mean_rank{which}"], row[f"p_value{which}"]
@@ -137,32 +132,23 @@ def _against(figures: dict[str, Array], runs: Sequence[Run], reference: str) -> 
         reference: A method.
     """
     ranks = rankdata(np.array(list(figures.values())), axis=0).mean(axis=1)
-    means = {m: _by_scenario(figure, [r.scenario for r in runs if r.method == m]) for m, figure in figures.items()}
-    tests = _holm({m: _signed_rank(means[m], means[reference]) for m in figures if m != reference})
+    means: dict[str, Array] = {}
+    for method, figure in figures.items():
+        scenarios = np.array([r.scenario for r in runs if r.method == method])
+        # seeds of one scenario are no independent samples: only their mean enters the test
+        means[method] = np.array([figure[scenarios == s].mean() for s in np.unique(scenarios)])
+    ours = means[reference]
+    # the test is not defined where no scenario differs, and nothing could be clearer then
+    p_values = {m: float(wilcoxon(theirs, ours).pvalue) if (theirs != ours).any() else 1.0
+                for m, theirs in means.items() if m != reference}
+    adjusted, highest = dict[str, float](), 0.0
+    for i, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, p * (len(p_values) - i)))  # Holm's step-down adjustment
+        adjusted[name] = highest
     found = {}
     for method, rank in zip(figures, ranks, strict=True):
-        difference = means[method] - means[reference]
+        difference = means[method] - ours
         found[method] = {"mean_rank": rank, "better": int((difference < 0).sum()),
                          "equal": int((difference == 0).sum()), "worse": int((difference > 0).sum()),
-                         "p_value": tests.get(method)}
+                         "p_value": adjusted.get(method)}
     return found
-
-
-def _by_scenario(figures: Array, scenarios: Sequence[int]) -> Array:
-    """Mean over the seeds, a figure a scenario."""
-    numbers = np.array(scenarios)
-    return np.array([figures[numbers == s].mean() for s in np.unique(numbers)])
-
-
-def _signed_rank(ours: Array, theirs: Array) -> float:
-    """Two-sided p-value; 1 where all are equal."""
-    return float(wilcoxon(ours, theirs).pvalue) if (ours != theirs).any() else 1.0
-
-
-def _holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Holm's step-down adjustment."""
-    adjusted, highest = {}, 0.0
-    for i, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        highest = max(highest, min(1.0, p * (len(p_values) - i)))
-        adjusted[name] = highest
-    return adjusted

@@ -6,12 +6,12 @@ them. A search over a table is exact, repeatable and takes seconds.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autosplit.core.errors import ResultError, unwritable
+from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Provenance, provenance
@@ -21,7 +21,7 @@ from autosplit.evaluation.table import TableEvaluator
 from autosplit.pipeline.context import SearchContext
 from autosplit.training.prepare import prepare
 
-__all__ = ["Table", "TableRecord", "load_table", "table_name", "tabulate"]
+__all__ = ["Table", "TableRecord", "load_table", "record_path", "table_name", "tabulate"]
 
 _SCHEMA = 1
 _AT_ONCE = 16  # measurements between two steps of the progress bar
@@ -98,12 +98,12 @@ def tabulate(
     try:
         table.to_csv(out)
         record = TableRecord(
-            scenario=scenario, plans=len(plans), backbone_accuracy=whole, sha256=_sha256(out),
+            scenario=scenario, plans=len(plans), backbone_accuracy=whole, sha256=sha256_of_file(out),
             provenance=provenance(
                 seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint,
                 backbone_key=networks.backbone_key, supernet_key=networks.supernet_key, agent="table",
                 evaluations=len(plans), seconds={"measure": round(sum(m.seconds for m in measured), 1)}))
-        _record_path(out).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        record_path(out).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as e:
         raise unwritable(out.parent, e) from e
     return Table(record=record, evaluator=table)
@@ -120,7 +120,7 @@ def load_table(path: str | Path) -> Table:
         AutosplitError: The table cannot be read, or makes no complete space.
     """
     path = Path(path)
-    beside = _record_path(path)
+    beside = record_path(path)
     try:
         record = TableRecord.model_validate_json(beside.read_text(encoding="utf-8"))
     except OSError as e:
@@ -131,7 +131,7 @@ def load_table(path: str | Path) -> Table:
     if record.schema_version != _SCHEMA:
         raise ResultError(f"table {path}: its record has schema {record.schema_version}, this version reads {_SCHEMA}")
     evaluator = TableEvaluator.from_csv(path)
-    if _sha256(path) != record.sha256:
+    if sha256_of_file(path) != record.sha256:
         raise ResultError(f"table {path} is not the one that {beside} describes (its SHA-256 differs); restore it")
     return Table(record=record, evaluator=evaluator)
 
@@ -141,9 +141,6 @@ def table_name(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
-def _record_path(table: Path) -> Path:
+def record_path(table: Path) -> Path:
+    """The file that holds the record of a table."""
     return table.with_name(f"{table_name(table)}.json")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
