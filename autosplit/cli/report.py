@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Write a run as one HTML page that opens anywhere without network, and its figures as files."""
     from autosplit.pipeline.ledger import load_run
+    from autosplit.report.draw_matplotlib import draw_figures
     from autosplit.report.page import REPORT_FILE, write_report
-    from autosplit.report.run_plots import draw_figures
     from autosplit.report.verdict import verdict
 
     result, outcomes = load_run(run)

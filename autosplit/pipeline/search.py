@@ -340,14 +340,15 @@ def _test(
 def _write(result: Result, ledger: Ledger, agent: Proposer[Any], progress: PhaseReporter, out: Path) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy, report."""
     from autosplit.agents.ppo import PPOAgent
+    from autosplit.report.draw_matplotlib import write_figure
+    from autosplit.report.figures import tradeoff_figure
     from autosplit.report.page import REPORT_FILE, write_report
     from autosplit.report.pareto import pareto_frame
-    from autosplit.report.plots import tradeoff_figure
 
     result.save(out / RESULT_FILE)
     outcomes = ledger.outcomes()
     pareto_frame(outcomes).to_csv(out / "pareto.csv", index=False)
-    tradeoff_figure(outcomes, result.comparison, result.outcome, out / "tradeoff.png")
+    write_figure(tradeoff_figure(outcomes, result.comparison, result.outcome), out / "tradeoff.png")
     if isinstance(agent, PPOAgent) and len(agent.outcomes) >= 2:
         with progress.phase("train the policy for other conditions"):
             agent.policy.save(out / "policy")

@@ -15,17 +15,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from autosplit.core.errors import AutosplitError, ConfigError
+from autosplit.core.errors import ConfigError
 from autosplit.core.plan import Outcome
 from autosplit.core.result import Result
-from autosplit.evaluation.scorer import Scorer
-from autosplit.report.figures import HeatMap, SearchCurve, energy_bars, stage_bars
+from autosplit.report.draw_plotly import TEMPLATE, page_chart
+from autosplit.report.figures import run_figures
 from autosplit.report.sensitivity import Sensitivity
-from autosplit.report.style import DARK
+from autosplit.report.style import DARK, quantity
 from autosplit.report.templates import environment
 from autosplit.report.verdict import verdict
 
-__all__ = ["REPORT_FILE", "measured_plans", "report_page", "sensitivity_of", "write_report"]
+__all__ = ["REPORT_FILE", "report_page", "write_report"]
 
 REPORT_FILE = "report.html"
 
@@ -58,61 +58,51 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
         result: What the search found.
         outcomes: Its ledger, in the order of the search.
     """
-    sensitivity, problem = sensitivity_of(result, outcomes)
-    measured = measured_plans(outcomes)
-    heat_map = HeatMap.of(measured)
+    sensitivity, problem = Sensitivity.of_run(result, outcomes)
+    figures = run_figures(result, outcomes, sensitivity)
+    data = {"figures": {name: page_chart(figure.charts[0]) for name, figure in figures.items()},
+            "template": TEMPLATE, "dark": DARK, "sensitivity": sensitivity and slider_data(sensitivity)}
+    # Within a script element nothing may look like its end.
+    embedded = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
         budget_ms=result.scenario.conditions.budget_ms, rows=result.comparison,
         chosen=next(row for row in result.comparison if row.chosen),
-        verdict=verdict(result.comparison, result.scenario.conditions.budget_ms),
-        measured=measured, heat_map=heat_map, sensitivity=sensitivity, problem=problem,
-        data=_embedded(_data(result, outcomes, heat_map, sensitivity)),
-        plotly=_packed_plotly(), yaml=result.scenario.to_yaml(),
+        verdict=verdict(result.comparison, result.scenario.conditions.budget_ms), figures=figures,
+        sensitivity=sensitivity, problem=problem, data=embedded, plotly=packed_plotly(),
+        yaml=result.scenario.to_yaml(),
     )
 
 
-def measured_plans(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes that were measured by the supernet (F1), which can be compared with each other."""
-    return [o for o in outcomes if o.measurement.fidelity == "F1"]
+def slider_data(found: Sensitivity) -> dict[str, Any]:
+    """What the page's script looks up as the sliders move, by rate, then by budget or plan.
 
+    Args:
+        found: The measured plans over a grid of link rates and budgets.
+    """
+    def rounded(values: Any) -> list[float]:
+        return [float(f"{v:.5g}") for v in values]
 
-def sensitivity_of(result: Result, outcomes: Sequence[Outcome]) -> tuple[Sensitivity | None, str]:
-    """The measured plans under other conditions, or why that cannot be told (a latency model that is not there)."""
-    try:
-        return Sensitivity.of(measured_plans(outcomes), Scorer.of(result.scenario)), ""
-    except AutosplitError as e:
-        return None, " ".join(str(e).split())
-
-
-def _data(result: Result, outcomes: Sequence[Outcome], heat_map: HeatMap, sensitivity: Sensitivity | None
-          ) -> dict[str, Any]:
-    """Everything that the page's script reads."""
-    from autosplit.report import interactive
-
-    budget, objective = result.scenario.conditions.budget_ms, result.scenario.objective.partition(":")[0]
-    figures = {
-        "tradeoff": interactive.tradeoff_figure(outcomes, result.comparison, result.outcome),
-        "stages": interactive.stages_figure(stage_bars(result.comparison, budget), budget),
-        "heat-map": interactive.heat_map_figure(heat_map),
-        "search-curve": interactive.search_curve_figure(SearchCurve.of(measured_plans(outcomes)), objective),
-        "energy": interactive.energy_figure(energy_bars(result.comparison)),
+    measured, latency = [o.measurement for o in found.outcomes], found.latency
+    return {
+        "home": list(found.home),
+        "rates": [f"{kbps / 1000:.3g} Mb/s" if kbps >= 1000 else f"{kbps:.3g} kb/s" for kbps in found.rates_kbps],
+        "budgets": [quantity(budget, "ms") for budget in found.budgets_ms],
+        "budgets_ms": rounded(found.budgets_ms),
+        "plans": [o.plan.label for o in found.outcomes],
+        "accuracy": [100 * m.accuracy for m in measured],
+        "bytes": [m.workload.payload_bytes_mean for m in measured],
+        "p50_ms": [rounded(column) for column in latency.p50_ms.T],
+        "p95_ms": [rounded(column) for column in latency.p95_ms.T],
+        "energy_mj": [rounded(column) for column in latency.energy_mj.T],
+        "best": found.best.tolist(),
+        "in_time": [rounded(row) for row in found.in_time],
+        "feasible": found.feasible.astype(int).tolist(),
     }
-    lookup: dict[str, Any] | None = None
-    if sensitivity is not None:
-        figures["sensitivity"], figures["map"], lookup = interactive.sensitivity_figures(sensitivity)
-    for figure in figures.values():
-        figure.layout.template = None
-    return {"figures": {name: figure.to_plotly_json() for name, figure in figures.items()},
-            "template": interactive.template(), "dark": DARK, "sensitivity": lookup}
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    """JSON that may stand within a script element."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 @cache
-def _packed_plotly() -> str:
+def packed_plotly() -> str:
+    """The script of plotly, compressed, in base64."""
     script = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(script, 9, mtime=0)).decode("ascii")

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
+from autosplit.core.errors import AutosplitError
 from autosplit.core.plan import Outcome
+from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
 from autosplit.latency.base import LatencyBreakdown
 from autosplit.report.pareto import pareto_mask
@@ -77,6 +79,20 @@ class Sensitivity:
         home = int(np.flatnonzero(_FACTORS == 1)[0]), int(np.flatnonzero(_BUDGETS == 1)[0])
         return cls(tuple(outcomes), _FACTORS, here.channel.uplink_kbps.value * _FACTORS, budgets, home, latency,
                    able[best], in_time, feasible)
+
+    @classmethod
+    def of_run(cls, result: Result, outcomes: Sequence[Outcome]) -> tuple[Sensitivity | None, str]:
+        """The measured plans of a run under other conditions, or why there are none, such as a missing latency model.
+
+        Args:
+            result: What the search found.
+            outcomes: Its ledger.
+        """
+        measured = [o for o in outcomes if o.measurement.fidelity == "F1"]
+        try:
+            return cls.of(measured, Scorer.of(result.scenario)), ""
+        except AutosplitError as e:
+            return None, " ".join(str(e).split())
 
     @property
     def accuracy(self) -> Array:

@@ -35,6 +35,7 @@ __all__ = [
     "look",
     "nice_ticks",
     "plain_number",
+    "quantity",
     "shades",
     "short_number",
 ]
@@ -104,6 +105,11 @@ def short_number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def quantity(value: float, unit: str) -> str:
+    """Three figures and the unit."""
+    return f"{short_number(value)} {unit}"
+
+
 def level_range(levels: NDArray[np.float64]) -> tuple[float, float]:
     """The range of per cent in which plans differ, for the colours of a heat map: not down to the hopeless ones.
 
@@ -115,15 +121,14 @@ def level_range(levels: NDArray[np.float64]) -> tuple[float, float]:
     return max(low, top - SPAN), top
 
 
-def nice_ticks(values: NDArray[np.float64], home: int) -> tuple[list[int], list[str]]:
-    """Every fourth place of a grid with two steps an octave, the scenario's own among them, and what is written there.
+def nice_ticks(values: NDArray[np.float64], home: int) -> tuple[tuple[float, str], ...]:
+    """Every fourth place of a grid with four steps an octave, the scenario's own among them, and what is written there.
 
     Args:
         values: The grid, ascending.
         home: The scenario's own place.
     """
-    places = list(range(home % 4, len(values), 4))
-    return places, [plain_number(float(f"{values[i]:.2g}")) for i in places]
+    return tuple((float(i), plain_number(float(f"{values[i]:.2g}"))) for i in range(home % 4, len(values), 4))
 
 
 @dataclass(frozen=True)

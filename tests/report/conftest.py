@@ -101,7 +101,7 @@ class DrawnLabel(NamedTuple):
 @pytest.fixture
 def drawn_labels(monkeypatch):
     """A function that gives the labels which figures were given up to then."""
-    seen, make = [], labels._annotate
+    seen, make = [], labels.annotate
 
     def spy(axes, mark, offset, renderer):
         size = make(axes, mark, offset, renderer)
@@ -109,6 +109,6 @@ def drawn_labels(monkeypatch):
             seen.append((axes.texts[-1], axes, renderer))
         return size
 
-    monkeypatch.setattr(labels, "_annotate", spy)
+    monkeypatch.setattr(labels, "annotate", spy)
     return lambda: [DrawnLabel(text.get_text(), super(type(text), text).get_window_extent(renderer), axes.bbox)
                     for text, axes, renderer in seen]

@@ -12,14 +12,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from autosplit.core.errors import ConfigError
-from autosplit.report import comparison_plots
-from autosplit.report.comparison_plots import (
+from autosplit.report.comparison_figures import (
     Panel,
     Series,
     accuracy_latency_figure,
     accuracy_payload_figure,
     in_time_figure,
 )
+from autosplit.report.draw_matplotlib import write_figure
 from autosplit.report.style import look
 
 METHODS = ("device", "png", "jpeg", "jpeg-body", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
@@ -43,7 +43,7 @@ def panel(seed=0, title="stm32l4r5, sub-ghz-fsk-50k, 100 ms"):
 @pytest.mark.parametrize("panels", [1, 3])
 def test_every_figure_is_written_with_any_number_of_panels(tmp_path, draw, panels):
     path = tmp_path / "new" / "x.png"
-    draw([panel(i) for i in range(panels)], "A caption. " * 40, path)
+    write_figure(draw([panel(i) for i in range(panels)], "A caption. " * 40), path)
     image = imread(path)
     assert min(image.shape[:2]) > 600
     pixels = (image[:, :, :3] * 255).round().astype(int).reshape(-1, 3)
@@ -55,14 +55,14 @@ def test_every_figure_is_written_with_any_number_of_panels(tmp_path, draw, panel
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     for name in "ab":
-        accuracy_payload_figure([panel()], "caption", tmp_path / f"{name}.png", tmp_path / f"{name}.svg")
+        write_figure(accuracy_payload_figure([panel()], "caption"), tmp_path / f"{name}.png", tmp_path / f"{name}.svg")
     for suffix in (".png", ".svg"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_labels_of_a_single_panel_do_not_overlap(tmp_path, drawn_labels, seed):
-    accuracy_latency_figure([panel(seed)], "caption", tmp_path / "x.png")
+    write_figure(accuracy_latency_figure([panel(seed)], "caption"), tmp_path / "x.png")
     texts, boxes, _ = zip(*drawn_labels(), strict=True)
     assert len(boxes) == len(METHODS)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -72,7 +72,7 @@ def test_labels_of_a_single_panel_do_not_overlap(tmp_path, drawn_labels, seed):
 
 def test_many_panels_have_a_legend_instead_of_labels(tmp_path):
     marks = [replace(panel(i), lines=()) for i in range(4)]
-    accuracy_latency_figure(marks, "caption", tmp_path / "x.svg")
+    write_figure(accuracy_latency_figure(marks, "caption"), tmp_path / "x.svg")
     text = (tmp_path / "x.svg").read_text()
     for method in METHODS:
         assert text.count(f">{look(method).label}<") == 1
@@ -80,11 +80,11 @@ def test_many_panels_have_a_legend_instead_of_labels(tmp_path):
 
 
 def test_lines_and_marks_have_a_legend_each(tmp_path):
-    accuracy_payload_figure([panel()], "caption", tmp_path / "x.svg")
+    write_figure(accuracy_payload_figure([panel()], "caption"), tmp_path / "x.svg")
     text = (tmp_path / "x.svg").read_text()
     assert text.count(f">{look('aecnn').label}<") == 2
-    assert "frontiers (F1)" in text
-    assert "chosen (F3)" in text
+    assert "frontiers (proxy)" in text
+    assert "chosen (fine-tuned)" in text
 
 
 def test_looks_differ_and_a_stranger_has_one_too():
@@ -95,18 +95,18 @@ def test_looks_differ_and_a_stranger_has_one_too():
 
 def test_a_panel_with_nothing_in_it(tmp_path):
     for draw in FIGURES:
-        draw([Panel("empty")], "", tmp_path / "x.svg")
+        write_figure(draw([Panel("empty")], ""), tmp_path / "x.svg")
         assert ">empty<" in (tmp_path / "x.svg").read_text()
 
 
 def test_errors_name_the_path(tmp_path):
     with pytest.raises(ConfigError, match=r"x\.bmp: figures are written as \.png"):
-        in_time_figure([panel()], "", tmp_path / "x.bmp")
+        write_figure(in_time_figure([panel()], ""), tmp_path / "x.bmp")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write .*x\.png"):
-        in_time_figure([panel()], "", tmp_path / "file" / "x.png")
+        write_figure(in_time_figure([panel()], ""), tmp_path / "file" / "x.png")
 
 
 def test_import_loads_no_matplotlib():
-    code = f"import sys, {comparison_plots.__name__}; print('matplotlib' in sys.modules)"
+    code = "import sys, autosplit.report.comparison_figures; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"

@@ -18,16 +18,17 @@ from autosplit.core.result import Result
 from autosplit.evaluation.objective import best_outcome, score
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.ledger import LEDGER_FILE, load_run
+from autosplit.report.draw_matplotlib import draw_figures
+from autosplit.report.figures import DEPLOYMENTS, PLANS
 from autosplit.report.page import REPORT_FILE, report_page, write_report
 from autosplit.report.pareto import one_a_plan
-from autosplit.report.run_plots import draw_figures
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.tables import STAGES
 from autosplit.report.verdict import verdict
 from tests.runs import failure, invoke
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-FIGURES = ["tradeoff", "stages", "heat-map", "search-curve", "energy", "sensitivity", "map"]
+FIGURES = ["tradeoff", "stages", "heat-map", "search-curve", "energy", "sensitivity-plans", "sensitivity"]
 CHROME, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
@@ -94,12 +95,12 @@ def test_figures_are_valid_and_show_the_ledger(report, data):
     go.Figure(layout=data["template"])
     budget = report.result.scenario.conditions.budget_ms
     traces = data["figures"]["tradeoff"]["data"]
-    dots = [t for t in traces if t.get("legendgroup") == "plans" and t["mode"] == "markers"]
+    dots = [t for t in traces if t.get("legendgroup") == PLANS and t["mode"] == "markers"]
     shown = {(x, y) for t in dots for x, y in zip(t["x"], t["y"], strict=True)}
     assert shown == {(o.latency.p95_ms, 100 * o.measurement.accuracy) for o in one_a_plan(report.outcomes)}
     named = {re.match(r"<b>(.*?)</b>", text)[1] for t in dots for text in t["hovertext"]}
     assert named == {html.escape(o.plan.label) for o in report.outcomes}
-    marks = [t for t in traces if t.get("legendgroup") == "deployments"]
+    marks = [t for t in traces if t.get("legendgroup") == DEPLOYMENTS]
     assert {t["x"][0] for t in marks} == {row.latency.p95_ms for row in report.result.comparison}
     assert sum(t["marker"]["symbol"] == "star" for t in marks) == 1
     assert data["figures"]["tradeoff"]["layout"]["shapes"][1]["x0"] == budget
@@ -306,7 +307,8 @@ def test_sliders_and_map_change_the_plan(browser, reports):
 
     def state():
         return browser.execute_script(
-            "const s = document.getElementById('figure-sensitivity'), m = document.getElementById('figure-map');"
+            "const s = document.getElementById('figure-sensitivity-plans');"
+            "const m = document.getElementById('figure-sensitivity');"
             "return {row: [...document.getElementById('best').cells].map(c => c.innerText),"
             "star: [s.data[1].x[0], s.data[1].y[0]], line: s.layout.shapes[1].x0, dots: s.data[0].x,"
             "circle: [m.data[1].y[0], m.data[1].x[0]], rate: document.getElementById('rate-value').textContent}")
@@ -333,6 +335,7 @@ def test_sliders_and_map_change_the_plan(browser, reports):
     assert grid["best"][r - 6][b - 9] != grid["best"][r][b]
     browser.find_element(By.ID, "home").click()
     check(r, b)
-    browser.execute_script("document.getElementById('figure-map').emit('plotly_click', {points: [{x: 2, y: 30}]})")
+    browser.execute_script(
+        "document.getElementById('figure-sensitivity').emit('plotly_click', {points: [{x: 2, y: 30}]})")
     check(30, 2)
     assert browser.get_log("browser") == []

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.image import imread
 
 from autosplit.core.errors import ConfigError
-from autosplit.report import plots
+from autosplit.report.draw_matplotlib import write_figure
+from autosplit.report.figures import finding, tradeoff_figure
 from autosplit.report.pareto import pareto_frame, pareto_mask
-from autosplit.report.plots import tradeoff_figure
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,7 +48,7 @@ def test_pareto_frame_of_nothing_has_its_columns():
 
 def test_figure_shows_something(tmp_path, outcomes, rows, best):
     path = tmp_path / "new" / "tradeoff.png"
-    tradeoff_figure(outcomes, rows, best, path)
+    write_figure(tradeoff_figure(outcomes, rows, best), path)
     image = imread(path)
     assert image.shape == (870, 1500, 4)
     assert len(np.unique((image[:, :, 0] * 255).astype(int))) > 50
@@ -59,14 +59,14 @@ def test_figure_shows_something(tmp_path, outcomes, rows, best):
 def test_equal_input_gives_equal_bytes(tmp_path, rows, make_outcomes, suffix):
     outcomes = make_outcomes(20)
     for name in ("a", "b"):
-        tradeoff_figure(outcomes, rows, outcomes[0], tmp_path / f"{name}{suffix}")
+        write_figure(tradeoff_figure(outcomes, rows, outcomes[0]), tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_labels_do_not_overlap(drawn_labels, tmp_path, rows, make_outcomes, seed):
     outcomes = make_outcomes(seed=seed)
-    tradeoff_figure(outcomes, rows, outcomes[0], tmp_path / "x.png")
+    write_figure(tradeoff_figure(outcomes, rows, outcomes[0]), tmp_path / "x.png")
     texts, boxes, frames = zip(*drawn_labels(), strict=True)
     assert len(boxes) == len(set(texts)) == len(rows)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -76,28 +76,28 @@ def test_labels_do_not_overlap(drawn_labels, tmp_path, rows, make_outcomes, seed
 
 def test_title_gives_the_verdict(rows, best, make_outcome):
     accuracy = rows[-1].accuracy * 100
-    assert plots._verdict(rows, best).startswith(f"{accuracy:.1f} % accuracy within 100 ms, 1.9x faster")
+    assert finding(rows, best).startswith(f"{accuracy:.1f} % accuracy within 100 ms, 1.9x faster")
     slow = [rows[-1].model_copy(update={"speed_up": 0.9})]
-    assert "no faster" in plots._verdict(slow, best)
+    assert "no faster" in finding(slow, best)
     late = make_outcome(p50_ms=200.0)
-    assert plots._verdict([], late).startswith("No plan meets 100 ms; the least late takes 230 ms")
+    assert finding([], late).startswith("No plan meets 100 ms; the least late takes 230 ms")
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_figure_of_almost_nothing(tmp_path, make_outcome, count):
-    tradeoff_figure([make_outcome()] * count, [], make_outcome(p50_ms=300.0), tmp_path / "x.png")
+    write_figure(tradeoff_figure([make_outcome()] * count, [], make_outcome(p50_ms=300.0)), tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
 def test_figure_errors_name_the_path(tmp_path, outcomes, rows, best):
     with pytest.raises(ConfigError, match=r"x\.bmp: figures are written as \.png"):
-        tradeoff_figure(outcomes, rows, best, tmp_path / "x.bmp")
+        write_figure(tradeoff_figure(outcomes, rows, best), tmp_path / "x.bmp")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write .*x\.png"):
-        tradeoff_figure(outcomes, rows, best, tmp_path / "file" / "x.png")
+        write_figure(tradeoff_figure(outcomes, rows, best), tmp_path / "file" / "x.png")
 
 
 def test_import_loads_neither_matplotlib_nor_pandas():
-    code = ("import sys, autosplit.report.plots, autosplit.report.progress; "
+    code = ("import sys, autosplit.report.draw_matplotlib, autosplit.report.progress; "
             "print({'matplotlib', 'pandas', 'rich'} & {m.split('.')[0] for m in sys.modules})")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"

@@ -11,7 +11,7 @@ from autosplit.core.plan import Measurement
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.run import Comparison
-from autosplit.report.comparison_plots import Panel, Series
+from autosplit.report.comparison_figures import Panel, Series
 
 __all__ = ["latency_panels", "payload_panels", "rate_panels", "scaled_rate", "titles"]
 

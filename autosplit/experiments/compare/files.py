@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from autosplit.core.errors import unwritable
 from autosplit.experiments.compare.curves import latency_panels, payload_panels, rate_panels, titles
 from autosplit.experiments.compare.run import Comparison
-from autosplit.report.comparison_plots import accuracy_latency_figure, accuracy_payload_figure, in_time_figure
+from autosplit.report.comparison_figures import accuracy_latency_figure, accuracy_payload_figure, in_time_figure
+from autosplit.report.draw_matplotlib import write_figure
 from autosplit.report.tables import CAPTION, SummaryRow, summary_markdown, to_frame, to_markdown
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def draw_figures(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
                                (_LATENCY, accuracy_latency_figure, latency_panels(comparisons)),
                                (_RATE, in_time_figure, rate_panels(comparisons))):
         paths = [out / f"{name}.png", out / f"{name}.svg"]
-        draw(panels, _CAPTIONS[name], *paths)
+        write_figure(draw(panels, _CAPTIONS[name]), *paths)
         drawn += paths
     return drawn
 

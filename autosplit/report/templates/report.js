@@ -87,19 +87,19 @@
       `${(100 * sensitivity.in_time[r][b]).toFixed(1)} %`, `${shown(sensitivity.bytes[best])} B`,
       `${shown(sensitivity.p50_ms[r][best])} ms`, `${shown(sensitivity.energy_mj[r][best])} mJ`];
     texts.forEach((text, i) => { row.cells[i + 1].textContent = text; });
-    row.cells[0].innerHTML = sensitivity.plans[best];
+    row.cells[0].textContent = sensitivity.plans[best];
     if (!inTime) row.cells[0].insertAdjacentHTML("beforeend", "<small class=\"no\">nothing is in time; the least late</small>");
 
-    const [dots, star] = figures.sensitivity.data;
+    const [dots, star] = figures["sensitivity-plans"].data;
     dots.x = sensitivity.p95_ms[r];
     star.x = [sensitivity.p95_ms[r][best]];
     star.y = [sensitivity.accuracy[best]];
-    const { shapes, annotations } = figures.sensitivity.layout;
+    const { shapes, annotations } = figures["sensitivity-plans"].layout;
     shapes[0].x0 = shapes[1].x0 = shapes[1].x1 = budget;
     annotations[0].x = Math.log10(budget);
     annotations[0].text = `budget ${sensitivity.budgets[b]}`;
-    Object.assign(figures.map.data[1], { x: [b], y: [r] });
-    return Promise.all([draw("sensitivity"), draw("map")]);
+    Object.assign(figures.sensitivity.data[1], { x: [b], y: [r] });
+    return Promise.all([draw("sensitivity-plans"), draw("sensitivity")]);
   };
 
   await drawAll();
@@ -108,7 +108,7 @@
     byId("rate").addEventListener("input", move);
     byId("budget").addEventListener("input", move);
     byId("home").addEventListener("click", () => stand(...sensitivity.home));
-    byId("figure-map").on("plotly_click", ({ points }) => stand(points[0].y, points[0].x));
+    byId("figure-sensitivity").on("plotly_click", ({ points }) => stand(points[0].y, points[0].x));
     await move(); // a browser may keep the sliders where they were
   }
   darkPage.addEventListener("change", drawAll);
