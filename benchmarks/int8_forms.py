@@ -29,7 +29,7 @@ from autosplit.compression import int8_onnx
 from autosplit.compression.int8_layers import Int8Conv2d, Requantise
 from autosplit.core.cache import Cache
 from autosplit.core.result import Result
-from autosplit.data.base import in_batches
+from autosplit.data.base import in_batches, normalise
 from autosplit.data.recorded import recorded_data
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import whole_network
@@ -66,7 +66,7 @@ def _dequantised(levels: Tensor, scale: Any, zero: Any, **attributes: int) -> Te
 
 def expected_of(deployment: Deployment, images: Tensor) -> np.ndarray[Any, Any]:
     """What the device's side of a deployment makes of images: symbols, or logits."""
-    normal, network = deployment._normalise(images), deployment.network
+    normal, network = normalise(images, deployment.mean, deployment.std), deployment.network
     with torch.inference_mode():
         return (network.head(normal) if deployment.tables is None else network.symbols(normal)).numpy()
 

@@ -20,7 +20,7 @@ def command(
     = "",
     timeout_ms: Annotated[float, typer.Option(help="Longest wait for the edge, an image.")] = 1000.0,
     retry_s: Annotated[float, typer.Option(help="How often a lost edge is tried again.")] = 1.0,
-    window: Annotated[int, typer.Option(help="Most requests on the way at once.")] = 16,
+    window: Annotated[int, typer.Option(help="Most requests in flight at once.")] = 16,
     fallback: Annotated[bool, typer.Option(help="Whether the device answers itself where the edge does not, if the "
                                                 "bundle can.")] = True,
     logits: Annotated[bool, typer.Option("--logits", help="Let the edge send all logits.")] = False,

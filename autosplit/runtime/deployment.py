@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["Deployment", "Evaluation", "build_network"]
 
 _BATCH = 100
-_TABLES = "tables."
+_TABLES = "tables."  # before the names of the tables' arrays in the file of weights
+_QUALITY = 75  # of JPEG, where a plan names none
+
 
 def build_network(blueprint: Blueprint) -> SplitNetwork:
     """A network of a deployment's structure, its weights of no meaning.
@@ -66,29 +68,26 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
         points = find_split_points(graph, blueprint.image_shape)
         whole, tail = cut(graph, select_split_points(points, (blueprint.plan.split,))[0])
     head = whole
-    if blueprint.keep:
+    if blueprint.keep:  # channels that pruning left; the weights that are loaded afterwards have these shapes
         pruner = HeadPruner(whole, blueprint.image_shape)
         if len(pruner.groups) != len(blueprint.keep):
             raise ResultError(f"backbone {blueprint.backbone!r} has {len(pruner.groups)} prunable groups before "
                               f"{blueprint.plan.split!r}, the result file says {len(blueprint.keep)}; "
                               "use the autosplit that wrote it")
         head = pruner.sub_network(blueprint.keep).materialise(whole)
-    encoder, quantiser, decoder = _codec_parts(blueprint)
+    setting = blueprint.plan.codec
+    parts: CodecParts | tuple[None, None, None] = (None, None, None)
+    if setting.kind == "code":
+        try:
+            parts = load_codec(setting.family or DEFAULT_CODEC).blank(blueprint.codec)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
+            raise ResultError(f"codec {setting.family!r} cannot be built from {blueprint.codec}: {one_line(e)}; "
+                              "use the autosplit that wrote it") from e
+    encoder, quantiser, decoder = parts
     if blueprint.arithmetic == "int8":
         head, encoder = int8_structure(head), encoder and int8_structure(encoder)
     network = SplitNetwork(head, tail, encoder, quantiser, decoder)
     return network.to(memory_format=torch.channels_last).eval()
-
-
-def _codec_parts(blueprint: Blueprint) -> CodecParts | tuple[None, None, None]:
-    setting = blueprint.plan.codec
-    if setting.kind != "code":
-        return None, None, None
-    try:
-        return load_codec(setting.family or DEFAULT_CODEC).blank(blueprint.codec)
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
-        raise ResultError(f"codec {setting.family!r} cannot be built from {blueprint.codec}: {one_line(e)}; "
-                          "use the autosplit that wrote it") from e
 
 
 @dataclass(frozen=True)
@@ -155,13 +154,20 @@ class Deployment:
         What the blueprint's arithmetic asks for is quantised first (head and encoder), ranges and frequency
         tables come from the calibration images.
         """
+        calibration = list(in_batches(data.calibration.images, _batch(data)))
         if blueprint.arithmetic == "int8":
-            network = _int8(network, data)
+            batches = [data.normalise(images) for images in calibration]
+            head, encoder = quantise_int8(network.head, batches), network.encoder
+            if encoder is not None:
+                with torch.inference_mode():  # ranges of the encoder are those of what the int8 head gives it
+                    features = [head(batch) for batch in batches]
+                encoder = quantise_int8(encoder, features)
+            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder).eval()
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
-                parts = [network.symbols(data.normalise(p)) for p in in_batches(data.calibration.images, _batch(data))]
-            tables = FrequencyTables.fit(torch.cat(parts).numpy(), network.quantiser.bits)
+                symbols = torch.cat([network.symbols(data.normalise(images)) for images in calibration])
+            tables = FrequencyTables.fit(symbols.numpy(), network.quantiser.bits)
         return cls(blueprint, network, data.mean, data.std, tables, data.class_names, rate)
 
     @property
@@ -189,7 +195,7 @@ class Deployment:
                         payload_bytes_p95=payload_p95, result_bytes=result)
 
     def measurement(self, evaluation: Evaluation, seconds: float = 0.0) -> Measurement:
-        """An evaluation as a measurement of fidelity F3."""
+        """An evaluation as a measurement of fine-tuned accuracy (fidelity F3)."""
         if self.plan.split == INPUT:
             feature_bytes = float(np.prod(self.blueprint.image_shape))
         else:
@@ -224,11 +230,12 @@ class Deployment:
         if kind == "none":
             return [b""] * len(images)
         if kind in ("png", "jpeg", "jpeg-body"):
-            return encode_images(images, kind, quality or 75)
+            return encode_images(images, kind, quality or _QUALITY)
+        values = normalise(images, self.mean, self.std)
         with torch.inference_mode():
             if self._coder is None:
-                return pack_features(self.network.head(self._normalise(images)).numpy())
-            return self._coder.encode_batch(self.network.symbols(self._normalise(images)).numpy())
+                return pack_features(self.network.head(values).numpy())
+            return self._coder.encode_batch(self.network.symbols(values).numpy())
 
     def decode(self, payloads: Sequence[bytes]) -> Tensor:
         """Edge side: payloads to logits (N, classes).
@@ -238,32 +245,26 @@ class Deployment:
         """
         if self.plan.split == OUTPUT:
             raise ConfigError("the whole network runs on the device in this plan: nothing is sent to decode")
+        codec, shape = self.plan.codec, self.blueprint.image_shape
         with torch.inference_mode():
             if self.plan.split == INPUT:
-                return self.network(self._normalise(self._images(payloads)))  # type: ignore[no-any-return]
+                if codec.kind == "jpeg-body":
+                    payloads = [join_jpeg(payload, shape, codec.quality or _QUALITY) for payload in payloads]
+                images = decode_images(payloads, shape)
+                return self.network(normalise(images, self.mean, self.std))  # type: ignore[no-any-return]
             if self._coder is None:
-                return self.network.tail(self._features(payloads))  # type: ignore[no-any-return]
+                size = self.blueprint.feature_shape
+                features = np.array([unpack_feature(payload, size) for payload in payloads], dtype=np.float32)
+                tail = self.network.tail
+                return tail(torch.from_numpy(features.reshape(len(payloads), *size)))  # type: ignore[no-any-return]
             return self.network.finish(torch.from_numpy(self._coder.decode_batch(payloads)))
 
-    def _images(self, payloads: Sequence[bytes]) -> Tensor:
-        """The images in payloads that are files or bodies of files."""
-        shape, codec = self.blueprint.image_shape, self.plan.codec
-        if codec.kind == "jpeg-body":
-            payloads = [join_jpeg(p, shape, codec.quality or 75) for p in payloads]
-        return decode_images(payloads, shape)
-
-    def _features(self, payloads: Sequence[bytes]) -> Tensor:
-        """The features in payloads that hold them as they are."""
-        shape = self.blueprint.feature_shape
-        values = np.array([unpack_feature(p, shape) for p in payloads], dtype=np.float32)
-        return torch.from_numpy(values.reshape(len(payloads), *shape))
-
     def run(self, images: Tensor) -> tuple[Tensor, list[bytes]]:
-        """Both sides: uint8 images to logits and the payloads that crossed."""
+        """Both sides: uint8 images to logits, and the payloads that were sent."""
         payloads = self.encode(images)
         if self.plan.split == OUTPUT:
             with torch.inference_mode():
-                return self.network(self._normalise(images)), payloads
+                return self.network(normalise(images, self.mean, self.std)), payloads
         return self.decode(payloads), payloads
 
     def evaluate(self, data: ImageDataset, part: SplitName) -> Evaluation:
@@ -278,9 +279,6 @@ class Deployment:
             for payload in payloads:
                 digest.update(payload)
         return Evaluation(correct, len(split), np.array(sizes, dtype=np.int64), digest.hexdigest())
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        return normalise(images, self.mean, self.std)
 
     # --- storage --------------------------------------------------------------------------------------------------
 
@@ -351,17 +349,6 @@ class Deployment:
             raise ResultError(f"weights {str(path)!r} are of another network: {' '.join(str(e).split())[:200]}") from e
         tables = FrequencyTables.from_arrays(arrays) if arrays else None
         return cls(blueprint, network, mean, std, tables, class_names)
-
-
-def _int8(network: SplitNetwork, data: ImageDataset) -> SplitNetwork:
-    """A network whose device side, head and encoder, computes in int8."""
-    batches = [data.normalise(images) for images in in_batches(data.calibration.images, _batch(data))]
-    head, encoder = quantise_int8(network.head, batches), network.encoder
-    if encoder is not None:
-        with torch.inference_mode():
-            features = [head(batch) for batch in batches]
-        encoder = quantise_int8(encoder, features)
-    return SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder).eval()
 
 
 def _batch(data: ImageDataset) -> int:

@@ -27,6 +27,7 @@ from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
+from autosplit.core.version import __version__
 from autosplit.data.base import ImageDataset
 from autosplit.data.recorded import recorded_data
 from autosplit.models.loading import build_backbone, load_weights
@@ -70,7 +71,7 @@ class Rates:
     Attributes:
         key: Identifies them all.
         deployments: One a rate, smallest payload first; their heads are equal.
-        records: What the manifest says of each.
+        records: Their entries in the manifest.
         switching: Which of them goes with which link.
     """
 
@@ -102,7 +103,7 @@ def export_result(
         progress: Shows the phases.
 
     Raises:
-        ConfigError: Packages are absent, or the folder or the backbone's weights are not to be had.
+        ConfigError: Packages or the backbone's weights are missing, or the folder cannot be used.
         ResultError: The result, its weights or its data are not what they were.
         ParityError: The bundle does not answer as the deployment does; it stays where it is.
     """
@@ -114,6 +115,7 @@ def export_result(
     with progress.phase("rebuild the deployment"):
         deployment = Deployment.from_result(result)
     with progress.phase("load data"):
+        # normalised as when the deployment was trained, whatever this machine computes for the data now
         data = replace(recorded_data(result, path, data_root), mean=deployment.mean, std=deployment.std)
     whole = None
     if fallback:
@@ -167,6 +169,7 @@ def export_bundle(
         with progress.phase("write ONNX"):
             _write_networks(deployment, fallback, out)
         shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        # sealed before anything loads it, since loading checks hashes; and again after each file that is added
         manifest = _sealed(_manifest(deployment, class_names, source), out)
         if images is not None and len(images):
             with progress.phase("compare with the deployment", total=len(images)) as advance:
@@ -178,7 +181,12 @@ def export_bundle(
         manifest = _sealed(manifest, out)
     except OSError as e:
         raise unwritable(out, e) from e
-    _check(manifest, out)
+    for found in manifest.parity:
+        if not found.holds:
+            raise ParityError(
+                f"{out}: the {found.network} network answers {found.labels_equal} of {found.images} images with the "
+                f"deployment's label, logits differ by up to {found.logit_error:.2g} (tolerance "
+                f"{found.tolerance:.2g}); the bundle is left for inspection, do not deploy it")
     return manifest
 
 
@@ -198,7 +206,11 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
     if scenario.weights is not None:
         load_weights(backbone, Path(scenario.weights))
     else:
-        _from_cache(backbone, key, cache)
+        tensors = cache.load("backbone", key)
+        if tensors is None:
+            raise ConfigError(f"the whole network is not in the cache {cache.root} (backbone {key}); search again with "
+                              "this result's scenario, or leave --fallback away")
+        backbone.load_state_dict(tensors)
     arithmetic: Arithmetic = "int8" if scenario.conditions.device.arithmetic == "int8" else "fp32"
     blueprint = Blueprint(
         backbone=scenario.backbone, num_classes=data.num_classes, image_shape=data.shape,
@@ -228,6 +240,7 @@ def make_folder(out: Path) -> None:
 
 
 def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path) -> None:
+    """ONNX files and frequency tables; of several rates, one head and a set of the rest each."""
     if isinstance(deployment, Rates):
         write_head(deployment.deployments[0], out / DEVICE)
         for number, rate in enumerate(deployment.deployments):
@@ -256,6 +269,12 @@ def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None,
         return replace(plain, key=deployment.key, rates=deployment.records, switching=switching,
                        label=f"{cut} | {len(sizes)} rates of {sizes[0]:.0f} to {sizes[-1]:.0f} B")
     blueprint, codec = deployment.blueprint, deployment.plan.codec
+    versions = {"autosplit": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # installed under another name, or a build of the user's own
+            versions[name] = "unknown"
     return Manifest(
         format_version=FORMAT_VERSION, key=blueprint.key, label=blueprint.plan.label, kind=codec.kind,
         quality=codec.quality, plan=blueprint.plan.model_dump(mode="json"), backbone=blueprint.backbone,
@@ -263,39 +282,10 @@ def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None,
         normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
         class_names=tuple(class_names or map(str, range(blueprint.num_classes))),
         feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, rates=(), switching=None, parity=(),
-        source=source, versions=_versions(), files={})
+        source=source, versions=versions, files={})
 
 
 def _sealed(manifest: Manifest, out: Path) -> Manifest:
     """The manifest with the hashes of all files, written."""
     files = sorted(p for p in out.rglob("*") if p.is_file() and p != out / MANIFEST)
     return replace(manifest, files={p.relative_to(out).as_posix(): sha256_of_file(p) for p in files}).save(out)
-
-
-def _versions() -> dict[str, str]:
-    from autosplit.core.version import __version__
-
-    found = {"autosplit": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # installed under another name, or a build of the user's own
-            found[name] = "unknown"
-    return found
-
-
-def _check(manifest: Manifest, out: Path) -> None:
-    for parity in manifest.parity:
-        if not parity.holds:
-            raise ParityError(
-                f"{out}: the {parity.network} network answers {parity.labels_equal} of {parity.images} images with the "
-                f"deployment's label, logits differ by up to {parity.logit_error:.2g} (tolerance "
-                f"{parity.tolerance:.2g}); the bundle is left for inspection, do not deploy it")
-
-
-def _from_cache(backbone: nn.Module, key: str, cache: Cache) -> None:
-    tensors = cache.load("backbone", key)
-    if tensors is None:
-        raise ConfigError(f"the whole network is not in the cache {cache.root} (backbone {key}); search again with "
-                          "this result's scenario, or leave --fallback away")
-    backbone.load_state_dict(tensors)

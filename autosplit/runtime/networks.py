@@ -34,7 +34,7 @@ def write_device(deployment: Deployment, path: Path) -> bool:
         return False
     coded = deployment.network.encoder is not None
     output = "logits" if deployment.plan.split == OUTPUT else "symbols" if coded else "feature"
-    _write_images(deployment, [_head(deployment), *_encoder(deployment)], path, output)
+    _write_from_images(deployment, _encoder(deployment), path, output)
     return True
 
 
@@ -45,7 +45,7 @@ def write_head(deployment: Deployment, path: Path) -> None:
         deployment: Of any of the rates.
         path: The file.
     """
-    _write_images(deployment, [_head(deployment)], path, "feature")
+    _write_from_images(deployment, [], path, "feature")
 
 
 def write_encoder(deployment: Deployment, path: Path) -> None:
@@ -74,7 +74,8 @@ def write_edge(deployment: Deployment, path: Path) -> bool:
     net, blueprint = deployment.network, deployment.blueprint
     parts: list[nn.Module] = [_plain(net.tail)]
     if deployment.plan.split == INPUT:
-        parts, example, name = [_Normalise(deployment), *parts], _images(deployment), "images"
+        parts, name = [_Normalise(deployment), *parts], "images"
+        example = torch.zeros(_ROWS, *blueprint.image_shape, dtype=torch.uint8)
     elif net.decoder is not None and net.quantiser is not None:
         parts = [_Values(net.quantiser), _plain(net.decoder), *parts]
         example, name = torch.zeros(_ROWS, *blueprint.code_shape, dtype=torch.int32), "symbols"
@@ -82,10 +83,6 @@ def write_edge(deployment: Deployment, path: Path) -> bool:
         example, name = torch.zeros(_ROWS, *blueprint.feature_shape), "feature"
     write_onnx(nn.Sequential(*parts).eval(), example, path, (name, "logits"))
     return True
-
-
-def _head(deployment: Deployment) -> nn.Module:
-    return integer_form(_plain(deployment.network.head), deployment.blueprint.image_shape)
 
 
 def _encoder(deployment: Deployment) -> list[nn.Module]:
@@ -96,13 +93,12 @@ def _encoder(deployment: Deployment) -> list[nn.Module]:
     return [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
 
 
-def _write_images(deployment: Deployment, parts: list[nn.Module], path: Path, output: str) -> None:
-    network = nn.Sequential(_Normalise(deployment), *parts).eval()
-    write_onnx(network, _images(deployment), path, ("images", output))
-
-
-def _images(deployment: Deployment) -> Tensor:
-    return torch.zeros(_ROWS, *deployment.blueprint.image_shape, dtype=torch.uint8)
+def _write_from_images(deployment: Deployment, encoder: list[nn.Module], path: Path, output: str) -> None:
+    """Write normalisation, head and perhaps an encoder: what takes uint8 images."""
+    shape = deployment.blueprint.image_shape
+    head = integer_form(_plain(deployment.network.head), shape)
+    network = nn.Sequential(_Normalise(deployment), head, *encoder).eval()
+    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output))
 
 
 def _plain(network: nn.Module) -> nn.Module:

@@ -35,10 +35,11 @@ class _Tally:
     largest: float = 0.0
 
     def add(self, expected: NDArray[Any], found: NDArray[Any], same: NDArray[np.bool_]) -> None:
-        """Take in a batch of logits; `same` tells whose payloads are equal."""
+        """Take in a batch of logits; `same` marks the images with equal payloads."""
         self.images += len(expected)
         self.labels_equal += int((predicted(expected) == predicted(found)).sum())
         self.payloads_equal += int(same.sum())
+        # a code that differs by rounding gives other logits by right: only equal payloads are compared
         self.error = max(self.error, float(np.abs(expected - found)[same].max(initial=0.0)))
         self.largest = max(self.largest, float(np.abs(expected).max(initial=0.0)))
 
@@ -58,7 +59,7 @@ def compare(
         rates: What its plan was exported from, or each of its rates.
         fallback: What its fallback was exported from, where it has one.
         images: uint8 (N, C, H, W).
-        advance: Told of every image.
+        advance: Called with the number of images done.
     """
     device = load_device(folder)
     edge = None if device.answers else load_edge(folder)

@@ -10,7 +10,7 @@ __all__ = ["readme"]
 _KINDS = {
     "code": "a few entropy-coded bytes with a checksum", "raw": "the feature as little-endian float32",
     "png": "the image as a PNG file", "jpeg": "the image as a JPEG file",
-    "jpeg-body": "the image as a JPEG file without its headers", "none": "nothing",
+    "jpeg-body": "the image as a JPEG file without the tables that both ends share", "none": "nothing",
 }
 _FILES = {
     DEVICE: "what the device runs", EDGE: "what the edge runs", FALLBACK: "the whole network for the device",
@@ -27,8 +27,16 @@ def readme(manifest: Manifest) -> str:
     """
     shape = "x".join(map(str, manifest.image_shape))
     pillow = " pillow" if manifest.kind in {"png", "jpeg", "jpeg-body"} else ""
-    files = "\n".join(f"| `{name}` | {text} |" for name, text in (_FILES | _rate_files(manifest)).items()
-                      if name in manifest.files)
+    described = dict(_FILES)
+    for i, rate in enumerate(manifest.rates):
+        described |= {encoder_file(i): f"the device's encoder at rate {i}, {rate.label}",
+                      tail_file(i): f"what the edge runs at rate {i}",
+                      tables_file(i): "frequencies of its entropy coder"}
+    files = "\n".join(f"| `{name}` | {text} |" for name, text in described.items() if name in manifest.files)
+    infer = "    python -m coinference infer . image.npy"
+    commands = infer if manifest.kind == "none" else (
+        "    python -m coinference serve      # the edge, at tcp://127.0.0.1:5555; other machines need keys: --help\n"
+        f"{infer} --edge 127.0.0.1:5555{' --adaptive' if manifest.rates else ''}")
     return f"""# {manifest.label}
 
 A deployment exported by autosplit: {manifest.backbone}, {manifest.num_classes} \
@@ -37,7 +45,8 @@ It needs neither autosplit nor torch.
 
     python -m pip install onnxruntime numpy constriction pyzmq{pillow}
     python -m coinference check      # the images in the bundle, against the answers recorded when it was made
-{_commands(manifest)}    python -m coinference --help     # all commands
+{commands}
+    python -m coinference --help     # all commands
 
 In Python, from this folder:
 
@@ -54,22 +63,6 @@ In Python, from this folder:
 Images are uint8 arrays (N, {", ".join(map(str, manifest.image_shape))}), normalised inside of the networks. Every file
 is held against its hash when the bundle is loaded.
 """
-
-
-def _rate_files(manifest: Manifest) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for i, rate in enumerate(manifest.rates):
-        found |= {encoder_file(i): f"the device's encoder at rate {i}, {rate.label}",
-                  tail_file(i): f"what the edge runs at rate {i}", tables_file(i): "frequencies of its entropy coder"}
-    return found
-
-
-def _commands(manifest: Manifest) -> str:
-    if manifest.kind == "none":
-        return "    python -m coinference infer . image.npy\n"
-    adaptive = " --adaptive" if manifest.rates else ""
-    serve = "    python -m coinference serve      # the edge, at tcp://127.0.0.1:5555; other machines need keys: --help"
-    return f"{serve}\n    python -m coinference infer . image.npy --edge 127.0.0.1:5555{adaptive}\n"
 
 
 def _code(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from autosplit.core.errors import ConfigError, PayloadError, ResultError
 from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.result import Result
+from autosplit.data.base import normalise
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import trace
@@ -78,7 +79,7 @@ def test_evaluation_counts_what_run_gives(deployments, results, prepared, kind, 
 def test_what_is_decoded_is_what_was_encoded(deployments, kind, images):
     deployment = deployments[kind]
     with torch.inference_mode():
-        symbols = deployment.network.symbols(deployment._normalise(images))
+        symbols = deployment.network.symbols(normalise(images, deployment.mean, deployment.std))
         expected = deployment.network.finish(symbols)
     assert len(symbols.unique()) > 2
     assert torch.equal(deployment.decode(deployment.encode(images)), expected)

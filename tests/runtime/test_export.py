@@ -25,7 +25,7 @@ from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import PACKAGE, export_bundle, export_result, json_schema
 from autosplit.runtime.standalone.__main__ import main
 from autosplit.runtime.standalone.bundle.check import check
-from autosplit.runtime.standalone.bundle.manifest import Manifest, _digest
+from autosplit.runtime.standalone.bundle.manifest import Manifest, digest_of
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from tests.runs import failure, invoke
 
@@ -192,7 +192,7 @@ def seal(folder, **files):
     """A manifest that fits files as they are now, as somebody would forge it; `files` adds entries."""
     data = json.loads((folder / "manifest.json").read_text())
     data["files"] = {name: sha256_of_file(folder / name) for name in data["files"]} | files
-    (folder / "manifest.json").write_text(json.dumps({**data, "digest": _digest(data)}))
+    (folder / "manifest.json").write_text(json.dumps({**data, "digest": digest_of(data)}))
 
 
 @pytest.mark.parametrize(("values", "message"), [

@@ -52,7 +52,7 @@ def command_line() -> argparse.ArgumentParser:
     infer.add_argument("--edge", default="", metavar="HOST:PORT", help="where the edge is")
     _add_numbers(infer, ClientOptions(), {
         "timeout_ms": "longest wait for the edge, an image", "retry_s": "how often a lost edge is tried again",
-        "window": "most requests on the way at once"})
+        "window": "most requests in flight at once"})
     infer.add_argument("--no-fallback", dest="fallback", action="store_false", help="rather fail than answer here")
     infer.add_argument("--logits", action="store_true", help="let the edge send all logits")
     infer.add_argument("--adaptive", action="store_true", help="change the rate as the link changes")
@@ -61,6 +61,7 @@ def command_line() -> argparse.ArgumentParser:
     infer.add_argument("--device", default="device", help="name of the device in that folder [device]")
     infer.set_defaults(command=_infer)
 
+    # the edge computes for many devices; a device leaves its other cores to whatever else it does
     for each, threads in ((check, 1), (serve, 2), (infer, 1)):
         each.add_argument("--threads", type=int, default=threads, help=f"threads of onnxruntime [{threads}]")
         each.add_argument("--json", action="store_true", help="JSON on stdout")
@@ -71,16 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 done, 2 wrong input, 4 another answer than recorded, 130 interrupted."""
     given = command_line().parse_args(arguments)
     try:
+        if given.command is not _check:
+            try:
+                import zmq  # noqa: F401
+            except ImportError as e:
+                raise ConfigError(f"serve and infer need the package pyzmq: pip install pyzmq ({e})") from e
         code: int = given.command(given)
         return code
     except AutosplitError as e:
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         return e.exit_code
-    except ImportError as e:
-        if e.name != "zmq":
-            raise
-        print("error: serve and infer need the package pyzmq: pip install pyzmq", file=sys.stderr)
-        return AutosplitError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED

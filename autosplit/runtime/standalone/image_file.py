@@ -48,9 +48,11 @@ def fit(image: Image.Image, height: int, width: int) -> Image.Image:
     """
     if image.size == (width, height):
         return image
-    image = image.convert(_interpolable(image.mode))
+    # bits, palette indices and 16-bit words cannot be averaged, so they are converted first
+    wide = {"1": "L", "P": "RGBA", "PA": "RGBA"}
+    image = image.convert("I" if image.mode.startswith("I;") else wide.get(image.mode, image.mode))
     scale = min(image.width / width, image.height / height)
-    # Clamped, because rounding may put an edge a hair outside of the image, which Pillow refuses.
+    # Clamped, because rounding may put an edge a little outside of the image, which Pillow refuses.
     left, top = max(0.0, (image.width - scale * width) / 2), max(0.0, (image.height - scale * height) / 2)
     box = (left, top, min(image.width, left + scale * width), min(image.height, top + scale * height))
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
@@ -76,13 +78,6 @@ def failure(error: Exception) -> str:
     """Why a file could not be read, in a few words without its path."""
     text = re.sub(r"(: | file | )'.*'$", "", " ".join(str(error).split()))
     return text or type(error).__name__
-
-
-def _interpolable(mode: str) -> str:
-    """The mode to resize an image of this mode in: bits, palette indices and 16-bit words do not mix."""
-    if mode.startswith("I;"):
-        return "I"
-    return {"1": "L", "P": "RGBA", "PA": "RGBA"}.get(mode, mode)
 
 
 def _narrow(values: NDArray[np.generic]) -> NDArray[np.uint8]:

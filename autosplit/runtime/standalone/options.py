@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class ServerOptions:
         max_batch: Most requests computed at once.
         max_wait_ms: How long the first request of a batch waits for others; with 0 those that come while a batch is
             computed make up the next.
-        queue: Most requests that wait; above it devices are told `busy`.
+        queue: Most requests that wait; above it devices get the reply `busy`.
         max_payload_bytes: Longest payload.
         rate: Frames a second of one device; 0 = no limit.
         burst: Frames of one device at once; 0 = as many as `rate` allows in a second.
@@ -51,6 +52,26 @@ class ServerOptions:
         if 0 < self.burst < 1:
             raise ConfigError(f"burst must be 0 or at least 1, got {self.burst:g}")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect to the address.
+
+        Raises:
+            ConfigError: `bind` is no address.
+        """
+        scheme, _, rest = self.bind.partition("://")
+        host, _, port = rest.rpartition(":")
+        if scheme == "ipc" and rest:
+            return True
+        valid_port = port == "*" or (port.isdigit() and int(port) < 1 << 16)
+        if scheme != "tcp" or not host or not valid_port:
+            raise ConfigError(f"{self.bind!r} is no address to bind to; write tcp://HOST:PORT, such as "
+                              "tcp://127.0.0.1:5555")
+        try:
+            return ipaddress.ip_address(host.strip("[]")).is_loopback
+        except ValueError:
+            return host == "localhost"
+
 
 @dataclass(frozen=True)
 class ClientOptions:
@@ -59,11 +80,11 @@ class ClientOptions:
     Attributes:
         timeout_ms: The longest wait for the edge, an image.
         retry_s: How often a lost edge is tried again; in between nothing is waited for.
-        window: Most requests on the way at once.
+        window: Most requests in flight at once.
         fallback: Whether the device answers itself where the edge does not, if its bundle can.
         logits: Whether the edge shall send all logits (4 bytes each) beside the label.
-        adaptive: Whether to change between the rates of the bundle as the link changes; one image at a time is then on
-            the way, whatever `window` says.
+        adaptive: Whether to change between the rates of the bundle as the link changes; one image at a time is then
+            in flight, whatever `window` says.
         rate: The rate that images are encoded at; the one that the bundle starts with where left out.
 
     Raises:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from ..bundle.rates import Rate, Switching
+from ..bundle.typed_json import value_of
 from ..errors import BundleError
 
 __all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
-           "Parity", "Source"]
+           "Parity", "Source", "digest_of"]
 
 FORMAT_VERSION: Literal[3] = 3
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
@@ -164,7 +164,7 @@ class Manifest:
         Returns:
             What was written.
         """
-        sealed = dataclasses.replace(self, digest=_digest(dataclasses.asdict(self)))
+        sealed = dataclasses.replace(self, digest=digest_of(dataclasses.asdict(self)))
         text = json.dumps(dataclasses.asdict(sealed), indent=2, ensure_ascii=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
         return sealed
@@ -180,41 +180,39 @@ class Manifest:
             BundleError: No bundle, one of another format version, or a file of it is missing or was altered.
         """
         folder = Path(folder)
-        data = _json(folder)
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise BundleError(f"{folder} is no bundle (it holds no {MANIFEST}); `autosplit export` makes one")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise BundleError(f"{path} cannot be read ({' '.join(str(e).split())}); export the bundle again") from e
+        if not isinstance(data, dict):
+            raise BundleError(f"{path}: not a JSON object; export the bundle again")
         found = data.get("format_version")
         if found != FORMAT_VERSION:
             raise BundleError(f"{folder}: bundle of format version {found!r}, this runtime reads version "
                               f"{FORMAT_VERSION}; export it again with this autosplit")
         try:
-            manifest: Manifest = _value(cls, data, "")
+            manifest: Manifest = value_of(cls, data, "")
         except ValueError as e:
             raise BundleError(f"{folder / MANIFEST}: {e}; export the bundle again") from e
-        if manifest.digest != _digest(data):
+        # of the data and not of the dataclass, so that nothing that was read differently can slip through
+        if manifest.digest != digest_of(data):
             raise BundleError(f"{folder / MANIFEST} was altered (its digest does not fit); export the bundle again")
         for name, sha256 in manifest.files.items():
             _check_file(folder, name, sha256)
         return manifest
 
 
-def _json(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise BundleError(f"{folder} is no bundle (it holds no {MANIFEST}); `autosplit export` makes one")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{path} cannot be read ({' '.join(str(e).split())}); export the bundle again") from e
-    if not isinstance(data, dict):
-        raise BundleError(f"{path}: not a JSON object; export the bundle again")
-    return data
-
-
-def _digest(data: Mapping[str, Any]) -> str:
+def digest_of(data: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's fields but its digest, as JSON with sorted keys and without spaces."""
     rest = {name: value for name, value in data.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _check_file(folder: Path, name: str, sha256: str) -> None:
+    # first the name: a manifest from elsewhere must not make us read files outside of its bundle
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts:
         raise BundleError(f"{folder / MANIFEST}: file {name!r} lies outside of the bundle; export it again")
@@ -225,48 +223,3 @@ def _check_file(folder: Path, name: str, sha256: str) -> None:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise BundleError(f"{folder}: file {name!r} was altered (its hash is not the manifest's); "
                           "copy the whole bundle again")
-
-
-# --- JSON as dataclasses ---------------------------------------------------------------------------------------------
-
-
-def _value(kind: Any, data: Any, where: str) -> Any:
-    """JSON data as a value of an annotated type; `ValueError` names the field that does not fit."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return data
-    if origin in (Union, types.UnionType):  # only with None here
-        return None if data is None else _value(arguments[0], data, where)
-    if origin is Literal:
-        if data not in arguments:
-            raise ValueError(f"{where} is {data!r}, expected one of {', '.join(map(repr, arguments))}")
-        return data
-    if origin is tuple:
-        return _items(arguments, data, where)
-    if origin is dict or dataclasses.is_dataclass(kind):
-        if not isinstance(data, dict):
-            raise ValueError(f"{where} is no object")
-        return _fields(kind, data, where) if origin is not dict else {
-            name: _value(arguments[1], value, f"{where}.{name}") for name, value in data.items()}
-    fits = isinstance(data, (int, float)) if kind is float else isinstance(data, kind)
-    if not fits or isinstance(data, bool):
-        raise ValueError(f"{where} is {data!r}, expected {kind.__name__}")
-    return kind(data)
-
-
-def _items(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(data, (list, tuple)):
-        raise ValueError(f"{where} is no list")
-    kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
-    if len(kinds) != len(data):
-        raise ValueError(f"{where} has {len(data)} entries, expected {len(kinds)}")
-    return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, data, strict=True)))
-
-
-def _fields(kind: Any, data: dict[str, Any], where: str) -> Any:
-    hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    if set(names) != set(data):
-        wrong = sorted(set(names) ^ set(data))
-        raise ValueError(f"{where or 'the manifest'} lacks, or does not know, {', '.join(wrong)}")
-    return kind(**{name: _value(hints[name], data[name], f"{where}.{name}" if where else name) for name in names})

@@ -20,6 +20,7 @@ from ..bundle.manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
 from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError
 from ..images import checked_images
+from ..payload.frequencies import FrequencyTables
 from ..payload.header import rate_of
 from ..payload.image_codecs import decode_images, encode_images, join_jpeg
 from ..payload.raw import pack_features, unpack_feature
@@ -67,6 +68,7 @@ class _Network:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        # some at a time, so that memory does not grow with the images; none at all run once, for the answer's shape
         parts = [self._session.run(None, {self._input: values[start : start + _BATCH]})[0]
                  for start in range(0, max(1, len(values)), _BATCH)]
         return np.concatenate(parts)
@@ -176,6 +178,7 @@ class EdgePart:
             ConfigError: Pillow is needed and not installed.
         """
         logits = np.zeros((len(payloads), self.manifest.num_classes), dtype=np.float32)
+        # devices may encode at different rates, whose codes have different shapes: each rate is a batch of its own
         groups: dict[int, list[int]] = {}
         tensors = [self._tensor(i, payload) for i, payload in enumerate(payloads)]
         for i, (rate, _) in enumerate(tensors):
@@ -189,23 +192,20 @@ class EdgePart:
     def _tensor(self, index: int, payload: bytes) -> tuple[int, NDArray[Any]]:
         """The rate of a payload, and what the network of that rate takes for it."""
         try:
+            manifest = self.manifest
+            if manifest.kind == "raw":
+                return 0, unpack_feature(payload, manifest.feature_shape)
             if not self._rates:
-                raw = self.manifest.kind == "raw"
-                return 0, unpack_feature(payload, self.manifest.feature_shape) if raw else self._image(payload)
-            rate = rate_of(payload) if self.manifest.rates else 0
+                if manifest.kind == "jpeg-body":
+                    payload = join_jpeg(payload, manifest.image_shape, manifest.quality or _QUALITY)
+                return 0, decode_images([payload], manifest.image_shape)[0]
+            rate = rate_of(payload) if manifest.rates else 0
             if rate >= len(self._rates):
                 raise PayloadError(f"a payload of rate {rate}, this bundle has rates 0 to {len(self._rates) - 1}; "
                                    "use the two halves of one bundle")
             return rate, self._rates[rate].coder.decode(payload)
         except PayloadError as e:
             raise PayloadError(f"payload {index}: {e}") from e
-
-    def _image(self, payload: bytes) -> NDArray[np.uint8]:
-        manifest = self.manifest
-        if manifest.kind == "jpeg-body":
-            payload = join_jpeg(payload, manifest.image_shape, manifest.quality or _QUALITY)
-        (image,) = decode_images([payload], manifest.image_shape)
-        return image  # type: ignore[no-any-return]
 
 
 def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
@@ -222,6 +222,7 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     folder, manifest = Path(folder), Manifest.load(folder)
     network, fallback = (_Network(folder / name, threads) if name in manifest.files else None
                          for name in (DEVICE, FALLBACK))
+    # a device that sends the image itself runs no network
     needs = manifest.kind in {"code", "raw", "none"}
     if needs and network is None:
         raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
@@ -256,21 +257,19 @@ def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
     """What makes the payloads of each rate; of the only one where the bundle has no more, none without a code."""
     if manifest.kind != "code":
         return []
-    if not manifest.rates:
-        return [_coder(folder / TABLES, manifest.code_shape, manifest.key)]
-    return [_coder(folder / tables_file(i), rate.code_shape, rate_key(manifest.key, i), i)
-            for i, rate in enumerate(manifest.rates)]
-
-
-def _coder(path: Path, shape: tuple[int, ...], key: str, rate: int = 0) -> PayloadCoder:
+    wanted = [(TABLES, manifest.code_shape, manifest.key)] if not manifest.rates else [
+        (tables_file(i), rate.code_shape, rate_key(manifest.key, i)) for i, rate in enumerate(manifest.rates)]
     try:
         from ..payload.coder import PayloadCoder
-        from ..payload.frequencies import FrequencyTables
     except ImportError as e:
         raise ConfigError("the payloads of this bundle need the package constriction: pip install constriction") from e
-    try:
-        channels, height, width = shape
-        return PayloadCoder(FrequencyTables(np.load(path, allow_pickle=False)), (channels, height, width),
-                            key.encode(), rate)
-    except (OSError, ValueError, AutosplitError) as e:
-        raise BundleError(f"{path}: no tables of this bundle ({' '.join(str(e).split())}); export it again") from e
+    coders = []
+    for number, (name, shape, key) in enumerate(wanted):
+        try:
+            channels, height, width = shape
+            tables = FrequencyTables(np.load(folder / name, allow_pickle=False))
+            coders.append(PayloadCoder(tables, (channels, height, width), key.encode(), number))
+        except (OSError, ValueError, AutosplitError) as e:
+            raise BundleError(f"{folder / name}: no tables of this bundle ({' '.join(str(e).split())}); export it "
+                              "again") from e
+    return coders

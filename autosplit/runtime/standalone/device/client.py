@@ -1,10 +1,10 @@
-"""The device: asks the edge, and says how it got on when there was none."""
+"""The device: sends images to the edge, and answers itself while there is none."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -124,13 +124,18 @@ class DeviceClient:
             raise ConfigError("this bundle needs an edge; name it with --edge HOST:PORT")
         self.options, self._device, self._keys = options or ClientOptions(), device, keys
         self._address = edge_address(edge) if edge else ""
+        # without keys an edge tells devices apart by this name alone, so it is drawn anew for each client
         self._key, self._name = short_key(device.manifest.key), secrets.token_bytes(8)
         self._shape, self._classes = tuple(device.manifest.image_shape), int(device.manifest.num_classes)
         self._context: zmq.Context[Any] = zmq.Context()
         self._link: EdgeLink | None = None
         self.lost = ""
         self.switch = RateSwitch(device.manifest) if self.options.adaptive else None
-        self._rate = _fixed_rate(device.manifest, self.options)
+        rates = len(getattr(device.manifest, "rates", ()))  # which made-up halves may lack
+        rate = self.options.rate
+        if rate is not None and rate >= rates:
+            raise ConfigError(f"this bundle has {rates or 'no'} rates, counted from 0; there is no rate {rate}")
+        self._rate = None if not rates else device.manifest.start if rate is None else rate
 
     def __enter__(self) -> DeviceClient:
         return self
@@ -140,8 +145,10 @@ class DeviceClient:
         self.close()
 
     def close(self) -> None:
-        """Tell the edge and close the connection; safe to call twice."""
-        self._drop_link()
+        """End the session and close the connection; safe to call twice."""
+        if self._link:
+            self._link.close()
+            self._link = None
         self._context.term()
 
     def ping(self) -> float | None:
@@ -150,9 +157,7 @@ class DeviceClient:
         Also tries an edge that counts as lost, without regard to `retry_s`.
         """
         end_s = time.monotonic() + self.options.timeout_ms / 1000
-        if self.lost or (self._link and self._link.broken()):
-            self._drop_link()
-        link = self._link = self._link or self._new_link()
+        link = self._connect() if self.lost or not self._link or self._link.broken() else self._link
         sequence, start_s = 0, time.monotonic()
         while True:
             if link.ready and not sequence:
@@ -162,7 +167,8 @@ class DeviceClient:
                 link.hello()
                 sequence = 0
             elif frame is None or frame.reason:
-                self._lose(frame.reason.word if frame and frame.reason else link.broken() or TIMEOUT)
+                self.lost = frame.reason.word if frame and frame.reason else link.broken() or TIMEOUT
+                self._connect()
                 return None
             elif frame.kind is Kind.PONG and frame.sequence == sequence:
                 self.lost = ""
@@ -197,69 +203,70 @@ class DeviceClient:
         if not len(batch):
             return []
         if self._device.answers:
-            answers = self._on_device(batch)
+            start_s = time.monotonic()
+            rows = self._device.logits(batch)
+            spent = StageMs(local=1000 * (time.monotonic() - start_s) / len(batch))
+            answers = [Answer(int(row.argmax()), "device", "", 0, spent, row) for row in rows]
         elif self.switch is None:
             answers = self._split(batch, self._rate)
-        else:
-            answers = [self._adapted(batch[i : i + 1], self.switch) for i in range(len(batch))]
+        else:  # one by one, so that each image has the rate that those before it taught
+            answers = []
+            for i in range(len(batch)):
+                # a PING first where there is no session yet, so that its handshake is not taken for a slow link
+                if not self.lost and not (self._link and self._link.ready):
+                    ms = self.ping()
+                    if ms is not None:
+                        self.switch.pinged(ms, time.monotonic())
+                answers += self._split(batch[i : i + 1], self.switch.rate)
         return answers[0] if single else answers
 
-    # --- the edge -------------------------------------------------------------------------------------------------
-
-    def _adapted(self, image: Images, switch: RateSwitch) -> Answer:
-        """The answer to one image, (1, C, H, W), from which the switch learns."""
-        if not self.lost and not (self._link and self._link.ready):  # so that no handshake is taken for a slow link
-            ms = self.ping()
-            if ms is not None:
-                switch.pinged(ms, time.monotonic())
-        (answer,) = self._split(image, switch.rate)
-        return answer
-
-    def _learn(self, switch: RateSwitch, rate: int, payload: bytes, reply: Reply, encode_ms: float) -> None:
-        """Take in how one image fared, whatever becomes of it."""
-        found, now_s = reply.answer, time.monotonic()
-        if found:
-            edge_ms = found.queue_ms + found.edge_ms
-            logits_bytes = 0 if found.logits is None else found.logits.nbytes
-            switch.answered(rate, len(payload) + logits_bytes, reply.waited_ms - edge_ms, encode_ms + edge_ms, now_s)
-        elif reply.reason == TIMEOUT and reply.waited_ms > 0:
-            switch.missed(len(payload), reply.waited_ms, now_s)
-
     def _split(self, batch: Images, rate: int | None) -> list[Answer]:
+        """Answers by the edge, and by the fallback where it gives none."""
         start_s = time.monotonic()
         payloads = self._device.encode(batch, rate)
         encode_ms = 1000 * (time.monotonic() - start_s) / len(batch)
         replies = self._ask(payloads)
         if self.switch is not None and rate is not None:
-            self._learn(self.switch, rate, payloads[0], replies[0], encode_ms)
+            self.switch.learn(rate, len(payloads[0]), replies[0], encode_ms, time.monotonic())
         missing = [i for i, reply in enumerate(replies) if reply.answer is None]
-        local, local_ms = self._fall_back(batch, missing, replies) if missing else (None, 0.0)
-        rows: Iterator[Logits] = iter(local if local is not None else ())
+        local: dict[int, Logits] = {}
+        start_s = time.monotonic()
+        if missing:
+            logits = self._device.fallback(batch[missing]) if self.options.fallback else None
+            if logits is None:
+                reason = replies[missing[0]].reason
+                without = "this bundle has no network to fall back on" if self.options.fallback else (
+                    "no fallback is wanted")
+                raise LinkError(f"no answer from the edge {self._address} ({reason}): "
+                                f"{_REMEDIES.get(reason, reason)}; {without}")
+            local = dict(zip(missing, logits, strict=True))
+        local_ms = 1000 * (time.monotonic() - start_s) / max(1, len(missing))
         answers = []
-        for payload, reply in zip(payloads, replies, strict=True):
+        for i, (payload, reply) in enumerate(zip(payloads, replies, strict=True)):
             found = reply.answer
             if found:
+                # the edge says what it took itself: the rest of the wait is the link's
                 spent = StageMs(encode_ms, max(0.0, reply.waited_ms - found.queue_ms - found.edge_ms), found.queue_ms,
                                 found.edge_ms)
                 answers.append(Answer(found.label, "edge", "", len(payload), spent, found.logits, rate))
             else:
-                row = next(rows)
                 spent = StageMs(encode_ms, reply.waited_ms, local=local_ms)
-                answers.append(Answer(int(row.argmax()), "fallback", reply.reason, len(payload), spent, row, rate))
+                label = int(local[i].argmax())
+                answers.append(Answer(label, "fallback", reply.reason, len(payload), spent, local[i], rate))
         return answers
 
     def _ask(self, payloads: Sequence[bytes]) -> list[Reply]:
         """A reply for each payload; those of a lost edge at once."""
         if self.lost and not self._is_back():
-            return [Reply(0.0, reason=self.lost)] * len(payloads)
-        if self._link and self._link.broken():  # while nothing was on the way, so that nothing is lost
-            self._drop_link()
-        link = self._link = self._link or self._new_link()
+            return [Reply(0.0, reason=self.lost)] * len(payloads)  # no image waits for an edge that is known to be lost
+        # a connection that broke while nothing was in flight has lost nothing: begin another one at once
+        link = self._connect() if not self._link or self._link.broken() else self._link
         exchange = Exchange(link, payloads, timeout_s=self.options.timeout_ms / 1000, window=self.options.window,
                             logits=self.options.logits, classes=self._classes)
         replies = exchange.run()
         if exchange.lost:
-            self._lose(exchange.lost)
+            self.lost = exchange.lost
+            self._connect()
         return replies
 
     def _is_back(self) -> bool:
@@ -272,50 +279,13 @@ class DeviceClient:
             if frame and frame.reason:
                 self.lost = frame.reason.word
         if self._link is None or time.monotonic() >= self._link.opened_s + self.options.retry_s:
-            self._drop_link()
-            self._link = self._new_link()
+            self._connect()
         return False
 
-    def _lose(self, reason: str) -> None:
-        self.lost = reason
-        self._drop_link()
-        self._link = self._new_link()  # whose HELLO reaches the edge when that is back
-
-    def _new_link(self) -> EdgeLink:
-        return EdgeLink(self._context, self._address, self._key, self._name, self._keys)
-
-    def _drop_link(self) -> None:
+    def _connect(self) -> EdgeLink:
+        """Begin a connection in place of the last one; its HELLO waits until the edge can be reached."""
         if self._link:
             self._link.close()
             self._link = None
-
-    # --- the device -----------------------------------------------------------------------------------------------
-
-    def _on_device(self, batch: Images) -> list[Answer]:
-        start_s = time.monotonic()
-        logits = self._device.logits(batch)
-        spent = StageMs(local=1000 * (time.monotonic() - start_s) / len(batch))
-        return [Answer(int(row.argmax()), "device", "", 0, spent, row) for row in logits]
-
-    def _fall_back(self, batch: Images, missing: Sequence[int], replies: Sequence[Reply]) -> tuple[Logits, float]:
-        """Logits of the images without an answer, and milliseconds for each."""
-        start_s = time.monotonic()
-        logits = self._device.fallback(batch[list(missing)]) if self.options.fallback else None
-        if logits is None:
-            reason = replies[missing[0]].reason
-            without = "this bundle has no network to fall back on" if self.options.fallback else "no fallback is wanted"
-            raise LinkError(f"no answer from the edge {self._address} ({reason}): {_REMEDIES.get(reason, reason)}; "
-                            f"{without}")
-        return logits, 1000 * (time.monotonic() - start_s) / len(missing)
-
-
-def _fixed_rate(manifest: Any, options: ClientOptions) -> int | None:
-    """The rate that all images are encoded at; `None` where the bundle has none.
-
-    Raises:
-        ConfigError: The options name one that it lacks.
-    """
-    rates = len(getattr(manifest, "rates", ()))
-    if options.rate is not None and options.rate >= rates:
-        raise ConfigError(f"this bundle has {rates or 'no'} rates, counted from 0; there is no rate {options.rate}")
-    return (manifest.start if options.rate is None else options.rate) if rates else None
+        self._link = EdgeLink(self._context, self._address, self._key, self._name, self._keys)
+        return self._link

@@ -48,7 +48,9 @@ class LinkEstimate:
     def __init__(self, rates_kbps: Sequence[float], delays_ms: Sequence[float], overhead_bytes: float) -> None:
         self._rates, self._delays = np.asarray(rates_kbps, dtype=float), np.asarray(delays_ms, dtype=float)
         self._overhead = overhead_bytes
-        self._rate_noise, self._delay_noise = _half_step(self._rates), _half_step(self._delays)
+        # by which share the truth may differ from the nearest value of a logarithmic grid: half a step
+        self._rate_noise, self._delay_noise = (float(np.log(grid[-1] / grid[0]) / (len(grid) - 1) / 2)
+                                               for grid in (self._rates, self._delays))
         self.probability: Floats = np.full((len(self._rates), len(self._delays)), 1.0)
         self.probability /= self.probability.size
         self.exchanges = 0
@@ -93,19 +95,17 @@ class LinkEstimate:
         return sending + delay, deviation
 
     def _learn(self, likelihood: Floats, now_s: float) -> None:
-        posterior = self._forecast(now_s) * np.maximum(likelihood, _LEAST)
-        self.probability = posterior / posterior.sum()
-        self.exchanges += 1
-        self._seen_s = now_s
-
-    def _forecast(self, now_s: float) -> Floats:
-        """What is known of the link by now, before this exchange is looked at."""
+        # first the prediction: what the link may have become since the last exchange
         known = _drifted(_drifted(self.probability, _DRIFT_RATE, 0), _DRIFT_DELAY, 1)
         silent_s = max(0.0, now_s - self._seen_s)
         jump = 1 - (1 - _JUMP) * math.exp(-silent_s / _MEMORY_S)
         another_rate = np.broadcast_to(known.sum(axis=0) / len(self._rates), known.shape)
-        found: Floats = (1 - jump) * known + jump * ((1 - _ANYWHERE) * another_rate + _ANYWHERE / known.size)
-        return found
+        prior = (1 - jump) * known + jump * ((1 - _ANYWHERE) * another_rate + _ANYWHERE / known.size)
+        # then Bayes' rule
+        posterior = prior * np.maximum(likelihood, _LEAST)
+        self.probability = posterior / posterior.sum()
+        self.exchanges += 1
+        self._seen_s = now_s
 
 
 def _drifted(probability: Floats, share: float, axis: int) -> Floats:
@@ -114,11 +114,6 @@ def _drifted(probability: Floats, share: float, axis: int) -> Floats:
     padded = np.concatenate([moved[:1], moved, moved[-1:]])
     spread: Floats = (1 - share) * moved + share / 2 * (padded[:-2] + padded[2:])
     return np.swapaxes(spread, 0, axis)
-
-
-def _half_step(grid: Floats) -> float:
-    """By which share a value may differ from the nearest one of a logarithmic grid."""
-    return float(np.log(grid[-1] / grid[0]) / (len(grid) - 1) / 2)
 
 
 def _median(probability: NDArray[Any]) -> int:

@@ -1,4 +1,4 @@
-"""Payloads sent and answers collected over one link, some of them on the way at a time, none waited for too long."""
+"""Payloads sent and answers collected over one link: several requests in flight, none waited for too long."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Exchange:
     is over.
 
     Args:
-        link: The connection; its session may still be on the way.
+        link: The connection; its session need not be open yet.
         payloads: What to send.
         timeout_s: The longest wait for one payload, from when it is its turn.
-        window: Most requests on the way.
+        window: Most requests in flight.
         logits: Whether answers shall hold all logits.
         classes: Outputs of the network; an answer that does not fit is none.
     """
@@ -57,11 +57,11 @@ class Exchange:
                  classes: int) -> None:
         self._link, self._payloads, self._timeout_s = link, payloads, timeout_s
         self._window, self._logits, self._classes = window, logits, classes
-        self._room = float(window)  # of requests on the way: less when the edge is busy, and slowly more again
+        self._room = float(window)  # for requests in flight: less when the edge is busy, and slowly more again
         self._waiting = list(range(len(payloads)))  # a heap, so that none is overtaken for long
-        self._flight: dict[int, int] = {}
-        self._started: dict[int, float] = {}
-        self._put_off: dict[int, str] = {}
+        self._flight: dict[int, int] = {}  # sequence number -> index
+        self._started: dict[int, float] = {}  # index -> when it was first its turn
+        self._put_off: dict[int, str] = {}  # index -> why the edge asked for it later
         self._not_before_s, self._backoff_s = 0.0, _BACKOFF_S
         self._full = False
         self._heard_s = -math.inf
@@ -77,7 +77,12 @@ class Exchange:
             self._send()
             if len(self._replies) == len(self._payloads):
                 break
-            frame = self._link.receive(min(self._next_send_s(), self._next_end_s()))
+            now_s = time.monotonic()
+            # until whatever comes first: a frame, the time to send more, or the end of a wait
+            could_send = self._waiting and self._link.ready and len(self._flight) < int(self._room)
+            next_send_s = max(self._not_before_s, now_s + _FULL_S if self._full else 0.0) if could_send else math.inf
+            next_end_s = min((self._started[i] for i in self._open()), default=now_s) + self._timeout_s
+            frame = self._link.receive(min(next_send_s, next_end_s))
             if frame is not None:
                 self._heard_s = time.monotonic()
                 self._take(frame)
@@ -86,12 +91,12 @@ class Exchange:
                 self._expire()
         for index in range(len(self._payloads)):
             if index not in self._replies:
-                self._fail(index, self.lost)
+                self._end(index, reason=self.lost)
         return [self._replies[i] for i in range(len(self._payloads))]
 
     def _send(self) -> None:
         now_s = time.monotonic()
-        if self._waiting:
+        if self._waiting:  # its time begins to run even if nothing can be sent just now
             self._started.setdefault(self._waiting[0], now_s)
         if now_s < self._not_before_s:
             return
@@ -99,7 +104,7 @@ class Exchange:
             index = self._waiting[0]
             left_s = self._started.setdefault(index, now_s) + self._timeout_s - now_s
             if len(self._payloads[index]) > self._link.max_payload_bytes:
-                self._fail(heapq.heappop(self._waiting), Reason.OVERSIZED.word)
+                self._end(heapq.heappop(self._waiting), reason=Reason.OVERSIZED.word)
                 continue
             sequence = self._link.request(self._payloads[index], logits=self._logits, deadline_ms=1000 * left_s)
             self._full = not sequence
@@ -107,59 +112,56 @@ class Exchange:
                 return
             self._flight[sequence] = heapq.heappop(self._waiting)
 
-    def _next_send_s(self) -> float:
-        """When something can be sent though no frame comes; in the past, where that is now."""
-        held_back = self._waiting and self._link.ready and len(self._flight) < int(self._room)
-        return max(self._not_before_s, time.monotonic() + _FULL_S if self._full else 0.0) if held_back else math.inf
-
     def _open(self) -> list[int]:
         """Payloads that were sent, or would be next."""
         return [*self._flight.values(), *(i for i in self._waiting if i in self._started)]
 
-    def _next_end_s(self) -> float:
-        return min((self._started[i] for i in self._open()), default=time.monotonic()) + self._timeout_s
-
     def _expire(self) -> None:
+        """End what was waited for long enough."""
         now_s = time.monotonic()
         for index in [i for i in self._open() if self._started[i] + self._timeout_s <= now_s]:
+            # an edge that said `busy` a moment ago is there; one that said nothing at all is lost, with all that waits
             if index not in self._put_off or self._heard_s + self._timeout_s <= now_s:
                 self.lost = self.lost or TIMEOUT
                 return
-            self._drop(index)
-            self._fail(index, self._put_off[index])
+            if index in self._waiting:
+                self._waiting.remove(index)
+                heapq.heapify(self._waiting)
+            self._flight = {s: i for s, i in self._flight.items() if i != index}
+            self._end(index, reason=self._put_off[index])
 
     def _take(self, frame: Frame) -> None:
         reason = frame.reason
-        if reason is None:
-            if frame.kind is Kind.ANSWER and frame.sequence in self._flight:
-                self._answered(self._flight.pop(frame.sequence), frame.body)
-        elif reason in _ELSEWHERE or not self._link.ready:
+        if reason and (reason in _ELSEWHERE or not self._link.ready):
             self.lost = reason.word
         elif reason is Reason.SESSION:  # the edge has forgotten us, or is another process than before
             for index in self._flight.values():
                 heapq.heappush(self._waiting, index)
             self._flight.clear()
             self._link.hello()
-        elif frame.sequence in self._flight:
+        elif frame.sequence not in self._flight:
+            return  # the late answer to a request that was given up
+        elif reason:
             self._refused(self._flight.pop(frame.sequence), reason)
-
-    def _answered(self, index: int, body: bytes) -> None:
-        try:
-            answer = EdgeAnswer.decode(body)
-        except PayloadError:
-            answer = None
-        wrong = answer is None or answer.label >= self._classes or (
-            self._logits and (answer.logits is None or answer.logits.size != self._classes))
-        if wrong:
-            self._fail(index, Reason.FAULT.word)
-        else:
+        elif frame.kind is Kind.ANSWER:
+            index = self._flight.pop(frame.sequence)
+            try:
+                answer = EdgeAnswer.decode(frame.body)
+            except PayloadError:
+                answer = None
+            if answer is None or answer.label >= self._classes or (
+                    self._logits and (answer.logits is None or answer.logits.size != self._classes)):
+                self._end(index, reason=Reason.FAULT.word)
+                return
+            # additive increase, multiplicative decrease, as TCP shares a line: one request more each round trip, half
+            # as many once the edge says that it is too busy
             self._backoff_s = _BACKOFF_S
             self._room = min(float(self._window), self._room + 1 / self._room)
-            self._replies[index] = Reply(self._waited_ms(index), answer)
+            self._end(index, answer)
 
     def _refused(self, index: int, reason: Reason) -> None:
         if reason not in _LATER:
-            self._fail(index, reason.word)
+            self._end(index, reason=reason.word)
             return
         self._put_off[index] = reason.word
         heapq.heappush(self._waiting, index)
@@ -169,14 +171,6 @@ class Exchange:
             self._backoff_s = min(_BACKOFF_MAX_S, 2 * self._backoff_s)
             self._room = max(1.0, self._room / 2)
 
-    def _drop(self, index: int) -> None:
-        if index in self._waiting:
-            self._waiting.remove(index)
-            heapq.heapify(self._waiting)
-        self._flight = {s: i for s, i in self._flight.items() if i != index}
-
-    def _fail(self, index: int, reason: str) -> None:
-        self._replies[index] = Reply(self._waited_ms(index), reason=reason)
-
-    def _waited_ms(self, index: int) -> float:
-        return 1000 * (time.monotonic() - self._started[index]) if index in self._started else 0.0
+    def _end(self, index: int, answer: EdgeAnswer | None = None, reason: str = "") -> None:
+        waited_ms = 1000 * (time.monotonic() - self._started[index]) if index in self._started else 0.0
+        self._replies[index] = Reply(waited_ms, answer, reason)

@@ -78,7 +78,18 @@ class EdgeLink:
         self._key, self._device, self._session, self._sequence = key, device[:DEVICE_ID_BYTES], 0, 0
         self._hello = 0
         self.opened_s, self.max_payload_bytes = time.monotonic(), MAX_BODY_BYTES
-        self._socket = _dealer(context, keys, ipv6="[" in address)
+        dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        for option, value in ((zmq.MAXMSGSIZE, HEADER_BYTES + MAX_BODY_BYTES), (zmq.SNDHWM, _QUEUE_MESSAGES),
+                              (zmq.RCVHWM, _QUEUE_MESSAGES), (zmq.LINGER, 0), (zmq.IPV6, int("[" in address)),
+                              (zmq.RECONNECT_IVL, _RECONNECT_MS), (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
+                              (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)):
+            dealer.setsockopt(option, value)
+        if keys:
+            dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+            dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+            dealer.setsockopt(zmq.CURVE_SERVERKEY, keys.edge)
+        self._socket = dealer
+        # libzmq reconnects without a word; only its monitor tells that a connection broke or that keys were refused
         self._monitor = self._socket.get_monitor_socket(_REFUSED_BY_EDGE | zmq.EVENT_DISCONNECTED)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
@@ -100,12 +111,13 @@ class EdgeLink:
     def hello(self) -> None:
         """Ask for a session, a new one where there is one."""
         self._session, self._sequence = 0, 0
+        # drawn at random, so that a WELCOME to an earlier HELLO of this connection is not taken for the answer
         self._hello = 1 + secrets.randbelow(MAX_SEQUENCE)
         self._send(Frame(Kind.HELLO, self._key, sequence=self._hello, body=self._device))
 
     def request(self, payload: bytes, *, logits: bool, deadline_ms: float) -> int:
         """Send a payload; returns its sequence number, 0 where the socket takes no more just now."""
-        self._sequence += 1
+        self._sequence += 1  # even where it is not sent: the edge accepts gaps, but no number twice
         sent = self._send(Frame(Kind.REQUEST, self._key, self._session, self._sequence, payload,
                                 LOGITS if logits else 0, deadline_ms=min(MAX_DEADLINE_MS, max(1, int(deadline_ms)))))
         return self._sequence if sent else 0
@@ -119,7 +131,7 @@ class EdgeLink:
     def receive(self, until_s: float) -> Frame | None:
         """The next frame for this session.
 
-        What is damaged, or belongs to an earlier session, is passed over. A WELCOME opens the session and is returned;
+        What is damaged, or belongs to an earlier session, is skipped. A WELCOME opens the session and is returned;
         a frame of another version or deployment is returned as a refusal that says so.
 
         Args:
@@ -139,13 +151,14 @@ class EdgeLink:
 
     def broken(self) -> str:
         """Why no more frames will come in this session, in a word; empty where they may."""
-        self._watch()
+        while self._monitor.poll(0):
+            self._events |= int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
         if self._events & _REFUSED_BY_EDGE:
             return Reason.HANDSHAKE.word
         return DISCONNECTED if self._events & zmq.EVENT_DISCONNECTED else ""
 
     def close(self) -> None:
-        """End the session, tell the edge if it is there, and close the socket."""
+        """End the session, with a BYE if the edge is there, and close the socket."""
         if self._session:
             self._sequence += 1
             self._send(Frame(Kind.BYE, self._key, self._session, self._sequence))
@@ -154,25 +167,24 @@ class EdgeLink:
         self._socket.close(100 if self._session else 0)
 
     def _arrived(self, until_s: float) -> bool:
-        """Wait for a message; in vain if the connection breaks meanwhile."""
+        """Wait for a message; false when the time is over or the connection has broken."""
         while True:
             wait_ms = max(0, min(_MAX_WAIT_MS, round(1000 * (until_s - time.monotonic()))))
             ready = dict(self._poller.poll(wait_ms))
             if self._socket in ready:
                 return True
+            # time is over, or an event came: where it means a break, what was sent before it may still arrive
             if self._monitor not in ready or self.broken():
                 return bool(self._socket.poll(_LAST_WORDS_MS if ready else 0))
 
-    def _watch(self) -> None:
-        while self._monitor.poll(0):
-            self._events |= int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
-
     def _is_ours(self, frame: Frame) -> bool:
+        """Whether a frame answers something that was sent in this session; a WELCOME opens it."""
         if frame.kind is Kind.WELCOME:
             if self._session or frame.sequence != self._hello or len(frame.body) != 4 or not frame.session:
                 return False
             self._session, self.max_payload_bytes = frame.session, int.from_bytes(frame.body, "big")
             return True
+        # a refusal without a session's number: to our HELLO, or of a frame whose session the edge does not know
         if frame.kind is Kind.REFUSED and (not self._session or frame.session == 0):
             return frame.sequence == self._hello if not self._session else 0 < frame.sequence <= self._sequence
         return bool(self._session) and frame.session == self._session and 0 < frame.sequence <= self._sequence
@@ -183,21 +195,3 @@ class EdgeLink:
         except zmq.Again:
             return False
         return True
-
-
-def _dealer(context: zmq.Context[Any], keys: DeviceKeys | None, *, ipv6: bool) -> zmq.Socket[bytes]:
-    dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.MAXMSGSIZE, HEADER_BYTES + MAX_BODY_BYTES)
-    dealer.setsockopt(zmq.SNDHWM, _QUEUE_MESSAGES)
-    dealer.setsockopt(zmq.RCVHWM, _QUEUE_MESSAGES)
-    dealer.setsockopt(zmq.LINGER, 0)
-    dealer.setsockopt(zmq.IPV6, int(ipv6))
-    dealer.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-    dealer.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-    if keys:
-        dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
-        dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
-        dealer.setsockopt(zmq.CURVE_SERVERKEY, keys.edge)
-    return dealer

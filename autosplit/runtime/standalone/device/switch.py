@@ -7,6 +7,7 @@ import numpy as np
 from ..bundle.manifest import Manifest
 from ..bundle.rates import Rate, Switching
 from ..device.estimate import LinkEstimate
+from ..device.exchange import TIMEOUT, Reply
 from ..errors import ConfigError
 from ..protocol.wire import ANSWER_BYTES
 
@@ -49,29 +50,33 @@ class RateSwitch:
         if not self.link.exchanges:
             return self._table.start
         delays = np.asarray(self._table.delays_ms)
+        # a computing time above the predicted one moves every delay to a longer column of the table
         columns = np.searchsorted(delays, delays + self._excess_ms - 1e-9).clip(0, len(delays) - 1)
         share = np.bincount(self._picked[:, columns].ravel(), self.link.probability.ravel(), len(self._rates))
-        at_least = np.cumsum(share[::-1])[::-1]
+        at_least = np.cumsum(share[::-1])[::-1]  # probability that the table has this rate or a larger one
         return int(np.flatnonzero(at_least >= min(_CONFIDENCE, at_least[0]))[-1])
 
     def pinged(self, ms: float, now_s: float) -> None:
         """Take in the time of a PING."""
         self.link.observe(_PING_BYTES, ms, now_s)
 
-    def answered(self, rate: int, bytes_sent: float, link_ms: float, compute_ms: float, now_s: float) -> None:
-        """Take in an answer.
+    def learn(self, rate: int, payload_bytes: int, reply: Reply, encode_ms: float, now_s: float) -> None:
+        """Take in how one image fared, whatever became of it.
 
         Args:
-            rate: Of the payload.
-            bytes_sent: Its length, and that of logits that came back.
-            link_ms: Both ways.
-            compute_ms: Of device and edge, with the wait at the edge.
+            rate: Of its payload.
+            payload_bytes: Length of that.
+            reply: The answer, or why there is none.
+            encode_ms: What the device took for head and encoder.
             now_s: When (`time.monotonic`).
         """
-        self.link.observe(bytes_sent, link_ms, now_s)
-        predicted_ms = self._rates[rate].device_ms + self._rates[rate].edge_ms
-        self._excess_ms += _RECENT * (compute_ms - predicted_ms - self._excess_ms)
-
-    def missed(self, bytes_sent: float, waited_ms: float, now_s: float) -> None:
-        """Take in that there was no answer."""
-        self.link.missed(bytes_sent, waited_ms, now_s)
+        found = reply.answer
+        if found:
+            edge_ms = found.queue_ms + found.edge_ms
+            logits_bytes = 0 if found.logits is None else found.logits.nbytes
+            self.link.observe(payload_bytes + logits_bytes, reply.waited_ms - edge_ms, now_s)
+            # the table was made for the latency model's device and edge; what they really take more is as bad as delay
+            predicted_ms = self._rates[rate].device_ms + self._rates[rate].edge_ms
+            self._excess_ms += _RECENT * (encode_ms + edge_ms - predicted_ms - self._excess_ms)
+        elif reply.reason == TIMEOUT and reply.waited_ms > 0:  # other reasons say nothing about the link
+            self.link.missed(payload_bytes, reply.waited_ms, now_s)

@@ -83,6 +83,7 @@ class BatchQueue:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._waiting:
+                # counted from its arrival: while the last batch was computed, the oldest may have waited long enough
                 left = self._waiting[0].arrived_s + wait_s - time.monotonic()
                 self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, timeout=max(0.0, left))
             return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
@@ -115,21 +116,18 @@ class BatchComputer(threading.Thread):
     def run(self) -> None:
         """Compute until the queue is closed."""
         while batch := self._queue.take(self._max_batch, self._wait_s):
-            now = time.monotonic()
-            late = [r for r in batch if r.deadline_s < now]
-            replies: list[Reply] = [(r, Reason.LATE) for r in late]
-            if in_time := [r for r in batch if r.deadline_s >= now]:
-                replies += self._compute(in_time, now)
+            start_s = time.monotonic()
+            # a request whose device waits no longer would only delay the others
+            replies: list[Reply] = [(r, Reason.LATE) for r in batch if r.deadline_s < start_s]
+            if batch := [r for r in batch if r.deadline_s >= start_s]:
+                results = self._decode([r.payload for r in batch])
+                edge_ms = 1000 * (time.monotonic() - start_s)
+                queue_ms = [1000 * (start_s - r.arrived_s) for r in batch]
+                self._stats.batched(len(batch), queue_ms, edge_ms)
+                replies += [(r, row if isinstance(row, Reason) else
+                             EdgeAnswer(int(row.argmax()), waited, edge_ms, len(batch), row if r.logits else None))
+                            for r, row, waited in zip(batch, results, queue_ms, strict=True)]
             self._done(replies)
-
-    def _compute(self, batch: Sequence[Request], start_s: float) -> list[Reply]:
-        results = self._decode([r.payload for r in batch])
-        edge_ms = 1000 * (time.monotonic() - start_s)
-        queue_ms = [1000 * (start_s - r.arrived_s) for r in batch]
-        self._stats.batched(len(batch), queue_ms, edge_ms)
-        return [(r, row if isinstance(row, Reason) else
-                 EdgeAnswer(int(row.argmax()), waited, edge_ms, len(batch), row if r.logits else None))
-                for r, row, waited in zip(batch, results, queue_ms, strict=True)]
 
     def _decode(self, payloads: Sequence[bytes]) -> list[Logits | Reason]:
         """A row of logits for each payload, or why there is none: one bad payload harms no other."""
@@ -145,5 +143,5 @@ class BatchComputer(threading.Thread):
             _log.exception("the edge failed on %d payloads", len(payloads))
             if len(payloads) == 1:
                 return [Reason.FAULT]
-        half = len(payloads) // 2
+        half = len(payloads) // 2  # by halves the bad one is found in about log2(n) attempts, and the rest is answered
         return self._decode(payloads[:half]) + self._decode(payloads[half:])

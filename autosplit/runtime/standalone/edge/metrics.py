@@ -54,7 +54,7 @@ class MetricsServer:
         self._thread.join()
 
 
-class _Collector:
+class _Collector:  # what prometheus_client asks for at each scrape, so that serving itself costs nothing more
     def __init__(self, stats: ServerStats) -> None:
         self._stats = stats
 
@@ -84,7 +84,7 @@ class _Collector:
 
 
 def _histogram(core: Any, name: str, text: str, values: Histogram) -> Any:
-    total, buckets = 0, []
+    total, buckets = 0, []  # Prometheus' buckets are cumulative, ours are not
     for edge, count in zip([*(f"{e:g}" for e in values.edges), "+Inf"], values.counts, strict=True):
         total += count
         buckets.append((edge, total))

@@ -8,7 +8,6 @@ arrives, nothing here grows without bound.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import math
 import socket
@@ -85,7 +84,12 @@ class EdgeServer:
     def __init__(self, edge: EdgeSide, options: ServerOptions | None = None, keys: EdgeKeys | None = None) -> None:
         self.options, self.stats = options or ServerOptions(), ServerStats()
         self._keys, self._key = keys, short_key(edge.manifest.key)
-        _check_bind(self.options, keys)
+        if not keys and not self.options.is_local:
+            if not self.options.insecure:
+                raise ConfigError(f"{self.options.bind} can be reached by other machines, and there are no keys: give "
+                                  "--keys DIR (made by serve --make-keys DIR), or bind to 127.0.0.1, or say --insecure")
+            _log.warning("warning: %s without keys: everybody who reaches it is served, and nothing is encrypted",
+                         self.options.bind)
         self._queue = BatchQueue(self.options.queue)
         self._computer = BatchComputer(edge, self._queue, self._computed, self.stats, self.options.max_batch,
                                        self.options.max_wait_ms)
@@ -107,7 +111,20 @@ class EdgeServer:
         if self._authenticator and self._keys:
             self._authenticator.start()
             self._authenticator.configure_curve(domain="*", location=str(self._keys.allowed))
-        self._router = self._socket()
+        router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        for option, value in (
+            (zmq.ROUTER_MANDATORY, 1),  # a reply that cannot be delivered is an error, to be counted
+            (zmq.MAXMSGSIZE, HEADER_BYTES + self.options.max_payload_bytes + _MARGIN_BYTES),
+            (zmq.RCVHWM, _RECEIVE_MESSAGES), (zmq.SNDHWM, _SEND_MESSAGES), (zmq.LINGER, _LINGER_MS),
+            (zmq.IPV6, int("[" in self.options.bind)), (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
+            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, SILENCE_MS),
+        ):
+            router.setsockopt(option, value)
+        if self._keys:
+            router.setsockopt(zmq.CURVE_SERVER, 1)
+            router.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
+            router.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+        self._router = router
         # asked for before binding, so that no handshake is missed
         self._monitor = self._router.get_monitor_socket(_HANDSHAKE_FAILURES)
         try:
@@ -143,24 +160,8 @@ class EdgeServer:
 
     # --- the socket's thread --------------------------------------------------------------------------------------
 
-    def _socket(self) -> zmq.Socket[bytes]:
-        router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a reply that cannot be delivered is an error, to be counted
-        router.setsockopt(zmq.MAXMSGSIZE, HEADER_BYTES + self.options.max_payload_bytes + _MARGIN_BYTES)
-        router.setsockopt(zmq.RCVHWM, _RECEIVE_MESSAGES)
-        router.setsockopt(zmq.SNDHWM, _SEND_MESSAGES)
-        router.setsockopt(zmq.LINGER, _LINGER_MS)
-        router.setsockopt(zmq.IPV6, int("[" in self.options.bind))
-        router.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-        router.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-        if self._keys:
-            router.setsockopt(zmq.CURVE_SERVER, 1)
-            router.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
-            router.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
-        return router
-
     def _run(self) -> None:
+        # one loop waits for three things: frames, handshakes that failed, and the computing thread, which wakes it
         poller = zmq.Poller()
         for source in (self._router, self._monitor, self._wake_in):
             poller.register(source, zmq.POLLIN)
@@ -168,9 +169,12 @@ class EdgeServer:
             while not self._stopping.is_set():
                 ready = dict(poller.poll(_POLL_MS))
                 if self._monitor in ready:
-                    self._count_handshakes()
+                    while self._monitor.poll(0):
+                        self._monitor.recv_multipart()
+                        self.stats.refuse(Reason.HANDSHAKE)
                 if self._wake_in.fileno() in ready:
-                    self._drain_wake()
+                    with contextlib.suppress(OSError):
+                        self._wake_in.recv(4096)
                 self._deliver()
                 if self._router in ready:
                     self._receive()
@@ -213,9 +217,21 @@ class EdgeServer:
         if reason is not None:
             self._refuse(connection, reason, frame.sequence)
         elif frame.kind is Kind.HELLO:
-            self._welcome(connection, frame, device or frame.body, now_s)
+            # with keys a device is who its key says; without, whoever it claims to be
+            number = self._sessions.open(connection, device or frame.body, now_s)
+            if isinstance(number, Reason):
+                self._refuse(connection, number, frame.sequence)
+            else:
+                limit = _WELCOME.pack(self.options.max_payload_bytes)
+                self._send(connection, Frame(Kind.WELCOME, self._key, number, frame.sequence, limit))
         elif frame.kind is Kind.REQUEST:
-            self._take_on(connection, frame, now_s)
+            deadline_s = now_s + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
+            request = Request(connection, frame.session, frame.sequence, frame.body, bool(frame.flags & LOGITS), now_s,
+                              deadline_s)
+            if self._queue.put(request):
+                self.stats.count(requests=1)
+            else:
+                self._refuse(connection, Reason.BUSY, frame.sequence, frame.session)
         elif frame.kind is Kind.PING:
             self._send(connection, Frame(Kind.PONG, self._key, frame.session, frame.sequence))
         else:
@@ -231,23 +247,6 @@ class EdgeServer:
             return Reason.FIELD
         return self._sessions.admit(connection, frame.session, frame.sequence, now_s)
 
-    def _welcome(self, connection: bytes, frame: Frame, device: bytes, now_s: float) -> None:
-        number = self._sessions.open(connection, device, now_s)
-        if isinstance(number, Reason):
-            self._refuse(connection, number, frame.sequence)
-        else:
-            self._send(connection, Frame(Kind.WELCOME, self._key, number, frame.sequence,
-                                         _WELCOME.pack(self.options.max_payload_bytes)))
-
-    def _take_on(self, connection: bytes, frame: Frame, now_s: float) -> None:
-        deadline_s = now_s + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
-        request = Request(connection, frame.session, frame.sequence, frame.body, bool(frame.flags & LOGITS), now_s,
-                          deadline_s)
-        if self._queue.put(request):
-            self.stats.count(requests=1)
-        else:
-            self._refuse(connection, Reason.BUSY, frame.sequence, frame.session)
-
     def _refuse(self, connection: bytes, reason: Reason, sequence: int, session: int = 0) -> None:
         self.stats.refuse(reason)
         if reason not in _NO_REPLY:
@@ -261,15 +260,10 @@ class EdgeServer:
             return False
         return True
 
-    def _count_handshakes(self) -> None:
-        while self._monitor.poll(0):
-            self._monitor.recv_multipart()
-            self.stats.refuse(Reason.HANDSHAKE)
-
     # --- replies --------------------------------------------------------------------------------------------------
 
     def _computed(self, replies: list[Reply]) -> None:
-        """Called by the computing thread."""
+        """Called by the computing thread, which may not touch the socket: ZeroMQ's sockets are for one thread."""
         self._outbox.extend(replies)
         self._wake()
 
@@ -286,10 +280,6 @@ class EdgeServer:
         with contextlib.suppress(OSError):  # full, so that the thread wakes anyhow; or closed
             self._wake_out.send(b"\0")
 
-    def _drain_wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._wake_in.recv(4096)
-
     def _close(self) -> None:
         self._router.disable_monitor()
         self._monitor.close(0)
@@ -300,32 +290,3 @@ class EdgeServer:
         self._wake_in.close()
         self._wake_out.close()
         self._ended.set()
-
-
-def _check_bind(options: ServerOptions, keys: EdgeKeys | None) -> None:
-    """Refuse to serve other machines without keys; warn where that is wanted."""
-    if keys or _is_local(options.bind):
-        return
-    if not options.insecure:
-        raise ConfigError(f"{options.bind} can be reached by other machines, and there are no keys: give --keys DIR "
-                          "(made by serve --make-keys DIR), or bind to 127.0.0.1, or say --insecure")
-    _log.warning("warning: %s without keys: everybody who reaches it is served, and nothing is encrypted", options.bind)
-
-
-def _is_local(address: str) -> bool:
-    """Whether only this machine can connect to an address.
-
-    Raises:
-        ConfigError: It is no address.
-    """
-    scheme, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    if scheme == "ipc" and rest:
-        return True
-    valid_port = port == "*" or (port.isdigit() and int(port) < 1 << 16)
-    if scheme != "tcp" or not host or not valid_port:
-        raise ConfigError(f"{address!r} is no address to bind to; write tcp://HOST:PORT, such as tcp://127.0.0.1:5555")
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,11 +1,11 @@
-"""Who talks to the edge: sessions, replayed frames, rates. All tables are bounded; time is handed in, in seconds."""
+"""Who uses the edge: sessions, replayed frames, limits. All tables are bounded; time is handed in, in seconds."""
 
 from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from ..protocol.wire import Reason
 
@@ -30,6 +30,7 @@ class TokenBucket:
 
     def take(self, now_s: float) -> bool:
         """Take one token, if there is one."""
+        # filled up when it is looked at: no timer is needed for each device
         self.tokens = min(self.burst, self.tokens + self.rate * max(0.0, now_s - self.time_s))
         self.time_s = now_s
         if self.tokens < 1:
@@ -55,9 +56,6 @@ class _Device(_Seen):
     bucket: TokenBucket
 
 
-_SomeSeen = TypeVar("_SomeSeen", bound=_Seen)
-
-
 class Sessions:
     """The sessions of a server: one a connection, each with a number that this server drew.
 
@@ -74,6 +72,7 @@ class Sessions:
     def __init__(self, limit: int, idle_s: float, rate: float = 0.0, burst: float = 0.0) -> None:
         self._limit, self._idle_s, self._rate = limit, idle_s, rate
         self._burst = burst or max(1.0, rate)
+        # both in order of when they were last seen, so that the silent ones are found without a search
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self._devices: OrderedDict[bytes, _Device] = OrderedDict()
 
@@ -93,6 +92,7 @@ class Sessions:
             return Reason.FULL
         if not self._token(device, now_s):
             return Reason.RATE
+        # drawn and not counted, so that frames recorded in a session before a restart do not fit one after it
         number = 1 + secrets.randbelow((1 << 32) - 1)
         self._sessions[connection] = _Session(now_s, number, device)
         self._sessions.move_to_end(connection)
@@ -104,7 +104,7 @@ class Sessions:
         if found is None or found.number != number:
             return Reason.SESSION
         if sequence <= found.last_sequence:
-            return Reason.REPLAY
+            return Reason.REPLAY  # no window of accepted numbers is needed: a TCP connection keeps the order
         found.last_sequence, found.seen_s = sequence, now_s
         self._sessions.move_to_end(connection)
         return None if self._token(found.device, now_s) else Reason.RATE
@@ -127,7 +127,7 @@ class Sessions:
         return self._rate == 0 or found.bucket.take(now_s)
 
 
-def _drop_silent(table: OrderedDict[bytes, _SomeSeen], since_s: float) -> None:
-    """Drop what was last seen before a time from a table in order of when it was seen."""
+def _drop_silent(table: OrderedDict[bytes, Any], since_s: float) -> None:
+    """Drop what was last seen before a time from a table in order of when it was seen, the longest silent first."""
     while table and next(iter(table.values())).seen_s < since_s:
         table.popitem(last=False)

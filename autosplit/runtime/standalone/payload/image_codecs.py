@@ -24,6 +24,7 @@ __all__ = ["StoredFormat", "cache_key", "decode_images", "encode_images", "join_
 
 StoredFormat = Literal["png", "jpeg", "jpeg-body"]
 
+# a marker is FF and a byte that is not 00: in the body the encoder stuffs a 00 behind every FF, so none can occur there
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\0]|\xff\Z", re.DOTALL)
 
@@ -71,7 +72,7 @@ def encode_images(images: NDArray[np.uint8], format: StoredFormat, quality: int 
 def decode_images(files: Sequence[bytes], shape: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
     """Decode files of equal size and mode, RGB or grey: uint8, shape (N, C, H, W); N at least 1.
 
-    Neither PNG nor JPEG tells of all damage: a body cut short, for one, decodes to a picture with grey at its end.
+    Neither PNG nor JPEG detects all damage: a body cut short, for one, decodes to a picture with grey at its end.
 
     Args:
         files: Whole PNG or JPEG files.
@@ -83,25 +84,22 @@ def decode_images(files: Sequence[bytes], shape: tuple[int, int, int] | None = N
     """
     decoded = []
     for file in files:
-        pixels = _pixels(file, shape)
-        shape = shape or (pixels.shape[0], pixels.shape[1], pixels.shape[2])
-        decoded.append(pixels)
+        try:
+            image = pillow().open(io.BytesIO(file))
+            found = (len(image.getbands()), image.height, image.width)
+            # sizes are compared before anything is decoded, for a few bytes may claim a huge picture
+            pixels = np.asarray(image) if found == (shape or found) else None
+        except ConfigError:
+            raise
+        except Exception as e:  # PIL's formats raise what they like: OSError, SyntaxError, ValueError, struct.error
+            raise PayloadError(f"{len(file)} bytes that are no image ({' '.join(str(e).split())}); send them "
+                               "again") from e
+        if pixels is None:
+            raise PayloadError(f"an image of shape {found} where {shape} was expected; "
+                               "encode it with the deployment that decodes it")
+        shape = shape or found
+        decoded.append(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)))
     return np.stack(decoded)
-
-
-def _pixels(file: bytes, shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
-    """One file's pixels, (C, H, W); sizes are compared before anything is decoded, for a few bytes may claim much."""
-    library = pillow()
-    try:
-        image = library.open(io.BytesIO(file))
-        found = (len(image.getbands()), image.height, image.width)
-        pixels = np.asarray(image) if found == (shape or found) else None
-    except Exception as e:  # PIL's formats raise what they like: OSError, SyntaxError, ValueError, struct.error
-        raise PayloadError(f"{len(file)} bytes that are no image ({' '.join(str(e).split())}); send them again") from e
-    if pixels is None:
-        raise PayloadError(f"an image of shape {found} where {shape} was expected; "
-                           "encode it with the deployment that decodes it")
-    return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
 
 
 def split_jpeg(file: bytes) -> tuple[bytes, bytes, bytes]:
@@ -110,7 +108,7 @@ def split_jpeg(file: bytes) -> tuple[bytes, bytes, bytes]:
     Raises:
         PayloadError: It is no JPEG file.
     """
-    place = 2
+    place = 2  # behind the start marker; then segments follow, each a marker and two bytes with its length
     while file[place : place + 2] != _SCAN:
         if file[place : place + 1] != b"\xff" or place + 4 > len(file):
             raise PayloadError(f"{len(file)} bytes that are no JPEG file; encode the image again")
@@ -141,7 +139,7 @@ def join_jpeg(body: bytes, shape: tuple[int, int, int], quality: int) -> bytes:
     return head + body + end
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)  # a server decodes many images of one size and quality
 def _frame(shape: tuple[int, int, int], quality: int) -> tuple[bytes, bytes]:
     """What stands before and behind the body in every file of this size and quality."""
     head, _, end = split_jpeg(encode_images(np.zeros((1, *shape), dtype=np.uint8), "jpeg", quality)[0])

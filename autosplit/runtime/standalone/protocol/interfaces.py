@@ -1,4 +1,7 @@
-"""What server and client ask of a bundle's two halves, which `bundle.load_edge` and `bundle.load_device` give."""
+"""What server and client need of a bundle's two halves, which `bundle.load_edge` and `bundle.load_device` give.
+
+They depend on these interfaces and not on `bundle`, so that anything with the same methods can be served.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DeviceSide", "EdgeSide", "Images", "Logits", "Manifest"]
+__all__ = ["DeviceSide", "EdgeSide", "Images", "Logits"]
 
 Images = NDArray[np.uint8]
 """Images of shape (N, C, H, W), or one of shape (C, H, W)."""
@@ -17,28 +20,12 @@ Logits = NDArray[np.float32]
 """Logits of shape (N, classes), or of shape (classes,)."""
 
 
-class Manifest(Protocol):
-    """What both halves must agree on."""
-
-    @property
-    def key(self) -> str:
-        """Identifies the deployment."""
-
-    @property
-    def image_shape(self) -> Sequence[int]:
-        """Channels, height, width of an image."""
-
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the network."""
-
-
 class EdgeSide(Protocol):
     """Decoder and tail. `decode` is called by one thread at a time."""
 
     @property
     def manifest(self) -> Any:
-        """A `Manifest`."""
+        """Has `key`, which identifies the deployment, `image_shape` (C, H, W) and `num_classes`."""
 
     def decode(self, payloads: Sequence[bytes]) -> Logits:
         """Logits of shape (N, classes) of N payloads.
@@ -53,7 +40,7 @@ class DeviceSide(Protocol):
 
     @property
     def manifest(self) -> Any:
-        """A `Manifest`."""
+        """Has `key`, which identifies the deployment, `image_shape` (C, H, W) and `num_classes`."""
 
     @property
     def answers(self) -> bool:

@@ -23,6 +23,9 @@ __all__ = ["ALLOWED", "EDGE", "DeviceKeys", "EdgeKeys", "make_keys"]
 EDGE = "edge"
 ALLOWED = "allowed"
 
+_Z85_BYTES = 40
+_REMEDY = "make keys with serve --make-keys DIR"
+
 
 @dataclass(frozen=True)
 class EdgeKeys:
@@ -51,7 +54,7 @@ class EdgeKeys:
             raise ConfigError(f"{allowed} holds no public key of a device, so nobody could be served; make keys with "
                               f"serve --make-keys {folder}")
         for file in sorted(allowed.glob("*.key")):
-            _public(file)
+            _load(file)
         return cls(public, secret, allowed)
 
 
@@ -77,7 +80,7 @@ class DeviceKeys:
             ConfigError: A file is missing or holds no key.
         """
         public, secret = _pair(folder / f"{name}.key_secret")
-        return cls(public, secret, _public(folder / f"{EDGE}.key"))
+        return cls(public, secret, _load(folder / f"{EDGE}.key")[0])
 
 
 def make_keys(folder: Path, device: str = "device") -> list[Path]:
@@ -105,7 +108,13 @@ def make_keys(folder: Path, device: str = "device") -> list[Path]:
                               "delete its files to make new ones")
         for name in (EDGE, device):
             if not (folder / f"{name}.key_secret").exists():
-                made += _write_pair(folder, name)
+                before = os.umask(0o077)  # so that no moment passes in which others can read the secret
+                try:
+                    zmq.auth.create_certificates(folder, name)
+                finally:
+                    os.umask(before)
+                (folder / f"{name}.key").chmod(0o644)
+                made += [folder / f"{name}.key", folder / f"{name}.key_secret"]
         copy = folder / ALLOWED / f"{device}.key"
         copy.write_bytes((folder / f"{device}.key").read_bytes())
     except OSError as e:
@@ -113,30 +122,11 @@ def make_keys(folder: Path, device: str = "device") -> list[Path]:
     return [*made, copy]
 
 
-def _write_pair(folder: Path, name: str) -> list[Path]:
-    before = os.umask(0o077)
-    try:
-        zmq.auth.create_certificates(folder, name)
-    finally:
-        os.umask(before)
-    public = folder / f"{name}.key"
-    public.chmod(0o644)
-    return [public, folder / f"{name}.key_secret"]
-
-
 def _pair(file: Path) -> tuple[bytes, bytes]:
     public, secret = _load(file)
     if secret is None:
         raise ConfigError(f"{file} holds no secret key; {_REMEDY}")
     return public, secret
-
-
-def _public(file: Path) -> bytes:
-    return _load(file)[0]
-
-
-_Z85_BYTES = 40
-_REMEDY = "make keys with serve --make-keys DIR"
 
 
 def _load(file: Path) -> tuple[bytes, bytes | None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PayloadError
-from ..protocol.interfaces import Logits
+from .interfaces import Logits
 
 __all__ = ["ANSWER_BYTES", "DEVICE_ID_BYTES", "HEADER_BYTES", "HEARTBEAT_MS", "KEY_BYTES", "LOGITS", "MAX_BODY_BYTES",
            "MAX_SEQUENCE", "PROTOCOL_VERSION", "SILENCE_MS", "EdgeAnswer", "Frame", "FrameError", "Kind", "Reason",
@@ -42,7 +42,10 @@ LOGITS = 1
 """Flag of a request: the answer shall hold all logits."""
 
 _MAGIC = b"aS"
-_HEADER = struct.Struct("!2sBBBBH4sIII")  # all but the checksum
+# byte 0-1  2        3     4      5       6-7          8-11  12-15    16-19     20-23        24-27
+#      "aS" version  kind  flags  reason  deadline_ms  key   session  sequence  body length  CRC-32 of all other bytes
+# Numbers are big-endian. The checksum finds damage, it keeps no attacker out: CURVE keys do (`keys`).
+_HEADER = struct.Struct("!2sBBBBH4sIII")
 _CHECKSUM = struct.Struct("!I")
 _ANSWER = struct.Struct("!IIIH")
 ANSWER_BYTES = _ANSWER.size
@@ -56,14 +59,14 @@ _SHORT = 255
 class Kind(enum.IntEnum):
     """What a frame is for."""
 
-    HELLO = 1
-    WELCOME = 2
-    REQUEST = 3
-    ANSWER = 4
-    PING = 5
-    PONG = 6
-    REFUSED = 7
-    BYE = 8
+    HELLO = 1  # device: asks for a session; its body names the device
+    WELCOME = 2  # edge: the number of the session, and the longest payload
+    REQUEST = 3  # device: a payload
+    ANSWER = 4  # edge: an `EdgeAnswer`
+    PING = 5  # device
+    PONG = 6  # edge
+    REFUSED = 7  # edge: a `Reason`
+    BYE = 8  # device: ends the session
 
 
 class Reason(enum.IntEnum):
@@ -77,17 +80,17 @@ class Reason(enum.IntEnum):
     FIELD = 6
     LENGTH = 7
     CHECKSUM = 8
-    PARTS = 9
-    KEY = 10
-    SESSION = 11
-    REPLAY = 12
-    RATE = 13
-    BUSY = 14
-    FULL = 15
-    LATE = 16
-    PAYLOAD = 17
-    FAULT = 18
-    HANDSHAKE = 19
+    PARTS = 9  # a ZeroMQ message that is not one frame
+    KEY = 10  # of another deployment
+    SESSION = 11  # none, or an old one: the device says HELLO again
+    REPLAY = 12  # a sequence number that was used
+    RATE = 13  # too many frames a second
+    BUSY = 14  # the queue is full
+    FULL = 15  # too many devices
+    LATE = 16  # its deadline passed in the queue
+    PAYLOAD = 17  # none of this bundle
+    FAULT = 18  # the edge's network failed
+    HANDSHAKE = 19  # keys do not fit; counted, never sent
 
     @property
     def word(self) -> str:
@@ -179,6 +182,7 @@ class Frame:
         if version != PROTOCOL_VERSION:
             raise refuse(Reason.VERSION, f"a frame of version {version}, expected {PROTOCOL_VERSION}; use one "
                                          "autosplit version at both ends")
+        # from here on the checks go from what costs nothing to the checksum, which reads the whole body
         if max(size, length) > max_body:
             raise refuse(Reason.OVERSIZED, f"a body of {max(size, length)} bytes; at most {max_body} are accepted")
         if size != length:
@@ -188,7 +192,8 @@ class Frame:
             raise refuse(Reason.CHECKSUM, "the checksum of a frame does not match: it was altered on the way")
         if kind not in _KINDS:
             raise refuse(Reason.KIND, f"a frame of the unknown kind {kind}")
-        if not _fields_fit(Kind(kind), flags, reason):
+        known_flags = LOGITS if kind == Kind.REQUEST else 0
+        if flags & ~known_flags or (reason not in _REASONS if kind == Kind.REFUSED else reason):
             raise refuse(Reason.FIELD, f"flags {flags:#x} and reason {reason} do not go with a frame of kind {kind}")
         if own != key:
             raise refuse(Reason.KEY, f"a frame of the deployment {own.hex()}, expected {key.hex()}; use one bundle at "
@@ -214,11 +219,6 @@ def _message_bytes(body_bytes: int) -> int:
 
 _KINDS = frozenset(int(k) for k in Kind)
 _REASONS = frozenset(int(r) for r in Reason)
-
-
-def _fields_fit(kind: Kind, flags: int, reason: int) -> bool:
-    known_flags = LOGITS if kind is Kind.REQUEST else 0
-    return not flags & ~known_flags and (reason in _REASONS if kind is Kind.REFUSED else reason == 0)
 
 
 @dataclass(frozen=True)
