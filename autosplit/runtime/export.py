@@ -35,7 +35,7 @@ from autosplit.models.onnx_files import require_onnx
 from autosplit.models.splitting import trace
 from autosplit.runtime import standalone
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_head
+from autosplit.runtime.networks import write_device, write_edge, write_encoder
 from autosplit.runtime.parity import compare, recorded
 from autosplit.runtime.readme import readme
 from autosplit.runtime.standalone.bundle.manifest import (
@@ -242,7 +242,7 @@ def make_folder(out: Path) -> None:
 def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path) -> None:
     """ONNX files and frequency tables; of several rates, one head and a set of the rest each."""
     if isinstance(deployment, Rates):
-        write_head(deployment.deployments[0], out / DEVICE)
+        write_device(deployment.deployments[0], out / DEVICE, encoder=False)
         for number, rate in enumerate(deployment.deployments):
             write_encoder(rate, out / encoder_file(number))
             write_edge(rate, out / tail_file(number))

@@ -15,37 +15,32 @@ from autosplit.core.plan import INPUT, OUTPUT
 from autosplit.models.onnx_files import write_onnx
 from autosplit.runtime.deployment import Deployment
 
-__all__ = ["write_device", "write_edge", "write_encoder", "write_head"]
+__all__ = ["write_device", "write_edge", "write_encoder"]
 
 _ROWS = 2  # of an example; with one row the exporter takes the number for fixed
 
 
-def write_device(deployment: Deployment, path: Path) -> bool:
+def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) -> bool:
     """Write what the device runs: images to symbols, to a feature, or to logits where nothing crosses.
 
     Args:
         deployment: Any.
         path: The file.
+        encoder: Whether it ends with the encoder. Bundles of several rates have theirs in files of their own, because
+            the head is the same for all.
 
     Returns:
         Whether there is such a network; a device that sends the image has none.
     """
     if deployment.plan.split == INPUT:
         return False
-    coded = deployment.network.encoder is not None
+    coded = encoder and deployment.network.encoder is not None
     output = "logits" if deployment.plan.split == OUTPUT else "symbols" if coded else "feature"
-    _write_from_images(deployment, _encoder(deployment), path, output)
+    shape = deployment.blueprint.image_shape
+    head = integer_form(_plain(deployment.network.head), shape)
+    network = nn.Sequential(_Normalise(deployment), head, *(_encoder(deployment) if coded else [])).eval()
+    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output))
     return True
-
-
-def write_head(deployment: Deployment, path: Path) -> None:
-    """Write what the device runs for all rates alike: images to the feature.
-
-    Args:
-        deployment: Of any of the rates.
-        path: The file.
-    """
-    _write_from_images(deployment, [], path, "feature")
 
 
 def write_encoder(deployment: Deployment, path: Path) -> None:
@@ -91,14 +86,6 @@ def _encoder(deployment: Deployment) -> list[nn.Module]:
     if net.encoder is None or net.quantiser is None:
         return []
     return [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
-
-
-def _write_from_images(deployment: Deployment, encoder: list[nn.Module], path: Path, output: str) -> None:
-    """Write normalisation, head and perhaps an encoder: what takes uint8 images."""
-    shape = deployment.blueprint.image_shape
-    head = integer_form(_plain(deployment.network.head), shape)
-    network = nn.Sequential(_Normalise(deployment), head, *encoder).eval()
-    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output))
 
 
 def _plain(network: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ class TokenBucket:
     """So many frames a second on average, and so many at once.
 
     Attributes:
-        rate: Tokens that come back each second.
+        rate: Tokens that come back each second; 0 = no limit.
         burst: Most tokens that it holds; it starts full.
         tokens: Tokens it holds at `time_s`.
         time_s: When that was.
@@ -33,27 +33,18 @@ class TokenBucket:
         # filled up when it is looked at: no timer is needed for each device
         self.tokens = min(self.burst, self.tokens + self.rate * max(0.0, now_s - self.time_s))
         self.time_s = now_s
-        if self.tokens < 1:
+        if self.rate and self.tokens < 1:
             return False
         self.tokens -= 1
         return True
 
 
 @dataclass
-class _Seen:
-    seen_s: float
-
-
-@dataclass
-class _Session(_Seen):
+class _Session:
     number: int
     device: bytes
+    time_s: float  # of its last frame
     last_sequence: int = 0
-
-
-@dataclass
-class _Device(_Seen):
-    bucket: TokenBucket
 
 
 class Sessions:
@@ -74,7 +65,7 @@ class Sessions:
         self._burst = burst or max(1.0, rate)
         # both in order of when they were last seen, so that the silent ones are found without a search
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
-        self._devices: OrderedDict[bytes, _Device] = OrderedDict()
+        self._devices: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -94,7 +85,7 @@ class Sessions:
             return Reason.RATE
         # drawn and not counted, so that frames recorded in a session before a restart do not fit one after it
         number = 1 + secrets.randbelow((1 << 32) - 1)
-        self._sessions[connection] = _Session(now_s, number, device)
+        self._sessions[connection] = _Session(number, device, now_s)
         self._sessions.move_to_end(connection)
         return number
 
@@ -105,7 +96,7 @@ class Sessions:
             return Reason.SESSION
         if sequence <= found.last_sequence:
             return Reason.REPLAY  # no window of accepted numbers is needed: a TCP connection keeps the order
-        found.last_sequence, found.seen_s = sequence, now_s
+        found.last_sequence, found.time_s = sequence, now_s
         self._sessions.move_to_end(connection)
         return None if self._token(found.device, now_s) else Reason.RATE
 
@@ -115,19 +106,13 @@ class Sessions:
 
     def forget(self, now_s: float) -> None:
         """Drop sessions and devices that were silent for too long."""
-        _drop_silent(self._sessions, now_s - self._idle_s)
-        _drop_silent(self._devices, now_s - self._idle_s)
+        tables: tuple[OrderedDict[bytes, Any], ...] = (self._sessions, self._devices)
+        for table in tables:
+            while table and next(iter(table.values())).time_s < now_s - self._idle_s:
+                table.popitem(last=False)
 
     def _token(self, device: bytes, now_s: float) -> bool:
         if device not in self._devices:
-            self._devices[device] = _Device(now_s, TokenBucket(self._rate, self._burst, self._burst, now_s))
-        found = self._devices[device]
-        found.seen_s = now_s
+            self._devices[device] = TokenBucket(self._rate, self._burst, self._burst, now_s)
         self._devices.move_to_end(device)
-        return self._rate == 0 or found.bucket.take(now_s)
-
-
-def _drop_silent(table: OrderedDict[bytes, Any], since_s: float) -> None:
-    """Drop what was last seen before a time from a table in order of when it was seen, the longest silent first."""
-    while table and next(iter(table.values())).seen_s < since_s:
-        table.popitem(last=False)
+        return self._devices[device].take(now_s)
