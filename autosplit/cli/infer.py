@@ -18,7 +18,7 @@ def command(
     images: Annotated[list[Path], typer.Argument(help="Image files, .npy files, or folders of them.")],
     edge: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the edge is; none where the plan needs none.")]
     = "",
-    timeout_ms: Annotated[float, typer.Option(help="Longest wait for the edge, an image.")] = 1000.0,
+    timeout_ms: Annotated[float, typer.Option(help="Longest wait for the edge, per image.")] = 1000.0,
     retry_s: Annotated[float, typer.Option(help="How often a lost edge is tried again.")] = 1.0,
     window: Annotated[int, typer.Option(help="Most requests in flight at once.")] = 16,
     fallback: Annotated[bool, typer.Option(help="Whether the device answers itself where the edge does not, if the "

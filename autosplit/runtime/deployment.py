@@ -51,7 +51,7 @@ _QUALITY = 75  # of JPEG, where a plan names none
 
 
 def build_network(blueprint: Blueprint) -> SplitNetwork:
-    """A network of a deployment's structure, its weights of no meaning.
+    """A network of a deployment's structure, with random weights.
 
     Raises:
         AutosplitError: The backbone cannot be built, or no longer has this split point.
@@ -131,7 +131,7 @@ class Deployment:
         mean: Per-channel mean that images are normalised with, shape (C,), in [0, 1].
         std: Per-channel standard deviation, shape (C,).
         tables: Frequency tables of the code; `None` where no learned codec is.
-        class_names: One an output; numbers where left out.
+        class_names: One per output; their numbers by default.
         rate: Number in a bundle of several rates, which payloads carry.
     """
 
@@ -329,7 +329,7 @@ class Deployment:
         Args:
             blueprint: Its structure.
             path: Its weights.
-            class_names: One an output; numbers where left out.
+            class_names: One per output; their numbers by default.
 
         Raises:
             ResultError: The file is missing, damaged, or holds another structure.

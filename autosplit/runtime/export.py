@@ -70,9 +70,9 @@ class Rates:
 
     Attributes:
         key: Identifies them all.
-        deployments: One a rate, smallest payload first; their heads are equal.
+        deployments: One per rate, smallest payload first; their heads are equal.
         records: Their entries in the manifest.
-        switching: Which of them goes with which link.
+        switching: Which of them to use on which link.
     """
 
     key: str
@@ -104,7 +104,7 @@ def export_result(
 
     Raises:
         ConfigError: Packages or the backbone's weights are missing, or the folder cannot be used.
-        ResultError: The result, its weights or its data are not what they were.
+        ResultError: The result, its weights or its data have changed or are missing.
         ParityError: The bundle does not answer as the deployment does; it stays where it is.
     """
     progress = progress or NullProgress()
@@ -149,9 +149,9 @@ def export_bundle(
         out: Folder of the bundle; it must be new or empty.
         images: uint8 (N, C, H, W), to compare bundle and deployment on; the first eight stay in the bundle, so that
             `python -m coinference check` can tell whether it answers the same elsewhere. `None` = nothing is compared.
-        class_names: One an output; numbers by default.
+        class_names: One per output; numbers by default.
         fallback: A deployment of the whole network on the device, for when the edge is lost.
-        source: What the deployment was made of.
+        source: The result that the deployment comes from.
         progress: Shows the phases.
 
     Returns:
@@ -199,7 +199,7 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
         cache: Where the backbone's weights are looked up, unless the scenario names a file of them.
 
     Raises:
-        ConfigError: The weights are not there any more.
+        ConfigError: The weights are no longer in the cache.
     """
     scenario, key = result.scenario, result.provenance.backbone_key
     backbone = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])

@@ -1,4 +1,4 @@
-"""Whether a bundle answers as the deployment that it was made of, image by image."""
+"""Whether a bundle answers as the deployment that it was exported from, image by image."""
 
 from __future__ import annotations
 

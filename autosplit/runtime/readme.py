@@ -60,8 +60,8 @@ In Python, from this folder:
 | `coinference/` | the code that runs them |
 | `manifest.json` | plan, shapes, classes, versions, parity, and the SHA-256 of every file |
 
-Images are uint8 arrays (N, {", ".join(map(str, manifest.image_shape))}), normalised inside of the networks. Every file
-is held against its hash when the bundle is loaded.
+Images are uint8 arrays (N, {", ".join(map(str, manifest.image_shape))}), normalised inside of the networks. The
+hash of every file is checked when the bundle is loaded.
 """
 
 

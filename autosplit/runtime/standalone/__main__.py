@@ -51,7 +51,7 @@ def command_line() -> argparse.ArgumentParser:
     infer.add_argument("images", type=Path, nargs="+", help="image files, .npy files, or folders of them")
     infer.add_argument("--edge", default="", metavar="HOST:PORT", help="where the edge is")
     _add_numbers(infer, ClientOptions(), {
-        "timeout_ms": "longest wait for the edge, an image", "retry_s": "how often a lost edge is tried again",
+        "timeout_ms": "longest wait for the edge, per image", "retry_s": "how often a lost edge is tried again",
         "window": "most requests in flight at once"})
     infer.add_argument("--no-fallback", dest="fallback", action="store_false", help="rather fail than answer here")
     infer.add_argument("--logits", action="store_true", help="let the edge send all logits")

@@ -78,7 +78,7 @@ class ClientOptions:
     """How a device asks.
 
     Attributes:
-        timeout_ms: The longest wait for the edge, an image.
+        timeout_ms: The longest wait for the edge, per image.
         retry_s: How often a lost edge is tried again; in between nothing is waited for.
         window: Most requests in flight at once.
         fallback: Whether the device answers itself where the edge does not, if its bundle can.

@@ -35,8 +35,8 @@ class Normalisation:
     """What the ONNX files do to uint8 images first: (image / 255 - mean) / std.
 
     Attributes:
-        mean: One a channel.
-        std: One a channel.
+        mean: One per channel.
+        std: One per channel.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
@@ -56,7 +56,7 @@ class Parity:
         labels_equal: Images with the same label.
         payloads_equal: Images with the same payload, byte for byte; all where nothing crosses.
         logit_error: Largest difference of a logit over images with equal payloads.
-        tolerance: What `logit_error` was held against.
+        tolerance: Largest `logit_error` that is accepted.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
@@ -76,7 +76,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Source:
-    """What a bundle was made of.
+    """Where a bundle comes from.
 
     Attributes:
         scenario: Name of the scenario.
@@ -108,13 +108,13 @@ class Manifest:
         arithmetic: Number format of what runs on the device.
         image_shape: Channels, height, width of an image.
         normalisation: What the networks do to images first.
-        class_names: One an output.
+        class_names: One per output.
         feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
         code_shape: Shape of the code; empty where there is none.
         rates: Settings of the codec, smallest payload first; empty where there is one alone, that of the plan.
-        switching: Which rate goes with which link; absent where there are no rates.
+        switching: Which rate to use on which link; absent where there are no rates.
         parity: How the bundle answers beside the deployment; empty where it was not compared.
-        source: What it was made of, where that is a result file.
+        source: The result that it was made from, if any.
         versions: Versions of the libraries that it was made with.
         files: SHA-256 of every other file of the bundle, by its path.
         digest: SHA-256 of everything above, as JSON with sorted keys and without spaces.
@@ -171,7 +171,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Read a bundle's manifest and hold every file against its hash.
+        """Read a bundle's manifest and check the hash of every file.
 
         Args:
             folder: The bundle.

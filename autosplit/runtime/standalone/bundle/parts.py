@@ -76,7 +76,7 @@ class _Network:
 
 @dataclass(frozen=True)
 class _Rate:
-    """What one rate has for itself, loaded once.
+    """What belongs to one rate alone, loaded once.
 
     Attributes:
         coder: Symbols to payloads and back.
@@ -209,7 +209,7 @@ class EdgePart:
 
 
 def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
-    """The device's side of a bundle, its files held against their hashes.
+    """The device's side of a bundle, after the hashes of its files were checked.
 
     Args:
         folder: The bundle.
@@ -232,7 +232,7 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
 
 
 def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
-    """The edge's side of a bundle, its files held against their hashes.
+    """The edge's side of a bundle, after the hashes of its files were checked.
 
     Args:
         folder: The bundle.

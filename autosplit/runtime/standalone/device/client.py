@@ -24,7 +24,7 @@ from ..protocol.wire import Kind, Reason, short_key
 __all__ = ["Answer", "ClientOptions", "DeviceClient", "StageMs", "Where"]
 
 Where = Literal["edge", "fallback", "device"]
-"""Where the tail ran: at the edge; on the device for want of an edge; on the device because the plan says so."""
+"""Where the network's tail ran: at the edge; on the device since no edge answered; on the device as planned."""
 
 _REMEDIES = {
     TIMEOUT: "it is not there, cannot be reached or is too slow; start it with serve, or raise --timeout-ms",

@@ -15,7 +15,7 @@ from ..protocol.wire import EdgeAnswer, Frame, Kind, Reason
 __all__ = ["TIMEOUT", "Exchange", "Reply"]
 
 TIMEOUT = "timeout"
-"""Why there is no answer where the edge was silent."""
+"""The reason of replies to which the edge was silent."""
 
 _LATER = frozenset({Reason.BUSY, Reason.RATE})
 _ELSEWHERE = frozenset({Reason.KEY, Reason.VERSION})
@@ -71,7 +71,7 @@ class Exchange:
     def run(self) -> list[Reply]:
         """One reply for each payload.
 
-        Afterwards `lost` says why the link is of no use any more; it is empty where it is.
+        Afterwards `lost` says why the link can no longer be used; it is empty where it can.
         """
         while not self.lost:
             self._send()

@@ -29,7 +29,7 @@ from ..protocol.wire import (
 __all__ = ["DISCONNECTED", "EdgeLink", "edge_address"]
 
 DISCONNECTED = "disconnected"
-"""Why there is no answer where the connection has broken."""
+"""The reason of replies that a broken connection cost."""
 
 _QUEUE_MESSAGES = 1000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
@@ -135,7 +135,7 @@ class EdgeLink:
         a frame of another version or deployment is returned as a refusal that says so.
 
         Args:
-            until_s: How long to wait for it (`time.monotonic`); a time that is past only takes what has arrived.
+            until_s: How long to wait for it (`time.monotonic`); a time in the past takes only what has arrived.
         """
         while self._arrived(until_s):
             parts = self._socket.recv_multipart()

@@ -32,7 +32,7 @@ class Request:
         payload: Its bytes.
         logits: Whether the answer shall hold all logits.
         arrived_s: When it came (`time.monotonic`).
-        deadline_s: After this nobody waits for the answer; infinite where the device gave no deadline.
+        deadline_s: After this the device no longer waits; infinite where it gave no deadline.
     """
 
     connection: bytes

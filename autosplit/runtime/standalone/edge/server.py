@@ -1,6 +1,6 @@
 """The edge: answers many devices at once over one ROUTER socket.
 
-One thread has the socket: it checks frames, keeps the sessions, refuses what is not in order and passes requests on to
+One thread has the socket: it checks frames, keeps the sessions, refuses invalid frames and passes requests on to
 a bounded queue; a full queue is answered with `busy`. Another thread computes them in batches (`batching`). Whatever
 arrives, nothing here grows without bound.
 """
@@ -193,7 +193,7 @@ class EdgeServer:
     def _receive(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                # not copied where keys are, since what libzmq knows of the sender goes with its own frame objects
+                # not copied where keys are, since what libzmq knows of the sender is attached to its own frame objects
                 parts: Sequence[Any] = self._router.recv_multipart(zmq.NOBLOCK, copy=self._keys is None)
             except zmq.Again:
                 return

@@ -59,7 +59,7 @@ class PayloadCoder:
     models are made here. Payloads of a coder that differs in any of the three are refused.
 
     Args:
-        tables: Frequency tables of the code, one a channel.
+        tables: Frequency tables of the code, one per channel.
         shape: Shape (K, gh, gw) of one image's code.
         key: Identifies the deployment, such as a hash of its weights; not a secret, and no protection against
             somebody who forges payloads on purpose.
@@ -158,7 +158,7 @@ class PayloadCoder:
         return flat.reshape(self._shape)
 
     def encode_batch(self, symbols: NDArray[Any]) -> list[bytes]:
-        """One payload an image, for symbols of shape (N, K, gh, gw); errors as in `encode`."""
+        """One payload per image, for symbols of shape (N, K, gh, gw); errors as in `encode`."""
         return [self.encode(image) for image in symbols]
 
     def decode_batch(self, payloads: Iterable[bytes]) -> NDArray[np.int32]:

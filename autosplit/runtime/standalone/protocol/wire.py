@@ -128,7 +128,7 @@ class Frame:
         body: What the kind asks for.
         flags: `LOGITS` in a request; else 0.
         reason: Why a frame was refused; else `None`.
-        deadline_ms: In a request: after so many milliseconds at the edge nobody waits for the answer; 0 = no deadline.
+        deadline_ms: In a request: milliseconds at the edge after which the device no longer waits; 0 = no deadline.
     """
 
     kind: Kind
