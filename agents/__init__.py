@@ -1,6 +1,8 @@
-"""Agents: anything that proposes plans and observes outcomes. They load when asked for, by name and granularity.
+"""Agents: what proposes plans and observes outcomes, policies, and what trains them.
 
-A name may stand for two agents, one of uniform heads and one that prunes layer by layer: so does `ppo`.
+May import all rooms up to `envs`, and is imported by the pipeline, the experiments and the command line. Begin with
+`base` (the life cycle of an agent), then `loop` (the search) and `ppo` (the default agent). Agents are loaded when
+asked for, by name and granularity; a name may stand for two, one of uniform heads and one that prunes layer by layer.
 """
 
 from __future__ import annotations

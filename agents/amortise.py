@@ -1,9 +1,9 @@
 """Training of a policy for a whole distribution of conditions, over a table of measurements.
 
-Unlike in a search the policy is not masked: a late plan is worth nothing, and the policy learns which plans are in
-time. So its likeliest plans are nearly all good ones, and the latency model need not look at many. A masked policy is
-never told what lies outside its mask: on a synthetic table its likeliest plans were in time no more often than plans
-drawn by chance.
+Unlike in a search the policy is not masked: a plan over the deadline is worth nothing, and the policy learns which
+plans are in time. So its likeliest plans are nearly all good ones, and the latency model need not look at many. A masked
+policy never learns what lies outside its mask: on a synthetic table its likeliest plans were in time no more often than
+plans drawn at random.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PolicySettings:
 
     Attributes:
         conditions: Conditions drawn for the training.
-        steps: Steps in the environment, at least; three make a decision.
+        steps: Least number of steps in the environment; three make a decision.
         trials: Conditions, drawn likewise but not trained under, that the trained policy is tried on.
         ppo: Hyperparameters of PPO.
     """
@@ -76,8 +76,10 @@ def train_policy(
         core = CoInferenceCore.build(space, knowledge.workloads, latency_model, pool)
         shaped = training_rewards(core, core.rewards(objective, knowledge.accuracy))
         rewards = np.where(core.allowed, shaped, 0.0)
+        # all plans may be chosen from here on: the policy has to learn which are in time
         core = core.restricted(np.ones(len(space), dtype=np.bool_))
     trainer = PolicyTrainer(core, settings.ppo, seed)
+    # whole updates, so that the training has at least as many steps as were asked for
     updates = math.ceil(settings.steps / (settings.ppo.episodes * STEPS))
     with progress.phase("train the policy", total=updates) as advance:
         for part, share in enumerate(np.array_split(np.arange(updates), min(_PARTS, updates))):

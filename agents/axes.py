@@ -84,6 +84,7 @@ class PlanAxes:
         The sum of the differences in level, each as a share of its axis, over the axes that both plans are on; and 1
         more where they are of different kinds, so that one has choices which the other has not.
         """
+        # levels as shares of their axis, so that an axis of many levels does not outweigh one of few
         here, there = self.levels[number][None, :], self.levels[others]
         share = np.abs(here - there) / np.maximum(np.array(self.sizes) - 1, 1)
         both = (here >= 0) & (there >= 0)
@@ -102,6 +103,7 @@ class PlanAxes:
         if len(others) == 1:
             return int(others[0])
         payload = np.abs(self.payload[others] - self.payload[number])
+        # rounded, since sums of shares that should be equal differ in their last bits
         return int(others[np.lexsort((others, payload, self.distance(number, others).round(9)))[0]])
 
     def moves(self, number: int, axis: int, allowed: BoolArray) -> dict[int, int]:
@@ -161,7 +163,7 @@ class PlanAxes:
         for axis in range(len(self.names)):
             offered = np.unique(self.levels[left, axis])
             offered = offered[offered >= 0]
-            if len(offered):
+            if len(offered):  # else the decisions before leave no choice on this axis
                 level = offered[np.abs(offered - wanted(axis)).argmin()]
                 left = left[self.levels[left, axis] == level]
         return int(left[0])

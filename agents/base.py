@@ -1,4 +1,4 @@
-"""`Agent`: proposes plans, observes outcomes; and `SearchProblem`, all that an agent may know before measuring.
+"""`Agent` proposes plans and observes outcomes; `SearchProblem` is all that it may know before measuring.
 
 Life cycle: an agent is built for one problem. `autosplit.agents.loop.run_search` asks it for plans, has them
 measured, and hands the outcomes back, until the measurements are spent or the agent is exhausted. An agent depends on
@@ -98,7 +98,7 @@ class SearchProblem:
         """Accuracies expected before any measurement, shape (P,): what the policy knows, or a guess without one."""
         if self.policy is None:
             return expected_accuracy(self.workloads)
-        from autosplit.agents.transfer import predicted_accuracy
+        from autosplit.agents.transfer import predicted_accuracy  # brings torch along, which most agents do not need
 
         return predicted_accuracy(self.policy.knowledge, self.space, self.workloads)
 
@@ -114,7 +114,7 @@ class SearchProblem:
 
 
 class Proposer(ABC, Generic[Key]):
-    """What agents have in common, whatever they know a plan by: outcomes, progress, seeds.
+    """What agents have in common, whatever key they identify a plan with: outcomes, progress, seeds.
 
     Args:
         seed: Seed of everything random in the agent.
@@ -128,7 +128,7 @@ class Proposer(ABC, Generic[Key]):
     def __init__(self, seed: int) -> None:
         self.on_progress: Callable[[str], None] | None = None
         self._seed = seed
-        self._outcomes: dict[Key, Outcome] = {}
+        self._outcomes: dict[Key, Outcome] = {}  # in the order of observation
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -160,12 +160,12 @@ class Proposer(ABC, Generic[Key]):
             if key in self._outcomes:
                 raise ValueError(f"plan {outcome.plan.label!r} was observed before")
             self._outcomes[key] = outcome
-            self._take(key)
+            self._take(key)  # it may have been measured elsewhere, without a proposal
         self._observe(outcomes)
 
     @abstractmethod
     def _key(self, plan: Plan) -> Key:
-        """What the agent knows a plan by.
+        """The key that the agent identifies a plan with.
 
         Raises:
             ValueError: The plan is not of this space.
@@ -185,7 +185,7 @@ class Proposer(ABC, Generic[Key]):
             purpose: A name of the agent's choice.
             step: Tells draws for the same purpose apart, such as the number of the round.
         """
-        entropy = [self._seed, step, *purpose.encode()]
+        entropy = [self._seed, step, *purpose.encode()]  # not `hash`, which differs from process to process
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def generator(self, purpose: str, step: int = 0) -> np.random.Generator:
@@ -202,7 +202,7 @@ class Agent(Proposer[int]):
     """Something that proposes plans. An author overrides `_propose`, and `_observe` where outcomes matter.
 
     The public methods track the state: a plan is proposed once, only if it belongs to the space, is not measured, and
-    is not known to be hopeless (`SearchProblem.candidates`).
+    may be in time (`SearchProblem.candidates`).
 
     Args:
         problem: What to search.
@@ -217,7 +217,7 @@ class Agent(Proposer[int]):
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem.seed)
         self.problem = problem
-        self._open = problem.candidates.copy()
+        self._open = problem.candidates.copy()  # a copy, since the problem may serve other agents
 
     @property
     def remaining(self) -> int:
@@ -247,6 +247,7 @@ class Agent(Proposer[int]):
         if self.exhausted:
             return []
         wanted = min(n, self.remaining)
+        # the agent may be somebody's plugin: a wrong proposal should end here, with its name, and not in the evaluator
         numbers = [int(i) for i in self._propose(wanted)]
         if not 1 <= len(numbers) <= wanted:
             raise PluginError(f"agent {self.name!r} proposed {len(numbers)} plans, asked for {wanted}")

@@ -12,7 +12,7 @@ __all__ = ["ExhaustiveAgent", "RandomAgent"]
 
 
 class ExhaustiveAgent(Agent):
-    """Every plan that is not hopeless, by split, sparsity, codec."""
+    """Every plan that may be in time, ordered by split, sparsity and codec."""
 
     name = "exhaustive"
 
@@ -21,7 +21,7 @@ class ExhaustiveAgent(Agent):
 
 
 class RandomAgent(Agent):
-    """Plans that are not hopeless, uniformly without replacement: the baseline that every method must beat."""
+    """Plans that may be in time, uniformly without replacement: the baseline that every method must beat."""
 
     name = "random"
 

@@ -49,7 +49,7 @@ class EvolutionAgent(Agent):
     def _propose(self, n: int) -> Sequence[int]:  # noqa: ARG002
         alive = self.population
         if len(alive) < self._size:
-            return [int(self._rng.choice(self.open_numbers()))]
+            return [int(self._rng.choice(self.open_numbers()))]  # the first generation
         drawn = self._rng.choice(alive, size=min(self._tournament, len(alive)), replace=False)
         parent = max(drawn.tolist(), key=lambda i: self._outcomes[i].reward)
         for axis in self._rng.permutation(len(self._axes.names)):

@@ -1,4 +1,4 @@
-"""Which of many plans may be in time, told from the latency of a few.
+"""Which of many plans may be in time, estimated from the latencies of a few.
 
 A latency is close to linear in a plan's work and bytes, whatever the model. So the latencies of some plans under some
 conditions give prices, and the prices an estimate for all others, for the cost of a matrix product.
@@ -35,6 +35,7 @@ def landmarks(counts: Array) -> IntArray:
     Args:
         counts: Of `counts_of`.
     """
+    # column -4 is the mean payload: bytes over the channel are what latencies of plans differ in most
     order = np.lexsort((counts.sum(axis=1), counts[:, -4]))
     picked: IntArray = np.unique(order[np.linspace(0, len(order) - 1, min(_LANDMARKS, len(order))).astype(int)])
     return picked
@@ -54,6 +55,7 @@ def plausible(counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float)
         off than for nine in ten of the known latencies, and of the others that may be. `None` where latencies do not
         follow from work and bytes, or too few are known to tell, so that any plan may be in time.
     """
+    # fewer latencies than that would fit any prices
     if len(numbers) < 2 * counts.shape[1]:
         return None
     times_ms = np.maximum(p95_ms, 1e-6)
@@ -62,6 +64,6 @@ def plausible(counts: Array, numbers: IntArray, p95_ms: Array, budget_ms: float)
     if usual_error > _TRUSTED:
         return None
     share = counts @ prices / budget_ms
-    share[numbers] = np.inf
+    share[numbers] = np.inf  # their latency is known
     likely = share <= 1.0 + usual_error
     return np.flatnonzero(likely), np.flatnonzero((share <= _ROOM) & ~likely)

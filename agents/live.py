@@ -55,7 +55,7 @@ class PPOLiveAgent(Agent):
         self.settings = settings or PPOLiveSettings()
         p = problem
         whole = CoInferenceCore.build(p.space, p.workloads, p.latency_model, [p.conditions])
-        self._core = whole.restricted(p.candidates)
+        self._core = whole.restricted(p.candidates)  # what cannot be in time is masked, as for `ppo`
         self._trainer = PolicyTrainer(self._core, self.settings.ppo, self.seed_for("weights"))
         self._updates = self._draws = self._idle = 0
         self._visited: IntArray | None = None
@@ -78,6 +78,7 @@ class PPOLiveAgent(Agent):
             self._trainer.train(self._core, rewards, 1, self.seed_for("update", self._updates))
             self._updates += 1
         self._visited = self._trainer.visits(self._core, self.seed_for("update", self._updates))
+        # a training of one update visits just these plans, so their rewards are all that it needs
         plans = [i for i in dict.fromkeys(self._visited.tolist()) if self._open[i]]
         self._idle = 0 if plans else self._idle + 1
         if self._idle < self.settings.patience:

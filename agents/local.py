@@ -40,7 +40,7 @@ class LocalSearchAgent(Agent):
     def _propose(self, n: int) -> Sequence[int]:  # noqa: ARG002
         rewards = {number: outcome.reward for number, outcome in self._outcomes.items()}
         while True:
-            if self._at is None:
+            if self._at is None:  # at the beginning, or where the last climb ended
                 known = [i for i in self._starts if i in rewards]
                 if len(self._starts) < self._wanted or not known:
                     self._starts.append(int(self._rng.choice(self.open_numbers())))

@@ -56,8 +56,8 @@ class ModelAgent(Agent):
         self._first, self._guesses, self._size = settings.first, settings.guesses, settings.round
         self._surrogate = AccuracySurrogate(problem.features, prior=problem.prior)
         self._rounds = 0
-        self._queue: deque[int] | None = None
-        self._revised: dict[int, Workload] = {}
+        self._queue: deque[int] | None = None  # plans of this round; `None` before the initial design
+        self._revised: dict[int, Workload] = {}  # measured workloads that differ from the predicted ones
         self._cores: tuple[CoInferenceCore, ...] | None = None
 
     @abstractmethod

@@ -57,6 +57,7 @@ def policy_arguments(hidden: Sequence[int], core: CoInferenceCore | None = None)
     if core is not None:
         seen, choices = core.condition_observations, core.node_observations.shape[1]
         scaling = {"shift": [0.0] * choices + seen.mean(axis=0).tolist(),
+                   # a condition that never varies in training must not blow up where it does later
                    "scale": [1.0] * choices + np.maximum(seen.std(axis=0), 1e-3).tolist()}
     return {"net_arch": list(hidden), "activation_fn": nn.Tanh, "features_extractor_class": ScaledFeatures,
             "features_extractor_kwargs": scaling}
@@ -67,7 +68,8 @@ def network_of(
 ) -> MaskableActorCriticPolicy:
     """A network for inference, with copies of the given weights."""
     network = MaskableActorCriticPolicy(
-        spaces.Box(0.0, 1.0, (observation_size,), np.float32), spaces.Discrete(actions), lambda _: 0.0,
+        spaces.Box(0.0, 1.0, (observation_size,), np.float32), spaces.Discrete(actions),
+        lambda _: 0.0,  # the learning rate: it learns no more
         **policy_arguments(hidden))
     network.load_state_dict(dict(weights), strict=True)
     network.set_training_mode(False)
@@ -128,6 +130,7 @@ def by_likelihood(
     Returns:
         Numbers of the plans, shape (P,).
     """
+    # the whole tree in one pass of the network: the probability of a plan is the product along its path
     inner = np.concatenate([node_observations[:tree.inner],
                             np.broadcast_to(condition_observation, (tree.inner, len(condition_observation)))], axis=1)
     log_probability = log_softmax(np.where(tree.exists, _logits(network, inner), -np.inf), axis=1)

@@ -139,8 +139,8 @@ class Knowledge:
 class CoInferencePolicy:
     """Answers for any device, edge, channel and budget with one of the plans it was trained on.
 
-    The network proposes, the latency model disposes: of the plans that the network finds likeliest, that of the highest
-    reward among those in time is the answer. Latency is thus computed for a few plans instead of all.
+    The answer is the plan of the highest reward among those that the network finds likeliest and that are in time by
+    the latency model. So latency is computed for a few plans instead of all.
 
     Args:
         knowledge: Plans, workloads, accuracies.
@@ -217,7 +217,7 @@ class CoInferencePolicy:
         if among < 1:
             raise ValueError(f"a decision is taken among at least one plan, not {among}")
         order = self.ranked(conditions)
-        looked = order[:among]
+        looked = order[:among]  # the latency model is what takes the time, not the network
         breakdown = self._latency(looked, conditions)
         if len(looked) < len(order) and (breakdown.p95_ms <= conditions.budget_ms).sum() < _ENOUGH:
             looked, breakdown = self._look_further(order, looked, breakdown, conditions)
@@ -257,6 +257,7 @@ class CoInferencePolicy:
         known, p95_ms = self.knowledge, breakdown.p95_ms[:, 0]
         rewards = self._objective.reward(known.accuracy[numbers], breakdown, [conditions])[:, 0]
         in_time = (p95_ms <= conditions.budget_ms) | (not strict)
+        # where nothing is in time, the plan that is over the deadline by the least
         at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
         chosen = int(numbers[at])
         return Decision(
@@ -307,6 +308,7 @@ class CoInferencePolicy:
             "space": {**asdict(known.space), "codecs": {s: [c.model_dump(exclude_none=True) for c in codecs]
                                                         for s, codecs in known.space.codecs.items()}},
         }
+        # safetensors and JSON: reading them runs no code, whoever the folder comes from
         save_file(self._tensors(), folder / "policy.safetensors")
         (folder / "policy.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 

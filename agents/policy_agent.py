@@ -36,6 +36,7 @@ class PolicyAgent(Agent):
         breakdown = problem.latency_model.latency(problem.workloads, [problem.conditions])
         rewards = problem.objective.reward(problem.prior, breakdown, [problem.conditions])[:, 0]
         if policy.knowledge.space == problem.space:
+            # first, whatever its predicted reward: this is the plan that the policy would answer without measuring
             rewards[problem.number[policy.decide(problem.conditions).plan]] = np.inf
         self._order: IntArray = np.argsort(-rewards, kind="stable")
 

@@ -90,6 +90,7 @@ class SamplerAgent(Agent):
                     self._study.tell(trial, state=TrialState.FAIL)  # samplers pass over it
                 if taken:
                     return [number]
+        # the sampler repeats itself: what it asks for is known, and the plan next to it tells it something new
         return [self._axes.nearest(number, self.open_numbers())]
 
     def _observe(self, outcomes: Sequence[Outcome]) -> None:
@@ -115,6 +116,7 @@ class SamplerAgent(Agent):
     def _read(self, trial: Trial) -> int:
         """The plan that a suggestion stands for."""
         if not self.conditional:
+            # samplers of a fixed space expect every trial to have every parameter, also those that this plan has not
             for axis in range(len(self._axes.names)):
                 self._suggested(trial, axis)
         return self._axes.settle(lambda axis: self._suggested(trial, axis), self._candidates)

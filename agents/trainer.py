@@ -50,6 +50,7 @@ class EpisodicPPO:
 
     def arguments(self, steps: int) -> dict[str, Any]:
         """What stable-baselines3's PPO is built with for episodes of so many steps, its policy apart."""
+        # on the CPU: networks and batches are so small that a GPU would spend its time on transfers
         return {"n_steps": steps, "batch_size": max(2, self.episodes * steps // self.minibatches),
                 "n_epochs": self.epochs, "gamma": 1.0, "gae_lambda": 1.0, "ent_coef": self.entropy,
                 "learning_rate": self.learning_rate, "device": "cpu"}
@@ -77,6 +78,7 @@ def isolated(seed: int) -> Iterator[None]:
     disturbed by it. One thread: the networks are so small that a second one costs more than it gives. And no checks
     of distributions: they take a twelfth of a training, and drawing an action fails on a NaN anyway.
     """
+    # devices=[] below: a policy is trained on the CPU, and asking for the state of GPUs would initialise them
     numpy_state, python_state, threads = np.random.get_state(), random.getstate(), torch.get_num_threads()
     validate = Distribution._validate_args
     torch.set_num_threads(1)
@@ -119,7 +121,7 @@ class _Curves(KVWriter):
 
 
 def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0.05) -> Array:
-    """exp(-regret / sharpness), the regret against the best plan of the same conditions.
+    """exp(-regret / sharpness), where regret is measured against the best plan of the same conditions.
 
     So small differences near the optimum count, and easy conditions weigh no more than hard ones.
 
@@ -131,6 +133,7 @@ def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0
     Returns:
         Shape (P, C), in [0, 1].
     """
+    # plans that are not allowed may have a higher reward than the best allowed one: at most 1 for them too
     shaped: Array = np.exp(np.minimum(rewards - core.best(rewards), 0.0) / sharpness)
     return shaped
 
@@ -173,7 +176,7 @@ class PolicyTrainer:
         """
         self._env.use(core, rewards)
         self._env.first_share = self.settings.target_share if target_share is None else target_share
-        self._adapter.seed(seed)
+        self._adapter.seed(seed)  # the environment's own generators, which `isolated` does not reach
         with isolated(seed):
             self._ppo.learn(updates * self.settings.episodes * STEPS, use_masking=self.settings.masks)
 
@@ -204,6 +207,7 @@ class PolicyTrainer:
         self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None
     ) -> MaskableActorCriticPolicy:
         """Like `train`, but the result is a network of its own and this policy stays what it was."""
+        # weights and the optimiser's moments: without the latter the next round would train differently
         before = copy.deepcopy((self.network.state_dict(), self.network.optimizer.state_dict()))
         self.train(core, rewards, updates, seed, target_share)
         result = network_of(self.network.state_dict(), core.observation_size, core.tree.actions, self.settings.hidden)

@@ -28,7 +28,7 @@ def predicted_accuracy(knowledge: Knowledge, space: PlanSpace, workloads: Sequen
     in every space (`autosplit.envs.features.PLAN_FEATURES`) is fitted on some of the known plans, drawn uniformly; its
     mean is what is expected of any plan (`expected_accuracy`), to which it falls back on plans unlike those known. The
     result lies halfway between the two, in log-odds: another network on other data breaks some rules of the first.
-    It is a ranking, not a level: whoever uses it has to fit the level anew.
+    It is a ranking, not a level: its user has to fit the level anew.
 
     Args:
         knowledge: Plans, workloads and accuracies of a policy.
@@ -45,6 +45,7 @@ def predicted_accuracy(knowledge: Knowledge, space: PlanSpace, workloads: Sequen
     guess = expected_accuracy(workloads)
     surrogate = AccuracySurrogate(np.concatenate([known, plan_features(space, workloads)[:, shared]]),
                                   prior=np.concatenate([expected_accuracy(knowledge.workloads), guess]))
+    # a fixed seed: the prior is a part of the problem, so two agents must be given the same one
     chosen = np.random.default_rng(0).permutation(len(known))[:_MOST]
     surrogate.fit(chosen, knowledge.accuracy[chosen])
     return accuracy_of((logit(guess) + logit(surrogate.estimate()[len(known):])) / 2)

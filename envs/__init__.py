@@ -1,4 +1,8 @@
-"""Gymnasium environments over an evaluator and a latency model.
+"""Gymnasium environments over an evaluator and a latency model, and conditions to draw for them.
+
+May import all rooms up to `evaluation`, and is imported by the agents. Begin with `coinference` (the environment), then
+`core` (its arithmetic) and `vector` (many episodes at once); `layerwise` and `episodes` are the same for plans that are
+pruned layer by layer.
 
 Importing this package registers them and loads nothing heavy:
 

@@ -71,6 +71,7 @@ class ConditionsSampler(Distribution):
 
     def sample(self, rng: np.random.Generator) -> Conditions:
         """Draw conditions; the draw takes five numbers from `rng`."""
+        # always five numbers, also where a factor is 1: changing one range must not change the draws of another
         factors = (self.device, self.edge, self.channel, self.access)
         device, edge, channel, access = (f ** (2 * rng.random() - 1) for f in factors)
         low, high = self.budget_range_ms

@@ -25,7 +25,7 @@ from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 __all__ = ["CoInferenceCore", "allowed_plans", "latency_limit_ms"]
 
-_NEAREST = 1.25
+_NEAREST = 1.25  # times the least latency that is looked at where no plan is in time
 
 
 def allowed_plans(breakdown: LatencyBreakdown, conditions: Sequence[Conditions]) -> BoolArray:
@@ -46,8 +46,8 @@ def allowed_plans(breakdown: LatencyBreakdown, conditions: Sequence[Conditions])
 def latency_limit_ms(p95_ms: Array, budget_ms: float) -> float:
     """Latency up to which a plan is worth a measurement: the budget, if any of `p95_ms` is within it.
 
-    Otherwise 1.25 times the least: the plans nearly as little late as the least late one, since no accuracy can make
-    up for the rest.
+    Otherwise 1.25 times the least latency: plans that are further over the deadline than that cannot make up for it by
+    their accuracy.
     """
     least_ms = float(p95_ms.min())
     return budget_ms if least_ms <= budget_ms else least_ms * _NEAREST
@@ -168,6 +168,7 @@ class CoInferenceCore:
 
     def action_masks(self, nodes: IntArray, conditions: IntArray) -> BoolArray:
         """Actions that n running episodes may take, shape (n, A)."""
+        # one index into flat rows is quicker than fancy indexing with two
         rows = self.masks.reshape(-1, self.tree.actions)
         result: BoolArray = rows.take(conditions * self.tree.inner + nodes, axis=0)
         return result
@@ -187,6 +188,7 @@ class CoInferenceCore:
         Computed once it is needed: who only rolls policies out never does.
         """
         number = self.tree.actions
+        # small integers, since the arrays have an entry for each condition, node and action
         actions = np.arange(number, dtype=np.min_scalar_type(-4 * number))
         below = np.maximum.accumulate(np.where(self.masks, actions, -number), axis=-1)
         above = np.minimum.accumulate(np.where(self.masks, actions, 2 * number)[..., ::-1], axis=-1)[..., ::-1]

@@ -190,10 +190,11 @@ class LayerwiseCore:
         """
         actions = np.clip(np.asarray(actions, dtype=np.float64), 0.0, 1.0)
         step = self.step_of(episodes)
-        taken: Array = episodes.last.copy()
+        taken: Array = episodes.last.copy()  # of finished episodes, which do not move
         rows = np.flatnonzero(step == _SPLIT)
         episodes.split[rows], taken[rows] = _binned(actions[rows], np.broadcast_to(
             self.open_splits, (len(rows), len(self.open_splits))))
+        # episodes at the same split point and group are decided together, in one call of the latency model
         for split in np.unique(episodes.split).tolist():
             rows = np.flatnonzero((step == _LAYER) & (episodes.split == split))
             for group in np.unique(episodes.decided[rows]).tolist():
@@ -216,12 +217,13 @@ class LayerwiseCore:
             grid[:, group] = np.tile(options, len(wrong))
             codec = np.full(len(grid), self._cheapest[split])
             within = self.within(split, grid, codec).reshape(len(wrong), len(options))
-            within[:, 0] |= ~within.any(axis=1)
+            within[:, 0] |= ~within.any(axis=1)  # nothing is: the fewest channels, the nearest to being within
             distance = np.abs(options[None, :] - wanted[wrong, None])
             wanted[wrong] = options[np.where(within, distance, distance.max() + 1).argmin(axis=1)]
         episodes.keep[rows, group] = wanted
         episodes.decided[rows] += 1
         plans[:, group] = wanted
+        # channels are whole numbers: what was taken is the action that keeps just these
         taken: Array = here.actions(plans)[:, group]
         return taken
 

@@ -64,6 +64,7 @@ def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
         workloads: One a plan, in the order of `space.plans()`.
     """
     position = {s: i / max(1, len(space.splits) - 1) for i, s in enumerate(space.splits)}
+    # shares of the most work on the device: all of the network where a plan runs it there
     whole = max((w.device.macs for w in workloads), default=0.0) or 1.0
     unpruned: dict[str, float] = {}
     for work in workloads:

@@ -50,7 +50,7 @@ class UniformGenerators:
         for i, s in given:
             self._rngs[i], _ = seeding.np_random(int(s))
         anew = np.array([i for i, _ in given], dtype=np.int64)
-        self._next[anew] = _BLOCK
+        self._next[anew] = _BLOCK  # what was drawn ahead belongs to the old seed
         return anew
 
     def draw(self, which: Selection) -> Array:
@@ -78,6 +78,7 @@ def pick_conditions(drawn: Array, size: int, first_share: float = 0.0) -> IntArr
     """
     if size == 1 or first_share >= 1.0:
         return np.zeros(len(drawn), dtype=np.int64)
+    # the draws at or above `first_share`, stretched to [0, 1) again
     index = ((drawn - first_share) / (1.0 - first_share) * size).astype(np.int64)
     return np.where(drawn < first_share, 0, np.minimum(index, size - 1))
 
@@ -93,5 +94,6 @@ def pick_one(rng: np.random.Generator, size: int, options: dict[str, Any] | None
     Raises:
         IndexError: The pool has no i-th.
     """
+    # drawn also where `options` decide, so that the episodes that follow are the same either way
     drawn = int(pick_conditions(np.array([rng.random()]), size)[0])
     return range(size)[options["conditions"]] if options and "conditions" in options else drawn

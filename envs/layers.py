@@ -349,6 +349,7 @@ class AffineLatency:
     @classmethod
     def of(cls, exact: PredictedLatency) -> AffineLatency | None:
         """The same latency in this form, or `None` where a check finds that the model is of another kind."""
+        # fixed draws: whether the closed form is used must not change from run to run
         rng = np.random.default_rng(0)
         prices, constants = [], []
         for number, split in enumerate(exact.space.splits):
@@ -360,6 +361,7 @@ class AffineLatency:
             base = exact.p95_ms(number, least, every)
             p95_ms = exact.p95_ms(number, keep, codec)
             work = split.head.counts(keep) - reference
+            # counts differ by orders of magnitude; scaled, the least squares are well conditioned
             scale = np.maximum(np.abs(work).max(axis=0), 1.0)
             known = slice(cls._FITTED)
             price = np.linalg.lstsq(work[known] / scale, (p95_ms - base[codec])[known], rcond=None)[0] / scale
@@ -372,6 +374,7 @@ class AffineLatency:
 
     def p95_ms(self, split: int, keep: IntArray, codec: IntArray) -> Array:
         """As `PredictedLatency.p95_ms`, within a millionth and never below it."""
+        # a millionth more, so that what is within by this is within by the latency model too
         return self._value(self.space.splits[split].head.counts(keep), split, codec) * (1 + 1e-6)
 
     def _value(self, counts: Array, split: int, codec: IntArray) -> Array:

@@ -97,6 +97,7 @@ class VectorLayerwise(VectorEnv[FloatArray, FloatArray, Any]):
         rewards, truncated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
         if not over.any():
             return observations, rewards, over, truncated, {}
+        # split points differ in their number of groups, so only some copies end in a step
         which = np.flatnonzero(over)
         choices = np.full(self.num_envs, None, dtype=object)
         for i, choice in zip(which.tolist(), self._core.choices(self._episodes, which), strict=True):

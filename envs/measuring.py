@@ -71,7 +71,7 @@ class MeasuringVectorCoInference(VectorCoInference):
             return 0, size
         self._pool_of[which] = self._episodes[which] // episodes
         used = np.unique(self._pool_of)
-        if used.tolist() != list(self._cores):
+        if used.tolist() != list(self._cores):  # a copy has begun a pool, or the last copy has left one
             within = self._conditions % size
             self._cores = {g: self._cores[g] if g in self._cores else self.task.core(g) for g in used.tolist()}
             core = CoInferenceCore.joined(list(self._cores.values()))

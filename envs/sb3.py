@@ -55,13 +55,14 @@ class StableBaselinesVecEnv(VecEnv):
         observations, infos = self.env.reset(seed=seeds, options=options or None)  # type: ignore[arg-type]
         self.reset_infos = [{} for _ in range(self.num_envs)]
         _enter(infos, np.arange(self.num_envs), self.reset_infos)
+        # sb3 expects seeds and options to hold for one reset
         self._reset_seeds()
         self._reset_options()
         return observations
 
     def step_async(self, actions: IntArray) -> None:
         """Take one action a copy, shape (num_envs,)."""
-        self._actions = actions
+        self._actions = actions  # nothing runs elsewhere: the step is taken in `step_wait`
 
     def step_wait(self) -> tuple[FloatArray, FloatArray, BoolArray, list[dict[str, Any]]]:
         """Observations, rewards, dones and infos; finished copies have begun their next episode."""

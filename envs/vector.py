@@ -53,7 +53,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         if num_envs < 1:
             raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
         self.num_envs = num_envs
-        self._sizes = core.observation_size, core.tree.actions
+        self._sizes = core.observation_size, core.tree.actions  # fixed by the spaces from now on
         self.first_share = first_share
         self.single_observation_space = spaces.Box(0.0, 1.0, (core.observation_size,), np.float32)
         self.single_action_space = spaces.Discrete(core.tree.actions)
@@ -171,6 +171,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
 
     def _set(self, core: CoInferenceCore, rewards: Array) -> None:
         self._core, self._rewards = core, rewards
+        # filled afterwards: numpy would try to read conditions as sequences
         self._objects = np.empty(len(core.conditions), dtype=object)
         self._objects[:] = core.conditions
 

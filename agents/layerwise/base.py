@@ -26,10 +26,9 @@ from autosplit.latency.base import LatencyModel
 
 __all__ = ["LayerwiseAgent", "LayerwiseProblem", "LayerwiseRandomAgent"]
 
-_SLACK = 1e-6
-_BLOCK = 64
-_FRUITLESS = 16
-"""Blocks of random episodes without a new plan after which there is none."""
+_SLACK = 1e-6  # of the limit: plans are bounded by a closed form of the latency that is right up to so much
+_BLOCK = 64  # random episodes played at once
+_FRUITLESS = 16  # blocks without a new plan, after which there seems to be none
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,6 @@ class LayerwiseAgent(Proposer[Choice]):
             raise PluginError(f"agent {self.name!r} proposed {len(choices)} plans, asked for {n}")
         for choice in choices:
             p95_ms = self.core.latency.breakdown([choice]).p95_ms[0, 0]
-            # the closed form of the latency that bounds episodes is right up to a small error
             if choice in self._taken or p95_ms > self.core.limit_ms * (1 + _SLACK):
                 label = self.problem.space.plan(choice).label
                 raise PluginError(f"agent {self.name!r} proposed the plan {label!r}, which is no candidate or was "

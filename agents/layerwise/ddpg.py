@@ -145,7 +145,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
     def __init__(self, problem: LayerwiseProblem, settings: AmcSettings | None = None) -> None:
         super().__init__(problem)
         self.settings = s = settings or AmcSettings()
-        self._pace = s.episodes / problem.evaluations
+        self._pace = s.episodes / problem.evaluations  # episodes of AMC's schedule that one measurement stands for
         self._warm_up = max(1, round(s.warm_up / self._pace))
         self._updates = min(max(round(s.updates * self._pace), s.updates), s.most_updates)
         with isolated(self.seed_for("weights")):
@@ -166,6 +166,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
         rng = self.generator("noise", step)
         for _ in range(_TRIES):
             choice = self._episode(noise, rng)
+            # measuring a plan again would teach nothing new
             if choice not in self._taken:
                 return [choice]
             noise = min(max(noise * _WIDER, _LEAST), most)
@@ -178,7 +179,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
             with torch.no_grad():
                 action = self._ddpg.actor(torch.as_tensor(self.core.observe(episode))).numpy().astype(np.float64)[0]
             centre = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
-            width = max(noise, 1e-6)
+            width = max(noise, 1e-6)  # the truncated normal has no limit of width 0
             drawn = truncnorm.ppf(rng.random(1), -centre / width, (1.0 - centre) / width, centre, width)
             self.core.advance(episode, np.clip(drawn, 0.0, 1.0))
         return self.core.choices(episode)[0]
@@ -187,6 +188,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
         if not outcomes:
             return
         for outcome in outcomes:
+            # also outcomes of others: every measured plan is an episode that could have been played
             self._remember(self.problem.space.locate(outcome.plan), outcome.reward)
         if len(self._outcomes) >= self._warm_up:
             self.correct_payloads()

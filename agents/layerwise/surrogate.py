@@ -104,6 +104,7 @@ class LayerSurrogate:
     # --- the kernel -------------------------------------------------------------------------------------------------
 
     def _inputs(self, points: Array) -> Array:
+        # logarithms: keeping half as many channels costs about the same wherever one starts
         shares = np.log(points[:, :self._groups])
         return np.concatenate((shares, points[:, self._groups:]), axis=1)
 
@@ -120,6 +121,7 @@ class LayerSurrogate:
     def _squares(self, left: Array, right: Array) -> Array:
         """Squared distances, shape (1 + others, N, M): those of all groups together, then each other feature's."""
         a, b = left[:, :self._groups], right[:, :self._groups]
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab, which may come out slightly negative
         groups = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
         others = (left[:, None, self._groups:] - right[None, :, self._groups:]) ** 2
         result: Array = np.concatenate((np.maximum(groups, 0.0)[None], np.moveaxis(others, 2, 0)))

@@ -1,4 +1,8 @@
-"""Tables of truth, and search methods measured on them (`autosplit bench`)."""
+"""Tables of measured plan spaces, and search methods compared on them (`autosplit bench`).
+
+Begin with `table` (a whole space measured once), then `runs` (every method in every scenario) and `summary` (regret,
+ranks, tests). Imported by the command line only.
+"""
 
 from __future__ import annotations
 

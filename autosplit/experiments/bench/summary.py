@@ -1,4 +1,4 @@
-"""What the searches of a grid say: regret, ranks, tests, measurements to within a percent; tables and a figure."""
+"""Summaries of the searches of a grid: regret, ranks, tests, measurements to within a percent; tables, a figure."""
 
 from __future__ import annotations
 
