@@ -1,9 +1,9 @@
 """Training of a policy for a whole distribution of conditions, over a table of measurements.
 
 Unlike in a search the policy is not masked: a plan over the deadline is worth nothing, and the policy learns which
-plans are in time. So its likeliest plans are nearly all good ones, and the latency model need not look at many. A masked
-policy never learns what lies outside its mask: on a synthetic table its likeliest plans were in time no more often than
-plans drawn at random.
+plans are in time. So its likeliest plans are nearly all good ones, and the latency model need not look at many. A
+masked policy never learns what lies outside its mask: on a synthetic table its likeliest plans were in time no more
+often than plans drawn at random.
 """
 
 from __future__ import annotations
