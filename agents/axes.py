@@ -14,7 +14,7 @@ from autosplit.envs.tree import BoolArray, IntArray
 
 __all__ = ["PlanAxes"]
 
-_IMAGES = ("png", "jpeg", "jpeg-body")
+_IMAGES = ("png", "jpeg", "jpeg-shared")
 
 _CODEC: tuple[tuple[str, Callable[[CodecSetting], Hashable]], ...] = (
     ("image", lambda c: c.kind if c.kind in _IMAGES else None),

@@ -181,16 +181,16 @@ class _Only(Codec):
 
 
 def jpeg_curve(prepared: Networks) -> list[dict[str, object]]:
-    """Accuracy of the whole network on the edge, on JPEG images of several qualities, with and without headers."""
+    """Accuracy of the whole network on the edge, on JPEG images of several qualities, with and without own tables."""
     data: ImageDataset = prepared.data
     rows: list[dict[str, object]] = []
     for quality in (5, 10, 20, 30, 50, 75, 90, 95):
         row: dict[str, object] = {"split": "input", "family": "jpeg", "setting": f"q{quality}", "seed": 0}
-        bodies: dict[str, object] = {"family": "jpeg without headers"}
+        bodies: dict[str, object] = {"family": "jpeg with shared tables"}
         for name in _PARTS:
             row[f"{name}_accuracy"] = accuracy(prepared.backbone, data, data.jpeg_images(name, quality))
             row[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg", quality).double().mean())
-            bodies[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg-body", quality).double().mean())
+            bodies[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg-shared", quality).double().mean())
         rows += [row, row | bodies]
     return rows
 
@@ -308,7 +308,7 @@ def draw(frame: pd.DataFrame, splits: Sequence[str], whole: float, path: Path) -
     figure, panels = plt.subplots(1, len(splits), figsize=(4.6 * len(splits), 4.4), dpi=130, sharey=True,
                                   layout="constrained", squeeze=False)
     looks = {"nested": ("#1f77b4", "o-"), "aecnn": ("#d62728", "s-"), "bottlenet++": ("#2ca02c", "^-"),
-             "jalad": ("#9467bd", "D-"), "jpeg": ("#555555", "x--"), "jpeg without headers": ("#999999", "x:")}
+             "jalad": ("#9467bd", "D-"), "jpeg": ("#555555", "x--"), "jpeg with shared tables": ("#999999", "x:")}
     for axes, split in zip(panels[0], splits, strict=True):
         for family, (colour, style) in looks.items():
             part = frame[(frame["family"] == family) & frame["split"].isin([split, "input"])]

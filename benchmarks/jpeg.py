@@ -43,13 +43,13 @@ def main() -> None:
         images = moved(part.images, pixels)
         stored = accuracy(prepared.backbone, data, Split(images, part.labels))
         rows.append({"moved": pixels, "format": "png", "quality": 0, "accuracy": stored, "lost_points": 0.0,
-                     "bytes": _mean(encode_images(images, "png")), "bytes_without_headers": float("nan")})
+                     "bytes": _mean(encode_images(images, "png")), "bytes_with_shared_tables": float("nan")})
         for quality in options.qualities:
             files = encode_images(images, "jpeg", quality)
             found = accuracy(prepared.backbone, data, Split(decode_images(files), part.labels))
             rows.append({"moved": pixels, "format": "jpeg", "quality": quality, "accuracy": found,
                          "lost_points": 100 * (stored - found), "bytes": _mean(files),
-                         "bytes_without_headers": _mean(encode_images(images, "jpeg-body", quality))})
+                         "bytes_with_shared_tables": _mean(encode_images(images, "jpeg-shared", quality))})
     options.out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).round(4).to_csv(options.out / "jpeg.csv", index=False)
     write_json(options.out / "summary.json", {"scenario": scenario.name, "dataset": scenario.dataset,

@@ -58,7 +58,7 @@ class Jpeg(Only):
 
 class JpegBody(Only):
     def wants(self, plan):
-        return plan.codec.kind == "jpeg-body" and plan.codec.quality == 50
+        return plan.codec.kind == "jpeg-shared" and plan.codec.quality == 50
 
 class Whole(Only):
     def wants(self, plan):

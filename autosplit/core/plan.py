@@ -31,7 +31,7 @@ RESULT_BYTES = 4.0
 
 Fidelity = Literal["F1", "F2", "F3"]
 
-_CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-body": {"quality"}}
+_CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-shared": {"quality"}}
 
 
 class CodecSetting(Frozen):
@@ -39,16 +39,16 @@ class CodecSetting(Frozen):
 
     Attributes:
         kind: `code` = a codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is;
-            `png`, `jpeg` = the stored image, `jpeg-body` = the JPEG file without what all files of its size and
+            `png`, `jpeg` = the stored image, `jpeg-shared` = the JPEG file without what all files of its size and
             quality share (all three at split point `input` only); `none` = nothing is sent (`output`).
         family: Name of the codec (`code` only).
         width: Channels of the code (`code` only).
         grid: Height of the code in cells (`code` only); 1 for a feature without spatial extent.
         bits: Bits a quantised value has before entropy coding (`code` only).
-        quality: JPEG quality, 1 to 95 (`jpeg` and `jpeg-body` only).
+        quality: JPEG quality, 1 to 95 (`jpeg` and `jpeg-shared` only).
     """
 
-    kind: Literal["code", "raw", "png", "jpeg", "jpeg-body", "none"]
+    kind: Literal["code", "raw", "png", "jpeg", "jpeg-shared", "none"]
     family: str | None = None
     width: int | None = Field(default=None, ge=1)
     grid: int | None = Field(default=None, ge=1)
@@ -73,13 +73,13 @@ class CodecSetting(Frozen):
 
     @property
     def label(self) -> str:
-        """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `jpeg q75 without headers`."""
+        """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `jpeg q75 with shared tables`."""
         if self.kind == "code":
             family = "" if self.family == DEFAULT_CODEC else f"{self.family} "
             return f"{family}{self.width}ch {self.grid}x{self.grid} {self.bits}b"
         if self.quality is None:
             return self.kind
-        return f"jpeg q{self.quality}" + (" without headers" if self.kind == "jpeg-body" else "")
+        return f"jpeg q{self.quality}" + (" with shared tables" if self.kind == "jpeg-shared" else "")
 
 
 class Plan(Frozen):
@@ -101,7 +101,7 @@ class Plan(Frozen):
         levels = self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
         if not all(0.0 <= s < 1.0 for s in levels):
             raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity}")
-        allowed = {INPUT: {"png", "jpeg", "jpeg-body"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
+        allowed = {INPUT: {"png", "jpeg", "jpeg-shared"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
         if self.codec.kind not in allowed:
             raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
                              f"got {self.codec.kind!r}")

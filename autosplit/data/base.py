@@ -137,14 +137,14 @@ class ImageDataset:
 
         Args:
             split: Which part.
-            format: "png", "jpeg" or "jpeg-body".
+            format: "png", "jpeg" or "jpeg-shared".
             quality: JPEG quality, 1..100; without effect on PNG.
             limit: Only the first so many images.
 
         Raises:
             ConfigError: Unknown format, or a quality outside 1..100.
         """
-        if format == "jpeg-body":
+        if format == "jpeg-shared":
             return [split_jpeg(file)[1] for file in self.stored_files(split, "jpeg", quality, limit)]
         files = self._files.setdefault((split, *cache_key(format, quality)), [])
         images = self.split(split).images[:limit]

@@ -176,7 +176,7 @@ class LiveEvaluator:
         return raw, raw
 
     def _stored(self, setting: CodecSetting, limit: int) -> Tensor:
-        assert setting.kind in {"png", "jpeg", "jpeg-body"}
+        assert setting.kind in {"png", "jpeg", "jpeg-shared"}
         return self.data.stored_bytes("validation", setting.kind, setting.quality or 0, limit=limit)
 
     def _predict_codes(self, split: str) -> None:

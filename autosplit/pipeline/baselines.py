@@ -74,14 +74,14 @@ def simple_baselines(splits: Sequence[str], jpeg_qualities: Sequence[int]) -> li
     def images(*settings: CodecSetting) -> tuple[Plan, ...]:
         return tuple(Plan(split=INPUT, codec=setting) for setting in settings)
 
-    files, bodies = ([CodecSetting(kind=kind, quality=q) for q in jpeg_qualities] for kind in ("jpeg", "jpeg-body"))
+    files, bodies = ([CodecSetting(kind=kind, quality=q) for q in jpeg_qualities] for kind in ("jpeg", "jpeg-shared"))
     device = (Plan(split=OUTPUT, codec=CodecSetting(kind="none")),)
     cuts = tuple(Plan(split=s, codec=CodecSetting(kind="raw")) for s in splits)
     found = [
         Baseline("device", "whole network on device", device, True),
         Baseline(PNG, "raw image (PNG)", images(CodecSetting(kind="png")), True),
         Baseline(JPEG, "JPEG q{q}", images(*files), True),
-        Baseline("jpeg-body", "JPEG q{q} without headers", images(*bodies), True),
+        Baseline("jpeg-shared", "JPEG q{q} with shared tables", images(*bodies), True),
         Baseline("raw", "split, no compression", cuts, True),
     ]
     return [c for c in found if c.plans]

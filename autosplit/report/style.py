@@ -151,7 +151,7 @@ LOOKS = {
     "device": Look("whole network on device", INK, "s"),
     "png": Look("raw image (PNG)", SOFT, "D"),
     "jpeg": Look("JPEG", "#d55e00", "^"),
-    "jpeg-body": Look("JPEG with shared tables", RED, "v"),
+    "jpeg-shared": Look("JPEG with shared tables", RED, "v"),
     "raw": Look("split, fp32 feature", "#a08060", "P"),
     "two-step": Look("split + pruning (2-step)", "#7b4fa3", "X"),
     "aecnn": Look("AECNN", "#0072b2", "o"),

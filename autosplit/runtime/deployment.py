@@ -229,7 +229,7 @@ class Deployment:
         kind, quality = self.plan.codec.kind, self.plan.codec.quality
         if kind == "none":
             return [b""] * len(images)
-        if kind in ("png", "jpeg", "jpeg-body"):
+        if kind in ("png", "jpeg", "jpeg-shared"):
             return encode_images(images, kind, quality or _QUALITY)
         values = normalise(images, self.mean, self.std)
         with torch.inference_mode():
@@ -248,7 +248,7 @@ class Deployment:
         codec, shape = self.plan.codec, self.blueprint.image_shape
         with torch.inference_mode():
             if self.plan.split == INPUT:
-                if codec.kind == "jpeg-body":
+                if codec.kind == "jpeg-shared":
                     payloads = [join_jpeg(payload, shape, codec.quality or _QUALITY) for payload in payloads]
                 images = decode_images(payloads, shape)
                 return self.network(normalise(images, self.mean, self.std))  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ __all__ = ["readme"]
 _KINDS = {
     "code": "a few entropy-coded bytes with a checksum", "raw": "the feature as little-endian float32",
     "png": "the image as a PNG file", "jpeg": "the image as a JPEG file",
-    "jpeg-body": "the image as a JPEG file without the tables that both ends share", "none": "nothing",
+    "jpeg-shared": "the image as a JPEG file without the tables that both ends share", "none": "nothing",
 }
 _FILES = {
     DEVICE: "what the device runs", EDGE: "what the edge runs", FALLBACK: "the whole network for the device",
@@ -26,7 +26,7 @@ def readme(manifest: Manifest) -> str:
         manifest: What is in it.
     """
     shape = "x".join(map(str, manifest.image_shape))
-    pillow = " pillow" if manifest.kind in {"png", "jpeg", "jpeg-body"} else ""
+    pillow = " pillow" if manifest.kind in {"png", "jpeg", "jpeg-shared"} else ""
     described = dict(_FILES)
     for i, rate in enumerate(manifest.rates):
         described |= {encoder_file(i): f"the device's encoder at rate {i}, {rate.label}",

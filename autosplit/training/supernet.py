@@ -71,7 +71,7 @@ class Supernet(nn.Module):
             codecs[INPUT] = (
                 CodecSetting(kind="png"),
                 *(CodecSetting(kind="jpeg", quality=q) for q in reversed(space.jpeg_qualities)),
-                *(CodecSetting(kind="jpeg-body", quality=q) for q in reversed(space.jpeg_qualities)),
+                *(CodecSetting(kind="jpeg-shared", quality=q) for q in reversed(space.jpeg_qualities)),
             )
         for name in self.points:
             sparsities[name] = self.distinct_sparsities(name)

@@ -17,7 +17,7 @@ from autosplit.experiments.compare import Comparison, files, run
 from autosplit.pipeline.baselines import comparison_row, related
 from tests.runs import failure, invoke, messages
 
-METHODS = {"device": 0.0, "png": 2000.0, "jpeg": 800.0, "jpeg-body": 200.0, "raw": 16384.0, "two-step": 900.0,
+METHODS = {"device": 0.0, "png": 2000.0, "jpeg": 800.0, "jpeg-shared": 200.0, "raw": 16384.0, "two-step": 900.0,
            "aecnn": 120.0, "bottlenet++": 110.0, "jalad": 700.0, "uniform": 90.0, "autosplit": 60.0}
 
 

@@ -28,7 +28,7 @@ def images(shape, n=3, noise=True):
 @pytest.mark.parametrize("noise", [True, False])
 def test_a_body_and_what_both_ends_know_make_the_file(shape, quality, noise):
     pictures = images(shape, noise=noise)
-    files, bodies = (encode_images(pictures, kind, quality) for kind in ("jpeg", "jpeg-body"))
+    files, bodies = (encode_images(pictures, kind, quality) for kind in ("jpeg", "jpeg-shared"))
     assert [join_jpeg(body, shape, quality) for body in bodies] == files
     for file, body in zip(files, bodies, strict=True):
         head, middle, end = split_jpeg(file)
@@ -47,9 +47,9 @@ def test_the_headers_are_the_same_for_all_images_of_a_size_and_quality_alone():
 
 def test_bodies_of_a_data_set_are_cut_out_of_its_files():
     data = make()
-    files, bodies = (data.stored_files("test", kind, 50, limit=4) for kind in ("jpeg", "jpeg-body"))
+    files, bodies = (data.stored_files("test", kind, 50, limit=4) for kind in ("jpeg", "jpeg-shared"))
     assert [join_jpeg(b, data.shape, 50) for b in bodies] == files
-    sizes = data.stored_bytes("test", "jpeg-body", 50)
+    sizes = data.stored_bytes("test", "jpeg-shared", 50)
     assert (sizes == data.stored_bytes("test", "jpeg", 50) - 625).all()
 
 
@@ -101,7 +101,7 @@ def test_decoding_says_what_is_no_image_of_the_shape():
 
 
 def test_unknown_formats_are_refused():
-    with pytest.raises(ConfigError, match="png or jpeg or jpeg-body"):
+    with pytest.raises(ConfigError, match="png or jpeg or jpeg-shared"):
         encode_images(images((3, 16, 16)), "gif")
     with pytest.raises(ConfigError, match="quality 0"):
-        encode_images(images((3, 16, 16)), "jpeg-body", 0)
+        encode_images(images((3, 16, 16)), "jpeg-shared", 0)

@@ -104,7 +104,7 @@ def test_observations_are_bounded_and_tell_plans_apart():
 def test_every_kind_of_codec_has_features_and_a_body_is_an_image():
     kinds = get_args(CodecSetting.model_fields["kind"].annotation)
     assert set(_KINDS) == set(kinds)
-    plans = [Plan(split="input", codec=CodecSetting(kind=kind, quality=50)) for kind in ("jpeg", "jpeg-body")]
+    plans = [Plan(split="input", codec=CodecSetting(kind=kind, quality=50)) for kind in ("jpeg", "jpeg-shared")]
     space = PlanSpace(("input",), {"input": (0.0,)}, {"input": tuple(p.codec for p in plans)})
     work = [Workload(plan=p, payload_bytes_mean=size) for p, size in zip(plans, (800.0, 200.0), strict=True)]
     file, body = plan_features(space, work)

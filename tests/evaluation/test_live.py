@@ -29,7 +29,7 @@ def without_time(measurements):
 
 def test_every_plan_is_measured(live, measured, prepared):
     assert len(measured) == len(live.space)
-    assert {p.codec.kind for p in measured} == {"code", "png", "jpeg", "jpeg-body", "none"}
+    assert {p.codec.kind for p in measured} == {"code", "png", "jpeg", "jpeg-shared", "none"}
     assert {p.split for p in measured} == {INPUT, OUTPUT, *(point.name for point in prepared.points)}
     for plan, m in measured.items():
         assert m.plan == m.workload.plan == plan
@@ -65,13 +65,13 @@ def test_the_untouched_network_has_the_backbones_accuracy(prepared, measured):
 def test_jpeg_accuracy_is_that_of_the_decoded_files(prepared, measured):
     for quality in (50, 90):
         seen = prepared.data.jpeg_images("validation", quality)
-        for kind in ("jpeg", "jpeg-body"):
+        for kind in ("jpeg", "jpeg-shared"):
             m = measured[Plan(split=INPUT, codec=CodecSetting(kind=kind, quality=quality))]
             assert m.accuracy == accuracy(prepared.backbone, prepared.data, seen)
 
 
 def test_image_payloads_are_the_stored_files(prepared, measured):
-    settings = [CodecSetting(kind=kind, quality=50) for kind in ("jpeg", "jpeg-body")]
+    settings = [CodecSetting(kind=kind, quality=50) for kind in ("jpeg", "jpeg-shared")]
     for setting in (CodecSetting(kind="png"), *settings):
         sizes = prepared.data.stored_bytes("validation", setting.kind, setting.quality or 75).numpy()
         work = measured[Plan(split=INPUT, codec=setting)].workload

@@ -24,7 +24,7 @@ from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import Ledger
 from autosplit.training.prepare import prepare
 
-METHODS = ["device", "png", "jpeg", "jpeg-body", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
+METHODS = ["device", "png", "jpeg", "jpeg-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
            "autosplit"]
 
 
@@ -288,7 +288,7 @@ def test_figures(made, tmp_path):
 def test_frontiers_hold_the_best_accuracy_with_at_most_so_many_bytes(made):
     (panel,) = payload_panels(made[0].done)  # both scenarios share their networks
     dots = {s.name: s.points for s in panel.dots}
-    assert set(dots) == {"jpeg", "jpeg-body", "nested", *LITERATURE_CODECS}
+    assert set(dots) == {"jpeg", "jpeg-shared", "nested", *LITERATURE_CODECS}
     for series in panel.lines:
         payloads, accuracies = zip(*series.points, strict=True)
         assert list(payloads) == sorted(payloads)

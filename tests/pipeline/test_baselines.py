@@ -61,17 +61,17 @@ def chosen(script, everything=False, budget_ms=100.0, **search):
 
 def test_simple_baselines():
     found = {c.method: c for c in simple_baselines(("a", "b"), (10, 50))}
-    assert list(found) == ["device", "png", "jpeg", "jpeg-body", "raw"]
+    assert list(found) == ["device", "png", "jpeg", "jpeg-shared", "raw"]
     assert [p.label for p in found["device"].plans] == ["output"]
     assert [p.label for p in found["jpeg"].plans] == ["input | jpeg q10", "input | jpeg q50"]
-    assert [p.label for p in found["jpeg-body"].plans] == ["input | jpeg q10 without headers",
-                                                           "input | jpeg q50 without headers"]
+    assert [p.label for p in found["jpeg-shared"].plans] == ["input | jpeg q10 with shared tables",
+                                                             "input | jpeg q50 with shared tables"]
     assert [p.label for p in found["raw"].plans] == ["a | raw", "b | raw"]
     assert all(c.everything for c in found.values())
 
 
 def test_a_backbone_without_cuts_has_no_cut_to_offer():
-    assert [c.method for c in simple_baselines((), (50,))] == ["device", "png", "jpeg", "jpeg-body"]
+    assert [c.method for c in simple_baselines((), (50,))] == ["device", "png", "jpeg", "jpeg-shared"]
 
 
 # --- how they choose ------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def row(method, accuracy, payload, macs=1e6, is_chosen=False, budget_ms=100.0, p
 @pytest.fixture
 def table():
     rows = [row("device", 0.95, 0.0, 12e6), row("png", 0.95, 2000.0), row("jpeg", 0.945, 800.0),
-            row("jpeg-body", 0.90, 200.0), row("autosplit", 0.93, 100.0, is_chosen=True)]
+            row("jpeg-shared", 0.90, 200.0), row("autosplit", 0.93, 100.0, is_chosen=True)]
     return {r.method: r for r in related(rows)}
 
 
@@ -187,7 +187,7 @@ def test_rows_hold_what_was_measured(table):
 
 def test_speed_ups_are_over_the_quickest_baseline_that_loses_a_point_at_most(table):
     p95 = {m: r.latency.p95_ms for m, r in table.items()}
-    assert p95["jpeg-body"] < p95["jpeg"] < p95["device"] < p95["png"]
+    assert p95["jpeg-shared"] < p95["jpeg"] < p95["device"] < p95["png"]
     for method, r in table.items():
         assert r.speed_up == pytest.approx(p95["jpeg"] / p95[method])
 

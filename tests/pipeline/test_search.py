@@ -85,7 +85,7 @@ def test_figures_agree_with_one_another(world, result):
     ours = result.comparison[-1]
     assert ours.chosen
     assert [r.chosen for r in result.comparison] == [False] * 5 + [True]
-    assert [r.method for r in result.comparison] == ["device", "png", "jpeg", "jpeg-body", "raw", "autosplit"]
+    assert [r.method for r in result.comparison] == ["device", "png", "jpeg", "jpeg-shared", "raw", "autosplit"]
     assert [r.name for r in result.comparison][:2] == ["whole network on device", "raw image (PNG)"]
     assert result.feasible == result.outcome.feasible == (result.outcome.latency.p95_ms <= 100)
     fair = [r for r in result.comparison if not r.chosen and r.accuracy_loss_points <= 1]
@@ -109,7 +109,7 @@ def test_baselines_are_measured_as_they_would_run(world, result, prepared):
     assert plans["device"].accuracy == whole.evaluate(data, "test").accuracy
     assert plans["png"].accuracy == accuracy(prepared.backbone, data, data.test)
     assert plans["png"].payload_bytes == data.stored_bytes("test", "png").double().mean()
-    for method in ("jpeg", "jpeg-body"):
+    for method in ("jpeg", "jpeg-shared"):
         quality = int(re.search(r"q(\d+)", plans[method].plan)[1])
         assert plans[method].accuracy == accuracy(prepared.backbone, data, data.jpeg_images("test", quality))
         assert plans[method].payload_bytes == data.stored_bytes("test", method, quality).double().mean()

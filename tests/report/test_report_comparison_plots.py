@@ -22,7 +22,7 @@ from autosplit.report.comparison_figures import (
 from autosplit.report.draw_matplotlib import write_figure
 from autosplit.report.style import look
 
-METHODS = ("device", "png", "jpeg", "jpeg-body", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
+METHODS = ("device", "png", "jpeg", "jpeg-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
            "autosplit")
 FIGURES = (accuracy_payload_figure, accuracy_latency_figure, in_time_figure)
 

@@ -52,7 +52,7 @@ def raw(prepared):
 def test_the_kinds_are_what_they_are_called(results):
     plans = {kind: r.plan for kind, r in results.items()}
     assert {plans[kind].split for kind in IMAGES} == {INPUT}
-    assert plans["JpegBody"].codec == CodecSetting(kind="jpeg-body", quality=50)
+    assert plans["JpegBody"].codec == CodecSetting(kind="jpeg-shared", quality=50)
     assert plans["Whole"].split == plans["WholePruned"].split == OUTPUT
     assert plans["Whole"].sparsity == plans["Code"].sparsity == 0
     assert plans["WholePruned"].sparsity == plans["CodePruned"].sparsity == 0.5
@@ -115,7 +115,7 @@ def test_images_cross_as_files(deployments, prepared, images):
     data = prepared.data
     assert deployments["Png"].encode(images) == data.stored_files("test", "png")
     assert deployments["Jpeg"].encode(images) == data.stored_files("test", "jpeg", 50)
-    assert deployments["JpegBody"].encode(images) == data.stored_files("test", "jpeg-body", 50)
+    assert deployments["JpegBody"].encode(images) == data.stored_files("test", "jpeg-shared", 50)
     with torch.inference_mode():
         expected = prepared.backbone(data.normalise(data.jpeg_images("test", 50).images))
         plain = prepared.backbone(data.normalise(images))

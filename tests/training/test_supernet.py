@@ -63,7 +63,7 @@ class TestPlanSpace:
         assert space.sparsities == {"input": (0.0,), "stem": (0.0,), **dict.fromkeys(
             ("layer1", "layer2", "layer3", "output"), (0.0, 0.5))}
         assert [c.label for c in space.codecs["input"]] == [
-            "png", "jpeg q90", "jpeg q50", "jpeg q90 without headers", "jpeg q50 without headers"]
+            "png", "jpeg q90", "jpeg q50", "jpeg q90 with shared tables", "jpeg q50 with shared tables"]
         assert space.codecs["output"] == (CodecSetting(kind="none"),)
         for split in ("stem", "layer1", "layer2", "layer3"):  # widths x grids x bits
             assert len(space.codecs[split]) == 2 * 2 * 2

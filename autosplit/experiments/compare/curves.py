@@ -34,7 +34,7 @@ def _payload_panel(group: Sequence[Comparison]) -> Panel:
     for measurement in (m for c in group for pool in c.measured.values() for m in pool):
         codec, payload = measurement.plan.codec, measurement.workload.payload_bytes_mean
         name = codec.family or codec.kind
-        if codec.kind in {"code", "jpeg", "jpeg-body"}:
+        if codec.kind in {"code", "jpeg", "jpeg-shared"}:
             families.setdefault(name, set()).add((payload, measurement.accuracy))
     right = max((x for points in families.values() for x, _ in points), default=1.0)
     scenario = group[0].scenario

@@ -25,7 +25,7 @@ FORMAT_VERSION: Literal[3] = 3
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
 
-Kind = Literal["code", "raw", "png", "jpeg", "jpeg-body", "none"]
+Kind = Literal["code", "raw", "png", "jpeg", "jpeg-shared", "none"]
 
 _CLOSED = {"extra": "forbid"}  # of the JSON Schema
 

@@ -123,7 +123,7 @@ class DevicePart:
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
             return [b""] * len(images)
-        if kind in ("png", "jpeg", "jpeg-body"):
+        if kind in ("png", "jpeg", "jpeg-shared"):
             return encode_images(images, kind, self.manifest.quality or _QUALITY)
         assert self._network is not None
         values = self._network(images)
@@ -196,7 +196,7 @@ class EdgePart:
             if manifest.kind == "raw":
                 return 0, unpack_feature(payload, manifest.feature_shape)
             if not self._rates:
-                if manifest.kind == "jpeg-body":
+                if manifest.kind == "jpeg-shared":
                     payload = join_jpeg(payload, manifest.image_shape, manifest.quality or _QUALITY)
                 return 0, decode_images([payload], manifest.image_shape)[0]
             rate = rate_of(payload) if manifest.rates else 0

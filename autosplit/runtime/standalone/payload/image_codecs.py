@@ -22,7 +22,7 @@ from ..images import pillow
 
 __all__ = ["StoredFormat", "cache_key", "decode_images", "encode_images", "join_jpeg", "split_jpeg"]
 
-StoredFormat = Literal["png", "jpeg", "jpeg-body"]
+StoredFormat = Literal["png", "jpeg", "jpeg-shared"]
 
 # a marker is FF and a byte that is not 00: in the body the encoder stuffs a 00 behind every FF, so none can occur there
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
@@ -49,7 +49,7 @@ def encode_images(images: NDArray[np.uint8], format: StoredFormat, quality: int 
 
     Args:
         images: uint8, shape (N, C, H, W), C = 1 or 3.
-        format: "png", "jpeg" or "jpeg-body".
+        format: "png", "jpeg" or "jpeg-shared".
         quality: JPEG quality, 1..100.
 
     Raises:
@@ -66,7 +66,7 @@ def encode_images(images: NDArray[np.uint8], format: StoredFormat, quality: int 
         buffer = io.BytesIO()
         pillow().fromarray(picture).save(buffer, kind, **options)
         files.append(buffer.getvalue())
-    return [split_jpeg(file)[1] for file in files] if format == "jpeg-body" else files
+    return [split_jpeg(file)[1] for file in files] if format == "jpeg-shared" else files
 
 
 def decode_images(files: Sequence[bytes], shape: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
