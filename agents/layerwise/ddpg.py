@@ -165,24 +165,18 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
         noise = most * self.settings.decay ** ((step - self._warm_up) * self._pace)
         rng = self.generator("noise", step)
         for _ in range(_TRIES):
-            choice = self._episode(noise, rng)
-            # measuring a plan again would teach nothing new
-            if choice not in self._taken:
+            episode, width = self.core.begin(1), max(noise, 1e-6)  # the truncated normal has no limit of width 0
+            while not self.core.done(episode)[0]:
+                with torch.no_grad():
+                    action = self._ddpg.actor(torch.as_tensor(self.core.observe(episode))).numpy().astype(np.float64)[0]
+                centre = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+                drawn = truncnorm.ppf(rng.random(1), -centre / width, (1.0 - centre) / width, centre, width)
+                self.core.advance(episode, np.clip(drawn, 0.0, 1.0))
+            choice = self.core.choices(episode)[0]
+            if choice not in self._taken:  # measuring a plan again would teach nothing new
                 return [choice]
             noise = min(max(noise * _WIDER, _LEAST), most)
         return self.random_plans(rng)[:1]
-
-    def _episode(self, noise: float, rng: np.random.Generator) -> Choice:
-        """A plan of the actor's, with noise on each action."""
-        episode = self.core.begin(1)
-        while not self.core.done(episode)[0]:
-            with torch.no_grad():
-                action = self._ddpg.actor(torch.as_tensor(self.core.observe(episode))).numpy().astype(np.float64)[0]
-            centre = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
-            width = max(noise, 1e-6)  # the truncated normal has no limit of width 0
-            drawn = truncnorm.ppf(rng.random(1), -centre / width, (1.0 - centre) / width, centre, width)
-            self.core.advance(episode, np.clip(drawn, 0.0, 1.0))
-        return self.core.choices(episode)[0]
 
     def _observe(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:

@@ -14,7 +14,7 @@ from autosplit.agents import list_agents, load_agent
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem, LayerwiseRandomAgent
 from autosplit.agents.layerwise.ddpg import AmcSettings, EpisodeReplayBuffer, LayerwiseDDPGAgent
 from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
-from autosplit.agents.layerwise.surrogate import LayerSurrogate
+from autosplit.agents.layerwise.surrogate import LayerSurrogate, TrendKernel
 from autosplit.agents.loop import run_search
 from autosplit.agents.ppo import PPOAgent
 from autosplit.agents.trainer import EpisodicPPO
@@ -282,10 +282,11 @@ def test_surrogate_gradient():
     points = np.concatenate((rng.uniform(0.1, 1, (20, 4)), rng.random((20, 3))), axis=1)
     model, targets = LayerSurrogate(4, 3), rng.normal(size=20)
     inputs = model._inputs(points)
-    squares, start = model._squares(inputs, inputs), model._hyper + rng.normal(0, 0.3, len(model._hyper))
-    error = check_grad(lambda h: model._loss(h, inputs, squares, targets)[0],
-                       lambda h: model._loss(h, inputs, squares, targets)[1], start)
-    assert error < 1e-4 * np.abs(model._loss(start, inputs, squares, targets)[1]).max()
+    start = model._hyper + rng.normal(0, 0.3, len(model._hyper))
+    squares = TrendKernel(4, start).squares(inputs, inputs)
+    error = check_grad(lambda h: TrendKernel(4, h).loss(inputs, squares, targets)[0],
+                       lambda h: TrendKernel(4, h).loss(inputs, squares, targets)[1], start)
+    assert error < 1e-4 * np.abs(TrendKernel(4, start).loss(inputs, squares, targets)[1]).max()
 
 
 def test_surrogate_ranks_unmeasured_plans_and_knows_what_it_does_not_know():
