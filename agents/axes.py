@@ -150,7 +150,7 @@ class PlanAxes:
         return found
 
     def settle(self, wanted: Callable[[int], int], among: IntArray) -> int:
-        """The plan of given levels, decided axis by axis; a level that leads nowhere becomes the nearest that does not.
+        """Read a plan off wanted levels, axis by axis; a level that no plan has becomes the nearest that some plan has.
 
         So a vector of parameters always stands for a plan that may be chosen. `autosplit/CoInference-v0` reads actions
         outside its mask in the same way, as AMC bounds its actions (He et al. 2018, arXiv 1802.03494).

@@ -85,7 +85,7 @@ class SearchProblem:
 
     @cached_property
     def number(self) -> dict[Plan, int]:
-        """The number of each plan."""
+        """The number of each plan, by plan."""
         return {plan: i for i, plan in enumerate(self.plans)}
 
     @cached_property
@@ -173,7 +173,7 @@ class Proposer(ABC, Generic[Key]):
 
     @abstractmethod
     def _take(self, key: Key) -> None:
-        """Note that a plan is not to be proposed any more."""
+        """Note that a plan must not be proposed any more."""
 
     def _observe(self, outcomes: Sequence[Outcome]) -> None:
         """Learn from new outcomes; they are in `self._outcomes` already."""
@@ -193,13 +193,13 @@ class Proposer(ABC, Generic[Key]):
         return np.random.default_rng(self.seed_for(purpose, step))
 
     def report_progress(self, text: str) -> None:
-        """Hand a line of text to `on_progress`, if anybody listens."""
+        """Hand a line of text to `on_progress`, if that is set."""
         if self.on_progress is not None:
             self.on_progress(text)
 
 
 class Agent(Proposer[int]):
-    """Something that proposes plans. An author overrides `_propose`, and `_observe` where outcomes matter.
+    """Proposes plans. Authors override `_propose`, and `_observe` where outcomes matter.
 
     The public methods track the state: a plan is proposed once, only if it belongs to the space, is not measured, and
     may be in time (`SearchProblem.candidates`).

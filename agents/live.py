@@ -87,7 +87,7 @@ class PPOLiveAgent(Agent):
         return self._forced_choice()
 
     def _forced_choice(self) -> list[int]:
-        """The plan that the policy draws where only open plans can be chosen."""
+        """A plan that the policy draws when only open plans may be chosen."""
         rng = self.generator("draw", self._draws)
         self._draws += 1
         drawn = rollout(self._trainer.network, self._core.restricted(self._open), np.zeros(1, dtype=np.int64),

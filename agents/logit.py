@@ -13,7 +13,7 @@ _EDGE = 0.002
 
 
 def logit(accuracy: Array) -> Array:
-    """Log-logits of accuracies, which are cut so that they are finite."""
+    """Log-odds of accuracies, which are cut so that they are finite."""
     clipped = np.clip(accuracy, _EDGE, 1 - _EDGE)
     result: Array = np.log(clipped / (1 - clipped))
     return result

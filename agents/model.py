@@ -77,7 +77,7 @@ class ModelAgent(Agent):
         return outcome.measurement.accuracy
 
     def estimated_accuracy(self, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
-        """What is learnt of every plan, shape (P,): measured, or `ucb_weight` standard deviations above the median."""
+        """The learnt value of every plan, shape (P,): measured, or `ucb_weight` deviations above the median."""
         values = surrogate.estimate(ucb_weight)
         for number, outcome in self._outcomes.items():
             values[number] = self.learnt_value(outcome)

@@ -119,7 +119,7 @@ def by_likelihood(
     node_observations: FloatArray,
     condition_observation: FloatArray,
 ) -> IntArray:
-    """All plans, from the one that a policy would most likely choose under one set of conditions down.
+    """All plans, ranked by how likely a policy is to choose them under one set of conditions.
 
     Args:
         network: The policy.

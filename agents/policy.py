@@ -40,7 +40,7 @@ _WEIGHT = "network."
 
 
 class Decision(BaseModel):
-    """What a policy answers.
+    """The answer of a policy.
 
     Attributes:
         plan: The plan.
@@ -122,12 +122,12 @@ class Knowledge:
 
     @cached_property
     def counts(self) -> Array:
-        """Work and bytes of the plans, as `autosplit.agents.latency_estimates` wants them."""
+        """Work and bytes of the plans, for `autosplit.agents.latency_estimates`."""
         return counts_of(self.workloads)
 
     @cached_property
     def landmarks(self) -> IntArray:
-        """Plans that differ, whose latencies tell those of the others."""
+        """Plans that differ, from whose latencies those of the others are estimated."""
         return landmarks(self.counts)
 
     @cached_property
@@ -144,8 +144,8 @@ class CoInferencePolicy:
 
     Args:
         knowledge: Plans, workloads, accuracies.
-        latency_model: Tells which plans are within the budget.
-        objective: Tells which of those is best.
+        latency_model: Decides which plans are within the budget.
+        objective: Decides which of those is best.
         network: The trained network.
         hidden: Its hidden layers.
         origin: Where it comes from.
@@ -167,7 +167,7 @@ class CoInferencePolicy:
         self._allowed = allowed
 
     def restricted(self, measurements: Sequence[Measurement]) -> CoInferencePolicy:
-        """The same policy for some of its plans alone, as they measure now; it answers with no others.
+        """The same policy, restricted to some of its plans, with new measurements of them.
 
         Args:
             measurements: One a plan.
@@ -188,7 +188,7 @@ class CoInferencePolicy:
                                  self._objective, self.network, self._hidden, self.origin, allowed)
 
     def ranked(self, conditions: Conditions) -> IntArray:
-        """Numbers of the plans that it may answer with, as the network finds them likely under these conditions."""
+        """Numbers of the plans that it may answer with, the likeliest first, as the network sees these conditions."""
         known = self.knowledge
         order = by_likelihood(self.network, known.tree, known.node_observations, condition_features([conditions])[0])
         return self._only_allowed(order)
@@ -225,7 +225,7 @@ class CoInferencePolicy:
 
     def _look_further(self, order: IntArray, looked: IntArray, breakdown: LatencyBreakdown, conditions: Conditions
                       ) -> tuple[IntArray, LatencyBreakdown]:
-        """More plans than the likeliest, until enough are in time."""
+        """Look at more plans than the likeliest, until enough are in time."""
         known, step = self.knowledge, len(looked)
 
         def look_at(following: IntArray) -> None:
@@ -283,7 +283,7 @@ class CoInferencePolicy:
 
     @property
     def sha256(self) -> str:
-        """Of the weights and of what is known of the plans: two policies with the same answer alike."""
+        """SHA-256 of the weights and of the knowledge of plans; policies with equal hashes give equal answers."""
         tensors = sorted(self._tensors().items())
         return hashlib.sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in tensors)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What is expected of a plan's accuracy before anything was measured: pruning and compression cost some."""
+"""The accuracy expected of a plan before anything was measured: pruning and compression cost some."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEVEL, _PRUNING, _HALVING = 4.0, 4.0, 0.25
 
 
 def expected_accuracy(workloads: Sequence[Workload]) -> Array:
-    """A guess that ranks plans, and says little of their level.
+    """A guess that is good for ranking plans, and not for their level.
 
     The log-odds of the accuracy are 4 for a plan that loses nothing; less 4 times the square of the sparsity, and
     less 1/4 for each halving of the payload against the largest one at the same split point. Round numbers, fitted to

@@ -30,7 +30,7 @@ _RIDGE = (10.0, 1.0)
 
 
 class AccuracySurrogate:
-    """Accuracy of every plan of a space, estimated from some.
+    """Estimates the accuracy of every plan of a space from the plans measured so far.
 
     Deterministic; each fit starts from the hyperparameters of the one before.
 

@@ -49,7 +49,7 @@ class EpisodicPPO:
     entropy: float = 0.03
 
     def arguments(self, steps: int) -> dict[str, Any]:
-        """What stable-baselines3's PPO is built with for episodes of so many steps, its policy apart."""
+        """Arguments of stable-baselines3's PPO for episodes of so many steps, except those of its policy."""
         # on the CPU: networks and batches are so small that a GPU would spend its time on transfers
         return {"n_steps": steps, "batch_size": max(2, self.episodes * steps // self.minibatches),
                 "n_epochs": self.epochs, "gamma": 1.0, "gae_lambda": 1.0, "ent_coef": self.entropy,
@@ -139,7 +139,7 @@ def training_rewards(core: CoInferenceCore, rewards: Array, sharpness: float = 0
 
 
 class PolicyTrainer:
-    """A policy that is trained further and further while the rewards change.
+    """Trains one policy in steps, between which the rewards may change.
 
     Args:
         core: Plans and the pool of conditions; the first conditions are the target.
@@ -165,7 +165,7 @@ class PolicyTrainer:
     def train(
         self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None
     ) -> None:
-        """Train on.
+        """Train the policy further.
 
         Args:
             core: Plans and conditions; of the same sizes as the first core.
@@ -181,10 +181,10 @@ class PolicyTrainer:
             self._ppo.learn(updates * self.settings.episodes * STEPS, use_masking=self.settings.masks)
 
     def visits(self, core: CoInferenceCore, seed: int) -> IntArray:
-        """Plans that the episodes of a training of one update with this seed will end in, shape (episodes,).
+        """Plans that the episodes will end in if one update is trained with this seed, shape (episodes,).
 
         An episode's reward comes with its end, so no decision of an update depends on a reward of the same update: the
-        same draws now and then give the same plans. So rewards can be had for exactly these before the training.
+        same draws now and then give the same plans. So exactly these plans can be measured before the training.
 
         Args:
             core: Plans and conditions.
@@ -206,7 +206,7 @@ class PolicyTrainer:
     def trained_copy(
         self, core: CoInferenceCore, rewards: Array, updates: int, seed: int, target_share: float | None = None
     ) -> MaskableActorCriticPolicy:
-        """Like `train`, but the result is a network of its own and this policy stays what it was."""
+        """Like `train`, but returns a trained copy of the network and leaves this policy unchanged."""
         # weights and the optimiser's moments: without the latter the next round would train differently
         before = copy.deepcopy((self.network.state_dict(), self.network.optimizer.state_dict()))
         self.train(core, rewards, updates, seed, target_share)

@@ -1,4 +1,4 @@
-"""What a policy knows of plans that it was not trained on."""
+"""The knowledge of a policy, carried over to plans that it was not trained on."""
 
 from __future__ import annotations
 

@@ -142,9 +142,9 @@ def gains(chosen: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
     for budget_ms, part in chosen.groupby("budget_ms"):
         uniform = part[part["method"] == UNIFORM].iloc[0]
         for method, seeds in part[part["method"] != UNIFORM].groupby("method"):
-            ahead = {rung: (100 * (seeds[rung] - uniform[rung])).round(2) for rung in ("f1", "f3")}
+            ahead = {fidelity: (100 * (seeds[fidelity] - uniform[fidelity])).round(2) for fidelity in ("f1", "f3")}
             found.setdefault(f"{budget_ms:g}", {})[str(method)] = {
-                **{f"{rung}_points": list(points) for rung, points in ahead.items()},
+                **{f"{fidelity}_points": list(points) for fidelity, points in ahead.items()},
                 "f3_points_mean": round(float(ahead["f3"].mean()), 2),
                 "enough": bool(ahead["f3"].mean() >= _GAIN_POINTS)}
     return found

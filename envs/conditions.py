@@ -1,4 +1,4 @@
-"""Conditions drawn around given ones: what a policy must meet in training to answer for a new link or deadline."""
+"""Conditions drawn around given ones: what a policy is trained for, so that it answers for new links and deadlines."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ConditionsSampler(Distribution):
 
 @dataclass(frozen=True)
 class ProfilesSampler(Distribution):
-    """A device, an edge and a channel, each uniformly among several, and then log-uniform factors on their figures.
+    """A device, an edge and a channel, each uniformly among several, and then log-uniform factors on their parameters.
 
     Attributes:
         devices: Device profiles.
@@ -121,7 +121,7 @@ class ProfilesSampler(Distribution):
         factor: float = 2.0,
         budget_ms: tuple[float, float] = (10.0, 1000.0),
     ) -> ProfilesSampler:
-        """From names of profiles or YAML files; all packaged ones of a sort where none is named.
+        """From names of profiles or YAML files; all packaged ones of a kind where none is named.
 
         Channels whose rate moves or whose losses come in bursts are drawn only where they are named.
 

@@ -174,7 +174,7 @@ class CoInferenceCore:
         return result
 
     def advance(self, nodes: IntArray, conditions: IntArray, actions: IntArray) -> IntArray:
-        """Nodes after an action each. An action outside the mask counts as the nearest one inside it.
+        """The nodes that one action each leads to. An action outside the mask counts as the nearest one inside it.
 
         AMC bounds its actions in the same way; so algorithms without masking stay within the budget as well.
         """

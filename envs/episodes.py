@@ -171,7 +171,7 @@ class LayerwiseCore:
         return np.where(chosen < 0, self._cheapest[split], chosen)
 
     def _completed(self, episodes: Episodes, rows: IntArray, split: int, whole: bool = False) -> IntArray:
-        """What is kept where all open groups keep all channels, or the fewest; shape (n, G)."""
+        """Channels kept if all open groups keep everything (`whole`) or as little as they may; shape (n, G)."""
         here = self.space.splits[split]
         open_ = np.arange(here.groups)[None, :] >= episodes.decided[rows, None]
         return np.where(open_, here.channels if whole else here.least, episodes.keep[rows, :here.groups])

@@ -85,7 +85,7 @@ def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
 
 
 def node_features(tree: DecisionTree, plans: Array) -> FloatArray:
-    """Features of every node of the tree: one-hot of the step, then what is settled of the plan so far.
+    """Features of every node of the tree: one-hot of the step, then the choices made so far.
 
     Args:
         tree: The decisions.

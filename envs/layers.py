@@ -122,7 +122,7 @@ class LayerwiseSplit:
         return np.array([options[0] for options in self.options], dtype=np.int64)
 
     def kept(self, actions: Array, group: int | None = None) -> IntArray:
-        """What groups keep by actions in [0, 1], which go from nothing removed to the highest sparsity.
+        """Channels that groups keep, by actions in [0, 1]: 0 removes nothing, 1 is the highest sparsity.
 
         Args:
             actions: Shape (..., G), or any shape for one group.
@@ -134,7 +134,7 @@ class LayerwiseSplit:
         return result
 
     def actions(self, keep: IntArray) -> Array:
-        """The actions that keep so many channels, shape (..., G), in [0, 1]."""
+        """The actions that keep given numbers of channels, shape (..., G), in [0, 1]."""
         sparsity: Array = 1.0 - keep / self.channels
         return np.clip(sparsity / self.most, 0.0, 1.0) if self.most > 0 else np.zeros_like(sparsity)
 
@@ -201,7 +201,7 @@ class LayerwiseSpace:
         return Plan(split=split.name, sparsity=sparsity, codec=split.codecs[choice.codec])
 
     def locate(self, plan: Plan) -> Choice:
-        """The choice that a plan is.
+        """The choice that stands for a plan.
 
         Raises:
             ValueError: The plan is not of this space.
@@ -215,7 +215,7 @@ class LayerwiseSpace:
         raise ValueError(f"plan {plan.label!r} is not in the search space")
 
     def uniform(self, split: int, sparsity: float) -> tuple[int, ...]:
-        """What a head keeps at one sparsity for all its groups, as far as its groups may."""
+        """Channels kept at one sparsity for all groups of a head, within what the groups may keep."""
         here = self.splits[split]
         actions = np.full(here.groups, min(sparsity / here.most, 1.0) if here.most else 0.0)
         return tuple(here.kept(actions).tolist())
@@ -236,7 +236,7 @@ class LayerwiseSpace:
         return LayerwiseSpace(tuple(splits))
 
     def features(self, choices: Sequence[Choice]) -> Array:
-        """What an accuracy model may know of plans.
+        """Features of plans for an accuracy model.
 
         Returns:
             Shape (N, F): the share of channels kept in each of `roots`, 1 where the head ends before it, then those
@@ -286,7 +286,7 @@ class LayerwiseSpace:
 
 
 class PredictedLatency:
-    """Latency of choices under one set of conditions, from the latency model, whatever that is.
+    """Latency of choices under one set of conditions, predicted by any latency model.
 
     Args:
         space: The plans.
@@ -330,9 +330,9 @@ class PredictedLatency:
 
 
 class AffineLatency:
-    """p95 as a constant a codec plus a price on each count of the head's work: thousands of plans a millisecond.
+    """p95 as a constant for each codec plus a price on each count of the head's work: quick for thousands of plans.
 
-    The built-in latency model is of this kind, since its device takes no chances.
+    The built-in latency model is of this kind, since the time of its device is not random.
 
     Args:
         space: The plans.

@@ -98,7 +98,7 @@ class StableBaselinesVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *method_args: Any, indices: _Indices = None, **method_kwargs: Any
                    ) -> list[Any]:
-        """Call a method of every copy; `action_masks` is the one there is.
+        """Call a method of every copy; there is only `action_masks`.
 
         Raises:
             AttributeError: There is no such method.
@@ -114,7 +114,7 @@ class StableBaselinesVecEnv(VecEnv):
 
 
 def _enter(arrays: dict[str, Any], which: IntArray, infos: list[dict[str, Any]]) -> None:
-    """Copy the entries of some copies out of arrays into their infos, column by column, which is quickest."""
+    """Copy the entries of some copies out of arrays into their infos, column by column, since that is the quickest."""
     for name, array in arrays.items():
         if not name.startswith("_"):
             column = array[which]

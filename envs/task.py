@@ -115,7 +115,7 @@ class CoInferenceTask:
         return self._cores[pool]
 
     def measured(self, plan: Plan, conditions: Conditions) -> Outcome:
-        """Measure a plan and say what it is worth under these conditions."""
+        """Measure a plan and score it under these conditions."""
         return score(list(self.evaluator.measure([plan])), self.latency_model, self.objective, conditions)[0]
 
     def pool(self, number: int = 0) -> list[Conditions]:
@@ -126,7 +126,7 @@ class CoInferenceTask:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """A finished plan in words: what environments show as text."""
+    """A finished plan as one line of text, for `render`."""
     verdict = "in time" if outcome.feasible else "too late"
     return (f"{outcome.plan.label}: accuracy {outcome.measurement.accuracy:.3f}, p50 {outcome.latency.p50_ms:.1f} ms, "
             f"p95 {outcome.latency.p95_ms:.1f} of {outcome.budget_ms:g} ms ({verdict}), reward {outcome.reward:.3f}")

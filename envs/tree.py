@@ -1,4 +1,4 @@
-"""The choices of a plan space as a tree, flattened into arrays."""
+"""The decisions that lead to the plans of a space, as a tree in arrays."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class LayerwiseProblem:
 
 
 class LayerwiseAgent(Proposer[Choice]):
-    """Something that proposes plans pruned layer by layer. An author overrides `_propose`, and `_observe` if need be.
+    """Proposes plans that are pruned layer by layer. Authors override `_propose`, and `_observe` where outcomes matter.
 
     The public methods track the state: a plan is proposed once, is not measured, and is within the limit of `core`, as
     far as latency is known before measuring.

@@ -37,7 +37,7 @@ _TRIES, _LEAST, _WIDER = 12, 0.05, 1.5
 
 @dataclass(frozen=True)
 class AmcSettings:
-    """AMC's hyperparameters; those that count episodes are for `episodes` of them, and are spread over fewer.
+    """AMC's hyperparameters. Those that count episodes are for `episodes` of them, and are scaled down to fewer.
 
     Attributes:
         episodes: Length of the schedule.
@@ -114,7 +114,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
 
 class _TwoRates(DDPG):
-    """DDPG whose actor learns at a rate of its own; `learning_rate` is the critic's."""
+    """DDPG whose actor has its own learning rate; `learning_rate` is the critic's."""
 
     actor_lr = 1e-4
 
@@ -125,7 +125,7 @@ class _TwoRates(DDPG):
 
 
 class _Spaces(gymnasium.Env[FloatArray, FloatArray]):
-    """What DDPG is built for; it is never run, since measuring is not this agent's business."""
+    """The spaces that DDPG is built for. It is never run, since agents do not measure."""
 
     def __init__(self, features: int) -> None:
         self.observation_space = spaces.Box(0.0, 1.0, (features,), np.float32)
@@ -191,7 +191,7 @@ class LayerwiseDDPGAgent(LayerwiseAgent):
                 self._ddpg.train(self._updates * self.core.longest * len(outcomes), self.settings.batch)
 
     def _remember(self, choice: Choice, reward: float) -> None:
-        """Play a plan again for its transitions; its actions, bounded once, are not bounded anew."""
+        """Play a plan again, by the actions that lead to it, and keep its transitions."""
         buffer = self._ddpg.replay_buffer
         assert isinstance(buffer, EpisodeReplayBuffer)
         split, layers, codec = self.core.actions_of([choice])

@@ -97,7 +97,7 @@ class TrendKernel:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What predicting takes: kernel, points, their Cholesky factor and weights, and the scale of the targets."""
+    """What a prediction needs: kernel, points, their Cholesky factor and weights, and the scale of the targets."""
 
     kernel: TrendKernel
     points: Array
@@ -108,7 +108,7 @@ class _Fitted:
 
 
 class LayerSurrogate:
-    """Accuracy of any plans, estimated from some.
+    """Estimates the accuracy of any plan from the plans measured so far.
 
     Deterministic; each fit starts from the hyperparameters of the one before.
 

@@ -39,7 +39,7 @@ _table = cache(load_table)  # a process reads a table once, not for each of its 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is run.
+    """The searches to run: every method in every scenario of every table with every seed.
 
     Attributes:
         tables: Files of tables; the stem is a table's name.
@@ -115,12 +115,12 @@ class Run:
 
     @property
     def key(self) -> tuple[str, int, str, int]:
-        """What tells runs of one grid apart."""
+        """Identifies a run within its grid."""
         return self.table, self.scenario, self.method, self.seed
 
 
 def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | None = None) -> list[Run]:
-    """Run a grid, or what is left of it.
+    """Run the searches of a grid that are not done yet.
 
     Args:
         grid: What to run.

@@ -25,7 +25,7 @@ _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#
 
 
 def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataFrame:
-    """A line a table and method.
+    """A row for each table and method.
 
     Columns: median and 90th percentile of the regret after 25, 50 and all measurements (over scenarios and seeds);
     median measurements until the regret is at most 1 % (those that never are count as one more than there were); mean
@@ -65,7 +65,7 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
 
 
 def scenario_frame(settings: Sequence[Setting]) -> pd.DataFrame:
-    """A line a table and scenario: conditions, plans in time, the best reward."""
+    """A row for each table and scenario: conditions, plans in time, the best reward."""
     import pandas as pd
 
     frame: pd.DataFrame = pd.DataFrame([{
@@ -78,7 +78,7 @@ def scenario_frame(settings: Sequence[Setting]) -> pd.DataFrame:
 
 
 def to_markdown(frame: pd.DataFrame, evaluations: int) -> str:
-    """The summary as a table for people."""
+    """The summary as a Markdown table."""
     head = ("method", f"median regret at {evaluations}", "90th percentile", "rank", "better / equal / worse", "p",
             "rank along the way", "better / equal / worse", "p", "measurements to 1 %", "reached", "s a measurement")
     lines = []
@@ -124,10 +124,10 @@ def _compared(row: Mapping[Any, Any], which: str) -> str:
 
 
 def _against(figures: dict[str, Array], runs: Sequence[Run], reference: str) -> dict[str, dict[str, Any]]:
-    """Ranks of methods by a figure a search, lower is better, and their tests against the reference.
+    """Ranks of methods by one number a search, lower is better, and their tests against the reference.
 
     Args:
-        figures: Of each method, in the order of its searches in `runs`.
+        figures: The numbers of each method, in the order of its searches in `runs`.
         runs: Of one table.
         reference: A method.
     """

@@ -28,7 +28,7 @@ _AT_ONCE = 16  # measurements between two steps of the progress bar
 
 
 class TableRecord(BaseModel):
-    """What stands beside a table.
+    """The description that is kept beside a table.
 
     Attributes:
         schema_version: Of this file.
@@ -67,7 +67,7 @@ class Table(BaseModel):
 def tabulate(
     scenario: Scenario, out: Path, *, progress: PhaseReporter | None = None, data_root: Path | None = None
 ) -> Table:
-    """Measure every plan of a scenario's space (F1) and write the table with its record.
+    """Measure the proxy accuracy of every plan of a scenario's space, and write the table with its record.
 
     Each measurement is in the cache as soon as it is taken, so that a call that was stopped goes on where it was.
 
