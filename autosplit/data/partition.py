@@ -29,7 +29,7 @@ class TrainingParts(NamedTuple):
 def random_stream(seed: int, *purpose: int) -> np.random.RandomState:
     """An independent random stream for a seed and a purpose.
 
-    `RandomState` because numpy guarantees its streams for ever (NEP 19), which a fingerprint relies on;
+    `RandomState` because numpy guarantees its numbers for ever (NEP 19), which a fingerprint relies on;
     `Generator`'s may change with a release.
     """
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, *purpose])))

@@ -107,7 +107,7 @@ class AgentCase:
 
 
 class AgentContract:
-    """What every `autosplit.agents.base.Agent` promises; a subclass gives the fixture `build`.
+    """What every `autosplit.agents.base.Agent` must do; a subclass gives the fixture `build`.
 
     An agent that learns must do so within `evaluations` measurements, or these tests see no more than its beginning:
     give a function that builds it with settings for a short search.

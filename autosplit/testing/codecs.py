@@ -50,7 +50,7 @@ class CodecCase(NamedTuple):
 
 
 class CodecContract:
-    """What every `autosplit.compression.codecs.base.Codec` promises; a subclass gives the fixture `name`.
+    """What every `autosplit.compression.codecs.base.Codec` must do; a subclass gives the fixture `name`.
 
     A codec that draws noise in training is held to the same: it draws from torch's global generator alone, and the
     same numbers in `forward` as its parts do.

@@ -88,7 +88,7 @@ def make_conditions(channel: str = "ble-1m", budget_ms: float = 100.0, device: s
 
 
 class LatencyModelContract:
-    """What every `autosplit.latency.LatencyModel` promises; a subclass gives the fixture `model`.
+    """What every `autosplit.latency.LatencyModel` must do; a subclass gives the fixture `model`.
 
     Attributes:
         splits: Split points that the model knows; override it for a model that knows only a certain network.

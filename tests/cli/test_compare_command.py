@@ -21,7 +21,7 @@ METHODS = {"device": 0.0, "png": 2000.0, "jpeg": 800.0, "jpeg-shared": 200.0, "r
            "aecnn": 120.0, "bottlenet++": 110.0, "jalad": 700.0, "uniform": 90.0, "autosplit": 60.0}
 
 
-def canned(scenario, out, workshops, progress):
+def canned(scenario, out, contexts, progress):
     """A comparison as it might be, without any work."""
     rows, pools = [], {}
     for number, (method, payload) in enumerate(METHODS.items()):

@@ -1,4 +1,4 @@
-"""Every codec family keeps the contract, a plugin's too; and codecs that break a promise are found out."""
+"""Every codec family keeps the contract, a plugin's too; and codecs that break a rule of it are found."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_no_family_is_without_a_contract():
     assert list_codecs() == ["aecnn", "bottlenet++", "jalad", "nested"]
 
 
-# --- each of these breaks one promise ---------------------------------------------------------------------------------
+# --- each of these breaks one rule ---------------------------------------------------------------------------------
 
 
 class Repeating(NestedCodec):

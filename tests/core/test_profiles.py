@@ -37,7 +37,7 @@ def text() -> str:
 
 
 class TestPackagedProfiles:
-    def test_the_promised_ones_are_there(self):
+    def test_the_documented_ones_are_there(self):
         assert set(list_profiles(DeviceProfile)) >= {
             "stm32l4r5", "stm32h7a3", "raspberry-pi-4", "jetson-nano", "edge-gpu", "edge-cpu"}
         assert set(list_profiles(ChannelProfile)) >= {

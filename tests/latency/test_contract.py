@@ -1,4 +1,4 @@
-"""The contract can fail: each model breaks one promise, and the test of that promise notices."""
+"""The contract can fail: each model breaks one rule, and the test of that rule notices."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def small(batch):
     return F.adaptive_avg_pool2d(batch.images, 2)[:, 0].flatten(1)
 
 
-class Course:
+class Recorded:
     """A training that can be interrupted after any epoch: a dropout and a parameter that joins late are in it."""
 
     def __init__(self):
@@ -137,14 +137,14 @@ class Course:
 
 @pytest.fixture(scope="module")
 def whole(data):
-    return Course().run(data)
+    return Recorded().run(data)
 
 
 class TestResume:
     @pytest.mark.parametrize("done", [1, 2, 3])
     def test_goes_on_as_if_it_had_not_been_interrupted(self, data, whole, done):
         parameters, memory = whole.kept[done]
-        resumed = Course()
+        resumed = Recorded()
         with torch.no_grad():
             for p, kept in zip(resumed.parameters, parameters, strict=True):
                 p.copy_(kept)
@@ -158,7 +158,7 @@ class TestResume:
     def test_memory_matters(self, data, whole):
         parameters, memory = whole.kept[2]
         assert any(m.any() for m in memory)
-        resumed = Course()
+        resumed = Recorded()
         with torch.no_grad():
             for p, kept in zip(resumed.parameters, parameters, strict=True):
                 p.copy_(kept)
@@ -168,7 +168,7 @@ class TestResume:
     def test_the_memory_that_was_given_is_left_alone(self, data, whole):
         _, memory = whole.kept[2]
         before = [m.clone() for m in memory]
-        Course().run(data, 2, memory)
+        Recorded().run(data, 2, memory)
         assert all(torch.equal(m, b) for m, b in zip(memory, before, strict=True))
 
     def test_a_parameter_without_a_gradient_has_zeros_for_memory(self, whole):
@@ -178,10 +178,10 @@ class TestResume:
 
     def test_memory_of_another_network_is_refused(self, data, whole):
         with pytest.raises(ValueError, match="zip"):
-            Course().run(data, 2, whole.kept[2][1][:-1])
+            Recorded().run(data, 2, whole.kept[2][1][:-1])
 
     def test_nothing_is_left_to_do(self, data, whole):
-        resumed = Course()
+        resumed = Recorded()
         before = resumed.first.weight.clone()
         resumed.run(data, 4, whole.kept[4][1])
         assert torch.equal(resumed.first.weight, before)
@@ -193,11 +193,11 @@ class TestResume:
         assert len({tuple(order) for order in by_epoch}) == 4
 
     def test_seeds_that_lie_close_have_no_order_in_common(self, data):
-        orders = [tuple(o) for seed in range(3) for _, o in Course().run(data, epochs=3, seed=seed).orders]
+        orders = [tuple(o) for seed in range(3) for _, o in Recorded().run(data, epochs=3, seed=seed).orders]
         assert len(set(orders)) == len(orders)
 
     def test_stops_when_told(self, data):
-        course, seen = Course(), []
+        course, seen = Recorded(), []
 
         def on_epoch(done, memory):
             seen.append(done)

@@ -1,10 +1,9 @@
-"""`autosplit bench link`: the latency that was promised against the one over a link that is really crossed.
+"""`autosplit bench link`: predicted latency against the latency over a link that is really crossed.
 
 Device and edge are two processes that run the exported bundle, each in a network namespace of its own where that is
-allowed; between them lies a channel in real time (`autosplit.experiments.emulation`).
-The promise is the latency model's, for the
-bytes that the protocol puts on the link, and for stages that were timed over a bare link, or predicted by a model for
-this machine.
+allowed; between them lies a channel in real time (`autosplit.experiments.emulation`). The prediction is the latency
+model's, for the bytes that the protocol puts on the link, and for stages that were timed over a bare link, or predicted
+by a model for this machine.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ class LinkBench:
         seconds: After which a cell asks for no more than `least` images.
         least: Images of a cell at least.
         namespaces: Whether device and edge get networks of their own; else they talk over loopback.
-        seed: Of the channels' chance.
-        machine: Foretells the stages too, if given.
+        seed: Of the channels' random draws.
+        machine: Predicts the stages too, if given.
     """
 
     results: tuple[Path, ...]
@@ -145,28 +144,29 @@ def bench_links(bench: LinkBench, out: Path, *, data_root: Path | None = None, p
                     advance(note=link.name)
     return cells_frame([
         {"plan": subject.plan.label, "link": link.name, **_figures(subject, pd.read_csv(subject.answers(link.name))),
-         **_promises(subject, link, bench.machine)} for subject in subjects for link in bench.links])
+         **_predictions(subject, link, bench.machine)} for subject in subjects for link in bench.links])
 
 
 def cells_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The cells with the errors of their promises.
+    """The cells with the errors of their predictions.
 
     Columns: plan, link, payload_bytes, images, wrong (labels that are not those over a bare link), p50_ms and p95_ms as
     measured, p50_low_ms and p50_high_ms (in which that median lies, 95 % sure), encode_ms, link_ms and edge_ms
-    (medians), then for each promise (`timed`, `predicted`) its p50_ms, p95_ms and the relative errors of both, percent.
+    (medians), then for each prediction (`timed`, `predicted`) its p50_ms, p95_ms and the relative errors of both in
+    percent.
     """
     frame: pd.DataFrame = pd.DataFrame(rows)
-    for promise in ("timed", "predicted"):
+    for prediction in ("timed", "predicted"):
         for level in ("p50", "p95"):
-            if f"{promise}_{level}_ms" in frame:
-                error = frame[f"{promise}_{level}_ms"] / frame[f"{level}_ms"] - 1.0
-                frame[f"{promise}_{level}_error_percent"] = 100.0 * error
+            if f"{prediction}_{level}_ms" in frame:
+                error = frame[f"{prediction}_{level}_ms"] / frame[f"{level}_ms"] - 1.0
+                frame[f"{prediction}_{level}_error_percent"] = 100.0 * error
     return frame
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
     """The table for people, and the errors in one line each."""
-    lines = ["| link | plan | payload | images | measured p50 / p95 | promised p50 / p95 | error of p50 |",
+    lines = ["| link | plan | payload | images | measured p50 / p95 | predicted p50 / p95 | error of p50 |",
              "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in frame.to_dict("records"):
         label = str(row["plan"]).replace("|", "\\|")
@@ -174,9 +174,9 @@ def to_markdown(frame: pd.DataFrame) -> str:
                      f"{row['p50_ms']:.1f} / {row['p95_ms']:.1f} ms | {row['timed_p50_ms']:.1f} / "
                      f"{row['timed_p95_ms']:.1f} ms | {row['timed_p50_error_percent']:+.1f} % |")
     lines.append("")
-    for promise, words in (("timed", "stages timed over a bare link"), ("predicted", "stages predicted")):
-        if f"{promise}_p50_ms" in frame:
-            errors = {level: frame[f"{promise}_{level}_error_percent"].abs() for level in ("p50", "p95")}
+    for prediction, words in (("timed", "stages timed over a bare link"), ("predicted", "stages predicted")):
+        if f"{prediction}_p50_ms" in frame:
+            errors = {level: frame[f"{prediction}_{level}_error_percent"].abs() for level in ("p50", "p95")}
             lines.append(f"{words}: error of p50 {errors['p50'].median():.1f} % in the median cell, "
                          f"{errors['p50'].max():.1f} % in the worst; of p95 {errors['p95'].median():.1f} % and "
                          f"{errors['p95'].max():.1f} %")
@@ -203,7 +203,7 @@ def _subject(path: Path, number: int, out: Path, data_root: Path | None, progres
     return _Subject(bundle, images, result.plan, result.outcome.measurement.workload)
 
 
-def _promises(subject: _Subject, link: Link, machine: Machine | None) -> dict[str, float]:
+def _predictions(subject: _Subject, link: Link, machine: Machine | None) -> dict[str, float]:
     bare = subject.bare
     up = np.array([link.counted_bytes(request_bytes(int(n))) for n in bare["payload_bytes"]], dtype=np.float64)
     encode, edge = (StageCost(coded_symbols=1000.0 * float(times_ms.median()))
@@ -211,16 +211,16 @@ def _promises(subject: _Subject, link: Link, machine: Machine | None) -> dict[st
     timed = Workload(plan=subject.plan, encode=encode, edge=edge, payload_bytes_mean=float(up.mean()),
                      payload_bytes_p95=float(np.percentile(up, 95)),
                      result_bytes=float(link.counted_bytes(answer_bytes())))
-    promises = {"timed": _promise(AnalyticLatencyModel(), timed, _MICROSECONDS, _MICROSECONDS, link.channel)}
+    predictions = {"timed": _predicted(AnalyticLatencyModel(), timed, _MICROSECONDS, _MICROSECONDS, link.channel)}
     if machine is not None:
         sent = {name: getattr(timed, name) for name in ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")}
-        promises["predicted"] = _promise(machine.latency_model, subject.workload.model_copy(update=sent),
+        predictions["predicted"] = _predicted(machine.latency_model, subject.workload.model_copy(update=sent),
                                          machine.device, machine.edge, link.channel)
-    return {f"{name}_{level}_ms": getattr(promise, f"{level}_ms")
-            for name, promise in promises.items() for level in ("p50", "p95")}
+    return {f"{name}_{level}_ms": getattr(prediction, f"{level}_ms")
+            for name, prediction in predictions.items() for level in ("p50", "p95")}
 
 
-def _promise(model: LatencyModel, workload: Workload, device: DeviceProfile, edge: DeviceProfile,
+def _predicted(model: LatencyModel, workload: Workload, device: DeviceProfile, edge: DeviceProfile,
              channel: ChannelProfile) -> LatencySummary:
     conditions = Conditions(device=device, edge=edge, channel=channel, budget_ms=1000.0)
     return model.latency([workload], [conditions]).summary(0)
@@ -228,13 +228,13 @@ def _promise(model: LatencyModel, workload: Workload, device: DeviceProfile, edg
 
 def _clock() -> DeviceProfile:
     """A machine that codes a symbol a microsecond, so that measured times can be given as work."""
-    def told(value: float) -> Parameter:
+    def set_to(value: float) -> Parameter:
         return Parameter(value=value, source="stages are timed")
 
     return DeviceProfile(
-        name="timed", title="stages timed over a bare link", arithmetic="fp32", conv_mmacs=told(1),
-        depthwise_mmacs=told(1), linear_mmacs=told(1), memory_mb_per_s=told(1), operator_overhead_us=told(0),
-        coding_ksymbols=told(1000), image_kpixels=told(1), active_mw=told(0), idle_mw=told(0))
+        name="timed", title="stages timed over a bare link", arithmetic="fp32", conv_mmacs=set_to(1),
+        depthwise_mmacs=set_to(1), linear_mmacs=set_to(1), memory_mb_per_s=set_to(1), operator_overhead_us=set_to(0),
+        coding_ksymbols=set_to(1000), image_kpixels=set_to(1), active_mw=set_to(0), idle_mw=set_to(0))
 
 
 _MICROSECONDS = _clock()

@@ -1,7 +1,7 @@
 """One direction of a channel in real time: when a packet has arrived, drawn packet by packet.
 
 The latency models predict the same link from 256 draws in closed formulas. This one shares nothing with them but the
-profile: it draws what happens to each packet when that is sent, so that a promise can be held against it.
+profile: it draws what happens to each packet when that is sent, so that a prediction can be held against it.
 """
 
 from __future__ import annotations

@@ -86,108 +86,91 @@ def adapt(
     require_onnx("onnxruntime")
     result = Result.load(run / "best.json")
     scenario = result.scenario if budget_ms is None else result.scenario.replace(conditions__budget_ms=budget_ms)
-    scorer, cut = Scorer.of(scenario), cut_of(result, run)
-    policy = _policy(run, scorer)
+    scorer, cut, grid = Scorer.of(scenario), cut_of(result, run), LinkGrid.around(scenario.conditions)
+    if not (run / "policy").is_dir():
+        raise ConfigError(f"{run} holds no policy, which picks the rate for a link; searches with the agent ppo leave "
+                          "one")
+    policy = CoInferencePolicy.load(run / "policy", scorer.latency_model, scorer.objective)
     make_folder(out)
-    prepared = _prepared(result, run, cache, data_root, progress)
-    whole = whole_network(result, prepared.data, cache) if fallback else None
-    plans = _rates(cut, prepared, scorer, progress, rates)
-    key = _finetuned(prepared, plans, epochs, progress)
-    deployments = _deployments(prepared, plans, result, key, progress)
+    networks = prepare(result.scenario, progress, cache=cache, data_root=data_root)
+    if networks.supernet_key != result.provenance.supernet_key:
+        raise ResultError(f"{run}: its data or weights are not what they were (supernet {networks.supernet_key}, in "
+                          f"the run {result.provenance.supernet_key}); search again")
+    data = networks.data
+    whole = whole_network(result, data, cache) if fallback else None
+    plans = _chosen_plans(cut, networks, scorer, grid, progress, rates)
+    key = _fine_tuned_key(networks, plans, epochs, progress)
+
+    # each rate has statistics, number format and frequency tables of its own
+    arithmetic = arithmetic_of(result.scenario.conditions.device.arithmetic)
+    deployments = []
+    with progress.phase("recalibrate the rates", total=len(plans)) as advance:
+        for number, plan in enumerate(plans):
+            network = rate_network(networks.supernet, plan, data, networks.scenario.training)
+            blueprint = blueprint_of(networks, plan, arithmetic, rate_key(key, number))
+            deployments.append(Deployment.fit(blueprint, network, data, number))
+            advance(1)
     with progress.phase("measure the rates"):
-        measured = [d.measurement(d.evaluate(prepared.data, "validation")) for d in deployments]
+        measured = [d.measurement(d.evaluate(data, "validation")) for d in deployments]
     with progress.phase("ask the policy about links"):
-        switching, regret = switching_of(policy, measured, scorer, LinkGrid.around(scenario.conditions))
-    with progress.phase("read the test set"):
-        records = _records(deployments, measured, prepared, scorer)
-    source = Source(result.scenario.name, result.scenario.dataset, prepared.data.fingerprint, _sha256(prepared))
+        switching, regret = switching_of(policy, measured, scorer, grid)
+    with progress.phase("read the test set"):  # here and nowhere else
+        records = _records(deployments, measured, networks, scorer)
+    shared = sorted(networks.supernet.state_dict().items())
+    weights = sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in shared)).hexdigest()
+    source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, weights)
     manifest = export_bundle(
-        Rates(key, tuple(deployments), records, switching), out, images=compared_images(prepared.data, images),
-        class_names=prepared.data.class_names, fallback=whole, source=source, progress=progress)
+        Rates(key, tuple(deployments), records, switching), out, images=compared_images(data, images),
+        class_names=data.class_names, fallback=whole, source=source, progress=progress)
     return Adapted(manifest, regret)
 
 
-def _policy(run: Path, scorer: Scorer) -> CoInferencePolicy:
-    folder = run / "policy"
-    if not folder.is_dir():
-        raise ConfigError(f"{run} holds no policy, which picks the rate for a link; searches with the agent ppo leave "
-                          "one")
-    return CoInferencePolicy.load(folder, scorer.latency_model, scorer.objective)
-
-
-def _prepared(result: Result, run: Path, cache: Cache, data_root: Path | None, progress: PhaseReporter) -> Networks:
-    prepared = prepare(result.scenario, progress, cache=cache, data_root=data_root)
-    if prepared.supernet_key != result.provenance.supernet_key:
-        raise ResultError(f"{run}: its data or weights are not what they were (supernet {prepared.supernet_key}, in "
-                          f"the run {result.provenance.supernet_key}); search again")
-    return prepared
-
-
-def _rates(cut: Plan, prepared: Networks, scorer: Scorer, progress: PhaseReporter, most: int) -> list[Plan]:
-    settings = prepared.supernet.codec(cut.split, cut.codec.family).settings()
+def _chosen_plans(
+    cut: Plan, networks: Networks, scorer: Scorer, grid: LinkGrid, progress: PhaseReporter, most: int
+) -> list[Plan]:
+    """Measure every setting of the codec at a cut, and choose those that together serve the links best."""
+    settings = networks.supernet.codec(cut.split, cut.codec.family).settings()
+    plans = [cut.model_copy(update={"codec": codec}) for codec in settings]
+    found: list[Measurement] = []
     with progress.phase("measure the codec's settings", total=len(settings)) as advance:
-        evaluator = SearchContext(prepared).evaluator
-        found: list[Measurement] = []
-        for codec in settings:
-            found += evaluator.measure([cut.model_copy(update={"codec": codec})])
+        for measurement in SearchContext(networks).evaluator.measure(plans):
+            found.append(measurement)
             advance(1)
-    front = codes_on_the_front(found)
-    chosen = spread(front, scorer, LinkGrid.around(scorer.conditions), most)
+    chosen = spread(codes_on_the_front(found), scorer, grid, most)
     if len(chosen) < 2:
         raise ConfigError(f"{'one' if chosen else 'no'} setting of the codec at {cut.split!r} is any use on the links "
                           "around the run's; `autosplit export` is for a single plan")
     return [m.plan for m in chosen]
 
 
-def _finetuned(prepared: Networks, plans: Sequence[Plan], epochs: int | None, progress: PhaseReporter) -> str:
+def _fine_tuned_key(networks: Networks, plans: Sequence[Plan], epochs: int | None, progress: PhaseReporter) -> str:
     """Fine-tune the shared networks for these plans, or find them fine-tuned; gives the key of the weights."""
-    data, seed, training = prepared.data, prepared.scenario.search.seed, prepared.scenario.training
+    data, seed, training = networks.data, networks.scenario.search.seed, networks.scenario.training
     settings = training.model_copy(update={"finetune_epochs": epochs or _EPOCHS * training.finetune_epochs})
     key = content_hash({
-        "supernet": prepared.supernet_key, "rates": [plan.model_dump(mode="json") for plan in plans],
+        "supernet": networks.supernet_key, "rates": [plan.model_dump(mode="json") for plan in plans],
         "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
         "batch": settings.batch_size, "seed": seed})
-    kept = prepared.cache.load(_KIND, key)
+    kept = networks.cache.load(_KIND, key)
     if kept is not None:
-        prepared.supernet.load_state_dict(kept)
+        networks.supernet.load_state_dict(kept)
         return key
     steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
     with progress.phase("fine-tune the rates together", total=steps) as advance:
-        finetune_rates(prepared.supernet, plans, prepared.teacher, data, settings, seed, advance,
-                        cache=prepared.cache, key=key)
-    weights = {name: tensor.detach().contiguous() for name, tensor in prepared.supernet.state_dict().items()}
-    prepared.cache.save(_KIND, key, weights, {"kind": _KIND})
+        finetune_rates(networks.supernet, plans, networks.teacher, data, settings, seed, advance,
+                       cache=networks.cache, key=key)
+    weights = {name: tensor.detach().contiguous() for name, tensor in networks.supernet.state_dict().items()}
+    networks.cache.save(_KIND, key, weights, {"kind": _KIND})
     return key
 
 
-def _sha256(prepared: Networks) -> str:
-    """Of the weights that the rates share."""
-    tensors = sorted(prepared.supernet.state_dict().items())
-    return sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in tensors)).hexdigest()
-
-
-def _deployments(
-    prepared: Networks, plans: Sequence[Plan], result: Result, key: str, progress: PhaseReporter
-) -> list[Deployment]:
-    """Each rate with statistics, number format and frequency tables of its own."""
-    arithmetic = arithmetic_of(result.scenario.conditions.device.arithmetic)
-    found = []
-    with progress.phase("recalibrate the rates", total=len(plans)) as advance:
-        for number, plan in enumerate(plans):
-            network = rate_network(prepared.supernet, plan, prepared.data, prepared.scenario.training)
-            blueprint = blueprint_of(prepared, plan, arithmetic, rate_key(key, number))
-            found.append(Deployment.fit(blueprint, network, prepared.data, number))
-            advance(1)
-    return found
-
-
 def _records(
-    deployments: Sequence[Deployment], measured: Sequence[Measurement], prepared: Networks, scorer: Scorer
+    deployments: Sequence[Deployment], measured: Sequence[Measurement], networks: Networks, scorer: Scorer
 ) -> tuple[Rate, ...]:
-    """What the manifest says of each rate; the test set is read here and nowhere else."""
+    """What the manifest says of each rate, test figures included."""
     found = []
     for deployment, m in zip(deployments, measured, strict=True):
-        test, latency = deployment.evaluate(prepared.data, "test"), scorer.latency(m)
+        test, latency = deployment.evaluate(networks.data, "test"), scorer.latency(m)
         channels, height, width = deployment.blueprint.code_shape
         found.append(Rate(
             label=m.plan.codec.label, plan=m.plan.model_dump(mode="json"), code_shape=(channels, height, width),

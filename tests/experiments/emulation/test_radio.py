@@ -34,8 +34,8 @@ def simulated(channel: ChannelProfile, payload: int, answer: int) -> list[float]
                                   "wifi4"])
 def test_packaged_channels_are_as_predicted(name, payload):
     channel = load_profile(ChannelProfile, name)
-    promised = over(channel, sending(payload, result_bytes=44))
-    assert_percentiles_of(promised, simulated(channel, payload, 44), sigmas=4)  # of 126 comparisons none is beyond
+    predicted = over(channel, sending(payload, result_bytes=44))
+    assert_percentiles_of(predicted, simulated(channel, payload, 44), sigmas=4)  # of 126 comparisons none is beyond
 
 
 def test_a_trace_is_as_predicted(tmp_path):
