@@ -134,7 +134,7 @@ RULES: Sequence[Rule] = (
 )
 
 READ_ONLY = {"adaptive": 9, "envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "recipes": 6,
-             "serving": 4}
+             "serving": 4, "structure": 60}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {
