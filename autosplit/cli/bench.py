@@ -1,4 +1,4 @@
-"""`autosplit bench`: tables of truth, methods measured on them, promises held against real links."""
+"""`autosplit bench`: tables of whole plan spaces, search methods on them, predictions against real links."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def link(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hold promised latencies against those over links that are really crossed, by two processes on this machine."""
+    """Compare predicted latencies with those over links that two processes on this machine really cross."""
     from autosplit.core.errors import unwritable
     from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
     from autosplit.experiments.emulation.bench import LinkBench, Machine, bench_links, to_markdown

@@ -47,8 +47,8 @@ def command(
                f"{conditions.channel.name} -> {conditions.edge.name}, {conditions.budget_ms:g} ms",
                f"{measured} of {scenario.search.evaluations} measurements, {'finished' if done else 'not finished'}")
     table = Table(title="best measured plans (validation)")
-    for name in ("plan", "rung", "accuracy", "bytes", "p50 ms", "p95 ms", "in budget"):
-        table.add_column(name, justify="left" if name in {"plan", "rung"} else "right")
+    for name in ("plan", "fidelity", "accuracy", "bytes", "p50 ms", "p95 ms", "in budget"):
+        table.add_column(name, justify="left" if name in {"plan", "fidelity"} else "right")
     for o in ranked:
         m = o.measurement
         table.add_row(o.plan.label, m.fidelity, f"{m.accuracy:.1%}", f"{m.workload.payload_bytes_mean:.0f}",

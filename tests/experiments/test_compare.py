@@ -102,7 +102,7 @@ def test_every_baseline_has_a_row_in_every_scenario(made):
         assert len({r.name for r in comparison.rows}) == 11
 
 
-def test_plans_of_the_rivals(literature):
+def test_plans_of_the_literature(literature):
     found = {c.method: c.plans for c in codec_baselines(literature.supernet)}
     assert {(p.codec.family, p.codec.bits) for p in found["two-step"]} == {("jalad", 8)}
     assert {(p.split, p.sparsity) for p in found["two-step"]} == {

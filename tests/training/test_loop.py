@@ -197,15 +197,15 @@ class TestResume:
         assert len(set(orders)) == len(orders)
 
     def test_stops_when_told(self, data):
-        course, seen = Recorded(), []
+        recorded, seen = Recorded(), []
 
         def on_epoch(done, memory):
             seen.append(done)
             return done < 2
 
-        course.run(data, on_epoch=on_epoch)
+        recorded.run(data, on_epoch=on_epoch)
         assert seen == [1, 2]
-        assert len(course.orders) == 2 * steps_per_epoch(data, 64)
+        assert len(recorded.orders) == 2 * steps_per_epoch(data, 64)
 
 
 class TestDistillation:

@@ -22,7 +22,7 @@ def made(runs, tmp_path_factory):
     return out, invoke("bench", "link", runs["CodePruned"], "--out", out, *QUICK)
 
 
-def test_a_link_is_crossed_and_held_against_its_promise(made):
+def test_a_link_is_crossed_and_held_against_its_prediction(made):
     out, shown = made
     assert shown.exit_code == 0, shown.stderr
     frame = pd.read_csv(out / "links.csv")
