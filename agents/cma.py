@@ -12,6 +12,7 @@ from autosplit.core.extras import install_command
 
 __all__ = ["CmaEsAgent"]
 
+# at import, so that a search with this agent ends before anything is trained
 if importlib.util.find_spec("cmaes") is None:
     raise PluginError(f"agent 'cmaes' needs the package cmaes: {install_command('cmaes')}")
 

@@ -37,6 +37,7 @@ class ScaledFeatures(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Box, shift: Sequence[float] = (), scale: Sequence[float] = ()) -> None:
         size = observation_space.shape[0]
         super().__init__(observation_space, size)
+        # buffers, so that they are saved and loaded with the weights
         self.register_buffer("shift", torch.tensor(list(shift) or [0.0] * size, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(list(scale) or [1.0] * size, dtype=torch.float32))
 

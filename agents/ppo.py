@@ -112,7 +112,7 @@ class PPOAgent(ModelAgent):
         """The problem's conditions, and the pool that the policy is trained for, which begins with them."""
         here = self.problem.conditions
         drawn = self._sampler.pool(self.settings.conditions - 1, self.seed_for("pool", self._rounds))
-        return [[here], [here, *drawn]]
+        return [[here], [here, *drawn]]  # the first conditions are the target of `PolicyTrainer`
 
     def candidate_plans(self, rng: np.random.Generator) -> IntArray:
         """Train the policy on, and draw the plans that it takes under the problem's conditions."""

@@ -84,7 +84,7 @@ class SamplerAgent(Agent):
                 trial = self._study.ask()
                 number = self._read(trial)
                 taken = bool(self._open[number])
-                if taken and self.generations:
+                if taken and self.generations:  # its outcome has to go back to this very trial
                     self._asked[number] = trial
                 else:
                     self._study.tell(trial, state=TrialState.FAIL)  # samplers pass over it

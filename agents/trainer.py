@@ -190,7 +190,7 @@ class PolicyTrainer:
             core: Plans and conditions.
             seed: Seed of the training to come.
         """
-        self._env.use(core, np.zeros(core.allowed.shape))
+        self._env.use(core, np.zeros(core.allowed.shape))  # rewards change no decision of this update
         self._env.first_share = self.settings.target_share
         self._adapter.seed(seed)
         self.network.set_training_mode(False)

@@ -70,6 +70,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
             options: `{"conditions": i}` for the i-th of the pool instead of a draw.
         """
         super().reset(seed=seed)
+        # pools are counted from the last seed, so that a seed alone fixes all that follows
         self._episodes = 0 if seed is not None else self._episodes
         if self.task.pool_episodes is not None:
             self.core = self.task.core(self._episodes // self.task.pool_episodes)

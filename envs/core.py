@@ -94,7 +94,7 @@ class CoInferenceCore:
             conditions: The pool.
         """
         tree = DecisionTree.of(space)
-        breakdown = latency_model.latency(workloads, conditions)
+        breakdown = latency_model.latency(workloads, conditions)  # one call: models compute in arrays
         allowed = allowed_plans(breakdown, conditions)
         return cls(
             plans=tuple(space.plans()),

@@ -146,6 +146,7 @@ class LayerwiseCore:
         result = np.zeros((len(episodes), self.observation_size), dtype=np.float32)
         running = step < _DONE
         result[running, step[running]] = 1.0
+        # columns: step (3), place of the split point (1) and its one-hot, the group at hand, progress, conditions
         at_layer, at_progress = 4 + names, 4 + names + len(LAYER_FEATURES)
         for split in np.unique(episodes.split[episodes.split >= 0]).tolist():
             rows = np.flatnonzero(episodes.split == split)
@@ -254,6 +255,7 @@ class LayerwiseCore:
         episodes = self.begin(len(split))
         while not self.done(episodes).all():
             step, rows = self.step_of(episodes), np.arange(len(split))
+            # finished episodes have no group at hand; their column is not looked at
             column = np.minimum(episodes.decided, layers.shape[1] - 1) if layers.shape[1] else None
             pruning = layers[rows, column] if column is not None else np.zeros(len(split))
             self.advance(episodes, np.select([step == _SPLIT, step == _LAYER], [split, pruning], codec))

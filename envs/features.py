@@ -98,6 +98,7 @@ def node_features(tree: DecisionTree, plans: Array) -> FloatArray:
     result = np.zeros((tree.inner + tree.plans, STEPS + plans.shape[1]), dtype=np.float32)
     running = tree.step < STEPS
     result[running, tree.step[running]] = 1.0
+    # after how many decisions which columns are known; a node shows them from its first plan
     settled = ((1, *_SPLIT), (1, extra, plans.shape[1] - 1), (2, *_SPARSITY), (3, *_CODEC))
     for step, low, high in settled:
         done = np.flatnonzero(tree.step >= step)[:, None]

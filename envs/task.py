@@ -120,7 +120,7 @@ class CoInferenceTask:
 
     def pool(self, number: int = 0) -> list[Conditions]:
         """The conditions of a pool, drawn anew."""
-        if self.sampler is None:
+        if self.sampler is None:  # a pool of one: the scenario itself
             return [self.scenario.conditions]
         return self.sampler.pool(self.pool_size, self.pool_seed if number == 0 else [self.pool_seed, number])
 

@@ -69,6 +69,7 @@ class DecisionTree:
             exists[node, :count] = True
 
         connect(0, 1, len(branches))
+        # numbered level by level: the root, the split points, the (split, sparsity) pairs, and then the plans
         pair, leaf = 1 + len(branches), inner
         for split, (sparsities, codecs) in enumerate(branches):
             connect(1 + split, pair, sparsities)
@@ -93,6 +94,7 @@ class DecisionTree:
         Returns:
             Shape (N + P, C).
         """
+        # a node's plans are contiguous, so two cumulative counts say whether any of them is allowed
         before = np.zeros((self.plans + 1, allowed.shape[1]), dtype=np.int64)
         np.cumsum(allowed, axis=0, out=before[1:])
         result: BoolArray = before[self.end_plan] > before[self.first_plan]

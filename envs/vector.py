@@ -151,6 +151,7 @@ class VectorCoInference(VectorEnv[FloatArray, IntArray, Any]):
         if not over.any():
             observations = self._core.observe(self._nodes, self._conditions)
             return observations, rewards, over, truncated, self._infos(_ALL, over, everyone)
+        # usually all copies end in the same step, and a slice is quicker than numbers
         which: Selection = _ALL if over.all() else np.flatnonzero(over)
         plans = self._nodes[which] - inner
         rewards[which] = self._rewards_of(plans, self._conditions[which])

@@ -183,6 +183,7 @@ class LayerwiseAgent(Proposer[Choice]):
         ratios: list[list[float]] = [[] for _ in self.problem.space.splits]
         for choice, outcome in self._outcomes.items():
             predicted = self.problem.space.splits[choice.split].workloads[choice.codec]
+            # images do not depend on the head, and a plan without payload has no ratio
             if predicted.plan.codec.kind == "code" and predicted.payload_bytes_p95 > 0:
                 measured = outcome.measurement.workload.payload_bytes_p95
                 ratios[choice.split].append(measured / predicted.payload_bytes_p95)

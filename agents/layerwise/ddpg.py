@@ -100,6 +100,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     def finish(self, reward: float) -> None:
         """Add the staged transitions, each with the reward of the whole episode."""
+        # as in AMC: no decision alone has a reward, so each gets that of the whole episode
         for observation, following, action, done in self._staged:
             self.add(observation[None], following[None], np.array([[action]], dtype=np.float32),
                      np.array([reward]), np.array([done]), [{}])
@@ -120,6 +121,7 @@ class _TwoRates(DDPG):
 
     def _update_learning_rate(self, optimizers: list[Optimizer] | Optimizer) -> None:
         super()._update_learning_rate(optimizers)
+        # sb3 sets both optimisers to the one rate it knows
         for group in self.actor.optimizer.param_groups:
             group["lr"] = self.actor_lr
 

@@ -100,6 +100,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
 
     def _design(self, size: int) -> list[Choice]:
         """Uniform plans, random profiles and random episodes, each as large as the limit allows."""
+        # more than are wanted, since many become the same plan once they are bounded
         rng, count, groups = self._generator("design"), 8 * size, max(1, self.problem.space.groups)
         episodes = self.core.play(rng.random(count), rng.random((count, groups)), rng.random(count))
         split, played, codec = self.core.actions_of(self.core.choices(episodes))
@@ -122,6 +123,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
         for row, choice in zip(layers, bounded, strict=True):
             here = self.problem.space.splits[choice.split]
             keep = here.kept(np.clip(row[None, :here.groups] + _SHIFTS[:, None], 0.0, 1.0))
+            # from low sparsities to high ones: the first within the limit is the largest head that fits
             within = self.core.within(choice.split, keep, np.full(len(keep), choice.codec))
             result.append(choice._replace(keep=tuple(keep[within.argmax()].tolist())) if within.any() else choice)
         return result
@@ -153,7 +155,7 @@ class LayerwisePPOAgent(LayerwiseAgent):
         mean, deviation = self._surrogate.logits(space.features(candidates))
         left, chosen = np.flatnonzero(breakdown.p95_ms[:, 0] <= self.core.limit_ms).tolist(), list[Choice]()
         for ucb_weight in self._generator("choose").exponential(size=size):
-            if left:
+            if left:  # fewer may be within the limit than a round has places
                 rewards = self._rewards(accuracy_of(mean + ucb_weight * deviation), breakdown)
                 number = max(left, key=lambda i: float(rewards[i]))
                 left.remove(number)

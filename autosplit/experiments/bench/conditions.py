@@ -34,7 +34,7 @@ def draw_conditions(
     Raises:
         ConfigError: Such conditions are too rare: the table is too small.
     """
-    rng = np.random.default_rng([seed, 0xBE])
+    rng = np.random.default_rng([seed, 0xBE])  # not the draws that a policy trained with this seed has seen
     sampler, plans = ProfilesSampler.named(), table.space.plans()
     workloads, lossless = table.workloads(plans), np.array([p.lossless for p in plans], dtype=np.bool_)
     found: list[Conditions] = []

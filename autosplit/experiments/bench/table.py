@@ -94,6 +94,7 @@ def tabulate(
             advance(len(measured) - start)
     table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
     networks = context.networks
+    # unpruned and losslessly sent, or not sent at all: the accuracy of the network itself
     whole = next(m.accuracy for m in measured if m.plan.sparsity == 0.0 and m.plan.codec.kind in {"png", "none"})
     try:
         table.to_csv(out)
