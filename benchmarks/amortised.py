@@ -1,4 +1,4 @@
-"""What a trained policy is worth under conditions it never met, beside searches that measure.
+"""Regret of a trained policy under conditions that it was not trained for, compared with searches that measure.
 
     python -m benchmarks.amortised TABLE --policy P --searches results/benchmarks/search --out OUT
 

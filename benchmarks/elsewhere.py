@@ -1,12 +1,13 @@
-"""What a search's policy is worth where the search was not: `ppo` beside itself without conditions or relabelling.
+"""Regret of a search's policy under other conditions than the search's: `ppo`, and without conditions or relabelling.
 
     python -m benchmarks.elsewhere results/tables/digits-m.csv.gz --out results/benchmarks/elsewhere
 
 Each agent searches the table under each scenario of `autosplit bench search`. Then conditions are drawn around that
 scenario (factors of up to 4 on every rate, a budget of a fourth to four times), of which those count in which a plan
 is in time, and its policy is asked for a plan without a further measurement: as it decides (`decision`: its likeliest
-plans, checked by the latency model) and by its network alone (`likeliest`). Beside them the plan that the search found,
-kept wherever it goes (`kept`). Regret is against the best plan of the table; a plan that is late has a regret of 1.
+plans, checked by the latency model) and by its network alone (`likeliest`). They are
+compared with keeping the plan that the search found (`kept`). Regret is against the best plan of the table; a plan over
+the deadline has a regret of 1.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def main() -> None:
     settings = settings_of(Grid((options.table,), ("ppo",), options.scenarios, options.scenario_seed,
                                 evaluations=options.evaluations))
     rows: list[dict[str, Any]] = []
-    with Progress().phase("search, then decide elsewhere", total=len(settings) * len(options.agents)) as advance:
+    title = "search, then decide under other conditions"
+    with Progress().phase(title, total=len(settings) * len(options.agents)) as advance:
         for setting in settings.values():
             for agent in options.agents:
                 rows += regrets(table, setting, agent, evaluations=options.evaluations, draws=options.draws,

@@ -1,4 +1,4 @@
-"""How many steps a second the environments take over a table, side by side, and how long a policy trains in them.
+"""Steps a second of the environments over a table, and the time that the training of a policy takes in them.
 
     python -m benchmarks.envs --out results/benchmarks/envs
 
@@ -6,9 +6,9 @@ Plans and their workloads are those of a policy folder, by default the reference
 since speed does not depend on them (`--table` takes a table of measurements instead). Every repetition runs each
 environment in turn: the single one, `gymnasium.make_vec`'s with several numbers of copies, and the adapter to
 stable-baselines3, with actions drawn uniformly from the whole action space, illegal ones included, and resets counted
-in. The single environment asks the latency model for each plan it completes; so that the ratios do not owe to a slow
-model, the environments are timed under the scenario's and under one that takes no time. Seconds of the processor are
-given beside seconds on the clock, as the machine may be busy.
+in. The single environment calls the latency model for each plan that it completes. To show how much of a ratio is due
+to a slow model, the environments are timed with the scenario's latency model and with one that takes no time. Processor
+seconds are given beside wall-clock seconds, as the machine may be busy.
 """
 
 from __future__ import annotations

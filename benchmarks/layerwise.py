@@ -1,14 +1,15 @@
-"""Layer-wise against uniform pruning at equal latency, and PPO against DDPG and chance at equal measurements.
+"""Layer-wise against uniform pruning at equal latency; PPO against DDPG and random plans at equal measurements.
 
     python -m benchmarks.layerwise --scenario cifar10 --budgets 30 60 90 --out results/benchmarks/layerwise-cifar10
 
 All methods choose among the same split points (`--splits`) and the same codecs (`--codecs` of each, evenly spread by
 payload). At the default split point `output` there is none: pruning alone decides. For each budget every uniform
-sparsity that gives another head is measured (F1), and the best plan taken; each agent searches with `--evaluations`
-measurements for each of `--seeds` seeds. The `--finalists` best heads of each search are fine-tuned (F3), of which the
-best counts; all F3 accuracies are on all validation images. Writes `searches.csv` and `chosen.csv` as it goes on, then
-`summary.json` and `layerwise.png`. Measurements and fine-tuned plans are kept in the cache, so a run that was stopped
-goes on where it was. With `--set training.layer_profiles=0` F1 comes from a supernet that never saw a sparsity a group.
+sparsity that gives another head is measured (F1, the proxy accuracy), and the best plan taken; each agent searches with
+`--evaluations` measurements for each of `--seeds` seeds. The `--finalists` best heads of each search are fine-tuned
+(F3, the fine-tuned accuracy), and the best of them counts; all F3 accuracies are on all validation images. Writes
+`searches.csv` and `chosen.csv` as it goes on, then `summary.json` and `layerwise.png`. Measurements and fine-tuned
+plans are kept in the cache, so a run that was stopped goes on where it was. With `--set training.layer_profiles=0` F1
+comes from a supernet that was not trained with a sparsity for each group.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def search_rows(budget_ms: float, method: str, seed: int, outcomes: Sequence[Out
 
 def chosen_row(budget_ms: float, method: str, seed: int, outcomes: Sequence[Outcome], tuned: Outcome,
                ) -> dict[str, object]:
-    """What one search comes to: its best F1, and its finalist at F3."""
+    """The result of one search: its best F1, and the F3 of its finalist."""
     best = best_outcome(outcomes)
     sparsity = tuned.plan.sparsity
     return {"budget_ms": budget_ms, "method": method, "seed": seed, "measurements": len(outcomes),
@@ -137,7 +138,7 @@ def chosen_row(budget_ms: float, method: str, seed: int, outcomes: Sequence[Outc
 
 
 def gains(chosen: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
-    """For each budget and agent: points that it is ahead of the best uniform plan, at F1 and F3, seed by seed."""
+    """For each budget and agent: points by which it is ahead of the best uniform plan, at F1 and F3, seed by seed."""
     found: dict[str, dict[str, dict[str, object]]] = {}
     for budget_ms, part in chosen.groupby("budget_ms"):
         uniform = part[part["method"] == UNIFORM].iloc[0]
@@ -184,7 +185,7 @@ def main() -> None:
 
 
 def draw(searches: pd.DataFrame, chosen: pd.DataFrame, path: Path) -> None:
-    """A panel a budget: the best F1 so far against measurements (mean of the seeds); F3 of what was chosen, last."""
+    """A panel for each budget, with the best F1 so far against measurements, and one for the F3 of the finalists."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -206,12 +207,12 @@ def draw(searches: pd.DataFrame, chosen: pd.DataFrame, path: Path) -> None:
         axes.axhline(100 * best, color=colours[UNIFORM], linestyle="--", label="best uniform sparsity")
         axes.set(title=f"{budget_ms:g} ms", xlabel="measurements")
         axes.grid(alpha=0.25)
-    panels[0].set_ylabel("F1 of the best plan so far, %")
+    panels[0].set_ylabel("proxy accuracy of the best plan so far, %")
     panels[0].legend(fontsize=8)
     for method, part in chosen.groupby("method", sort=False):
         places = part["budget_ms"].map(budgets.index) + 0.15 * (list(colours).index(str(method)) - len(agents) / 2)
         panels[-1].scatter(places, 100 * part["f3"], color=colours[str(method)], label=method, s=26)
-    panels[-1].set(title="fine-tuned (F3)", xlabel="budget, ms", ylabel="validation accuracy, %",
+    panels[-1].set(title="after fine-tuning", xlabel="budget, ms", ylabel="validation accuracy, %",
                    xticks=range(len(budgets)), xticklabels=[f"{b:g}" for b in budgets])
     panels[-1].grid(alpha=0.25)
     panels[-1].legend(fontsize=8)
