@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autosplit.compression import int8_onnx
-from autosplit.compression.int8_layers import Int8Conv2d, Requantise
+from autosplit.compression.int8_layers import Int8Layer, Requantise
 from autosplit.core.cache import Cache
 from autosplit.core.result import Result
 from autosplit.data.base import in_batches, normalise
@@ -40,11 +40,11 @@ _BATCH = 100
 _TIMED = 200  # images
 
 
-class PairsConv(int8_onnx._Conv):
+class PairsConv(int8_onnx.IntegerConv):
     """A convolution of dequantised levels by dequantised weights."""
 
-    def __init__(self, layer: Int8Conv2d, grid: Requantise) -> None:
-        super().__init__(layer, grid)
+    def __init__(self, layer: Int8Layer, given: Requantise) -> None:
+        super().__init__(layer, given)
         self.bias.data, self.scale.data = self.bias.flatten(), self.scale.flatten()
         self.register_buffer("in_scale", layer.in_scale.clone())
         self.register_buffer("weight_scale", layer.scale.clone())
@@ -95,7 +95,7 @@ def rows_of(deployment: Deployment, images: Tensor) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         integer, pairs = Path(folder) / "integer.onnx", Path(folder) / "pairs.onnx"
         write_device(deployment, integer)
-        with patch.object(int8_onnx, "_Conv", PairsConv):
+        with patch.object(int8_onnx, "IntegerConv", PairsConv):
             write_device(deployment, pairs)
         forms = ((integer, "integer", False), (pairs, "pairs", True), (pairs, "pairs unfused", False))
         return [{"plan": deployment.plan.label, **row_of(file, form, fused, expected, images)}

@@ -1,12 +1,15 @@
-"""Compression: structured pruning, codecs, quantisation, entropy coding."""
+"""Compression at the cut: codecs, quantisation of codes, and networks in the int8 arithmetic of small devices.
+
+Imports `core`, `data` and `models`. Begin with `codecs.base`, then `network.SplitNetwork`: the parts of a plan joined.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError
+from autosplit.core.hashing import sha256_of
 from autosplit.core.plugins import Registry, one_line, source_of
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ def codec_key(name: str) -> str:
     kind = load_codec(name)
     if kind.__module__.startswith(_FOLDER):
         return name
-    return f"{name}@{hashlib.sha256(source_of(kind).encode()).hexdigest()[:16]}"
+    return f"{name}@{sha256_of(source_of(kind).encode())[:16]}"
 
 
 def build_codec(name: str, shape: tuple[int, int, int], offer: Offer, nonnegative: bool) -> Codec:

@@ -32,7 +32,6 @@ from autosplit.compression.int8_layers import (
     MIN_SCALE,
     ChannelAffine,
     Int8Conv2d,
-    Int8Layer,
     Int8Linear,
     Lookup,
     Requantise,
@@ -40,16 +39,20 @@ from autosplit.compression.int8_layers import (
 from autosplit.core.errors import ConfigError
 from autosplit.models.splitting import trace
 
-__all__ = ["as_function", "int8_structure", "quantise_int8"]
+__all__ = ["FloatGraph", "RangeObserver", "as_function", "int8_structure", "place_observers", "quantise_int8"]
 
-_BINS = 8192
+_BINS = 8192  # of a histogram of values: fine enough that a range can be chosen from it
 _CLIPS = tuple(i / 20 for i in range(20, 5, -1))  # shares of the range seen that are tried
 
 # --- ranges ---------------------------------------------------------------------------------------------------------
 
 
-class _Observer(nn.Module):
-    """Stands where a grid will be, lets values pass, and keeps a histogram of them that grows by doubling."""
+class RangeObserver(nn.Module):
+    """Stands where values will be requantised, lets them pass, and keeps a histogram of them.
+
+    Args:
+        name: Of the operation whose values it sees, for errors.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -57,6 +60,11 @@ class _Observer(nn.Module):
         self.counts = torch.zeros(_BINS, dtype=torch.float64)
 
     def forward(self, x: Any) -> Any:
+        """Count the values of a floating-point tensor, and give it back.
+
+        Raises:
+            ConfigError: Values that are NaN or infinite.
+        """
         if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
             low, high = (float(v) for v in torch.aminmax(x))
             if not (math.isfinite(low) and math.isfinite(high)):
@@ -64,43 +72,46 @@ class _Observer(nn.Module):
                                   "check the images and the weights of the network")
             self.low, self.high = min(self.low, low), max(self.high, high)
             if self.high > self.low:
-                self._grow(max(-self.low, self.high))
+                bound = max(-self.low, self.high)
+                if self.limit == 0.0:
+                    self.limit = 2.0 ** math.ceil(math.log2(bound))
+                # grows by doubling, two bins into one: the histogram does not depend on the order of the batches
+                while self.limit < bound:
+                    merged, quarter = self.counts.view(-1, 2).sum(1), _BINS // 4
+                    self.counts = F.pad(merged, (quarter, quarter))
+                    self.limit *= 2.0
                 self.counts += torch.histc(x.to("cpu", torch.float32), _BINS, -self.limit, self.limit)
         return x
 
-    def _grow(self, bound: float) -> None:
-        if self.limit == 0.0:
-            self.limit = 2.0 ** math.ceil(math.log2(bound))
-        while self.limit < bound:
-            merged, quarter = self.counts.view(-1, 2).sum(1), _BINS // 4
-            self.counts = F.pad(merged, (quarter, quarter))
-            self.limit *= 2.0
-
-    def grid(self) -> Requantise:
+    def requantisation(self) -> Requantise:
         """The range of least squared error, each end moved inwards in turn (Nagel et al. 2021, section 3.1).
 
         Against the full range this gains 2 dB at the code of the reference deployment, and 2.5 dB at the logits of
         ResNet-8 where one image in a thousand has six times the contrast; without such an image it loses 1 dB there.
         """
+        values = (torch.arange(_BINS, dtype=torch.float64) + 0.5) * (2.0 * self.limit / _BINS) - self.limit
+
+        def best(lows: Tensor, highs: Tensor) -> Tensor:
+            """Number of the range with the least squared error, summed over the values seen."""
+            scale, zero = _scale_and_zero(lows.view(-1, 1), highs.view(-1, 1))
+            rounded = torch.round(values / scale).clamp_(-zero, LEVELS - 1 - zero).mul_(scale)
+            return (rounded.sub_(values).square_() @ self.counts).argmin()
+
         clips = torch.tensor(_CLIPS, dtype=torch.float64)
         lows, highs = self.low * clips, self.high * clips
         low, high = lows[0], highs[0]
         for _ in range(2):
-            high = highs[self._errors(low, highs).argmin()]
-            low = lows[self._errors(lows, high).argmin()]
-        scale, zero = _affine(low, high)
+            high = highs[best(low, highs)]
+            low = lows[best(lows, high)]
+        scale, zero = _scale_and_zero(low, high)
         return Requantise(float(scale), int(zero))
 
-    def _errors(self, low: Tensor, high: Tensor) -> Tensor:
-        """Squared error of each range (K,), summed over the values seen."""
-        values = (torch.arange(_BINS, dtype=torch.float64) + 0.5) * (2.0 * self.limit / _BINS) - self.limit
-        scale, zero = _affine(low.view(-1, 1), high.view(-1, 1))
-        rounded = torch.round(values / scale).clamp_(-zero, LEVELS - 1 - zero).mul_(scale)
-        return rounded.sub_(values).square_() @ self.counts
 
+def _scale_and_zero(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Requantisation parameters for the range from `low` <= 0 to `high` >= 0, moved so that zero is a level.
 
-def _affine(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and zero of the grid from `low` <= 0 to `high` >= 0, moved so that zero is one of its levels."""
+    Zero must be exact: paddings are zeros, and so is most of what comes out of a ReLU.
+    """
     scale = torch.where(high > low, ((high - low) / (LEVELS - 1)).clamp_min(MIN_SCALE), 1.0)
     return scale, torch.round(-low / scale).clamp(0, LEVELS - 1)
 
@@ -136,29 +147,30 @@ _CALLS: dict[str, set[str]] = {
 
 
 def _kind(node: fx.Node, modules: dict[str, Any]) -> str:
-    """What an operation does to a grid: a key of the tables above, `other` where it is in none."""
+    """What an operation does to quantised values: a key of the tables above, `other` where it is in none."""
     if node.op == "call_module":
         module = modules[str(node.target)]
         plain = not isinstance(module, nn.Conv2d) or module.padding_mode == "zeros"
         return next((k for k, types in _MODULES.items() if isinstance(module, types) and plain), "other")
     if node.op not in {"call_method", "call_function"}:
         return node.op
-    name = str(node.target).rstrip("_") if node.op == "call_method" else _known_name(node.target)
+    function: Any = node.target
+    name = str(function).rstrip("_") if node.op == "call_method" else getattr(function, "__name__", "")
+    if node.op == "call_function" and not str(getattr(function, "__module__", "")).startswith("torchvision."):
+        # a function of the user's own may be called `relu` too: it must be the one of torch or Python
+        known = any(getattr(home, name, None) is function for home in (torch, F, operator, builtins))
+        name = name if known else ""
+    if name == "pad":  # with zeros it keeps to the levels, with any other value it may not
+        return "other" if node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None) else "keep"
     kind = next((k for k, names in _CALLS.items() if name in names), "other")
-    if name == "pad":
-        kind = "other" if node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None) else "keep"
     return "other" if kind in {"clamp", "lookup"} and len(node.all_input_nodes) > 1 else kind
 
 
-def _known_name(function: Any) -> str:
-    """Name of a function of torch, Python or torchvision; empty for a user's own, whatever it is called."""
-    name = getattr(function, "__name__", "")
-    known = any(getattr(home, name, None) is function for home in (torch, F, operator, builtins))
-    return name if known or getattr(function, "__module__", "").startswith("torchvision.") else ""
-
-
-class _Float:
+class FloatGraph:
     """The network to be quantised as a flat graph whose every node has a module of its own.
+
+    Args:
+        module: Any network that `torch.fx` can trace, with one input; it is left as it was.
 
     Attributes:
         graph: Batch norms folded, operations without effect left out.
@@ -170,8 +182,17 @@ class _Float:
         traced = trace(nn.Sequential(module) if lone else module).eval()  # a lone layer would be traced into
         self.graph = traced.graph
         self.modules: dict[str, Any] = {}
+        # a module that is called twice sees two ranges: each call becomes a module of its own, named as its node
         for node in self.graph.nodes:
-            self._own(node, traced)
+            if node.op == "call_module":
+                layer = traced.get_submodule(str(node.target))
+                node.meta["own_bias"] = getattr(layer, "bias", None) is not None
+                self.modules[node.name], node.target = layer.requires_grad_(False), node.name
+            elif node.op == "get_attr":
+                path, _, name = str(node.target).rpartition(".")
+                value = getattr(traced.get_submodule(path), name)
+                self.modules[node.name] = value.detach() if isinstance(value, Tensor) else value
+                node.target = node.name
         for node in list(self.graph.nodes):
             if _kind(node, self.modules) == "identity":
                 node.replace_all_uses_with(node.all_input_nodes[0])
@@ -180,21 +201,15 @@ class _Float:
             if _kind(node, self.modules) == "norm":
                 self._fold(node)
 
-    def _own(self, node: fx.Node, traced: fx.GraphModule) -> None:
-        if node.op == "call_module":
-            layer = traced.get_submodule(str(node.target))
-            node.meta["own_bias"] = getattr(layer, "bias", None) is not None
-            self.modules[node.name], node.target = layer.requires_grad_(False), node.name
-        elif node.op == "get_attr":
-            path, _, name = str(node.target).rpartition(".")
-            value = getattr(traced.get_submodule(path), name)
-            self.modules[node.name] = value.detach() if isinstance(value, Tensor) else value
-            node.target = node.name
-
     def _fold(self, node: fx.Node) -> None:
         """Fold a batch norm into the layer before it, also through average pooling, which commutes with it."""
         norm, source = self.modules[node.name], node.all_input_nodes[0]
-        while len(source.users) == 1 and self._pools(source):
+        while len(source.users) == 1:
+            pool = self.modules.get(source.name)
+            # an average of as many values everywhere, none of them padding
+            if not isinstance(pool, nn.AdaptiveAvgPool2d) and not (
+                    isinstance(pool, nn.AvgPool2d) and pool.padding in (0, (0, 0)) and not pool.divisor_override):
+                break
             source = source.all_input_nodes[0]
         layer: Any = self.modules.get(source.name)
         fits = (isinstance(norm, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d)) or (
@@ -209,77 +224,66 @@ class _Float:
         else:
             self.modules[node.name] = ChannelAffine(norm)
 
-    def _pools(self, node: fx.Node) -> bool:
-        """An average of as many values everywhere, none of them padding."""
-        module = self.modules.get(node.name)
-        return isinstance(module, nn.AdaptiveAvgPool2d) or (
-            isinstance(module, nn.AvgPool2d) and module.padding in (0, (0, 0)) and not module.divisor_override)
+    def build(self) -> fx.GraphModule:
+        """The network that graph and modules make up now, in evaluation mode."""
+        result = fx.GraphModule(self.modules, self.graph, class_name="Int8")
+        result.graph.lint()
+        result.requires_grad_(False)
+        return result.eval()
 
 
-class _Grids:
-    """Puts an observer wherever values are to be rounded, by structure alone.
+def place_observers(net: FloatGraph) -> None:
+    """Put an observer wherever values are to be requantised, by structure alone.
 
-    A value is rounded right after the operation that made it, except where only a clamp follows, and at the end.
+    A value is rounded right after the operation that made it, except where only a clamp follows, and at the end. The
+    names of these places are part of the state dicts of stored deployments.
 
     Args:
         net: Changed in place.
     """
-
-    def __init__(self, net: _Float) -> None:
-        self.graph, self.modules = net.graph, net.modules
-        self._grid: dict[fx.Node, str] = {}  # name of the grid that a value lies on
-        self._tensors: set[fx.Node] = set()  # values that are, or may be, features
-        self._final = self._last_values()
-        for node in list(self.graph.nodes):
-            self._visit(node, _kind(node, self.modules))
-
-    def _last_values(self) -> set[fx.Node]:
-        """Values that leave the network without a further operation but clamping and reshaping: they stay real."""
-        final: set[fx.Node] = set()
-        stack = next(n for n in self.graph.nodes if n.op == "output").all_input_nodes
-        while stack:
-            node = stack.pop()
-            if len(node.users) == 1:
-                final.add(node)
-                if _kind(node, self.modules) in {"keep", "relu", "clamp"}:
-                    stack.append(node.all_input_nodes[0])
-        return final
-
-    def _visit(self, node: fx.Node, kind: str) -> None:
-        inputs = [n for n in node.all_input_nodes if n in self._tensors]
+    graph, modules = net.graph, net.modules
+    # values that leave the network without a further operation but clamping and reshaping stay real
+    final: set[fx.Node] = set()
+    stack = next(n for n in graph.nodes if n.op == "output").all_input_nodes
+    while stack:
+        node = stack.pop()
+        if len(node.users) == 1:
+            final.add(node)
+            if _kind(node, modules) in {"keep", "relu", "clamp"}:
+                stack.append(node.all_input_nodes[0])
+    rounded_by: dict[fx.Node, str] = {}  # name of the observer that stands where a value was rounded
+    tensors: set[fx.Node] = set()  # values that are, or may be, features
+    for node in list(graph.nodes):
+        kind = _kind(node, modules)
+        inputs = [n for n in node.all_input_nodes if n in tensors]
         if kind in {"output", "size"} or not (inputs or kind == "placeholder"):
-            return
-        grid = self._grid.get(inputs[0]) if inputs else None
-        self._tensors.add(node)
-        if kind in {"keep", "relu"} and grid is not None:
-            self._grid[node] = grid
-            return
-        value = self._average(node, inputs[0]) if kind == "average" else node
-        clamped = len(value.users) == 1 and _kind(next(iter(value.users)), self.modules) in {"relu", "clamp"}
-        rounded = node not in self._final and not clamped
+            continue
+        given = rounded_by.get(inputs[0]) if inputs else None
+        tensors.add(node)
+        if kind in {"keep", "relu"} and given is not None:  # their values are levels already
+            rounded_by[node] = given
+            continue
+        value = node
+        if kind == "average":  # in float64, where a sum of levels is exact in whatever order it is taken
+            with graph.inserting_before(node):
+                node.replace_input_with(inputs[0], graph.call_method("double", (inputs[0],)))
+            with graph.inserting_after(node):
+                value = graph.call_method("float", (node,))
+            node.replace_all_uses_with(value, delete_user_cb=lambda user, value=value: user is not value)
+            tensors.add(value)
+        clamped = len(value.users) == 1 and _kind(next(iter(value.users)), modules) in {"relu", "clamp"}
+        rounded = node not in final and not clamped
         if kind == "layer" or (kind in {"lookup", "clamp"} and rounded):
-            node.meta["in_grid"] = grid
+            node.meta["input_rounded_by"] = given
         if rounded:
-            self._observe(value)
-
-    def _average(self, node: fx.Node, source: fx.Node) -> fx.Node:
-        with self.graph.inserting_before(node):
-            node.replace_input_with(source, self.graph.call_method("double", (source,)))
-        with self.graph.inserting_after(node):
-            value = self.graph.call_method("float", (node,))
-        node.replace_all_uses_with(value, delete_user_cb=lambda user: user is not value)
-        self._tensors.add(value)
-        return value
-
-    def _observe(self, node: fx.Node) -> None:
-        name = f"{node.name}_grid"
-        with self.graph.inserting_after(node):
-            observer = self.graph.create_node("call_module", name, (node,), name=name)
-        observer.target = observer.name  # the graph makes names unique
-        self.modules[observer.name] = _Observer(node.name)
-        node.replace_all_uses_with(observer, delete_user_cb=lambda user: user is not observer)
-        self._grid[observer] = observer.name
-        self._tensors.add(observer)
+            name = f"{value.name}_grid"
+            with graph.inserting_after(value):
+                observer = graph.create_node("call_module", name, (value,), name=name)
+            observer.target = observer.name  # the graph makes names unique
+            modules[observer.name] = RangeObserver(value.name)
+            value.replace_all_uses_with(observer, delete_user_cb=lambda user, observer=observer: user is not observer)
+            rounded_by[observer] = observer.name
+            tensors.add(observer)
 
 
 # --- the pass -------------------------------------------------------------------------------------------------------
@@ -304,11 +308,18 @@ def quantise_int8(module: nn.Module, batches: Iterable[Tensor]) -> fx.GraphModul
         ConfigError: No batches, or values that are NaN or infinite.
     """
     with torch.inference_mode(False), torch.no_grad():
-        net = _Float(module)
-        _Grids(net)
-        _calibrate(_graph_module(net), batches)
-        grids = {name: m.grid() for name, m in net.modules.items() if isinstance(m, _Observer)}
-        return _convert(net, grids, blank=False)
+        net = FloatGraph(module)
+        place_observers(net)
+        observed, images = net.build(), 0
+        for batch in batches:
+            if not batch.is_floating_point():
+                raise ConfigError(f"calibration for int8 takes normalised images in floating point, got {batch.dtype}")
+            images += len(batch)
+            if len(batch):
+                observed(batch)
+        if not images:
+            raise ConfigError("calibration for int8 got no images; give at least one batch")
+        return _convert(net, {n: m.requantisation() for n, m in net.modules.items() if isinstance(m, RangeObserver)})
 
 
 def int8_structure(module: nn.Module) -> fx.GraphModule:
@@ -321,56 +332,33 @@ def int8_structure(module: nn.Module) -> fx.GraphModule:
         TraceError: `torch.fx` cannot trace it.
     """
     with torch.inference_mode(False), torch.no_grad():
-        net = _Float(module)
-        _Grids(net)
-        blanks = {name: Requantise() for name, m in net.modules.items() if isinstance(m, _Observer)}
+        net = FloatGraph(module)
+        place_observers(net)
+        blanks = {name: Requantise() for name, m in net.modules.items() if isinstance(m, RangeObserver)}
         return _convert(net, blanks, blank=True)
 
 
-def _graph_module(net: _Float) -> fx.GraphModule:
-    result = fx.GraphModule(net.modules, net.graph, class_name="Int8")
-    result.graph.lint()
-    result.requires_grad_(False)
-    return result.eval()
-
-
-def _calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
-    images = 0
-    for batch in batches:
-        if not batch.is_floating_point():
-            raise ConfigError(f"calibration for int8 takes normalised images in floating point, got {batch.dtype}")
-        images += len(batch)
-        if len(batch):
-            network(batch)
-    if not images:
-        raise ConfigError("calibration for int8 got no images; give at least one batch")
-
-
-def _convert(net: _Float, grids: dict[str, Requantise], blank: bool) -> fx.GraphModule:
-    """Put integer operations where float ones are; observers become their grids."""
-    net.modules.update(grids)
+def _convert(net: FloatGraph, parameters: dict[str, Requantise], blank: bool = False) -> fx.GraphModule:
+    """Put integer operations where float ones are, and requantisation where its observers stand."""
+    net.modules.update(parameters)
     for node in list(net.graph.nodes):
-        grid = grids.get(node.meta.get("in_grid") or "")
-        if grid is None:
+        given = parameters.get(node.meta.get("input_rounded_by") or "")
+        if given is None:
             continue
         if _kind(node, net.modules) == "layer":
             layer = net.modules[node.name]
+            if not blank and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
+                raise ConfigError(f"layer {node.name!r} has weights that are NaN or infinite; train the network again")
             kind = Int8Conv2d if isinstance(layer, nn.Conv2d) else Int8Linear
             net.modules[node.name] = kind(layer, node.meta["own_bias"])
             if not blank:
-                _fill(net.modules[node.name], layer, grid, node.name)
-        else:
+                net.modules[node.name].fill(layer.weight, layer.bias, float(given.scale))
+        else:  # 256 levels in, 256 levels out: the function and the rounding that follows become one table
             after = next(iter(node.users))
             after.args = tuple(node.all_input_nodes)
-            net.modules[after.name] = Lookup(as_function(node, net.modules), grid, grids[after.name])
+            net.modules[after.name] = Lookup(as_function(node, net.modules), given, parameters[after.name])
             net.graph.erase_node(node)
-    return _graph_module(net)
-
-
-def _fill(target: Int8Layer, layer: nn.Conv2d | nn.Linear, grid: Requantise, name: str) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
-        raise ConfigError(f"layer {name!r} has weights that are NaN or infinite; train the network again")
-    target.fill(layer.weight, layer.bias, float(grid.scale))
+    return net.build()
 
 
 def as_function(node: fx.Node, modules: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

@@ -22,7 +22,9 @@ _BIAS_LIMIT = 2**23
 
 
 class Requantise(nn.Module):
-    """Rounds real values to an affine grid of 256 levels, zero among them.
+    """Rounds real values to 256 evenly spaced levels, zero among them.
+
+    Scale and zero are the requantisation parameters of Jacob et al. 2018: level q stands for `(q - zero) * scale`.
 
     Args:
         scale: Distance of two levels.
@@ -38,7 +40,7 @@ class Requantise(nn.Module):
         self.register_buffer("zero", torch.tensor(zero, dtype=torch.int32))
 
     def forward(self, x: Any) -> Any:
-        """Nearest values of the grid, any shape, float32; what is no floating-point tensor passes as it is."""
+        """Nearest values that have a level, any shape, float32; what is no floating-point tensor passes as it is."""
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
         low = -int(self.zero)
@@ -46,12 +48,12 @@ class Requantise(nn.Module):
 
 
 class Lookup(Requantise):
-    """An elementwise function from one grid to another, as a table of 256 bytes (`scale` and `zero` are the output's).
+    """An elementwise function from levels to levels, as a table of 256 bytes (`scale` and `zero` are the output's).
 
     Args:
         function: The function; called with float64.
-        source: Requantise of the input.
-        target: Requantise of the output.
+        source: Parameters of the input.
+        target: Parameters of the output.
     """
 
     table: Tensor
@@ -67,7 +69,7 @@ class Lookup(Requantise):
         self.register_buffer("table", levels.clamp(0, LEVELS - 1).to(torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values of the source grid -> values of the target grid."""
+        """Values of the input's levels -> values of the output's."""
         values = (self.table.to(torch.float32) - self.zero) * self.scale
         return values[torch.round(x / self.in_scale).to(torch.int64) + self.in_zero]
 
@@ -106,7 +108,7 @@ class Int8Layer(nn.Module):
         weight: int8, the shape of the float layer's.
         scale: float32 (outputs,), value of one step of a weight.
         bias: int32 (outputs,), in units of `in_scale * scale`.
-        in_scale: float32, the scale of the input's grid.
+        in_scale: float32, the scale of the input's levels.
     """
 
     weight: Tensor
@@ -124,44 +126,42 @@ class Int8Layer(nn.Module):
         self.register_buffer("in_scale", torch.ones(()))
 
     def fill(self, weight: Tensor, bias: Tensor | None, in_scale: float) -> None:
-        """Quantise weights of a float layer for inputs of a given grid.
+        """Quantise weights of a float layer for inputs of a given scale.
 
         A channel of weights so small that its bias would not fit gets coarser ones, which its bias outweighs anyway.
 
         Args:
             weight: Real, of the layer's shape.
             bias: Real (outputs,), or `None`.
-            in_scale: Scale of the input's grid.
+            in_scale: Scale of the input's levels.
         """
         offset = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
         self.in_scale.fill_(in_scale)
         step = self.in_scale.double()
         finest = offset.abs() / (step * _BIAS_LIMIT)
         scale = torch.maximum(weight.abs().flatten(1).amax(1) / _WEIGHT_LIMIT, finest).clamp_min(MIN_SCALE)
-        self.scale.copy_(scale)
+        self.scale.copy_(scale)  # to float32 first: weights are rounded by the scale that will be multiplied with
         rounded = torch.round(weight / self.scale.view(-1, *(1 for _ in weight.shape[1:])))
         self.weight.copy_(rounded.clamp(-_WEIGHT_LIMIT, _WEIGHT_LIMIT))
         self.bias.copy_(torch.round(offset / (self.scale * step)).clamp(-_BIAS_LIMIT, _BIAS_LIMIT))
 
-    def _product(self, levels: Tensor, weight: Tensor) -> Tensor:
+    def product(self, levels: Tensor, weight: Tensor) -> Tensor:
+        """The layer's sums of products, without bias; each kind of layer has its own."""
         raise NotImplementedError
 
-    def _accumulate(self, x: Tensor, dim: int) -> Tensor:
+    def accumulate(self, x: Tensor, dim: int) -> Tensor:
         """Sums of products of levels and weights, in pieces of the input's channels (dimension `dim`)."""
         levels, weight, pieces = torch.round(x / self.in_scale), self.weight.to(torch.float32), 1
         reach = weight.abs().flatten(2).sum(2) if weight.dim() > 2 else weight.abs()
-        while self.groups == 1 and pieces < reach.shape[1] and not _exact(reach, pieces):
+        # float32 holds every integer below 2**24: no partial sum of a piece may reach that, whatever the levels are
+        while self.groups == 1 and pieces < reach.shape[1] and any(
+                float(part.sum(1).max()) * (LEVELS - 1) >= _EXACT for part in reach.chunk(pieces, 1)):
             pieces *= 2
         parts = zip(levels.chunk(pieces, dim), weight.chunk(pieces, 1), strict=True)
-        total = self._product(*next(parts))
+        total = self.product(*next(parts))
         for part in parts:
-            total = total + self._product(*part)
+            total = total + self.product(*part)
         return total
-
-
-def _exact(reach: Tensor, pieces: int) -> bool:
-    """Whether no sum over one of the pieces can reach 2**24; `reach` holds |weights| (outputs, inputs)."""
-    return all(float(part.sum(1).max()) * (LEVELS - 1) < _EXACT for part in reach.chunk(pieces, 1))
 
 
 class Int8Conv2d(Int8Layer):
@@ -174,11 +174,12 @@ class Int8Conv2d(Int8Layer):
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values of the input's grid (N, C, H, W) -> real values, not rounded yet."""
-        total = self._accumulate(x, -3) + self.bias.view(-1, 1, 1)
+        """Values of the input's levels (N, C, H, W) -> real values, not rounded yet."""
+        total = self.accumulate(x, -3) + self.bias.view(-1, 1, 1)
         return total * (self.in_scale * self.scale).view(-1, 1, 1)
 
-    def _product(self, levels: Tensor, weight: Tensor) -> Tensor:
+    def product(self, levels: Tensor, weight: Tensor) -> Tensor:
+        """See `Int8Layer.product`."""
         return F.conv2d(levels, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
 
@@ -188,8 +189,9 @@ class Int8Linear(Int8Layer):
     counts_as = "linear"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values of the input's grid (..., inputs) -> real values (..., outputs), not rounded yet."""
-        return (self._accumulate(x, -1) + self.bias) * (self.in_scale * self.scale)
+        """Values of the input's levels (..., inputs) -> real values (..., outputs), not rounded yet."""
+        return (self.accumulate(x, -1) + self.bias) * (self.in_scale * self.scale)
 
-    def _product(self, levels: Tensor, weight: Tensor) -> Tensor:
+    def product(self, levels: Tensor, weight: Tensor) -> Tensor:
+        """See `Int8Layer.product`."""
         return F.linear(levels, weight)

@@ -1,10 +1,11 @@
 """Int8 networks in a form that torch exports to ONNX with integer arithmetic: QuantizeLinear, ConvInteger.
 
-`autosplit.compression.int8` computes with integers in float32; here the same numbers are integers. A grid becomes
-QuantizeLinear and DequantizeLinear, a layer ConvInteger or MatMulInteger with an int32 bias and one multiplication by
-its scale, so that every sum is exact whatever engine takes it, and what follows is elementwise in the same order: the
-codes are equal, not merely close. QLinearConv, which engines make of quantise-dequantise pairs, multiplies by one
-rounded factor instead of multiplying and dividing, and now and then gives the level beside.
+`autosplit.compression.int8` computes with integers in float32; here the same numbers are integers. Requantisation
+becomes QuantizeLinear and DequantizeLinear, a layer ConvInteger or MatMulInteger with an int32 bias and one
+multiplication by its scale, so that every sum is exact whatever engine takes it, and what follows is elementwise in the
+same order: the codes are equal, not merely close. QLinearConv, which engines make of
+quantise-dequantise pairs, multiplies by one rounded factor instead of multiplying and dividing, and now and then gives
+the level beside.
 
 Weights are stored as uint8 around 128: engines on processors without VNNI add pairs of products of uint8 and int8 in
 16 bits, which overflows; pairs of uint8 they add in 32.
@@ -20,8 +21,9 @@ from torch import Tensor, fx, nn
 from autosplit.compression.int8 import as_function
 from autosplit.compression.int8_layers import Int8Conv2d, Int8Layer, Int8Linear, Requantise
 from autosplit.core.errors import ConfigError
+from autosplit.models.splitting import float_shapes
 
-__all__ = ["integer_form"]
+__all__ = ["IntegerConv", "IntegerLayer", "integer_form"]
 
 _ZERO_WEIGHT = 128
 _INTEGER = (Requantise, Int8Layer)
@@ -57,10 +59,9 @@ class _Form:
         self.network, self.graph = network, fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         self.graph.output(self.graph.graph_copy(network.graph, copies))
-        sizes = _sizes(network, shape)
-        self.sizes = {copies[node]: size for node, size in sizes.items() if node in copies}
+        self.sizes = {copies[n]: size for n, size in float_shapes(network, shape).items() if n in copies}
         self.modules: dict[str, nn.Module] = {}
-        self.levels: dict[fx.Node, fx.Node] = {}  # uint8 of what a grid rounded, by its real values
+        self.levels: dict[fx.Node, fx.Node] = {}  # uint8 of what was requantised, by its real values
 
     def build(self) -> fx.GraphModule:
         """The network in integer form."""
@@ -71,8 +72,14 @@ class _Form:
             elif isinstance(module, Int8Layer):
                 self._use_levels(node, module)
             elif self._is_window(node):
-                self._use_matrices(node, module)
-        parts = {**dict(self.network.named_modules()), **_attributes(self.network), **self.modules}
+                (source,), name = node.all_input_nodes, f"{node.name}_windows"
+                self.modules[name] = _Windows(as_function(node, {node.name: module}), self.sizes[source])
+                node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
+        attributes = {}
+        for target in {str(n.target) for n in self.network.graph.nodes if n.op == "get_attr"}:
+            path, _, name = target.rpartition(".")
+            attributes[target] = getattr(self.network.get_submodule(path), name)
+        parts = {**dict(self.network.named_modules()), **attributes, **self.modules}
         result = fx.GraphModule(parts, self.graph)
         result.graph.eliminate_dead_code()
         result.recompile()
@@ -84,10 +91,10 @@ class _Form:
         name = str(node.target)
         return self.modules.get(name) or self.network.get_submodule(name)
 
-    def _split(self, node: fx.Node, grid: Requantise) -> None:
-        """Make two nodes of a grid: to levels, and back to real values."""
+    def _split(self, node: fx.Node, given: Requantise) -> None:
+        """Make two nodes of a requantisation: to levels, and back to real values."""
         name = str(node.target)
-        self.modules[f"{name}_levels"], self.modules[f"{name}_values"] = _Quantise(grid), _Dequantise(grid)
+        self.modules[f"{name}_levels"], self.modules[f"{name}_values"] = _Quantise(given), _Dequantise(given)
         with self.graph.inserting_after(node):
             rounded = self.graph.create_node("call_module", f"{name}_levels", node.args)
         with self.graph.inserting_after(rounded):
@@ -97,31 +104,26 @@ class _Form:
         self.levels[values] = rounded
 
     def _use_levels(self, node: fx.Node, layer: Int8Layer) -> None:
-        """Feed a layer with levels: those of the grid right before it, else its input's, rounded anew without error."""
+        """Feed a layer with levels: those right before it, else its input's, rounded anew without error."""
         name, source = str(node.target), node.all_input_nodes[0]
-        grid = self._grid(source)
+        given = self._given(source)
         if source not in self.levels:
-            self.modules[f"{name}_levels"] = _Quantise(grid)
+            self.modules[f"{name}_levels"] = _Quantise(given)
             with self.graph.inserting_before(node):
                 self.levels[source] = self.graph.create_node("call_module", f"{name}_levels", (source,))
-        self.modules[name] = _Conv(layer, grid) if isinstance(layer, Int8Conv2d) else _Linear(layer, grid)
+        self.modules[name] = (IntegerConv if isinstance(layer, Int8Conv2d) else _IntegerLinear)(layer, given)
         node.args, node.kwargs = (self.levels[source],), {}
 
-    def _use_matrices(self, node: fx.Node, module: nn.Module | None) -> None:
-        (source,), name = node.all_input_nodes, f"{node.name}_windows"
-        self.modules[name] = _Windows(as_function(node, {node.name: module}), self.sizes[source])
-        node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
-
-    def _grid(self, node: fx.Node) -> Requantise:
-        """The grid that a layer's input lies on: only operations that keep to it stand between."""
+    def _given(self, node: fx.Node) -> Requantise:
+        """How a layer's input was requantised: only operations that keep to its levels stand between."""
         found = self._module(node)
         if isinstance(found, _Dequantise):
-            return found.grid
+            return found.source
         if isinstance(found, Requantise):
             return found
         if not node.all_input_nodes:
             raise ConfigError(f"the int8 network rounds nothing before {node.name!r}; quantise it again")
-        return self._grid(node.all_input_nodes[0])
+        return self._given(node.all_input_nodes[0])
 
     def _is_window(self, node: fx.Node) -> bool:
         """Whether this averages over windows in float64, for which engines have no operator."""
@@ -132,43 +134,17 @@ class _Form:
         return not (name.lower().startswith("adaptive") and self.sizes[node][-2:] == (1, 1))  # that one is a plain mean
 
 
-def _sizes(network: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
-    """Shape of the tensor at each node, for one image."""
-    found: dict[fx.Node, tuple[int, ...]] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            value = super().run_node(n)
-            if isinstance(value, Tensor):
-                found[n] = tuple(value.shape)
-            return value
-
-    with torch.no_grad():
-        Recorder(network).run(torch.zeros(1, *shape))
-    return found
-
-
-def _attributes(network: fx.GraphModule) -> dict[str, object]:
-    """Tensors that the graph names."""
-    found = {}
-    for node in network.graph.nodes:
-        if node.op == "get_attr":
-            path, _, name = str(node.target).rpartition(".")
-            found[str(node.target)] = getattr(network.get_submodule(path), name)
-    return found
-
-
 class _Affine(nn.Module):
-    """Scale and zero point of a grid as ONNX wants them."""
+    """Requantisation parameters, scale and zero point, as ONNX wants them."""
 
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, grid: Requantise) -> None:
+    def __init__(self, source: Requantise) -> None:
         super().__init__()
-        self.grid = grid
-        self.register_buffer("scale", grid.scale.detach().clone())
-        self.register_buffer("zero", grid.zero.detach().to(torch.uint8))
+        self.source = source
+        self.register_buffer("scale", source.scale.detach().clone())
+        self.register_buffer("zero", source.zero.detach().to(torch.uint8))
 
 
 class _Quantise(_Affine):
@@ -184,12 +160,12 @@ class _Dequantise(_Affine):
                                        shape=x.shape)
 
 
-class _Integer(nn.Module):
+class IntegerLayer(nn.Module):
     """Weights, bias and scale of an int8 layer.
 
     Args:
         layer: The layer.
-        grid: Of its input.
+        given: How its input was requantised.
     """
 
     weight: Tensor
@@ -198,55 +174,49 @@ class _Integer(nn.Module):
     input_zero: Tensor
     weight_zero: Tensor
 
-    def __init__(self, layer: Int8Layer, grid: Requantise) -> None:
+    def __init__(self, layer: Int8Layer, given: Requantise) -> None:
         super().__init__()
         weight = (layer.weight.to(torch.int32) + _ZERO_WEIGHT).to(torch.uint8)
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", layer.bias.detach().clone())
         self.register_buffer("scale", (layer.in_scale * layer.scale).detach().clone())
-        self.register_buffer("input_zero", grid.zero.detach().to(torch.uint8))
+        self.register_buffer("input_zero", given.zero.detach().to(torch.uint8))
         self.register_buffer("weight_zero", torch.tensor(_ZERO_WEIGHT, dtype=torch.uint8))
 
 
-class _Conv(_Integer):
+class IntegerConv(IntegerLayer):
     """A convolution of levels."""
 
-    def __init__(self, layer: Int8Conv2d, grid: Requantise) -> None:
-        super().__init__(layer, grid)
+    def __init__(self, layer: Int8Layer, given: Requantise) -> None:
+        assert isinstance(layer, Int8Conv2d)
+        super().__init__(layer, given)
         self.stride, self.dilation, self.groups = list(layer.stride), list(layer.dilation), layer.groups
-        self.begin, self.end = _padding(layer)
+        self.begin, self.end = [0, 0], [0, 0]  # zeros before and behind each of the two dimensions
+        if layer.padding == "same":
+            total = [d * (k - 1) for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
+            self.begin, self.end = [n // 2 for n in total], [n - n // 2 for n in total]  # the odd one behind
+        elif not isinstance(layer.padding, str):
+            self.begin = self.end = [int(p) for p in layer.padding]
         self.bias.data, self.scale.data = self.bias.view(-1, 1, 1), self.scale.view(-1, 1, 1)
 
     def forward(self, levels: Tensor) -> Tensor:
         """Levels (N, C, H, W) -> real values, not rounded yet."""
         attributes = {"strides": self.stride, "pads": [*self.begin, *self.end], "dilations": self.dilation,
                       "group": self.groups, "kernel_shape": list(self.weight.shape[2:])}
-        shape = [levels.shape[0], self.weight.shape[0], *(self._length(levels.shape[2 + i], i) for i in (0, 1))]
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+        sides = [(levels.shape[2 + i] + self.begin[i] + self.end[i] - reach[i]) // self.stride[i] + 1 for i in (0, 1)]
+        shape = [levels.shape[0], self.weight.shape[0], *sides]
         total = torch.onnx.ops.symbolic("ConvInteger", (levels, self.weight, self.input_zero, self.weight_zero),
                                         attributes, dtype=torch.int32, shape=shape)
         return (total + self.bias).to(torch.float32) * self.scale
 
-    def _length(self, side: int, axis: int) -> int:
-        reach = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
-        return (side + self.begin[axis] + self.end[axis] - reach) // self.stride[axis] + 1
 
-
-def _padding(layer: Int8Conv2d) -> tuple[list[int], list[int]]:
-    """Zeros before and behind each of the two dimensions."""
-    if layer.padding == "valid":
-        return [0, 0], [0, 0]
-    if isinstance(layer.padding, str):  # "same", the odd one behind
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
-        return [t // 2 for t in total], [t - t // 2 for t in total]
-    return [int(p) for p in layer.padding], [int(p) for p in layer.padding]
-
-
-class _Linear(_Integer):
+class _IntegerLinear(IntegerLayer):
     """A linear layer on levels."""
 
-    def __init__(self, layer: Int8Layer, grid: Requantise) -> None:
+    def __init__(self, layer: Int8Layer, given: Requantise) -> None:
         assert isinstance(layer, Int8Linear)
-        super().__init__(layer, grid)
+        super().__init__(layer, given)
         self.weight.data = self.weight.t().contiguous()
 
     def forward(self, levels: Tensor) -> Tensor:

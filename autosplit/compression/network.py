@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +57,6 @@ class SplitNetwork(nn.Module):
         return self.tail(self.decoder(code))  # type: ignore[no-any-return]
 
 
-def _statistics(module: nn.Module) -> Iterator[nn.Module]:
-    """Layers that keep statistics of what they saw: batch norms, and the ranges of plain quantisers."""
-    for m in module.modules():
-        if hasattr(m, "reset_running_stats") and getattr(m, "track_running_stats", True):
-            yield m
-
-
 def recalibrate(network: nn.Module, images: Tensor, batch_size: int = 128) -> None:
     """Estimate the statistics of batch norms (and ranges) anew, as the average over batches of `images`.
 
@@ -76,24 +69,18 @@ def recalibrate(network: nn.Module, images: Tensor, batch_size: int = 128) -> No
         batch_size: Images of a batch.
     """
     network.eval()
-    layers = list(_statistics(network))
+    # batch norms, and the ranges of plain quantisers; all else stays in evaluation mode, dropout above all
+    layers: list[Any] = [m for m in network.modules()
+                         if hasattr(m, "reset_running_stats") and getattr(m, "track_running_stats", True)]
     momenta = [getattr(m, "momentum", None) for m in layers]
     for m in layers:
-        m.reset_running_stats()  # type: ignore[operator]
-        m.momentum = None  # type: ignore[assignment]  # cumulative average over the batches
+        m.reset_running_stats()
+        m.momentum = None  # the average over all batches, in place of a running one that favours the last
         m.train()
+    size = min(batch_size, len(images))  # full batches only, so that each weighs the same in the average
     with torch.inference_mode():
-        for batch in _full_batches(images, batch_size):
-            network(batch)
+        for start in range(0, len(images) - size + 1, size):
+            network(images[start : start + size])
     for m, momentum in zip(layers, momenta, strict=True):
-        m.momentum = momentum  # type: ignore[assignment]
+        m.momentum = momentum
     network.eval()
-
-
-def _full_batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Batches of equal size, so that each weighs the same; one smaller batch when there are too few images."""
-    if len(images) < batch_size:
-        yield images
-        return
-    for start in range(0, len(images) - batch_size + 1, batch_size):
-        yield images[start : start + batch_size]

@@ -124,7 +124,7 @@ class _FakeQuantise(torch.autograd.Function):
         (grad,) = grads
         code, limit, output = ctx.saved_tensors
         bound = limit.clamp_min(MIN_LIMIT)
-        inside = code.abs() <= bound
+        inside = code.abs() <= bound  # values in the topmost half step are clipped, but their gradient passes
         to_code = grad * inside if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return to_code, None, None
@@ -141,20 +141,17 @@ def _limit_tensor(limit: Tensor | float, device: torch.device) -> Tensor:
     return torch.tensor(limit, dtype=torch.float32, device=device)
 
 
-def _step(bits: int, limit: Tensor) -> Tensor:
-    return limit.clamp_min(MIN_LIMIT) / (levels(bits) // 2)
-
-
-def _offset(bits: int) -> float:
-    """Where in its cell the level of symbol `2**(bits - 1)` lies: at zero, or half a step up for one bit."""
-    return 0.5 if bits == 1 else 0.0
+def _step_and_offset(bits: int, limit: Tensor) -> tuple[Tensor, float]:
+    """Distance of two levels, and where in its cell the level of symbol `2**(bits - 1)` lies: half up for 1 bit."""
+    return limit.clamp_min(MIN_LIMIT) / (levels(bits) // 2), 0.5 if bits == 1 else 0.0
 
 
 def _cells(code: Tensor, bits: int, limit: Tensor) -> Tensor:
     """Signed cell of each value, from -2**(bits - 1) to 2**(bits - 1) - 1, still as floating point."""
-    half = levels(bits) // 2
-    return torch.round(code / _step(bits, limit) - _offset(bits)).clamp(-half, half - 1)
+    half, (step, offset) = levels(bits) // 2, _step_and_offset(bits, limit)
+    return torch.round(code / step - offset).clamp(-half, half - 1)
 
 
 def _values(cells: Tensor, bits: int, limit: Tensor) -> Tensor:
-    return (cells + _offset(bits)) * _step(bits, limit)
+    step, offset = _step_and_offset(bits, limit)
+    return (cells + offset) * step

@@ -1,7 +1,7 @@
 """Data sets by name: four disjoint parts of uint8 images each, loaded into memory.
 
-Loaders are imported when they are asked for, so importing this package loads neither torchvision nor
-scikit-learn.
+Imports `core` only. Begin with `base`, which says what a data set is. Loaders are imported when they are asked for, so
+importing this package loads neither torchvision nor scikit-learn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Latency models: milliseconds and energy of plans under conditions; built-in, installed, or the user's own file."""
+"""Latency models: milliseconds and energy of plans under conditions; built-in, installed, or the user's own file.
+
+Imports `core` and `models` (the latter to profile a machine). Begin with `base`, the protocol, then `analytic`.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import torchvision
 from torch import fx, nn
 from torch.nn import functional as F
 
-from autosplit.compression.int8 import _Float, _graph_module, _Grids
+from autosplit.compression.int8 import FloatGraph, place_observers
 from autosplit.compression.int8_layers import Requantise
 from autosplit.compression.network import recalibrate
 from autosplit.models.splitting import cut, find_split_points, trace
@@ -60,9 +60,9 @@ def weakest_step_db(network, quantised, x):
 
     What an untrained network makes of the errors of its first layers says little; a wrong scale anywhere shows here.
     """
-    net = _Float(network)
-    _Grids(net)
-    exact = fx.Interpreter(_graph_module(net))
+    net = FloatGraph(network)
+    place_observers(net)
+    exact = fx.Interpreter(net.build())
     found = {}
 
     class Recorder(fx.Interpreter):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from autosplit.compression.int8 import _Observer, quantise_int8
+from autosplit.compression.int8 import RangeObserver, quantise_int8
 from autosplit.compression.int8_layers import Int8Conv2d, Int8Linear, Lookup, Requantise
 from tests.compression.int8_networks import run
 
@@ -24,10 +24,10 @@ class TestGrid:
     @settings(max_examples=30, deadline=None)
     def test_error_is_at_most_half_a_step_and_zero_stays_zero(self, low, high, seed):
         x = torch.rand(200, generator=torch.Generator().manual_seed(seed)) * (high - low) + low
-        observer = _Observer("x")
+        observer = RangeObserver("x")
         observer(torch.cat([x, torch.tensor([low, high])]))
         observer.counts.fill_(0.0)  # no error to be minimised: the full range is taken
-        grid = observer.grid()
+        grid = observer.requantisation()
         assert grid(torch.zeros(1)) == 0
         once = grid(x)
         assert torch.equal(grid(once), once)
@@ -43,9 +43,9 @@ class TestRanges:
     def test_extremes_are_clipped_where_that_loses_less(self):
         values = torch.randn(400_000, generator=torch.Generator().manual_seed(0))
         values[0] = 12.0
-        observer = _Observer("x")
+        observer = RangeObserver("x")
         observer(values)
-        grid = observer.grid()
+        grid = observer.requantisation()
         assert float(grid.scale) * (255 - int(grid.zero)) < 9.0
 
         def loss(g):
@@ -56,14 +56,14 @@ class TestRanges:
         assert loss(grid) < 0.8 * loss(whole)
 
     def test_flat_values_are_not_clipped(self):
-        observer = _Observer("x")
+        observer = RangeObserver("x")
         observer(torch.linspace(0.0, 3.0, 10_000))
-        assert float(observer.grid().scale) == pytest.approx(3 / 255)
-        assert int(observer.grid().zero) == 0
+        assert float(observer.requantisation().scale) == pytest.approx(3 / 255)
+        assert int(observer.requantisation().zero) == 0
 
     def test_batches_add_up_in_any_order(self):
         parts = [torch.randn(500, generator=torch.Generator().manual_seed(i)) * 4.0**i for i in range(4)]
-        observers = [_Observer("x") for _ in range(3)]
+        observers = [RangeObserver("x") for _ in range(3)]
         for part in parts:
             observers[0](part)
         for part in reversed(parts):

@@ -1,1 +1,4 @@
-"""Codec families: what shrinks the feature at the cut and brings it back."""
+"""Codec families: what shrinks the feature at the cut and brings it back.
+
+Imports `core` and `compression.quantise`. Begin with `base`, then `nested`, the default.
+"""

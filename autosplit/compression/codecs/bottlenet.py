@@ -85,13 +85,14 @@ class BottleNetCodec(Codec):
                   for w in self.widths for g in self.grids}
         self.encoders = nn.ModuleDict({f"{w}x{g}": parts.encoder for (w, g), parts in blanks.items()})
         self.decoders = nn.ModuleDict({f"{w}x{g}": parts.decoder for (w, g), parts in blanks.items()})
-        self.quantisers = {b: _quantiser(b) for b in self.bits}
+        self.quantisers = {b: Quantiser(b, limit=1.0, learned=False) for b in self.bits}
 
     def _grids(self, offer: Offer) -> tuple[tuple[int, int], ...]:
         """The feature's own grid, and what strides of 2 and 4 leave of it."""
         levels = _STRIDES if offer.grid_levels is None else min(_STRIDES, offer.grid_levels)
-        return tuple(g for g in code_grids(self.shape, None, levels)
-                     if g == _strided(self.shape, _stride(self.shape, g)))
+        sides = [(g, [(side - 1) // _stride(self.shape, g) + 1 for side in self.shape[1:]])
+                 for g in code_grids(self.shape, None, levels)]
+        return tuple(g for g, strided in sides if list(g) == strided)  # after a 3x3 convolution with padding 1
 
     def phases(self) -> tuple[Phase, ...]:
         """The second of the three: encoder and decoder with the backbone frozen."""
@@ -124,19 +125,10 @@ class BottleNetCodec(Codec):
         width, *grid = structure["code"]
         stride = _stride((channels, height, side), (grid[0], grid[1]))
         return CodecParts(
-            BottleNetEncoder(channels, width, stride), _quantiser(structure["bits"]),
+            BottleNetEncoder(channels, width, stride), Quantiser(structure["bits"], limit=1.0, learned=False),
             BottleNetDecoder((channels, height, side), width, structure["noise"], structure["nonnegative"]),
         )
 
 
-def _quantiser(bits: int) -> Quantiser:
-    return Quantiser(bits, limit=1.0, learned=False)
-
-
 def _stride(shape: Shape, grid: tuple[int, int]) -> int:
     return max(math.ceil(shape[1] / grid[0]), math.ceil(shape[2] / grid[1]))
-
-
-def _strided(shape: Shape, stride: int) -> tuple[int, int]:
-    """Size after a 3x3 convolution with padding 1."""
-    return (shape[1] - 1) // stride + 1, (shape[2] - 1) // stride + 1

@@ -45,14 +45,11 @@ class RangeScale(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape, in the quantiser's range."""
         if self.training:
-            self._widen(feature)
+            low, high = (x.to(self.low.dtype) for x in feature.detach().aminmax())
+            self.low.copy_(torch.minimum(low, self.low) if self.seen else low)
+            self.high.copy_(torch.maximum(high, self.high) if self.seen else high)
+            self.seen.fill_(True)
         return scaled(feature, self.low, self.high, self.bits)
-
-    def _widen(self, feature: Tensor) -> None:
-        low, high = (x.to(self.low.dtype) for x in feature.detach().aminmax())
-        self.low.copy_(torch.minimum(low, self.low) if self.seen else low)
-        self.high.copy_(torch.maximum(high, self.high) if self.seen else high)
-        self.seen.fill_(True)
 
 
 class _Restore(nn.Module):

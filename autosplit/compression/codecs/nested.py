@@ -25,7 +25,7 @@ from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantise
 from autosplit.compression.quantise import fake_quantise
 from autosplit.core.plan import CodecSetting
 
-__all__ = ["NestedCodec", "NestedDecoder", "NestedEncoder"]
+__all__ = ["NestedCodec", "NestedDecoder", "NestedEncoder", "natural_grid", "principal_components"]
 
 _MOST_PATCH = 8  # larger patches would hold more weights than a head; below, their codes are pooled
 _FIT_PATCHES = 1024
@@ -47,7 +47,7 @@ class NestedEncoder(nn.Module):
         margins = (0, -shape[2] % patch, 0, -shape[1] % patch)
         self.pad = nn.ZeroPad2d(margins) if any(margins) else nn.Identity()
         self.conv = nn.Conv2d(shape[0], width, patch, patch, bias=False)
-        self.pool: nn.Module = nn.Identity() if grid == _natural(shape, patch) else nn.AdaptiveAvgPool2d(grid)
+        self.pool: nn.Module = nn.Identity() if grid == natural_grid(shape, patch) else nn.AdaptiveAvgPool2d(grid)
         self.norm = nn.BatchNorm2d(width, affine=False)
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -68,14 +68,19 @@ class NestedDecoder(nn.Module):
 
     def __init__(self, shape: Shape, width: int, grid: tuple[int, int], patch: int, nonnegative: bool) -> None:
         super().__init__()
-        natural = _natural(shape, patch)
+        natural = natural_grid(shape, patch)
         same = grid == natural
         self.up: nn.Module = nn.Identity() if same else nn.Upsample(natural, mode="bilinear", align_corners=False)
         self.expand = nn.ConvTranspose2d(width, shape[0], patch, patch)
         cut = any(side % patch for side in shape[1:])
         self.crop: nn.Module = _Crop(shape[1], shape[2]) if cut else nn.Identity()
         self.activation: nn.Module = nn.ReLU() if nonnegative else nn.Identity()
-        self.refine = _refinement(shape[0])
+        hidden = min(max(shape[0], _REFINING[0]), _REFINING[1])
+        last = nn.Conv2d(hidden, shape[0], 3, padding=1)
+        nn.init.zeros_(last.weight)  # the refinement adds nothing at first: the linear decoder is the best start known
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.refine = nn.Sequential(nn.Conv2d(shape[0], hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden),
+                                    nn.ReLU(), last)
 
     def forward(self, code: Tensor) -> Tensor:
         """(N, width, gh, gw) -> (N, C, H, W)."""
@@ -92,15 +97,7 @@ class _Crop(nn.Module):
         return x[:, :, : self.height, : self.width]
 
 
-def _refinement(channels: int) -> nn.Sequential:
-    hidden = min(max(channels, _REFINING[0]), _REFINING[1])
-    last = nn.Conv2d(hidden, channels, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-    return nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(), last)
-
-
-def _natural(shape: Shape, patch: int) -> tuple[int, int]:
+def natural_grid(shape: Shape, patch: int) -> tuple[int, int]:
     """Grid that patches of this side give without pooling."""
     return math.ceil(shape[1] / patch), math.ceil(shape[2] / patch)
 
@@ -112,11 +109,14 @@ class NestedCodec(Codec):
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
         super().__init__(shape, offer, nonnegative)
-        self.patches = self._patches()
+        # side of the patches by grid height; where it would be too large, smaller patches are pooled
+        sides = {h: max(math.ceil(shape[1] / h), math.ceil(shape[2] / w)) for h, w in self.grids.values()}
+        direct = [p for p in sides.values() if p <= _MOST_PATCH] or [_MOST_PATCH]
+        self.patches = {h: p if p <= _MOST_PATCH else max(direct) for h, p in sides.items()}
         width = self.widths[-1]
         full = nn.ModuleDict()
         for patch in sorted(set(self.patches.values())):
-            grid, most = _natural(shape, patch), max(self.widths[0], min(width, self._most(patch)))
+            grid, most = natural_grid(shape, patch), max(self.widths[0], min(width, self._most(patch)))
             full[str(patch)] = nn.ModuleDict({
                 "encoder": NestedEncoder(shape, most, grid, patch),
                 "decoder": NestedDecoder(shape, most, grid, patch, nonnegative),
@@ -133,12 +133,6 @@ class NestedCodec(Codec):
     def _widths(self, offer: Offer) -> tuple[int, ...]:
         most = math.prod(self.shape)  # a code of more values than the feature has would be no compression
         return tuple(w for w in offer.widths if w <= most) or (most,)
-
-    def _patches(self) -> dict[int, int]:
-        """Side of the patches by grid height."""
-        sides = {h: max(math.ceil(self.shape[1] / h), math.ceil(self.shape[2] / w)) for h, w in self.grids.values()}
-        direct = [p for p in sides.values() if p <= _MOST_PATCH] or [_MOST_PATCH]
-        return {h: p if p <= _MOST_PATCH else max(direct) for h, p in sides.items()}
 
     def _most(self, patch: int) -> int:
         """Channels that hold a patch without loss."""
@@ -158,9 +152,26 @@ class NestedCodec(Codec):
         return self._setting(self._level_width(grid), grid, self.bits[-1])
 
     def fit(self, features: Tensor) -> None:
-        """Begin with the principal components of the features' patches."""
-        for patch, level in self.levels.items():
-            _fit_level(level["encoder"], level["decoder"], features, int(patch))  # type: ignore[index]
+        """Begin with the principal components of the features' patches.
+
+        The encoder takes them, most variance first, the decoder their inverse behind the batch norm.
+        """
+        for side, level in self.levels.items():
+            patch = int(side)
+            encoder, decoder = level["encoder"], level["decoder"]  # type: ignore[index]
+            with torch.no_grad():
+                cells = F.unfold(encoder.pad(features.float()), patch, stride=patch).transpose(1, 2).flatten(0, 1)
+                # by chance: every n-th would all lie in a few columns of the feature
+                pick = torch.randperm(len(cells), generator=torch.Generator().manual_seed(patch))[:_FIT_PATCHES]
+                cells = cells[pick].double()
+                mean = cells.mean(0)
+                basis, deviation = principal_components(cells - mean, encoder.conv.out_channels)
+                shape, found = encoder.conv.weight.shape, len(basis)
+                encoder.conv.weight[:found] = basis.view(found, *shape[1:]).float()
+                decoder.expand.weight.mul_(1e-2)
+                decoder.expand.weight[:found] = (basis * deviation[:, None]).view(found, *shape[1:]).float()
+                # one offset a channel is all that a transposed convolution has
+                decoder.expand.bias.copy_(mean.view(shape[1], -1).mean(1))
 
     def _level(self, setting: CodecSetting) -> tuple[NestedEncoder, NestedDecoder]:
         level = self.levels[str(self.patches[setting.grid or 0])]
@@ -178,6 +189,7 @@ class NestedCodec(Codec):
         natural = tuple(code.shape[2:])
         if grid != natural:
             code = F.adaptive_avg_pool2d(code, grid)
+        # the statistics of this batch: running ones would mix those of all plans that share this encoder
         code = F.batch_norm(code.float(), None, None, training=True, eps=enc.norm.eps)
         quantiser = self.quantisers.of(setting)
         code = fake_quantise(code, quantiser.bits, quantiser.limit[:width])
@@ -216,28 +228,18 @@ class NestedCodec(Codec):
                           NestedDecoder(*where, structure["nonnegative"]))
 
 
-def _fit_level(encoder: NestedEncoder, decoder: NestedDecoder, features: Tensor, patch: int) -> None:
-    """Encoder = principal components of patches, most variance first; decoder = their inverse behind the batch norm."""
-    with torch.no_grad():
-        cells = F.unfold(encoder.pad(features.float()), patch, stride=patch).transpose(1, 2).flatten(0, 1)
-        # by chance: every n-th would all lie in a few columns of the feature
-        pick = torch.randperm(len(cells), generator=torch.Generator().manual_seed(patch))[:_FIT_PATCHES]
-        cells = cells[pick].double()
-        mean = cells.mean(0)
-        basis, deviation = _components(cells - mean, encoder.conv.out_channels)
-        shape = encoder.conv.weight.shape
-        found = len(basis)
-        encoder.conv.weight[:found] = basis.view(found, *shape[1:]).float()
-        decoder.expand.weight.mul_(1e-2)
-        decoder.expand.weight[:found] = (basis * deviation[:, None]).view(found, *shape[1:]).float()
-        # one offset a channel is all that a transposed convolution has
-        decoder.expand.bias.copy_(mean.view(shape[1], -1).mean(1))  # type: ignore[union-attr]
+def principal_components(centred: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Principal directions of samples, most variance first, each of a fixed sign.
 
+    Args:
+        centred: Samples without their mean, shape (N, D).
+        most: Most directions.
 
-def _components(centred: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Principal directions (k, D), of a fixed sign, and the deviations along them (k,); k at most `most`."""
+    Returns:
+        Directions, shape (k, D), and the standard deviations along them, shape (k,).
+    """
     n, dimensions = centred.shape
-    if dimensions <= n:
+    if dimensions <= n:  # of the two products with equal eigenvalues, the smaller one
         values, vectors = torch.linalg.eigh(centred.T @ centred / n)
         directions = vectors.T
     else:
@@ -247,5 +249,6 @@ def _components(centred: Tensor, most: int) -> tuple[Tensor, Tensor]:
     order = values.argsort(descending=True)[:most]
     order = order[values[order] > 1e-9 * values.max().clamp_min(1e-30)]
     chosen = directions[order]
+    # an eigenvector's sign is arbitrary and differs between machines: the largest entry is made positive
     peak = chosen.gather(1, chosen.abs().argmax(1, keepdim=True))
     return chosen * peak.sign(), values[order].clamp_min(0).sqrt()

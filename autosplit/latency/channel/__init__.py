@@ -1,1 +1,4 @@
-"""The radio link: packets, retransmissions, rates that move."""
+"""The radio link of a latency model: packets, retransmissions, rates that move.
+
+Imports `core` and `latency.random`. Begin with `link`.
+"""
