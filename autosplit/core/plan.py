@@ -229,7 +229,7 @@ class Measurement(Frozen):
 
 
 class LatencySummary(Frozen):
-    """Latency of one plan under one set of conditions.
+    """Latency of one plan under one set of conditions; milliseconds and millijoules.
 
     Attributes:
         device_ms: Head on the device, median.
@@ -238,10 +238,11 @@ class LatencySummary(Frozen):
         edge_ms: Decoder and tail on the edge, median.
         downlink_ms: Answer back to the device, median.
         p50_ms: Median of the end-to-end latency.
-        p95_ms: 95th percentile of the end-to-end latency.
-        in_time: Probability that the latency is within the budget.
-        energy_mj: Energy the device spends on one inference, in millijoules; the sum of the four below.
-        p99_ms: 99th percentile of the end-to-end latency; like the energies below absent in files from before it.
+        p95_ms: 95th percentile of the end-to-end latency, at least `p50_ms`.
+        in_time: Probability in [0, 1] that the latency is within the budget.
+        energy_mj: Energy the device spends on one inference; the sum of the four below.
+        p99_ms: 99th percentile of the end-to-end latency, at least `p95_ms`; like the energies below absent in files
+            from before it.
         compute_mj: Energy of head and encoder.
         transmit_mj: Energy while the payload is on the air.
         wait_mj: Energy while waiting: for the channel, for retransmissions, for edge and answer.

@@ -40,20 +40,16 @@ def load_latency_model(name: str) -> CheckedLatencyModel:
         ConfigError: The file does not exist.
         PluginError: Import or construction raised, or the object is no latency model.
     """
-    return CheckedLatencyModel(_instance(_MODELS.load(name), name), name)
-
-
-def _instance(loaded: Any, name: str) -> LatencyModel:
-    model = loaded
-    if isinstance(loaded, type) or not hasattr(loaded, "latency"):
-        if not callable(loaded):
-            raise PluginError(f"latency model {name!r} is a {type(loaded).__name__}; it must be a class, a factory "
+    model: Any = _MODELS.load(name)
+    if isinstance(model, type) or not hasattr(model, "latency"):
+        if not callable(model):
+            raise PluginError(f"latency model {name!r} is a {type(model).__name__}; it must be a class, a factory "
                               "without arguments, or an object with a method latency(workloads, conditions)")
         try:
-            model = loaded()
+            model = model()
         except Exception as e:
             raise PluginError(f"latency model {name!r}: building it without arguments raised {one_line(e)}") from e
     if not isinstance(model, LatencyModel):
         raise PluginError(f"latency model {name!r} gave a {type(model).__name__} without a method "
                           "latency(workloads, conditions)")
-    return model
+    return CheckedLatencyModel(model, name)

@@ -16,7 +16,7 @@ latencies *with* this sum, so it reproduces those. `docs/latency.md` has the sou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -44,8 +44,7 @@ _counts = attrgetter(*_COUNTS)
 _payload = attrgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _Index = NDArray[np.intp]
 
-_BLOCK = 256
-"""Plans that are drawn at once: a (256, DRAWS) array is half a megabyte and stays in the cache."""
+_BLOCK = 256  # plans that are drawn at once: a (256, DRAWS) array is half a megabyte and stays in the cache
 
 
 class AnalyticLatencyModel:
@@ -64,11 +63,12 @@ class AnalyticLatencyModel:
         Raises:
             ConfigError: A rate of a profile is zero or its percentiles contradict each other.
         """
-        work = _Work.of(workloads)
+        payloads = table_of([_payload(w) for w in workloads], 3)
+        sent = payloads[:, 0] > 0
         devices, edges = [c.device for c in conditions], [c.edge for c in conditions]
-        device = self._stage_ms([w.device for w in workloads], devices)
-        encode = self._stage_ms([w.encode for w in workloads], devices)
-        edge = np.where(work.sent[:, None], self._stage_ms([w.edge for w in workloads], edges), 0.0)
+        device = self.stages_ms([w.device for w in workloads], devices)
+        encode = self.stages_ms([w.encode for w in workloads], devices)
+        edge = np.where(sent[:, None], self.stages_ms([w.edge for w in workloads], edges), 0.0)
         local = device + encode
         budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
         active = np.array([c.device.active_mw.value for c in conditions], dtype=np.float64)
@@ -79,27 +79,30 @@ class AnalyticLatencyModel:
             in_time=(local <= budget).astype(np.float64), energy_mj=energy.copy(), p99_ms=local.copy(),
             compute_mj=energy, transmit_mj=transmit, wait_mj=wait, tail_mj=tail,
         )
-        self._add_links(answer, work, conditions)
-        return answer
-
-    def _stage_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
-        """Time of P stages on C machines, milliseconds, shape (P, C)."""
-        return times_ms(table_of([_counts(c) for c in costs], len(_COUNTS)), _unit_costs(machines))
-
-    def _add_links(self, answer: LatencyBreakdown, work: _Work, conditions: Sequence[Conditions]) -> None:
-        """Fill in everything that depends on the channel, block by block of the plans that send something."""
-        groups: dict[Framing, list[int]] = {}
+        # whatever depends on the channel is filled in below; channels that cut payloads alike share their draws
+        framings: dict[Framing, list[int]] = {}
         for i, c in enumerate(conditions):
-            groups.setdefault(Framing.of(c.channel), []).append(i)
+            framings.setdefault(Framing.of(c.channel), []).append(i)
         links = [_Link.of(c.channel) for c in conditions]
-        for rows in _blocks(np.flatnonzero(work.sent)):
-            payload = payload_draws(work.payload[rows, 0], work.payload[rows, 1])
-            results, which = np.unique(work.payload[rows, 2], return_inverse=True)
-            for framing, members in groups.items():
+        sending = np.flatnonzero(sent)
+        for rows in (sending[start:start + _BLOCK] for start in range(0, len(sending), _BLOCK)):
+            payload = payload_draws(payloads[rows, 0], payloads[rows, 1])
+            results, which = np.unique(payloads[rows, 2], return_inverse=True)  # few sizes of answers, drawn once each
+            for framing, members in framings.items():
                 up = framing.traffic("uplink", payload)
                 down = framing.traffic("downlink", np.broadcast_to(results[:, None], (len(results), payload.shape[1])))
                 for i in members:
                     _add_link(answer, rows, i, conditions[i], links[i], up, _Reply(down, which, results > 0))
+        return answer
+
+    def stages_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
+        """Time of P stages on C machines, milliseconds, shape (P, C); what `profiled` replaces.
+
+        Raises:
+            ConfigError: A rate of a profile is zero.
+        """
+        prices: Array = np.array([_unit_cost(m) for m in machines], dtype=np.float64).reshape(-1, len(_COUNTS)).T
+        return times_ms(table_of([_counts(c) for c in costs], len(_COUNTS)), prices)
 
 
 def stage_ms(cost: StageCost, device: DeviceProfile) -> float:
@@ -109,29 +112,12 @@ def stage_ms(cost: StageCost, device: DeviceProfile) -> float:
         cost: Counted work of one inference.
         device: The machine.
     """
-    counts = np.array([_counts(cost)], dtype=np.float64)
-    return float(times_ms(counts, _unit_costs([device]))[0, 0])
+    return float(AnalyticLatencyModel().stages_ms([cost], [device])[0, 0])
 
 
 def table_of(rows: Sequence[tuple[float, ...]], columns: int) -> Array:
     """P rows as an array, shape (P, columns), also where there are none."""
     return np.array(rows, dtype=np.float64).reshape(len(rows), columns)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """P workloads as an array: payload mean, p95 and result bytes, shape (P, 3)."""
-
-    payload: Array
-
-    @classmethod
-    def of(cls, workloads: Sequence[Workload]) -> _Work:
-        return cls(table_of([_payload(w) for w in workloads], 3))
-
-    @property
-    def sent(self) -> NDArray[np.bool_]:
-        """Which plans send anything, shape (P,)."""
-        return self.payload[:, 0] > 0
 
 
 @dataclass(frozen=True)
@@ -196,13 +182,8 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
     answer.energy_mj[rows, column] += (transmitted + waited) / 1000.0 + tail_mj
 
 
-def _unit_costs(devices: Sequence[DeviceProfile]) -> Array:
-    """Milliseconds of one unit of each of `_COUNTS`, shape (8, C)."""
-    costs: Array = np.array([_unit_cost(d) for d in devices], dtype=np.float64).reshape(-1, len(_COUNTS)).T
-    return costs
-
-
 def _unit_cost(device: DeviceProfile) -> tuple[float, ...]:
+    """Milliseconds of one unit of each of `_COUNTS`."""
     def per(name: str, units_per_ms: float) -> float:
         rate = getattr(device, name).value
         if rate <= 0:
@@ -232,8 +213,3 @@ def times_ms(counts: Array, costs: Array) -> Array:
     for k in range(len(costs)):
         total += counts[:, k, None] * costs[k]
     return total
-
-
-def _blocks(rows: _Index) -> Iterator[_Index]:
-    for start in range(0, len(rows), _BLOCK):
-        yield rows[start:start + _BLOCK]

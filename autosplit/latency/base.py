@@ -30,25 +30,10 @@ _LEFT_OUT: Array = np.empty(0)
 
 @dataclass(frozen=True)
 class LatencyBreakdown:
-    """Latency of P plans under C conditions; every array has shape (P, C).
+    """Latency of P plans under C conditions.
 
-    The last five may be left out: `p99_ms` is then `p95_ms`, and all energy goes to `compute_mj`.
-
-    Attributes:
-        device_ms: Head on the device, median, milliseconds.
-        encode_ms: Encoder, quantiser and coder on the device, median.
-        uplink_ms: Channel access, transmission, retransmission, median.
-        edge_ms: Decoder and tail on the edge, median.
-        downlink_ms: Answer back to the device, median.
-        p50_ms: Median of the end-to-end latency.
-        p95_ms: 95th percentile of the end-to-end latency, at least `p50_ms`.
-        in_time: Probability in [0, 1] that the latency is within the conditions' budget.
-        energy_mj: Energy the device spends on one inference, millijoules; the sum of the four below.
-        p99_ms: 99th percentile of the end-to-end latency, at least `p95_ms`.
-        compute_mj: Energy of head and encoder.
-        transmit_mj: Energy while the payload is on the air.
-        wait_mj: Energy while waiting: for the channel, for retransmissions, for edge and answer.
-        tail_mj: Energy of the radio that stays powered after the last transfer.
+    Each field is the array of shape (P, C) that holds the field of the same name of `LatencySummary`, which describes
+    them. The last five may be left out: `p99_ms` is then `p95_ms`, and all energy goes to `compute_mj`.
     """
 
     device_ms: Array

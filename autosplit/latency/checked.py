@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckedLatencyModel"]
 
 _FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
-_SLACK = 1e-9
-"""Relative rounding that is forgiven where two numbers of a plugin are compared."""
+_SLACK = 1e-9  # relative rounding that is forgiven where two numbers of a plugin are compared
 
 
 class CheckedLatencyModel:
@@ -49,25 +48,28 @@ class CheckedLatencyModel:
         try:
             answer = self.model.latency(workloads, conditions)
         except Exception as e:
-            culprit, error = self._culprit(workloads, conditions, e)
-            raise self._error(culprit, f"raised {one_line(error)}") from error
+            # the first plan that fails on its own is named; else the first of the call
+            for workload in workloads if len(workloads) > 1 else ():
+                try:
+                    self.model.latency([workload], conditions)
+                except Exception as alone:
+                    raise self._error(workload, f"raised {one_line(alone)}") from alone
+            raise self._error(workloads[0] if workloads else None, f"raised {one_line(e)}") from e
         return self._validated(answer, workloads, (len(workloads), len(conditions)))
-
-    def _culprit(self, workloads: Sequence[Workload], conditions: Sequence[Conditions],
-                 error: Exception) -> tuple[Workload | None, Exception]:
-        """The first plan that fails on its own, with its error; else the first plan of the call."""
-        for workload in workloads if len(workloads) > 1 else ():
-            try:
-                self.model.latency([workload], conditions)
-            except Exception as e:
-                return workload, e
-        return (workloads[0] if workloads else None), error
 
     def _validated(self, answer: Any, workloads: Sequence[Workload], shape: tuple[int, int]) -> LatencyBreakdown:
         first = workloads[0] if workloads else None
         if not isinstance(answer, LatencyBreakdown):
             raise self._error(first, f"returned a {type(answer).__name__}; return a LatencyBreakdown")
-        arrays = {name: self._array(name, getattr(answer, name), shape, first) for name in _FIELDS}
+        arrays: dict[str, Array] = {}
+        for name in _FIELDS:
+            value: Any = getattr(answer, name)
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+                raise self._error(first, f"returned {name} as {type(value).__name__}; return a numpy array of numbers")
+            if value.shape != shape:
+                raise self._error(first, f"returned {name} of shape {value.shape}; return shape {shape}: "
+                                         "a row for each plan, a column for each of the conditions")
+            arrays[name] = value.astype(np.float64, copy=False)
         for name, values in arrays.items():
             self._refuse(~np.isfinite(values), name, values, "every value must be finite", workloads)
             self._refuse(values < 0, name, values, "no value may be negative", workloads)
@@ -77,14 +79,6 @@ class CheckedLatencyModel:
         in_time = arrays["in_time"]
         self._refuse(in_time > 1, "in_time", in_time, "a probability lies in [0, 1]", workloads)
         return LatencyBreakdown(**arrays)
-
-    def _array(self, name: str, value: Any, shape: tuple[int, int], first: Workload | None) -> Array:
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-            raise self._error(first, f"returned {name} as {type(value).__name__}; return a numpy array of numbers")
-        if value.shape != shape:
-            raise self._error(first, f"returned {name} of shape {value.shape}; return shape {shape}: "
-                                     "a row for each plan, a column for each of the conditions")
-        return value.astype(np.float64, copy=False)
 
     def _refuse(self, bad: np.ndarray[Any, np.dtype[np.bool_]], name: str, values: Array, rule: str,
                 workloads: Sequence[Workload]) -> None:

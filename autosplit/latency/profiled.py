@@ -30,14 +30,21 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
     channel, percentiles and energy are those of `analytic`.
     """
 
-    def _stage_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
-        """As `AnalyticLatencyModel._stage_ms`.
+    def stages_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
+        """As `AnalyticLatencyModel.stages_ms`.
 
         Raises:
             ConfigError: A machine has no timings, or none of an operator type that occurs; or a stage's work is not
                 known by operator type.
         """
-        rows = table_of([(*_sums(c), c.coded_symbols, c.image_pixels) for c in costs], len(_NONE) + 2)
+        counted: list[tuple[float, ...]] = []
+        for cost in costs:
+            sums = _NONE if cost.by_type is None else cost.by_type.flat
+            if sum(sums[::len(TERMS)]) != cost.operators:
+                raise ConfigError("its work is not known by operator type, as it was counted before that was kept; "
+                                  "measure it again, or take the latency model 'analytic'")
+            counted.append((*sums, cost.coded_symbols, cost.image_pixels))
+        rows = table_of(counted, len(_NONE) + 2)
         prices = np.array([_prices(m) for m in machines], dtype=np.float64).reshape(-1, len(_NONE) + 2).T
         used = rows[:, :-2].reshape(-1, len(KINDS), len(TERMS))[:, :, 0].any(axis=0)
         for machine, column in zip(machines, prices.T, strict=True):
@@ -45,14 +52,6 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
                 raise ConfigError(f"device {machine.name!r}: no operator of type {KINDS[i]!r} was timed; profile a "
                                   f"backbone that has one beside the others: {_COMMAND}")
         return times_ms(rows, np.nan_to_num(prices))
-
-
-def _sums(cost: StageCost) -> tuple[float, ...]:
-    flat = _NONE if cost.by_type is None else cost.by_type.flat
-    if sum(flat[::len(TERMS)]) != cost.operators:
-        raise ConfigError("its work is not known by operator type, as it was counted before that was kept; measure it "
-                          "again, or take the latency model 'analytic'")
-    return flat
 
 
 def _prices(machine: DeviceProfile) -> tuple[float, ...]:

@@ -19,8 +19,8 @@ from autosplit.core.timings import HeldOut, Timing
 
 __all__ = ["RATE_COUNTS", "fit_prices", "least_relative_squares", "solve_rates"]
 
+# how many of `TERMS` a regression may use: the plain ones, with padded channels, with gathered patches
 _CHOICES = (5, 6, 7)
-"""How many of `TERMS` a regression may use: the plain ones, with padded channels, with gathered patches."""
 
 RATE_COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "elements", "operators")
 """What `solve_rates` prices; the `analytic` model's terms."""
@@ -58,21 +58,19 @@ def fit_prices(timings: Sequence[Timing]) -> tuple[Array, dict[str, HeldOut]]:
     held_out: dict[str, HeldOut] = {}
     for row, kind in enumerate(KINDS):
         timed = [t for t in timings if t.work.kind == kind]
-        if timed:
-            prices[row], held_out[kind] = _fit_kind(timed)
+        if not timed:
+            continue
+        terms = np.array([t.work.terms for t in timed], dtype=np.float64)
+        times = np.array([t.time_ms for t in timed])
+        _, shape = np.unique(terms, axis=0, return_inverse=True)
+        # more terms fit the timings at hand better, those of other shapes perhaps not: the held-out error chooses
+        errors = {size: _left_out(terms[:, :size], times, shape.ravel()) for size in _CHOICES}
+        size = min(_CHOICES, key=lambda n: (round(float(errors[n].mean()), 3), n))
+        prices[row] = 0.0
+        prices[row, :size] = least_relative_squares(terms[:, :size], times)
+        median, p90 = (round(100 * float(v), 2) for v in np.percentile(errors[size], (50, 90)))
+        held_out[kind] = HeldOut(shapes=int(shape.max()) + 1, median_percent=median, p90_percent=p90)
     return prices, held_out
-
-
-def _fit_kind(timed: Sequence[Timing]) -> tuple[Array, HeldOut]:
-    terms = np.array([t.work.terms for t in timed], dtype=np.float64)
-    times = np.array([t.time_ms for t in timed])
-    _, shape = np.unique(terms, axis=0, return_inverse=True)
-    errors = {size: _left_out(terms[:, :size], times, shape.ravel()) for size in _CHOICES}
-    size = min(_CHOICES, key=lambda n: (round(float(errors[n].mean()), 3), n))
-    prices = np.zeros(len(TERMS))
-    prices[:size] = least_relative_squares(terms[:, :size], times)
-    median, p90 = (round(100 * float(v), 2) for v in np.percentile(errors[size], (50, 90)))
-    return prices, HeldOut(shapes=int(shape.max()) + 1, median_percent=median, p90_percent=p90)
 
 
 def _left_out(terms: Array, times: Array, shape: NDArray[np.integer]) -> Array:

@@ -77,7 +77,11 @@ class RateProcess:
         """
         before = np.where(self.first > 0, self.done[self.first - 1], 0.0)
         lap_work, lap_ms = self.done[self.last] - before, self.ended_ms[self.last]
-        work = work_ms + self._work_at_start(before)
+        # work of the lap that is over when the transfer starts: from there on, everything is counted from a lap's begin
+        lap = self.ended_ms[: self.last[0] + 1]
+        step = np.minimum(np.searchsorted(lap, self.start_ms, side="right"), len(lap) - 1) + self.first
+        over = np.where(step > 0, self.done[step - 1], 0.0) - before
+        work = work_ms + (over + self.rate[step] * (self.start_ms - self.began_ms[step]))
         laps = np.floor(work / lap_work)
         within = np.clip(work - laps * lap_work, 0.0, lap_work) + before
         step = np.clip(np.searchsorted(self.done, within), self.first, self.last)
@@ -87,14 +91,6 @@ class RateProcess:
         reached = np.clip(self.began_ms[step] + more, self.began_ms[step], self.ended_ms[step])
         taken: Array = np.maximum(laps * lap_ms + reached - self.start_ms, 0.0)
         return taken
-
-    def _work_at_start(self, before: Array) -> Array:
-        """Work of a lap that is over when a transfer starts, shape (DRAWS,)."""
-        lap = self.ended_ms[: self.last[0] + 1]
-        step = np.minimum(np.searchsorted(lap, self.start_ms, side="right"), len(lap) - 1) + self.first
-        begun = np.where(step > 0, self.done[step - 1], 0.0) - before
-        work: Array = begun + self.rate[step] * (self.start_ms - self.began_ms[step])
-        return work
 
 
 def rate_process_of(channel: ChannelProfile) -> RateProcess | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ from autosplit.models.onnx_files import require_onnx, write_onnx
 from autosplit.runtime.standalone.bundle.parts import session_options
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto
 
 __all__ = ["Engine", "OnnxEngine", "Timer", "TorchEngine", "attributed", "undisturbed", "weight_of"]
 
@@ -95,7 +95,7 @@ class TorchEngine:
 
 
 class OnnxEngine:
-    """The network as an ONNX file in onnxruntime, whose own profiler tells the time of each kernel.
+    """The network as an ONNX file in onnxruntime, whose own profiler times each kernel.
 
     Kernels are fused operators; one that has a unit's weight is that unit's. What is left (sums and poolings that are
     kernels of their own, changes of layout) goes to the units without weights by the elements that they read and write,
@@ -124,7 +124,7 @@ class OnnxEngine:
         """See `Engine.by_unit`.
 
         Raises:
-            ConfigError: The network has no form in ONNX; when timed: onnxruntime's kernels cannot be told apart.
+            ConfigError: The network has no form in ONNX; when timed: too few operators are found among the kernels.
         """
         import onnx
 
@@ -144,7 +144,7 @@ class OnnxEngine:
         return partial(self._inference_s, _written(graph, image), image)
 
     def _inference_s(self, network: bytes, image: Tensor, most: int) -> Array:
-        run, feed = self._session(network).run, _feed(image)
+        run, feed = self._session(network).run, {_INPUT: image.contiguous().numpy()}
         return steady_medians(lambda: [self._stopwatch.call(lambda: run(None, feed))], most)
 
     def _session(self, network: bytes, profile: Path | None = None) -> Any:
@@ -158,7 +158,7 @@ class OnnxEngine:
     def _kernels(self, network: bytes, image: Tensor, passes: int) -> dict[str, float]:
         """Seconds of each kernel by name: the mean of the middle half, since the profiler counts whole microseconds."""
         with tempfile.TemporaryDirectory() as folder:
-            session, feed = self._session(network, Path(folder) / "profile"), _feed(image)
+            session, feed = self._session(network, Path(folder) / "profile"), {_INPUT: image.contiguous().numpy()}
             for _ in range(_WARM_UP + passes):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -166,7 +166,8 @@ class OnnxEngine:
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
                 found.setdefault(event["name"].removesuffix(_KERNEL), []).append(event["dur"])
-        return {name: 1e-6 * _middle(durations[_WARM_UP:]) for name, durations in found.items()}
+        ordered = {name: sorted(durations[_WARM_UP:]) for name, durations in found.items()}
+        return {name: 1e-6 * float(np.mean(d[len(d) // 4:len(d) - len(d) // 4])) for name, d in ordered.items()}
 
 
 def _written(graph: fx.GraphModule, image: Tensor) -> bytes:
@@ -177,10 +178,6 @@ def _written(graph: fx.GraphModule, image: Tensor) -> bytes:
         return file.read_bytes()
 
 
-def _feed(image: Tensor) -> dict[str, Any]:
-    return {_INPUT: image.contiguous().numpy()}
-
-
 def undisturbed(timers: Sequence[Timer], most: int, advance: Callable[[int], None]) -> list[Array]:
     """Time several things in turn, several times over, and keep the shortest median of each.
 
@@ -189,7 +186,7 @@ def undisturbed(timers: Sequence[Timer], most: int, advance: Callable[[int], Non
     Args:
         timers: What is timed.
         most: Passes of a timer at most, each time.
-        advance: Told after each.
+        advance: Called after each.
     """
     best: list[Array] = []
     for i in range(ROUNDS):
@@ -255,25 +252,14 @@ def weight_of(graph: GraphProto, kernel: str) -> str | None:
     by_name = {node.name: node for node in graph.node}
     constants = {tensor.name for tensor in graph.initializer}
     node = by_output.get(name) or by_name.get(name)
-    for node_on_the_way in _back(node, by_output, constants):
-        for given in node_on_the_way.input:
-            if given in constants and given.endswith(".weight"):
-                return str(given)
-    return None
-
-
-def _back(node: NodeProto | None, by_output: Mapping[str, NodeProto], constants: set[str]) -> Iterator[NodeProto]:
     for _ in range(_STEPS):
         if node is None:
-            return
-        yield node
+            return None
+        weight = next((g for g in node.input if g in constants and g.endswith(".weight")), None)
+        if weight is not None:
+            return str(weight)
         inputs = [given for given in node.input if given and given not in constants]
         if len(inputs) != 1:
-            return
+            return None  # a sum or a concatenation: beyond it lie other operators
         node = by_output.get(inputs[0])
-
-
-def _middle(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    cut = len(ordered) // 4
-    return float(np.mean(ordered[cut:len(ordered) - cut]))
+    return None

@@ -114,7 +114,7 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
             pixels = image_kpixels(settings.shape, stopwatch, settings.repeats)
     with progress.phase("fit"):
         _, held_out = fit_prices(timings)
-        figures = _parameters(timings, coding, pixels, settings)
+        parameters = _parameters(timings, coding, pixels, settings)
     csv = out.with_suffix(".csv")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +122,11 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
         share = stopwatch.processor_share
         block = Timings(file=str(csv), sha256=sha256, held_out=held_out,
                         processor_share=None if share is None else round(share, 3))
-        device = DeviceProfile(name=out.stem, title=_title(settings, engine), arithmetic="fp32", timings=block,
-                               **figures)
-        out.write_text(_yaml(device, csv.name), encoding="utf-8")
+        title = (f"{processor_name()}, {_threads_of(settings)} of {os.cpu_count()} processors, fp32, {engine.title}")
+        device = DeviceProfile(name=out.stem, title=title, arithmetic="fp32", timings=block, **parameters)
+        data = device.model_dump(mode="json")
+        data["timings"]["file"] = csv.name  # relative to the profile, as a profile of its own wants it
+        out.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
     except OSError as e:
         raise unwritable(out.parent, e) from e
     return MachineProfile(device, timings)
@@ -174,20 +176,15 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _title(settings: ProfileSettings, engine: Engine) -> str:
-    return (f"{processor_name()}, {_count(settings.threads, 'thread')} of {os.cpu_count()} processors, fp32, "
-            f"{engine.title}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+def _threads_of(settings: ProfileSettings) -> str:
+    return f"{settings.threads} thread{'s' if settings.threads != 1 else ''}"
 
 
 def _parameters(
     timings: Sequence[Timing], coding: float, pixels: float, settings: ProfileSettings
 ) -> dict[str, Parameter]:
     """The parameters of the device profile, each with its source."""
-    measured = (f"measured by autosplit profile on {processor_name()}, {_count(settings.threads, 'thread')}, "
+    measured = (f"measured by autosplit profile on {processor_name()}, {_threads_of(settings)}, "
                 f"{datetime.date.today().isoformat()}")
     solved = f"{measured}: solved from {len(timings)} operators of {', '.join(settings.backbones)}"
     prices = solve_rates(timings)
@@ -199,6 +196,12 @@ def _parameters(
         if price <= 0:
             return Parameter(value=_FASTEST, source=f"{solved}; the timings show no such cost")
         return Parameter(value=_rounded(units_per_ms / price), source=solved)
+
+    def power(value: float | None, option: str) -> Parameter:
+        if value is None:
+            return Parameter(value=0, assumption=True,
+                             source=f"not known ({option} was not given): energies leave this out")
+        return Parameter(value=value, source=f"given by {option}")
 
     dense = rate("conv_macs", 1e-3)
     depthwise = rate("depthwise_macs", 1e-3) if "depthwise" in timed else Parameter(
@@ -213,23 +216,9 @@ def _parameters(
         "coding_ksymbols": Parameter(value=_rounded(coding),
                                      source=f"{measured}: one thread of the range coder, 4 bits"),
         "image_kpixels": Parameter(value=_rounded(pixels), source=f"{measured}: JPEG of quality 75"),
-        "active_mw": _power(settings.active_mw, "--active-mw"), "idle_mw": _power(settings.idle_mw, "--idle-mw"),
+        "active_mw": power(settings.active_mw, "--active-mw"), "idle_mw": power(settings.idle_mw, "--idle-mw"),
     }
-
-
-def _power(value: float | None, option: str) -> Parameter:
-    if value is None:
-        return Parameter(value=0, assumption=True,
-                         source=f"not known ({option} was not given): energies leave this out")
-    return Parameter(value=value, source=f"given by {option}")
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def _yaml(device: DeviceProfile, csv: str) -> str:
-    """The profile as it is written: the timings are named relative to it, as a profile of its own wants them."""
-    data = device.model_dump(mode="json")
-    data["timings"]["file"] = csv
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)

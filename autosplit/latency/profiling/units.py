@@ -77,25 +77,21 @@ def units_of(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Unit]:
                 parts.append([])
             owners.append(node)
         parts[-1].append(node)
-    if not owners:
-        return []
-    return [_unit(graph, owner, works[owner], part) for owner, part in zip(owners, parts, strict=True)]
-
-
-def _unit(graph: fx.GraphModule, owner: fx.Node, work: OperatorWork, part: Sequence[fx.Node]) -> Unit:
-    inside = set(part)
-    inputs = tuple(dict.fromkeys(i for node in part for i in node.all_input_nodes if i not in inside))
-    outputs = [node for node in part if any(user not in inside for user in node.users)]
-    piece = fx.Graph()
-    copies = {node: piece.placeholder(node.name) for node in inputs}
-    for node in part:
-        copies[node] = piece.node_copy(node, copies.__getitem__)
-    piece.output(tuple(copies[node] for node in outputs))
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
-    end = order[part[-1]]
-    last = tuple(i.name for i in inputs if all(order[user] <= end for user in i.users))
-    return Unit(owner.name, work, fx.GraphModule(graph, piece).forward, tuple(i.name for i in inputs),
-                tuple(node.name for node in outputs), last)
+    units = []
+    for owner, part in zip(owners, parts, strict=False):  # without any owner there is one empty part
+        inside = set(part)
+        inputs = tuple(dict.fromkeys(i for node in part for i in node.all_input_nodes if i not in inside))
+        outputs = [node for node in part if any(user not in inside for user in node.users)]
+        piece = fx.Graph()
+        copies = {node: piece.placeholder(node.name) for node in inputs}
+        for node in part:
+            copies[node] = piece.node_copy(node, copies.__getitem__)
+        piece.output(tuple(copies[node] for node in outputs))
+        last = tuple(i.name for i in inputs if all(order[user] <= order[part[-1]] for user in i.users))
+        units.append(Unit(owner.name, works[owner], fx.GraphModule(graph, piece).forward,
+                          tuple(i.name for i in inputs), tuple(node.name for node in outputs), last))
+    return units
 
 
 def run_once(units: Sequence[Unit], image: Tensor, clock: Callable[[], float] = time.perf_counter) -> list[float]:
