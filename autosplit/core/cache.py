@@ -65,7 +65,9 @@ class Cache:
         except (OSError, safetensors.SafetensorError) as e:
             _warn_unreadable(path, " ".join(str(e).split()))
             return None
-        if _metadata(content).get(_DIGEST) != _digest(tensors):
+        # safetensors found the file valid: eight bytes of length, then JSON, with the free text in one entry
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if header.get("__metadata__", {}).get(_DIGEST) != _digest(tensors):
             _warn_unreadable(path, "its content does not match its checksum")
             return None
         return dict(tensors)
@@ -99,12 +101,6 @@ class Cache:
 
 def _warn_unreadable(path: Path, reason: str) -> None:
     _log.warning("cache file %s is ignored and will be made again: %s", path, reason)
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """The free text in a safetensors file that was found valid: eight bytes of length, then JSON."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(header.get("__metadata__", {}))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

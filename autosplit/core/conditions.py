@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -11,17 +11,16 @@ from autosplit.core.validation import Frozen
 
 __all__ = ["Conditions"]
 
-
-def _device(value: Any) -> Any:
-    return load_profile(DeviceProfile, value) if isinstance(value, str) else value
+P = TypeVar("P", DeviceProfile, ChannelProfile)
 
 
-def _channel(value: Any) -> Any:
-    return load_profile(ChannelProfile, value) if isinstance(value, str) else value
+def _named(kind: type[P]) -> BeforeValidator:
+    """Loads a profile that is given by its name or the path of its file."""
+    return BeforeValidator(lambda value: load_profile(kind, value) if isinstance(value, str) else value)
 
 
-Device = Annotated[DeviceProfile, BeforeValidator(_device)]
-Channel = Annotated[ChannelProfile, BeforeValidator(_channel)]
+Device = Annotated[DeviceProfile, _named(DeviceProfile)]
+Channel = Annotated[ChannelProfile, _named(ChannelProfile)]
 
 
 class Conditions(Frozen):

@@ -26,8 +26,8 @@ __all__ = ["Bursts", "Chain", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits
 Chain = tuple[float, float, float, float]
 """Loss in the good and in the bad state, mean number of transmissions that the good and the bad state last."""
 
-_LONGEST = 1000.0
-_MOST_LOSS = 0.99
+_LONGEST = 1000.0  # transmissions that a state lasts: beyond it a transfer sees one state only
+_MOST_LOSS = 0.99  # tables of retransmissions grow with 1 / (1 - loss)
 
 
 class Shannon(Frozen):
@@ -118,7 +118,8 @@ class Trace(RecordedFile):
     assumption: bool = False
 
     @classmethod
-    def _try(cls, file: str, sha256: str) -> None:
+    def check(cls, file: str, sha256: str) -> None:
+        """See `RecordedFile.check`."""
         read_trace(file, sha256)
 
     @property
@@ -205,16 +206,13 @@ def _mean(snr_db: float, efficiency: float, most: float, rayleigh: bool, sigma_d
         z = np.linspace(-8.0, 8.0, 1601)
         weights = np.exp(-z**2 / 2)
     snr = 10.0 ** ((snr_db + sigma_db * z) / 10.0)
-    faded = efficiency * _rayleigh_mean(snr, most / efficiency) if rayleigh else None
-    reached = bits_per_hz(snr, efficiency, most) if faded is None else faded
+    if not rayleigh:
+        reached = bits_per_hz(snr, efficiency, most)
+    else:  # mean of min(log2(1 + x), most / efficiency) for exponential x of mean `snr`
+        nodes, gauss = np.polynomial.legendre.leggauss(64)
+        upper = np.minimum(np.log2(1.0 + 40.0 * snr), most / efficiency)[:, None]  # beyond 40 times the mean: exp(-40)
+        bits = upper * (nodes + 1.0) / 2.0
+        survival: Array = np.exp(-np.expm1(bits * np.log(2.0)) / snr[:, None])
+        mean: Array = (survival * gauss).sum(axis=1) * upper[:, 0] / 2.0
+        reached = efficiency * mean
     return float((weights * reached).sum() / weights.sum())
-
-
-def _rayleigh_mean(snr: Array, most: float) -> Array:
-    """Mean of min(log2(1 + x), most) for exponential x of mean `snr`, shape of `snr`."""
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    upper = np.minimum(np.log2(1.0 + 40.0 * snr), most)[:, None]  # beyond 40 times the mean: exp(-40)
-    bits = upper * (nodes + 1.0) / 2.0
-    survival: Array = np.exp(-np.expm1(bits * np.log(2.0)) / snr[:, None])
-    mean: Array = (survival * weights).sum(axis=1) * upper[:, 0] / 2.0
-    return mean

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from pydantic import Field
 
+from autosplit.core.arrays import Array
 from autosplit.core.validation import Frozen
 
-__all__ = ["KINDS", "LANES", "TERMS", "OperatorKind", "OperatorWork", "TermSums", "TypeSums"]
+__all__ = ["KINDS", "LANES", "TERMS", "OperatorKind", "OperatorWork", "TermSums", "TypeSums", "padded"]
 
 OperatorKind = Literal["conv", "depthwise", "linear", "other"]
 
@@ -30,6 +31,7 @@ patches that a convolution gathers (im2col)."""
 LANES = 16
 """Channels that kernels work on at once: sixteen floats fill a register of AVX-512, and engines pad to as many."""
 
+N = TypeVar("N", int, Array)
 TermSums = tuple[float, float, float, float, float, float, float]
 _NOTHING: TermSums = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -75,13 +77,14 @@ class OperatorWork:
     @property
     def terms(self) -> tuple[int, ...]:
         """`TERMS` of this operator."""
-        columns = self.columns if self.kind == "depthwise" else _padded(self.columns)
+        columns = self.columns if self.kind == "depthwise" else padded(self.columns)
         return (1, self.macs, self.reads, self.outputs, self.weights,
-                _padded(self.rows) * columns * self.kernel * self.positions,
+                padded(self.rows) * columns * self.kernel * self.positions,
                 self.columns * self.groups * self.kernel * self.positions)
 
 
-def _padded(channels: int) -> int:
+def padded(channels: N) -> N:
+    """Channels rounded up to `LANES`, of a number or an array."""
     return -(-channels // LANES) * LANES
 
 

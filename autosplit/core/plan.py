@@ -163,19 +163,15 @@ class StageCost(Frozen):
 
     def __add__(self, other: StageCost) -> StageCost:
         counts = {name: getattr(self, name) + getattr(other, name) for name in STAGE_COUNTS}
-        return StageCost(**counts, by_type=_joined(self, other))
+        if self.by_type is not None and other.by_type is not None:
+            return StageCost(**counts, by_type=self.by_type + other.by_type)
+        # one of them was measured before sums by type were kept; without operators it has none to be missed
+        known, unknown = (self, other) if other.by_type is None else (other, self)
+        return StageCost(**counts, by_type=None if unknown.operators else known.by_type)
 
 
 STAGE_COUNTS = tuple(name for name in StageCost.model_fields if name != "by_type")
 """The plain counts of a `StageCost`."""
-
-
-def _joined(first: StageCost, second: StageCost) -> TypeSums | None:
-    """Sums by type of two stages together; `None` if those of one of them are not known."""
-    if first.by_type is None or second.by_type is None:
-        known, unknown = (first, second) if second.by_type is None else (second, first)
-        return None if unknown.operators else known.by_type
-    return first.by_type + second.by_type
 
 
 class Workload(Frozen):

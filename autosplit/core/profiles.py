@@ -20,8 +20,7 @@ __all__ = ["ChannelProfile", "DeviceProfile", "list_profiles", "load_profile"]
 
 _RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
 _BLOCKS = {"shannon", "rayleigh", "shadowing", "trace", "bursts"}
-_ROUNDING = 1e-3
-"""How far a stated mean may be from what it follows from, relative."""
+_ROUNDING = 1e-3  # how far a stated mean may be from what it follows from, relative
 
 
 class DeviceProfile(Frozen):
@@ -129,12 +128,12 @@ class ChannelProfile(Frozen):
     @field_validator("uplink_kbps", "packet_loss", mode="before")
     @classmethod
     def _from_blocks(cls, value: Any, info: ValidationInfo) -> Any:
-        told = _told(str(info.field_name), info.data) if value is None else value
-        if told is None and not set(info.data).issuperset(_BLOCKS):
+        derived = _derived(str(info.field_name), info.data) if value is None else value
+        if derived is None and not set(info.data).issuperset(_BLOCKS):
             return Parameter(value=0, source="a block that was refused")  # so that its error is the only one
-        if told is None:
+        if derived is None:
             raise ValueError("Field required")
-        return told
+        return derived
 
     @model_validator(mode="after")
     def _consistent(self) -> ChannelProfile:
@@ -144,10 +143,10 @@ class ChannelProfile(Frozen):
         if fading and self.shannon is None:
             raise ValueError(f"{fading[0]} moves a signal-to-noise ratio; give the block shannon too")
         for name in ("uplink_kbps", "packet_loss"):
-            told, stated = _told(name, dict(self)), getattr(self, name).value
-            if told is not None and abs(stated - told.value) > _ROUNDING * told.value:
-                raise ValueError(f"{name} is {stated:g}, but {told.source} tell {told.value:g}; leave {name} out, or "
-                                 "change what it follows from")
+            derived, stated = _derived(name, dict(self)), getattr(self, name).value
+            if derived is not None and abs(stated - derived.value) > _ROUNDING * derived.value:
+                raise ValueError(f"{name} is {stated:g}, but {derived.source} tell {derived.value:g}; leave {name} "
+                                 "out, or change what it follows from")
         if (self.tail_ms is None) != (self.tail_mw is None):
             raise ValueError("give both tail_ms and tail_mw, or neither")
         return self
@@ -167,28 +166,29 @@ class ChannelProfile(Frozen):
             "access_ms_p50": self.access_ms_p50.times(access), "access_ms_p95": self.access_ms_p95.times(access)})
 
 
-def _told(name: str, given: dict[str, Any]) -> Parameter | None:
+def _derived(name: str, given: dict[str, Any]) -> Parameter | None:
     """What the blocks of a channel profile say about `uplink_kbps` or `packet_loss`; `None` if nothing."""
+    trace: Trace | None = given.get("trace")
+    shannon: Shannon | None = given.get("shannon")
+    blocks: list[Frozen]
     if name == "packet_loss":
         bursts: Bursts | None = given.get("bursts")
-        return None if bursts is None else _following(bursts.loss, [bursts], "the figures of bursts")
-    trace: Trace | None = given.get("trace")
-    if trace is not None:
+        if bursts is None:
+            return None
+        value, blocks, source = bursts.loss, [bursts], "the figures of bursts"
+    elif trace is not None:
         return Parameter(value=trace.samples.mean_kbps * trace.factor,
-                         source="the rates of trace, their mean over time",
-                         assumption=trace.assumption)
-    shannon: Shannon | None = given.get("shannon")
-    if shannon is None:
+                         source="the rates of trace, their mean over time", assumption=trace.assumption)
+    elif shannon is not None:
+        rayleigh, shadowing = given.get("rayleigh"), given.get("shadowing")
+        value = shannon.bandwidth_khz.value * mean_bits_per_hz(shannon, rayleigh, shadowing)
+        blocks = [b for b in (shannon, rayleigh, shadowing) if b is not None]
+        source = "the figures of shannon, rayleigh and shadowing"
+    else:
         return None
-    rayleigh, shadowing = given.get("rayleigh"), given.get("shadowing")
-    mean_kbps = shannon.bandwidth_khz.value * mean_bits_per_hz(shannon, rayleigh, shadowing)
-    return _following(mean_kbps, [b for b in (shannon, rayleigh, shadowing) if b is not None],
-                      "the figures of shannon, rayleigh and shadowing")
-
-
-def _following(value: float, blocks: list[Frozen], source: str) -> Parameter:
-    figures = [f for block in blocks for _, f in block if isinstance(f, Parameter)]
-    return Parameter(value=value, source=source, assumption=any(f.assumption for f in figures))
+    # a value that follows from an assumption is one
+    assumption = any(p.assumption for block in blocks for _, p in block if isinstance(p, Parameter))
+    return Parameter(value=value, source=source, assumption=assumption)
 
 
 P = TypeVar("P", DeviceProfile, ChannelProfile)

@@ -38,8 +38,12 @@ class RecordedFile(Frozen, ABC):
 
     @classmethod
     @abstractmethod
-    def _try(cls, file: str, sha256: str) -> None:
-        """Read the file, so that a damaged one is refused at once."""
+    def check(cls, file: str, sha256: str) -> None:
+        """Read the file, so that a damaged one is refused where it is named.
+
+        Raises:
+            ConfigError: It cannot be read.
+        """
 
     @field_validator("file")
     @classmethod
@@ -56,7 +60,7 @@ class RecordedFile(Frozen, ABC):
         found = sha256_of(read_content(cls.what, file))
         if sha256 not in ("", found):
             raise ValueError(f"{cls.what} {file!r} {cls.changed}")
-        cls._try(file, found)
+        cls.check(file, found)
         return found
 
 

@@ -28,9 +28,8 @@ ADDED_KEYS: dict[str, Any] = {
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
 
-_PROFILES: dict[str, type[Any]] = {
-    "device": DeviceProfile, "edge": DeviceProfile, "channel": ChannelProfile}
-"""Parts of the conditions that may be given by name."""
+# parts of the conditions that may be given by name
+_PROFILES: dict[str, type[Any]] = {"device": DeviceProfile, "edge": DeviceProfile, "channel": ChannelProfile}
 
 
 class SearchSpace(Frozen):
@@ -185,7 +184,11 @@ class Scenario(Frozen):
         for (*parents, leaf), (key, value) in sorted(paths.items(), key=lambda item: len(item[0])):
             node: Any = data
             for part in parents:
-                node = _opened(node, part, key)
+                found, kind = _member(node, part, key), _PROFILES.get(part)
+                if isinstance(found, str) and kind is not None:  # a profile that was named is written out to be changed
+                    profile: BaseModel = load_profile(kind, found)
+                    found = node[part] = dict.fromkeys(kind.model_fields) | profile.model_dump()
+                node = found
             _member(node, leaf, key)
             node[leaf] = value
         try:
@@ -202,16 +205,6 @@ class Scenario(Frozen):
             if data[part][name] == default:
                 del data[part][name]
         return content_hash(data)
-
-
-def _opened(node: Any, name: str, key: str) -> Any:
-    """What lies at one part of a dotted key, to be changed below; a profile that was named is written out."""
-    found = _member(node, name, key)
-    kind = _PROFILES.get(name)
-    if isinstance(found, str) and kind is not None:
-        profile: BaseModel = load_profile(kind, found)
-        found = node[name] = dict.fromkeys(kind.model_fields) | profile.model_dump()
-    return found
 
 
 def _member(node: Any, name: str, key: str) -> Any:

@@ -78,7 +78,8 @@ class Timings(RecordedFile):
     processor_share: float | None = Field(default=None, ge=0, le=1, exclude_if=absent)
 
     @classmethod
-    def _try(cls, file: str, sha256: str) -> None:
+    def check(cls, file: str, sha256: str) -> None:
+        """See `RecordedFile.check`."""
         read_timings(file, sha256)
 
     def scaled(self, rate: float) -> Timings:

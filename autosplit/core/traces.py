@@ -53,7 +53,17 @@ def read_trace(file: str, sha256: str) -> Samples:
     rows = rows_of(content)
     if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
         raise ConfigError(f"trace {file!r}: the first line must be {','.join(_HEADER)}")
-    table = [_row(file, number, row) for number, row in enumerate(rows[1:], start=2) if row]
+    table: list[tuple[float, float]] = []
+    for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        try:
+            time, rate = map(float, row)
+        except ValueError:
+            raise ConfigError(f"trace {file!r}, line {number}: {','.join(row)!r} is not a time and a rate") from None
+        if not (math.isfinite(time) and math.isfinite(rate) and rate >= 0):
+            raise ConfigError(f"trace {file!r}, line {number}: time and rate must be finite, and the rate at least 0")
+        table.append((time, rate))
     if len(table) < 2:
         raise ConfigError(f"trace {file!r}: {len(table)} rows; give at least two")
     time_s, rate_kbps = np.array(table, dtype=np.float64).T
@@ -64,13 +74,3 @@ def read_trace(file: str, sha256: str) -> Samples:
     if not rate_kbps.any():
         raise ConfigError(f"trace {file!r}: every rate is 0, so nothing ever arrives")
     return Samples(rate_kbps, np.append(gaps_s, gaps_s[-1]) * 1000.0)
-
-
-def _row(file: str, number: int, row: list[str]) -> tuple[float, float]:
-    try:
-        time_s, rate_kbps = map(float, row)
-    except ValueError:
-        raise ConfigError(f"trace {file!r}, line {number}: {','.join(row)!r} is not a time and a rate") from None
-    if not (math.isfinite(time_s) and math.isfinite(rate_kbps) and rate_kbps >= 0):
-        raise ConfigError(f"trace {file!r}, line {number}: time and rate must be finite, and the rate at least 0")
-    return time_s, rate_kbps

@@ -43,7 +43,15 @@ def load(
         DataError: The data set is absent and cannot be downloaded, or not all of its classes are there.
     """
     root = data_root(root)
-    folder = _find(root) or _download(name, root)
+    downloaded = root / _TORCHVISION_FOLDER / _FOLDER
+    known = (root / _FOLDER, downloaded, root / _ARCHIVE_FOLDER / _FOLDER)
+    folder = next((folder for folder in known if folder.is_dir()), None)
+    if folder is None:
+        from torchvision.datasets import Caltech101
+
+        download(name, lambda: Caltech101(str(root), download=True),
+                 f"{_UNPACK} into a folder and name it with --data-root")
+        folder = downloaded
     classes = [child for child in folder.iterdir() if child.is_dir() and child.name != _NO_CLASS]
     if len(classes) != _CLASSES:
         raise DataError(f"data set {name!r}: {folder} has {len(classes)} classes instead of {_CLASSES}: remove it and "
@@ -55,17 +63,3 @@ def load(
             return image_folder.load(name, Path(view), seed=seed, image_size=image_size or _SIDE, limit=limit)
         except DataError as e:
             raise DataError(str(e).replace(view, str(folder))) from e
-
-
-def _find(root: Path) -> Path | None:
-    """The folder of the classes, if it is there."""
-    folders = (root / _FOLDER, root / _TORCHVISION_FOLDER / _FOLDER, root / _ARCHIVE_FOLDER / _FOLDER)
-    return next((folder for folder in folders if folder.is_dir()), None)
-
-
-def _download(name: str, root: Path) -> Path:
-    from torchvision.datasets import Caltech101
-
-    remedy = f"{_UNPACK} into a folder and name it with --data-root"
-    download(name, lambda: Caltech101(str(root), download=True), remedy)
-    return root / _TORCHVISION_FOLDER / _FOLDER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,14 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
     Raises:
         DataError: The data set is absent and cannot be downloaded.
     """
-    training, test = (_open(name, data_root(root), train=train) for train in (True, False))
-    return build_from_official(name, training.classes, _split(training), _split(test), seed=seed, limit=limit)
-
-
-def _open(name: str, root: Path, *, train: bool) -> Any:
-    """One part as torchvision's data set object."""
     from torchvision import datasets
 
-    remedy = (
+    constructor, folder = getattr(datasets, _CLASSES[name]), str(data_root(root))
+    parts: list[Any] = [download(
+        name, partial(constructor, folder, train=train, download=True),
         f"put {_ARCHIVES[name]} (https://www.cs.toronto.edu/~kriz/cifar.html) into a folder and name it with "
-        "--data-root, or use an image folder (image-folder:PATH)"
-    )
-    constructor = getattr(datasets, _CLASSES[name])
-    return download(name, lambda: constructor(str(root), train=train, download=True), remedy)
-
-
-def _split(part: Any) -> Split:
-    """Images (N, 3, 32, 32) and labels (N,) of torchvision's object."""
-    pixels = np.ascontiguousarray(np.asarray(part.data, dtype=np.uint8).transpose(0, 3, 1, 2))
-    return Split(torch.from_numpy(pixels), torch.tensor(part.targets, dtype=torch.int64))
+        "--data-root, or use an image folder (image-folder:PATH)") for train in (True, False)]
+    training, test = (
+        Split(torch.from_numpy(np.ascontiguousarray(np.asarray(part.data, dtype=np.uint8).transpose(0, 3, 1, 2))),
+              torch.tensor(part.targets, dtype=torch.int64)) for part in parts)
+    return build_from_official(name, parts[0].classes, training, test, seed=seed, limit=limit)

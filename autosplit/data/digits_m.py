@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
-from autosplit.data.partition import IntArray, partition, random_stream
+from autosplit.data.partition import IntArray, partition, random_generator
 
 __all__ = [
     "CELL_SIDE",
@@ -45,7 +45,7 @@ _DIGIT_SHARES = {"calibration": 0.06, "validation": 0.17, "test": 0.17}
 _DIGIT_SIDES = (22, 24, 26, 28)
 _DIGIT_LEVELS = 16  # a digit's pixels are 0..16
 _WEIGHT_UNIT = 256  # interpolation weights are multiples of 1/256
-_DIGITS_STREAM, _CELLS_STREAM, _RECIPE_STREAM = 1, 2, 3
+_DIGITS_DRAW, _CELLS_DRAW, _RECIPE_DRAW = 1, 2, 3
 
 Bytes = NDArray[np.uint8]
 
@@ -71,7 +71,11 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
         root: Without effect; taken because every loader takes it.
         limit: At most so many images in each part, which are the first of the whole.
     """
-    digits, labels, photos = _sources()
+    from sklearn.datasets import load_digits, load_sample_images
+
+    bunch = load_digits()
+    digits, labels = bunch.images.astype(np.float32), bunch.target.astype(np.int64)
+    photos: Bytes = np.stack(load_sample_images().images)
     digits_of = assign_digits(labels, seed)
     cells_of = assign_cells(photos, seed)
     parts = {}
@@ -92,7 +96,7 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
 def assign_digits(labels: IntArray, seed: int) -> dict[SplitName, IntArray]:
     """Indices of the digits of each part: disjoint, together all of them, stratified by class."""
     names = [str(digit) for digit in range(10)]
-    parts = partition(labels, names, tuple(_DIGIT_SHARES.values()), random_stream(seed, _DIGITS_STREAM))
+    parts = partition(labels, names, tuple(_DIGIT_SHARES.values()), random_generator(seed, _DIGITS_DRAW))
     return dict(zip(PART_SIZES, parts, strict=True))
 
 
@@ -111,8 +115,9 @@ def assign_cells(photos: Bytes, seed: int) -> dict[SplitName, IntArray]:
         For each part int64 of shape (cells, 3): photograph, first row, first column. Cells are `CELL_SIDE`
         pixels wide and high and do not overlap.
     """
-    rng = random_stream(seed, _CELLS_STREAM)
-    corners = _cell_corners(photos.shape[1], photos.shape[2])
+    rng = random_generator(seed, _CELLS_DRAW)
+    tops, lefts = (np.arange(0, side - CELL_SIDE + 1, _CELL_PITCH) for side in photos.shape[1:3])
+    corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
     shares = np.repeat(np.arange(len(_CELLS_A_ROUND)), list(_CELLS_A_ROUND.values()))
     owners = np.resize(shares, len(corners))
     deals = np.concatenate([owners[rng.random_sample((_DEALS, len(corners))).argsort(axis=1)] for _ in photos], axis=1)
@@ -129,7 +134,7 @@ def make_recipe(
     Every ten images hold each class once, and every digit and cell is used equally often.
 
     Args:
-        part: The part, which fixes the number of images and the random stream.
+        part: The part, which fixes the number of images and the random generator.
         labels: Class of each of scikit-learn's digits.
         digits: Indices of the part's digits.
         cells: The part's cells, shape (cells, 3).
@@ -137,7 +142,7 @@ def make_recipe(
         limit: Only the first so many images of the part.
     """
     n = PART_SIZES[part]
-    rng = random_stream(seed, _RECIPE_STREAM, list(PART_SIZES).index(part))
+    rng = random_generator(seed, _RECIPE_DRAW, list(PART_SIZES).index(part))
     turns = rng.random_sample((n // 10, 10)).argsort(axis=1).reshape(-1)
     digit = np.empty(n, dtype=np.int64)
     for label in range(10):
@@ -175,22 +180,6 @@ def render(recipe: Recipe, digits: NDArray[np.float32], photos: Bytes) -> Bytes:
     ink255 = np.clip((ink.astype(np.int64) * 255 + scale // 2) // scale, 0, 255).astype(np.uint8)[:, None]
     blended: Bytes = np.maximum(patches, ink255) - np.minimum(patches, ink255)
     return blended
-
-
-def _sources() -> tuple[NDArray[np.float32], IntArray, Bytes]:
-    """Digits (1797, 8, 8) in 0..16, their labels (1797,), and photographs (2, 427, 640, 3)."""
-    from sklearn.datasets import load_digits, load_sample_images
-
-    bunch = load_digits()
-    photos: Bytes = np.stack(load_sample_images().images)
-    return bunch.images.astype(np.float32), bunch.target.astype(np.int64), photos
-
-
-def _cell_corners(height: int, width: int) -> IntArray:
-    """First row and column of each cell: int64, shape (cells, 2)."""
-    tops = np.arange(0, height - CELL_SIDE + 1, _CELL_PITCH)
-    lefts = np.arange(0, width - CELL_SIDE + 1, _CELL_PITCH)
-    return np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
 
 
 def _cell_features(photos: Bytes, cells: IntArray) -> NDArray[np.float64]:

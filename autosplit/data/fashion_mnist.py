@@ -47,7 +47,17 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
     Raises:
         DataError: The files are absent and cannot be downloaded, or are damaged.
     """
-    folder = _find(root) or _download(name, data_root(root))
+    below = [] if root is None else [root, root / "fashion-mnist"]
+    downloaded = data_root(root) / _TORCHVISION_FOLDER
+    known = [*below, _DEBIAN_FOLDER, downloaded]
+    folder = next((folder for folder in known if _file(folder, _LAST_FILE)), None)
+    if folder is None:
+        from torchvision.datasets import FashionMNIST
+
+        download(name, lambda: FashionMNIST(str(data_root(root)), download=True),
+                 "install Debian's package (apt-get install dataset-fashion-mnist), or put the four IDX files into a "
+                 "folder and name it with --data-root")
+        folder = downloaded
     training, test = _read_part(folder, "train"), _read_part(folder, "t10k")
     return build_from_official(name, CLASS_NAMES, training, test, seed=seed, limit=limit)
 
@@ -79,24 +89,6 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def _file(folder: Path, stem: str) -> Path | None:
     """The plain or gzipped IDX file of this name, if there is one."""
     return next((path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()), None)
-
-
-def _find(root: Path | None) -> Path | None:
-    """The first of the known folders that holds the training images."""
-    below = [] if root is None else [root, root / "fashion-mnist"]
-    folders = [*below, _DEBIAN_FOLDER, data_root(root) / _TORCHVISION_FOLDER]
-    return next((folder for folder in folders if _file(folder, _LAST_FILE)), None)
-
-
-def _download(name: str, root: Path) -> Path:
-    from torchvision.datasets import FashionMNIST
-
-    remedy = (
-        "install Debian's package (apt-get install dataset-fashion-mnist), or put the four IDX files into a "
-        "folder and name it with --data-root"
-    )
-    download(name, lambda: FashionMNIST(str(root), download=True), remedy)
-    return root / _TORCHVISION_FOLDER
 
 
 def _read_part(folder: Path, prefix: str) -> Split:

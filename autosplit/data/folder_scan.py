@@ -78,52 +78,37 @@ def scan_folder(name: str, path: Path) -> tuple[Folder, list[ImageFile], list[Im
     Raises:
         DataError: No such folder, no images, fewer than two classes, or a test class that is not trained on.
     """
-    training_root, test_root = _layout(name, path)
-    folder = Folder(name, path, _classes(name, training_root))
-    training = _scan(folder, training_root)
-    return folder, training, None if test_root is None else _scan_test(folder, test_root)
-
-
-def _layout(name: str, path: Path) -> tuple[Path, Path | None]:
-    """The folders of the training and test classes; no test folder where PATH holds the classes itself."""
     if not path.is_dir():
         raise DataError(f"data set {name!r}: no such folder as {path}")
     has_train, has_test = (path / "train").is_dir(), (path / "test").is_dir()
-    if has_train and has_test:
-        return path / "train", path / "test"
-    if has_train or has_test:
+    if has_train != has_test:
         raise DataError(
             f"data set {name!r}: {path} has {'train' if has_train else 'test'}/ but no "
             f"{'test' if has_train else 'train'}/: rename the other part's folder (val/, for example), "
             "or give a folder that holds the classes"
         )
-    return path, None
+    root = path / "train" if has_train else path  # where there is neither, the folder holds the classes itself
+    class_names = tuple(child.name for child in _subfolders(root))
+    if len(class_names) < 2:
+        raise DataError(
+            f"data set {name!r}: {root} has {len(class_names)} class folders, but at least 2 are needed: "
+            "put each class's images into a folder of its own"
+        )
+    folder = Folder(name, path, class_names)
+    training = _scan(folder, root)
+    if not has_test:
+        return folder, training, None
+    unknown = [child.name for child in _subfolders(path / "test") if child.name not in class_names]
+    if unknown:
+        raise DataError(
+            f"data set {name!r}: class {unknown[0]!r} is in {path / 'test'} but not in the training folder: "
+            "add training images or remove it"
+        )
+    return folder, training, _scan(folder, path / "test")
 
 
 def _subfolders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _classes(name: str, path: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders."""
-    names = tuple(child.name for child in _subfolders(path))
-    if len(names) < 2:
-        raise DataError(
-            f"data set {name!r}: {path} has {len(names)} class folders, but at least 2 are needed: "
-            "put each class's images into a folder of its own"
-        )
-    return names
-
-
-def _scan_test(folder: Folder, path: Path) -> list[ImageFile]:
-    """Readable files of the test folder, whose classes must be those of the training folder."""
-    unknown = [child.name for child in _subfolders(path) if child.name not in folder.class_names]
-    if unknown:
-        raise DataError(
-            f"data set {folder.name!r}: class {unknown[0]!r} is in {path} but not in the training folder: "
-            "add training images or remove it"
-        )
-    return _scan(folder, path)
 
 
 def _scan(folder: Folder, path: Path) -> list[ImageFile]:

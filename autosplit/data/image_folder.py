@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
 from autosplit.data.folder_scan import Folder, ImageFile, attempt, in_threads, scan_folder
-from autosplit.data.partition import IntArray, partition, random_stream, split_training
+from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import read_pixels
 
 __all__ = ["MAX_BYTES", "load"]
@@ -31,7 +31,7 @@ MAX_BYTES = 8 * 10**9
 _TEST_SHARE = 0.2
 _LARGEST_OWN_SIDE = 64
 _DEFAULT_SIDE = 224
-_TEST_STREAM = 1
+_TEST_DRAW = 1
 
 
 def load(name: str, path: Path, *, seed: int, image_size: int | None = None, limit: int | None = None) -> ImageDataset:
@@ -53,10 +53,24 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     """
     folder, training, test = scan_folder(name, path)
     parts = {part: files[:limit] for part, files in _divide(folder, training, test, seed).items()}
-    height, width = _target_size(parts, image_size)
-    _check_memory(name, sum(map(len, parts.values())), height, width)
+    sizes = {file.size for files in parts.values() for file in files}
+    if image_size is not None:
+        height, width = image_size, image_size
+    elif len(sizes) == 1 and max(next(iter(sizes))) <= _LARGEST_OWN_SIDE:
+        height, width = next(iter(sizes))
+    else:
+        height, width = _DEFAULT_SIDE, _DEFAULT_SIDE
+    count = sum(map(len, parts.values()))
+    needed = count * 3 * height * width
+    if needed > MAX_BYTES:  # before anything is decoded, which takes minutes
+        side = int((MAX_BYTES / (3 * count)) ** 0.5)
+        raise DataError(
+            f"data set {name!r}: {count} images of {height}x{width} take {needed / 1e9:.1f} GB of memory, more than "
+            f"{MAX_BYTES / 1e9:.1f} GB: choose --image-size {side} or smaller, or a limit of "
+            f"{MAX_BYTES // (3 * height * width) // 4} images a part"
+        )
     splits = {part: _decode(folder, part, files, height, width) for part, files in parts.items()}
-    resized = any(file.size != (height, width) for files in parts.values() for file in files)
+    resized = sizes - {(height, width)}
     resize_note = [f"images resized to cover {height}x{width} pixels and centre-cropped"] if resized else []
     return build_dataset(
         name,
@@ -74,50 +88,21 @@ def _divide(
     folder: Folder, training: Sequence[ImageFile], test: Sequence[ImageFile] | None, seed: int
 ) -> dict[SplitName, list[ImageFile]]:
     """The files of each part, classes mixed so that a prefix of a part is a fair sample."""
-    names = folder.class_names
-    stream = random_stream(seed, _TEST_STREAM)
+    names, generator = folder.class_names, random_generator(seed, _TEST_DRAW)
+    labels = np.array([file.label for file in training], dtype=np.int64)
+    kept = np.arange(len(training))
     try:
         if test is None:
-            kept, held_out = partition(_labels(training), names, (_TEST_SHARE,), stream)
-            training, test = _pick(training, kept), _pick(training, held_out)
+            kept, held_out = partition(labels, names, (_TEST_SHARE,), generator)
+            test_files = [training[i] for i in held_out]
         else:
-            test = _pick(test, stream.permutation(len(test)))
-        parts = split_training(_labels(training), names, seed)
+            test_files = [test[i] for i in generator.permutation(len(test))]
+        parts = split_training(labels[kept], names, seed)
     except DataError as e:
         skipped = f" ({len(folder.broken)} files could not be read)" if folder.broken else ""
         raise DataError(f"data set {folder.name!r}: {e}{skipped}") from e
-    train, calibration, validation = (_pick(training, part) for part in parts)
-    return {"train": train, "calibration": calibration, "validation": validation, "test": list(test)}
-
-
-def _labels(files: Sequence[ImageFile]) -> IntArray:
-    return np.array([file.label for file in files], dtype=np.int64)
-
-
-def _pick(files: Sequence[ImageFile], indices: IntArray) -> list[ImageFile]:
-    return [files[i] for i in indices]
-
-
-def _target_size(parts: dict[SplitName, list[ImageFile]], image_size: int | None) -> tuple[int, int]:
-    """Height and width that all images are brought to."""
-    if image_size is not None:
-        return image_size, image_size
-    sizes = {file.size for files in parts.values() for file in files}
-    if len(sizes) == 1 and max(next(iter(sizes))) <= _LARGEST_OWN_SIDE:
-        return sizes.pop()
-    return _DEFAULT_SIDE, _DEFAULT_SIDE
-
-
-def _check_memory(name: str, count: int, height: int, width: int) -> None:
-    needed = count * 3 * height * width
-    if needed <= MAX_BYTES:
-        return
-    side = int((MAX_BYTES / (3 * count)) ** 0.5)
-    per_part = MAX_BYTES // (3 * height * width) // 4
-    raise DataError(
-        f"data set {name!r}: {count} images of {height}x{width} take {needed / 1e9:.1f} GB of memory, more than "
-        f"{MAX_BYTES / 1e9:.1f} GB: choose --image-size {side} or smaller, or a limit of {per_part} images a part"
-    )
+    train, calibration, validation = ([training[i] for i in kept[part]] for part in parts)
+    return {"train": train, "calibration": calibration, "validation": validation, "test": test_files}
 
 
 def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], height: int, width: int) -> Split:
@@ -133,21 +118,16 @@ def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], height:
             pixels[index] = result
 
     in_threads(decode_one, range(len(files)))
-    labels = _labels(files)
+    labels = np.array([file.label for file in files], dtype=np.int64)
     whole = np.array([not reason for reason in reasons], dtype=np.bool_)
-    if not whole.all():
+    if not whole.all():  # a header that could be read does not mean that the pixels can
         folder.broken.extend((file.path, reason) for file, reason in zip(files, reasons, strict=True) if reason)
-        _check_survivors(folder, part, labels, whole)
+        left = Counter(labels[whole].tolist())
+        for label in Counter(labels.tolist()):
+            if not left[label]:
+                raise DataError(
+                    f"data set {folder.name!r}: class {folder.class_names[label]!r} has no readable image left for "
+                    f"{part}: repair or remove the broken files, such as {folder.broken[-1][0]}, or add images"
+                )
         pixels, labels = pixels[whole], labels[whole]
     return Split(torch.from_numpy(pixels), torch.from_numpy(labels))
-
-
-def _check_survivors(folder: Folder, part: SplitName, labels: IntArray, whole: NDArray[np.bool_]) -> None:
-    """Refuse a part that lost the last image of a class."""
-    left, planned = Counter(labels[whole].tolist()), Counter(labels.tolist())
-    for label in planned:
-        if not left[label]:
-            raise DataError(
-                f"data set {folder.name!r}: class {folder.class_names[label]!r} has no readable image left for "
-                f"{part}: repair or remove the broken files, such as {folder.broken[-1][0]}, or add images"
-            )

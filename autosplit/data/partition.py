@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autosplit.core.errors import DataError
 
-__all__ = ["IntArray", "TrainingParts", "partition", "random_stream", "split_training"]
+__all__ = ["IntArray", "TrainingParts", "partition", "random_generator", "split_training"]
 
 IntArray = NDArray[np.int64]
 
@@ -26,8 +26,8 @@ class TrainingParts(NamedTuple):
     validation: IntArray
 
 
-def random_stream(seed: int, *purpose: int) -> np.random.RandomState:
-    """An independent random stream for a seed and a purpose.
+def random_generator(seed: int, *purpose: int) -> np.random.RandomState:
+    """An independent random generator for a seed and a purpose.
 
     `RandomState` because numpy guarantees its numbers for ever (NEP 19), which a fingerprint relies on;
     `Generator`'s may change with a release.
@@ -84,7 +84,7 @@ def split_training(labels: NDArray[np.integer], class_names: Sequence[str], seed
     total = max(len(labels), 1)
     calibration = min(_CALIBRATION_SHARE, _CALIBRATION_MOST / total)
     validation = min(_VALIDATION_SHARE, _VALIDATION_MOST / total)
-    return TrainingParts(*partition(labels, class_names, (calibration, validation), random_stream(seed)))
+    return TrainingParts(*partition(labels, class_names, (calibration, validation), random_generator(seed)))
 
 
 def _interleave(by_class: Sequence[IntArray], rng: np.random.RandomState) -> IntArray:

@@ -27,45 +27,45 @@ Z95 = NormalDist().inv_cdf(0.95)
 
 
 @cache
-def uniforms(stream: str, rows: int) -> Array:
-    """Stratified uniform numbers, shape (rows, DRAWS); each stream is independent of the others."""
-    rng = np.random.default_rng(list(stream.encode()))
+def uniforms(quantity: str, rows: int) -> Array:
+    """Stratified uniform numbers, shape (rows, DRAWS); each quantity is independent of the others."""
+    rng = np.random.default_rng(list(quantity.encode()))
     order = np.argsort(rng.random((rows, DRAWS)), axis=1)
     return (order + 0.5) / DRAWS
 
 
-def spread_uniforms(stream: str, rows: int) -> Array:
+def spread_uniforms(quantity: str, rows: int) -> Array:
     """As `uniforms`, but anywhere within the intervals: what is rarer than 1 / DRAWS comes up as often as it should."""
-    rng = np.random.default_rng(list(f"{stream} spread".encode()))
-    drawn: Array = uniforms(stream, rows) + (rng.random((rows, DRAWS)) - 0.5) / DRAWS
+    rng = np.random.default_rng(list(f"{quantity} spread".encode()))
+    drawn: Array = uniforms(quantity, rows) + (rng.random((rows, DRAWS)) - 0.5) / DRAWS
     return drawn
 
 
-def uniform(stream: str) -> Array:
+def uniform(quantity: str) -> Array:
     """Draws between 0 and 1, shape (DRAWS,)."""
-    drawn: Array = uniforms(stream, 1)[0]
+    drawn: Array = uniforms(quantity, 1)[0]
     return drawn
 
 
 @cache
-def exponential(stream: str, columns: int) -> Array:
+def exponential(quantity: str, columns: int) -> Array:
     """Draws of the exponential distribution of mean 1, shape (DRAWS, columns); each column is stratified."""
-    drawn: Array = -np.log1p(-uniforms(stream, columns).T)
+    drawn: Array = -np.log1p(-uniforms(quantity, columns).T)
     return drawn
 
 
 @cache
-def normal(stream: str) -> Array:
+def normal(quantity: str) -> Array:
     """Draws of the standard normal distribution, shape (DRAWS,)."""
     inverse = NormalDist().inv_cdf
-    return np.array([inverse(u) for u in uniforms(stream, 1)[0]])
+    return np.array([inverse(u) for u in uniforms(quantity, 1)[0]])
 
 
-def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Array:
+def lognormal_ms(quantity: str, p50_ms: float, p95_ms: float, subject: str) -> Array:
     """Draws of the log-normal distribution with this median and 95th percentile, milliseconds, shape (DRAWS,).
 
     Args:
-        stream: Name of the random quantity.
+        quantity: Name of the random quantity.
         p50_ms: Median; 0 when there is no delay at all.
         p95_ms: 95th percentile.
         subject: What the figures belong to, for messages.
@@ -79,7 +79,7 @@ def lognormal_ms(stream: str, p50_ms: float, p95_ms: float, subject: str) -> Arr
     if p50_ms == 0:
         return np.zeros(DRAWS)
     sigma = math.log(p95_ms / p50_ms) / Z95
-    delay: Array = p50_ms * np.exp(sigma * normal(stream))
+    delay: Array = p50_ms * np.exp(sigma * normal(quantity))
     return delay
 
 

@@ -84,8 +84,8 @@ class _Recorder(fx.Interpreter):
 
 
 def _for_one(tensor: Tensor) -> int:
-    """Elements of a batch's tensor for one input."""
-    return tensor.numel() // max(1, tensor.shape[0])
+    """Elements of a batch's tensor for one input; a number without dimensions is no batch."""
+    return tensor.numel() // max(1, tensor.shape[0] if tensor.dim() else 1)
 
 
 def operators(module: nn.Module, shape: tuple[int, ...]) -> list[OperatorWork]:

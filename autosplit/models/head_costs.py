@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autosplit.core.errors import PruningError
-from autosplit.core.operators import KINDS, LANES, TERMS, OperatorWork, TypeSums
+from autosplit.core.operators import KINDS, TERMS, OperatorWork, TypeSums, padded
 from autosplit.core.plan import StageCost
 from autosplit.models.costs import operators
 from autosplit.models.pruning import HeadPruner, PrunableGroup, is_depthwise
@@ -197,7 +197,7 @@ class HeadCost:
         terms = np.stack([
             np.ones_like(rows), rows * columns * used, self._each_read(lost), self._each_output(lost),
             rows * columns * self._kernel + self._each_bias(lost),
-            _padded(rows) * np.where(deep, columns, _padded(columns)) * used, columns * groups * used], axis=-1)
+            padded(rows) * np.where(deep, columns, padded(columns)) * used, columns * groups * used], axis=-1)
         result = np.zeros((len(keep), len(KINDS), len(TERMS)))
         for i, members in enumerate((conv | (depthwise & ~deep), deep, np.broadcast_to(linear, deep.shape))):
             result[:, i] = (terms * members[..., None]).sum(axis=1)
@@ -216,11 +216,6 @@ def stage_cost_of(counts: Sequence[float], by_type: TypeSums | None) -> StageCos
     conv, depthwise, linear, weights, activations, number = counts
     return StageCost(conv_macs=conv, depthwise_macs=depthwise, linear_macs=linear, weight_elements=weights,
                      activation_elements=activations, operators=int(number), by_type=by_type)
-
-
-def _padded(channels: _Array) -> _Array:
-    whole: _Array = np.ceil(channels / LANES) * LANES
-    return whole
 
 
 def _varying(works: Sequence[OperatorWork]) -> _Array:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autosplit.core.errors import DataError
-from autosplit.data.partition import partition, random_stream, split_training
+from autosplit.data.partition import partition, random_generator, split_training
 
 NAMES = tuple("abcdefghij")
 
@@ -43,9 +43,9 @@ def test_equal_seeds_give_equal_parts_and_others_do_not():
 
 
 def test_streams_of_purposes_differ():
-    draws = {random_stream(*key).randint(2**31) for key in [(0,), (0, 1), (0, 2), (1,), (1, 1)]}
+    draws = {random_generator(*key).randint(2**31) for key in [(0,), (0, 1), (0, 2), (1,), (1, 1)]}
     assert len(draws) == 5
-    assert random_stream(3, 1).randint(1000) == 405, "the stream is part of the format of fingerprints"
+    assert random_generator(3, 1).randint(1000) == 405, "the stream is part of the format of fingerprints"
 
 
 def test_too_small_a_class_is_named():
@@ -54,5 +54,5 @@ def test_too_small_a_class_is_named():
 
 
 def test_partition_without_shares_is_one_order_of_everything():
-    (only,) = partition(np.array([1, 0, 1]), ("a", "b"), (), random_stream(0))
+    (only,) = partition(np.array([1, 0, 1]), ("a", "b"), (), random_generator(0))
     assert sorted(only.tolist()) == [0, 1, 2]

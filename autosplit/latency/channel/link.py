@@ -103,9 +103,9 @@ class Framing:
             again = np.zeros_like(air)
         else:
             count = packets.astype(np.intp)
-            stream, bursts = f"{direction} retries", self.bursts
-            full_again, again = (independent_retries(stream, self.loss, packets) if bursts is None
-                                 else burst_retries(stream, bursts, packets) for packets in (count - 1, count))
+            quantity, bursts = f"{direction} retries", self.bursts
+            full_again, again = (independent_retries(quantity, self.loss, packets) if bursts is None
+                                 else burst_retries(quantity, bursts, packets) for packets in (count - 1, count))
             last = payload_bytes - (packets - 1.0) * self.packet_bytes
             air += full_again * (self.packet_bytes + self.overhead_bytes)
             air += (again - full_again) * (last + self.overhead_bytes)

@@ -30,34 +30,34 @@ _RAREST = 1e-6
 """Probability below which larger numbers of retransmissions of one packet are not distinguished."""
 
 
-def independent_retries(stream: str, loss: float, packets: NDArray[np.intp]) -> Array:
+def independent_retries(quantity: str, loss: float, packets: NDArray[np.intp]) -> Array:
     """Retransmissions of the first `packets` packets in each draw, where losses are independent.
 
     Packet i has the same uniform draws in every plan, so the count never falls as packets are added.
 
     Args:
-        stream: Name of the random quantity.
+        quantity: Name of the random quantity.
         loss: Probability in [0, 1) that one try of a packet is lost.
         packets: Shape (N, DRAWS).
 
     Returns:
         Counts, shape (N, DRAWS).
     """
-    return np.zeros(packets.shape) if loss == 0 else _looked_up(_independent_table(stream, loss), loss, packets)
+    return np.zeros(packets.shape) if loss == 0 else _looked_up(_independent_table(quantity, loss), loss, packets)
 
 
-def burst_retries(stream: str, chain: Chain, packets: NDArray[np.intp]) -> Array:
+def burst_retries(quantity: str, chain: Chain, packets: NDArray[np.intp]) -> Array:
     """Retransmissions of the first `packets` packets in each draw; like `independent_retries`, but in bursts.
 
     Args:
-        stream: Name of the random quantity.
+        quantity: Name of the random quantity.
         chain: The chain; a transfer finds it in its stationary state.
         packets: Shape (N, DRAWS).
 
     Returns:
         Counts, shape (N, DRAWS).
     """
-    return _looked_up(_burst_table(stream, chain), stationary_loss(chain), packets)
+    return _looked_up(_burst_table(quantity, chain), stationary_loss(chain), packets)
 
 
 def _looked_up(table: Array, loss: float, packets: NDArray[np.intp]) -> Array:
@@ -68,21 +68,21 @@ def _looked_up(table: Array, loss: float, packets: NDArray[np.intp]) -> Array:
 
 
 @cache
-def _independent_table(stream: str, loss: float) -> Array:
+def _independent_table(quantity: str, loss: float) -> Array:
     """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS)."""
     # inverts P(more than k retries) = loss ** (k + 1)
-    each = np.floor(np.log1p(-uniforms(stream, PACKETS)) / math.log(loss))
+    each = np.floor(np.log1p(-uniforms(quantity, PACKETS)) / math.log(loss))
     return np.concatenate([np.zeros((1, DRAWS)), np.cumsum(each, axis=0)])
 
 
 @cache
-def _burst_table(stream: str, chain: Chain) -> Array:
+def _burst_table(quantity: str, chain: Chain) -> Array:
     """Retransmissions of the first n packets, shape (PACKETS + 1, DRAWS)."""
     _, _, good, bad = chain
     over, next_bad = lasting(chain)
-    state = (uniform(f"{stream} state") > good / (good + bad)).astype(np.intp)
+    state = (uniform(f"{quantity} state") > good / (good + bad)).astype(np.intp)
     total = np.zeros((PACKETS + 1, DRAWS))
-    draw, turn = (spread_uniforms(f"{stream} {name}", PACKETS) for name in ("burst", "turn"))
+    draw, turn = (spread_uniforms(f"{quantity} {name}", PACKETS) for name in ("burst", "turn"))
     most = over.shape[1] - 1
     for n in range(PACKETS):
         by_state = [np.searchsorted(row, draw[n]) for row in over]
