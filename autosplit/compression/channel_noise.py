@@ -36,6 +36,7 @@ class NoisyChannel(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """Code in [-1, 1] -> what arrives of it, the same shape."""
+        # in evaluation mode a deployment is meant, whose link sends again what it loses
         return self._disturb(code) if (self.training or self.active) and self.level > 0 else code
 
     def _disturb(self, code: Tensor) -> Tensor:

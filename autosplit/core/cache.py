@@ -94,6 +94,7 @@ class Cache:
     def path(self, kind: str, key: str) -> Path:
         """The file of an entry, whether or not it exists."""
         for part in (kind, key):
+            # kinds and keys become names of folders and files
             if not re.fullmatch(r"\w[\w.-]*", part):
                 raise ValueError(f"cache kinds and keys are plain words or hashes, got {part!r}")
         return self.root / kind / f"{key}.safetensors"
@@ -106,6 +107,7 @@ def _warn_unreadable(path: Path, reason: str) -> None:
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, types, shapes and values; safetensors itself notices truncation but no flipped bits."""
     digest = hashlib.sha256()
+    # by name: the order in a file may differ from that in memory
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

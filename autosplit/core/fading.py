@@ -203,6 +203,7 @@ def mean_bits_per_hz(shannon: Shannon, rayleigh: Rayleigh | None, shadowing: Sha
 def _mean(snr_db: float, efficiency: float, most: float, rayleigh: bool, sigma_db: float) -> float:
     z, weights = np.zeros(1), np.ones(1)
     if sigma_db > 0:
+        # up to eight standard deviations, where the density is 1e-14 of its peak
         z = np.linspace(-8.0, 8.0, 1601)
         weights = np.exp(-z**2 / 2)
     snr = 10.0 ** ((snr_db + sigma_db * z) / 10.0)

@@ -12,6 +12,7 @@ __all__ = ["content_hash", "sha256_of", "sha256_of_file"]
 
 def content_hash(data: Any) -> str:
     """SHA-256 of a JSON-serialisable value, first 16 hex digits."""
+    # one value has one text: keys sorted, no spaces
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return sha256_of(text.encode())[:16]
 

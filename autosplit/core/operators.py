@@ -77,6 +77,7 @@ class OperatorWork:
     @property
     def terms(self) -> tuple[int, ...]:
         """`TERMS` of this operator."""
+        # a depthwise convolution has one column a row, which no kernel pads
         columns = self.columns if self.kind == "depthwise" else padded(self.columns)
         return (1, self.macs, self.reads, self.outputs, self.weights,
                 padded(self.rows) * columns * self.kernel * self.positions,

@@ -58,6 +58,7 @@ class CodecSetting(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _default_family(cls, data: Any) -> Any:
+        # a code without a family is one of the default codec
         if isinstance(data, dict) and data.get("kind") == "code" and data.get("family") is None:
             return {**data, "family": DEFAULT_CODEC}
         return data

@@ -68,6 +68,7 @@ class DeviceProfile(Frozen):
         update: dict[str, Any] = {name: getattr(self, name).times(rate) for name in _RATES}
         if self.timings is not None:
             update["timings"] = self.timings.scaled(rate)
+        # the overhead is a time, not a rate
         return self.model_copy(update={**update, "operator_overhead_us": self.operator_overhead_us.times(1 / rate)})
 
 
@@ -147,6 +148,7 @@ class ChannelProfile(Frozen):
             if derived is not None and abs(stated - derived.value) > _ROUNDING * derived.value:
                 raise ValueError(f"{name} is {stated:g}, but {derived.source} tell {derived.value:g}; leave {name} "
                                  "out, or change what it follows from")
+        # an energy needs both
         if (self.tail_ms is None) != (self.tail_mw is None):
             raise ValueError("give both tail_ms and tail_mw, or neither")
         return self

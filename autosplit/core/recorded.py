@@ -48,6 +48,7 @@ class RecordedFile(Frozen, ABC):
     @field_validator("file")
     @classmethod
     def _beside_the_profile(cls, file: str, info: ValidationInfo) -> str:
+        # the folder of the profile comes through the context of pydantic; without one, paths are as they are
         folder = (info.context or {}).get("folder")
         return file if folder is None else str(Path(folder, file))
 

@@ -179,6 +179,7 @@ class Scenario(Frozen):
             ConfigError: A key does not exist or a value makes no sense.
         """
         data = self.model_dump()
+        # keys that were left out must be there to be set
         data["conditions"]["channel"] = dict.fromkeys(ChannelProfile.model_fields) | data["conditions"]["channel"]
         paths = {tuple(key.replace("__", ".").split(".")): (key, value) for key, value in changes.items()}
         for (*parents, leaf), (key, value) in sorted(paths.items(), key=lambda item: len(item[0])):
@@ -200,6 +201,7 @@ class Scenario(Frozen):
     def fingerprint(self) -> str:
         """SHA-256 of everything in the scenario, first 16 hex digits."""
         data = self.model_dump(mode="json")
+        # runs that were recorded before a key existed keep their fingerprint while it has its default
         for key, default in ADDED_KEYS.items():
             part, name = key.split(".")
             if data[part][name] == default:

@@ -45,5 +45,6 @@ def channels_kept(channels: ArrayLike, sparsity: ArrayLike, round_to: int = 1) -
     """
     wanted = np.asarray(channels) * (1.0 - np.asarray(sparsity))
     counts = np.rint(wanted / round_to) * round_to if round_to > 1 else np.rint(wanted)
+    # a group without channels would cut the network in two
     result: NDArray[np.int64] = np.minimum(np.maximum(counts, max(1, round_to)), channels).astype(np.int64)
     return result

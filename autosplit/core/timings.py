@@ -98,6 +98,7 @@ def write_timings(path: Path, timings: Sequence[Timing]) -> str:
     table.writerow(_HEADER)
     for t in timings:
         table.writerow([t.backbone, t.variant, t.node, *(getattr(t.work, n) for n in _SHAPE), f"{t.time_ms:.6g}"])
+    # hashed as it is written: the profile records the hash
     content = text.getvalue().encode()
     try:
         path.write_bytes(content)

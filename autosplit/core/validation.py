@@ -48,5 +48,6 @@ def first_error(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "top level"
     more = error.error_count() - 1
+    # pydantic puts its own words before those of a validator
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" + (f" (and {more} more)" if more else "")

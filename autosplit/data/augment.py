@@ -26,6 +26,7 @@ def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
     columns = _shifted(n, width, generator)
     flipped = torch.rand(n, 1, generator=generator) < 0.5
     columns = torch.where(flipped, columns.flip(1), columns)
+    # flip and shift are one look-up of pixels by number
     pixels = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, height * width).to(images.device)
     source = images.reshape(n, channels, height * width)
     return source.gather(2, pixels.expand(-1, channels, -1)).view(n, channels, height, width)

@@ -30,11 +30,12 @@ __all__ = [
 
 SplitName = Literal["train", "calibration", "validation", "test"]
 
-_CHUNK_IMAGES = 512
+_CHUNK_IMAGES = 512  # images that statistics and fingerprints look at together, for memory
 _IMAGES_AT_ONCE = 256
-_PIXELS_AT_ONCE = 32 * 224 * 224
+_PIXELS_AT_ONCE = 32 * 224 * 224  # as in 32 images of ImageNet
 
 
+# eq=False: tensors have no single truth value to compare by
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images and labels of one part of a data set.
@@ -146,6 +147,7 @@ class ImageDataset:
         """
         if format == "jpeg-shared":
             return [split_jpeg(file)[1] for file in self.stored_files(split, "jpeg", quality, limit)]
+        # encoded as far as anybody asked for: most uses need the first few
         files = self._files.setdefault((split, *cache_key(format, quality)), [])
         images = self.split(split).images[:limit]
         if len(files) < len(images):
@@ -208,6 +210,7 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
         for c in range(channels):
             values = images[start : start + _CHUNK_IMAGES, c].reshape(-1)
             counts[c] += torch.bincount(values, minlength=256)
+    # sums of integers are exact in any order
     share = counts / counts.sum(dim=1, keepdim=True)
     level = torch.arange(256, dtype=torch.float64) / 255.0
     mean = share @ level
@@ -223,6 +226,7 @@ def content_fingerprint(class_names: Sequence[str], parts: Sequence[Split]) -> s
     digest = hashlib.sha256(json.dumps(list(class_names)).encode())
     for part in parts:
         digest.update(json.dumps(list(part.images.shape)).encode())
+        # little-endian, so that machines agree
         digest.update(part.labels.numpy().astype("<i8").tobytes())
         for start in range(0, len(part), _CHUNK_IMAGES):
             digest.update(part.images[start : start + _CHUNK_IMAGES].contiguous().numpy().data)

@@ -40,6 +40,7 @@ def download(name: str, action: Callable[[], _T], remedy: str) -> _T:
         DataError: The data set could neither be found nor downloaded.
     """
     timeout = socket.getdefaulttimeout()
+    # torchvision sets none, so that a silent server would hang the program
     socket.setdefaulttimeout(_TIMEOUT_S)
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -31,7 +31,7 @@ CLASS_NAMES = (
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _TORCHVISION_FOLDER = Path("FashionMNIST/raw")
 _LAST_FILE = "train-images-idx3-ubyte"
-_UNSIGNED_BYTE = 8
+_UNSIGNED_BYTE = 8  # code of the type in the header
 
 
 def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = None) -> ImageDataset:

@@ -29,7 +29,7 @@ MAX_BYTES = 8 * 10**9
 """Most memory that the decoded images of a data set may take, bytes."""
 
 _TEST_SHARE = 0.2
-_LARGEST_OWN_SIDE = 64
+_LARGEST_OWN_SIDE = 64  # larger pictures of one size are photographs, which networks take at 224
 _DEFAULT_SIDE = 224
 _TEST_DRAW = 1
 
@@ -52,6 +52,7 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
             images that would take more than `MAX_BYTES` of memory.
     """
     folder, training, test = scan_folder(name, path)
+    # classes are mixed, so that the first files of a part are a fair sample of it
     parts = {part: files[:limit] for part, files in _divide(folder, training, test, seed).items()}
     sizes = {file.size for files in parts.values() for file in files}
     if image_size is not None:

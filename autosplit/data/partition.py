@@ -58,6 +58,7 @@ def partition(
     drawn: list[list[IntArray]] = [[] for _ in range(len(shares) + 1)]
     for label, name in enumerate(class_names):
         members = rng.permutation(np.flatnonzero(labels == label)).astype(np.int64)
+        # a product just below a whole number is that number
         counts = [max(1, int(share * len(members) + 1e-9)) for share in shares]
         if sum(counts) >= len(members):
             raise DataError(
@@ -89,6 +90,7 @@ def split_training(labels: NDArray[np.integer], class_names: Sequence[str], seed
 
 def _interleave(by_class: Sequence[IntArray], rng: np.random.RandomState) -> IntArray:
     """One order of all classes' items in which every prefix holds each class in proportion."""
+    # the k-th of n items lands at random within the k-th n-th of the order
     places = [(np.arange(len(items)) + rng.random_sample(len(items))) / max(len(items), 1) for items in by_class]
     order = np.argsort(np.concatenate(places), kind="stable")
     merged: IntArray = np.concatenate(by_class)[order]

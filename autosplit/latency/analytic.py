@@ -159,10 +159,12 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
     if channel.packet_loss.value > 0 and again > 0:
         uplink += up.retries * again
         down += reply.traffic.retries * again
+    # plans without an answer wait for none
     down *= reply.exists[:, None]
 
     answer.uplink_ms[rows, column], = quantile(uplink, 0.5)
     answer.downlink_ms[rows, column] = quantile(down, 0.5)[0][reply.which]
+    # medians of parts do not add up to the median of their sum, so percentiles are taken of summed draws
     fixed = answer.device_ms[rows, column] + answer.encode_ms[rows, column] + answer.edge_ms[rows, column]
     total = uplink  # reused: blocks are large and memory traffic is the cost
     total += fixed[:, None]
@@ -174,6 +176,7 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
     waiting = (link.up_access.mean() + up.mean_retries * again + answer.edge_ms[rows, column]
                + down.mean(axis=1)[reply.which])
     waited = (device.idle_mw.value + channel.receive_mw.value) * waiting
+    # the tail comes after the answer: it costs energy and no time
     tail_mj = 0.0
     if channel.tail_ms is not None and channel.tail_mw is not None:
         tail_mj = channel.tail_ms.value * channel.tail_mw.value / 1000.0

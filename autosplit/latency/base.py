@@ -25,6 +25,7 @@ __all__ = ["ENERGIES", "LatencyBreakdown", "LatencyModel"]
 ENERGIES = ("compute_mj", "transmit_mj", "wait_mj", "tail_mj")
 """What `LatencyBreakdown.energy_mj` is the sum of."""
 
+# compared by identity, since an empty array is also the answer for no plans
 _LEFT_OUT: Array = np.empty(0)
 
 
@@ -53,6 +54,7 @@ class LatencyBreakdown:
 
     def __post_init__(self) -> None:
         if self.p99_ms is _LEFT_OUT:
+            # a frozen dataclass sets its own fields this way
             object.__setattr__(self, "p99_ms", self.p95_ms)
         if all(getattr(self, name) is _LEFT_OUT for name in ENERGIES):
             object.__setattr__(self, "compute_mj", self.energy_mj)

@@ -48,6 +48,7 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
         prices = np.array([_prices(m) for m in machines], dtype=np.float64).reshape(-1, len(_NONE) + 2).T
         used = rows[:, :-2].reshape(-1, len(KINDS), len(TERMS))[:, :, 0].any(axis=0)
         for machine, column in zip(machines, prices.T, strict=True):
+            # a type that no operator has needs no price
             for i in np.flatnonzero(used & np.isnan(column[:-2].reshape(len(KINDS), -1)[:, 0])):
                 raise ConfigError(f"device {machine.name!r}: no operator of type {KINDS[i]!r} was timed; profile a "
                                   f"backbone that has one beside the others: {_COMMAND}")

@@ -29,7 +29,9 @@ Z95 = NormalDist().inv_cdf(0.95)
 @cache
 def uniforms(quantity: str, rows: int) -> Array:
     """Stratified uniform numbers, shape (rows, DRAWS); each quantity is independent of the others."""
+    # seeded by the name, so that a further quantity changes none of the others
     rng = np.random.default_rng(list(quantity.encode()))
+    # one draw in each interval, in random order: the tails are covered evenly, which 256 free draws would not do
     order = np.argsort(rng.random((rows, DRAWS)), axis=1)
     return (order + 0.5) / DRAWS
 
@@ -58,6 +60,7 @@ def exponential(quantity: str, columns: int) -> Array:
 def normal(quantity: str) -> Array:
     """Draws of the standard normal distribution, shape (DRAWS,)."""
     inverse = NormalDist().inv_cdf
+    # through the inverse distribution, so that the draws stay stratified
     return np.array([inverse(u) for u in uniforms(quantity, 1)[0]])
 
 
@@ -78,6 +81,7 @@ def lognormal_ms(quantity: str, p50_ms: float, p95_ms: float, subject: str) -> A
                           "give 0 for both, or 0 < access_ms_p50 <= access_ms_p95")
     if p50_ms == 0:
         return np.zeros(DRAWS)
+    # the 95th percentile of a log-normal distribution is p50 * exp(sigma * Z95)
     sigma = math.log(p95_ms / p50_ms) / Z95
     delay: Array = p50_ms * np.exp(sigma * normal(quantity))
     return delay

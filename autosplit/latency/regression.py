@@ -38,6 +38,7 @@ def least_relative_squares(counts: Array, times: Array) -> Array:
     """
     from scipy.optimize import nnls
 
+    # counts of macs and of operators differ by orders of magnitude; the solver wants columns of one size
     scale = counts.max(axis=0)
     scale[scale == 0] = 1.0
     prices: Array = nnls(counts / scale / times[:, None], np.ones(len(times)))[0] / scale

@@ -119,6 +119,7 @@ class HeadCost:
         Raises:
             PruningError: Channels of this head do not add up; its pruned versions have to be made and counted.
         """
+        # half of the channels: any other number would do, as the work is linear in them
         less = tuple(max(1, g.channels // 2) for g in pruner.groups)
         layers: list[HeadLayer] = []
         found: list[list[OperatorWork]] = []
@@ -193,6 +194,7 @@ class HeadCost:
         rows, columns, groups = self._rows(lost), self._columns(lost), self._groups(lost)
         used = self._kernel * self._positions
         conv, depthwise, linear = self._kinds
+        # with one channel left it is a convolution like any other
         deep = depthwise & (groups > 1)
         terms = np.stack([
             np.ones_like(rows), rows * columns * used, self._each_read(lost), self._each_output(lost),

@@ -92,9 +92,11 @@ def _check_logits(
 ) -> None:
     """Run a network on two black images and look at what comes out."""
     sizes = [image_size] if image_size is not None else [(side, side) for side in _PROBE_SIDES]
+    # batch norm would take the statistics of two black images
     model.eval()
     for height, width in sizes:
         try:
+            # a network that draws while it runs must not move the generator that weights are drawn from
             with torch.inference_mode(), torch.random.fork_rng(devices=[]):
                 logits = model(torch.zeros(2, in_channels, height, width))
         except Exception as e:

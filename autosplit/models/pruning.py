@@ -274,6 +274,7 @@ def _autograd() -> Iterator[None]:
 
 def _shared_copy(head: fx.GraphModule) -> fx.GraphModule:
     """A copy of the structure whose parameters and buffers are new tensors in the memory of the old ones."""
+    # through the memo of deepcopy: structure is copied, memory is shared
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach()) for p in head.parameters()}
     memo |= {id(b): b.detach() for b in head.buffers()}
     module: fx.GraphModule = copy.deepcopy(head, memo)

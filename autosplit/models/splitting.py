@@ -57,6 +57,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     Raises:
         TraceError: `torch.fx` cannot trace it, or it takes more than one input; the message names the place.
     """
+    # the flags below are changed, and the caller keeps his network
     model = copy.deepcopy(model)
     for module in model.modules():
         if hasattr(module, "inplace"):
@@ -74,6 +75,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     if len(inputs) != 1:
         raise TraceError(f"{type(model).__name__} takes {len(inputs)} tensors; autosplit needs a network of one input")
     for node in graph.nodes:
+        # functions such as `F.relu(x, inplace=True)` work in place too
         if node.kwargs.get("inplace") is True:
             node.kwargs = {**node.kwargs, "inplace": False}
         if node.op == "placeholder" and not node.users:
@@ -121,6 +123,7 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
     for i, node in enumerate(nodes):
         if node.op in {"placeholder", "get_attr", "output"} or node not in shapes:
             continue
+        # what the output reads is the answer, not a feature
         if any(user.op == "output" for user in node.users):
             break
         live = {n for n in live_nodes if position[n] <= i < last_use[n]}
@@ -255,6 +258,7 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
         raise SplitError(f"split point {point.name!r} is not in this network")
     parts = []
     for name, part in (("Head", head), ("Tail", tail)):
+        # constants that this side does not use
         for node in reversed(list(part.nodes)):
             if node.op == "get_attr" and not node.users:
                 part.erase_node(node)

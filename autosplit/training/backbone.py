@@ -35,6 +35,7 @@ def train_backbone(
     model.train()
 
     def loss(batch: Batch) -> torch.Tensor:
+        # in float32 also where the network computes in bfloat16
         return F.cross_entropy(model(batch.images).float(), batch.labels)
 
     train(data, [(list(model.parameters()), settings.backbone_lr)], loss, epochs=settings.backbone_epochs,

@@ -71,11 +71,13 @@ def pretrain_codec(
     """
     rng, generator = Random(seed), torch.Generator().manual_seed(seed)
     choices = codec.settings()
+    # the tail is the supernet's own: it is trained later, together with the codecs
     frozen = [p for p in tail.parameters() if p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     with evaluation_mode(tail):
         with torch.no_grad():
+            # the frozen backbone teaches: its answer to a feature never changes
             answers = torch.cat([tail(part).float() for part in in_batches(features, 128)])
         codec.train()
         for phase in codec.phases():

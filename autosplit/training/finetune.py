@@ -147,6 +147,7 @@ class _BestSoFar:
         log_scalar(f"{self.name}/validation accuracy", found, done)
         self.network.train()
         if found > self.best_accuracy:
+            # a copy, since training goes on in these tensors
             self.best, self.best_accuracy, self.waited = copy.deepcopy(self.network.state_dict()), found, 0
         else:
             self.waited += 1

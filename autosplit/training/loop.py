@@ -230,6 +230,7 @@ def distillation_loss(
     logits = logits.float()
     softened, taught = F.log_softmax(logits / temperature, 1), F.log_softmax(teacher / temperature, 1)
     soft = F.kl_div(softened, taught, log_target=True, reduction="batchmean")
+    # softening makes gradients smaller by the square of the temperature
     return (1 - hard) * temperature**2 * soft + hard * F.cross_entropy(logits, labels)
 
 

@@ -163,6 +163,7 @@ def _supernet(
     trains: bool,
 ) -> tuple[Supernet, str]:
     settings = scenario.training
+    # what is not trained does not change the supernet; its split points are named below
     space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
     profiles = settings.layer_profiles if scenario.search.granularity == "layer" else 0
     key = content_hash({

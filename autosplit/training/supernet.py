@@ -49,6 +49,7 @@ class Supernet(nn.Module):
         families: Sequence[str] = (DEFAULT_CODEC,),
     ) -> None:
         super().__init__()
+        # the caller keeps the backbone as the teacher
         self.backbone: fx.GraphModule = copy.deepcopy(backbone)
         self.points = {p.name: p for p in points}
         self._space = space
@@ -100,6 +101,7 @@ class Supernet(nn.Module):
 
     def distinct_sparsities(self, split: str) -> tuple[float, ...]:
         """The sparsities that give different heads here: where nothing can be pruned, only the lowest."""
+        # by what is left of each group: two sparsities may round to the same head
         seen: dict[tuple[int, ...], float] = {}
         for s in self._space.sparsities:
             seen.setdefault(self.pruners[split].keep_counts(s), s)

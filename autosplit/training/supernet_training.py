@@ -122,6 +122,7 @@ class PlanDraws:
             self._queue.extend(self._rng.sample(splits, len(splits)))
         split = self._queue.pop()
         self._steps += 1
+        # the widest plan teaches the weights that all others share
         return (self.random(split) if self._steps % 2 else self._supernet.widest(split)), self.random(split)
 
     def random(self, split: str) -> Plan:

@@ -150,6 +150,7 @@ class Codec(nn.Module, ABC):
         self.family = self.name
         self.shape, self.nonnegative = shape, nonnegative
         self.bits = offer.bits
+        # a setting names its grid by the height
         self.grids = {g[0]: g for g in self._grids(offer)}
         self.widths = self._widths(offer)
 
@@ -229,6 +230,7 @@ def code_grids(shape: Shape, max_grid: int | None, grid_levels: int | None) -> t
     _, h, w = shape
     patch = 1 if max_grid is None else max(1, math.ceil(max(h, w) / max_grid))
     full = (math.ceil(h / patch), math.ceil(w / patch))
+    # as many halvings as lead down to one cell
     most = max(full).bit_length() + 1 if grid_levels is None else grid_levels
     grids: list[tuple[int, int]] = []
     for level in range(most):

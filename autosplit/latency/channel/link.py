@@ -26,6 +26,7 @@ def payload_draws(mean_bytes: Array, p95_bytes: Array) -> Array:
     Returns:
         Bytes, shape (N, DRAWS).
     """
+    # the 95th percentile of a normal distribution is mean + sigma * Z95
     sigma = np.maximum(p95_bytes - mean_bytes, 0.0) / Z95
     drawn: Array = np.maximum(mean_bytes[:, None] + sigma[:, None] * normal("payload"), 0.0)
     return drawn
@@ -104,6 +105,7 @@ class Framing:
         else:
             count = packets.astype(np.intp)
             quantity, bursts = f"{direction} retries", self.bursts
+            # only the last packet is not full: its repetitions are those of all packets less those of the full ones
             full_again, again = (independent_retries(quantity, self.loss, packets) if bursts is None
                                  else burst_retries(quantity, bursts, packets) for packets in (count - 1, count))
             last = payload_bytes - (packets - 1.0) * self.packet_bytes

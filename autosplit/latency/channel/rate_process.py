@@ -82,8 +82,10 @@ class RateProcess:
         step = np.minimum(np.searchsorted(lap, self.start_ms, side="right"), len(lap) - 1) + self.first
         over = np.where(step > 0, self.done[step - 1], 0.0) - before
         work = work_ms + (over + self.rate[step] * (self.start_ms - self.began_ms[step]))
+        # whole laps need no look-up; what is left is found in one lap
         laps = np.floor(work / lap_work)
         within = np.clip(work - laps * lap_work, 0.0, lap_work) + before
+        # rounding may put it beyond the ends of its lap
         step = np.clip(np.searchsorted(self.done, within), self.first, self.last)
         begun = np.where(step > 0, self.done[step - 1], 0.0)
         rate = self.rate[step]
@@ -96,6 +98,7 @@ class RateProcess:
 def rate_process_of(channel: ChannelProfile) -> RateProcess | None:
     """How the uplink's rate moves around its mean; `None` where it stands still."""
     if channel.trace is not None:
+        # rates are relative to the mean: traces that differ in the factor alone share one process
         return _trace(channel.trace.model_copy(update={"factor": 1.0}))
     if channel.shannon is None or (channel.rayleigh is None and channel.shadowing is None):
         return None
@@ -124,6 +127,7 @@ def typical_kbps_and_jitter_ms(channel: ChannelProfile) -> tuple[float, float]:
 @lru_cache(maxsize=32)
 def _trace(trace: Trace) -> RateProcess:
     samples = trace.samples
+    # nobody knows when in the trace a transfer starts
     start_ms = uniform("uplink trace") * samples.held_ms.sum()
     return RateProcess.of(samples.rate_kbps[None, :] / samples.mean_kbps, samples.held_ms, start_ms)
 
@@ -132,6 +136,7 @@ def _trace(trace: Trace) -> RateProcess:
 def _fading(snr_db: float, efficiency: float, most: float, coherence_ms: float | None, sigma_db: float,
             mean: float) -> RateProcess:
     """Fading blocks of every draw; without Rayleigh fading one block, as long as it takes."""
+    # without Rayleigh fading the ratio holds for the whole transfer, however long that takes
     blocks = 1 if coherence_ms is None else BLOCKS
     held_ms = 1.0 if coherence_ms is None else coherence_ms
     snr = 10.0 ** ((snr_db + sigma_db * normal("uplink shadowing")[:, None]) / 10.0)

@@ -26,8 +26,7 @@ __all__ = ["PACKETS", "burst_retries", "independent_retries", "lasting"]
 PACKETS = 1024
 """Packets whose retransmissions are drawn one by one; beyond it their mean is used."""
 
-_RAREST = 1e-6
-"""Probability below which larger numbers of retransmissions of one packet are not distinguished."""
+_RAREST = 1e-6  # probability below which larger numbers of retransmissions of one packet are not distinguished
 
 
 def independent_retries(quantity: str, loss: float, packets: NDArray[np.intp]) -> Array:

@@ -159,6 +159,7 @@ class OnnxEngine:
         """Seconds of each kernel by name: the mean of the middle half, since the profiler counts whole microseconds."""
         with tempfile.TemporaryDirectory() as folder:
             session, feed = self._session(network, Path(folder) / "profile"), {_INPUT: image.contiguous().numpy()}
+            # the first inferences load code and memory
             for _ in range(_WARM_UP + passes):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -234,6 +235,7 @@ def attributed(units: Sequence[Unit], graph: fx.GraphModule, kernels: Mapping[st
                           "profile with --engine torch")
     moved = np.array([0.0 if unit.work.weights else unit.work.reads + unit.work.outputs for unit in units])
     moved = moved if moved.any() else np.ones(len(units))
+    # kernels without weights (sums, poolings, changes of layout) take time in proportion to what they move
     seconds += rest * moved / moved.sum()
     between = whole_s - seconds.sum()
     if between < 0:  # the profiler itself takes time

@@ -32,6 +32,7 @@ def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
     from autosplit.runtime.standalone.payload.coder import PayloadCoder
     from autosplit.runtime.standalone.payload.frequencies import FrequencyTables, levels
 
+    # peaked around the middle, as trained codes are
     drawn = np.random.default_rng(0).normal(levels(_BITS) / 2, levels(_BITS) / 8, (64, *_CODE))
     symbols = drawn.round().clip(0, levels(_BITS) - 1).astype(np.int32)
     coder = PayloadCoder(FrequencyTables.fit(symbols, _BITS), _CODE, b"profile")
@@ -44,6 +45,7 @@ def image_kpixels(shape: tuple[int, ...], stopwatch: Stopwatch, most: int) -> fl
     from autosplit.runtime.standalone.payload.image_codecs import encode_images
 
     height, width = shape[1:]
+    # a smooth picture with some noise: the encoder takes longer the more there is to code
     ramp = np.add.outer(np.arange(height), np.arange(width))[None, None] + 40 * np.arange(shape[0])[None, :, None, None]
     image = (ramp + np.random.default_rng(0).integers(0, 32, (1, *shape))).astype(np.uint8)
     action = partial(encode_images, image, "jpeg", _QUALITY)

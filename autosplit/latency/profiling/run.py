@@ -28,14 +28,12 @@ from autosplit.latency.regression import fit_prices, solve_rates
 __all__ = ["MachineProfile", "ProfileSettings", "engine_of", "profile_machine", "time_operators"]
 
 _ELEMENT_BYTES = 4
-_FASTEST = 1e9
-"""A rate that stands for no cost at all."""
+_FASTEST = 1e9  # a rate that stands for no cost at all
 
-_UNDISTURBED = 0.95
-"""Share of the time with a processor that a quiet machine gives."""
+_UNDISTURBED = 0.95  # share of the time with a processor that a quiet machine gives
 
+# depthwise over dense rate where none was timed, as in the packaged profiles: the ratio solved for the Cortex-M4
 _DEPTHWISE_SHARE = 1 / 7
-"""Depthwise over dense rate where none was timed, as in the packaged profiles: the ratio solved for the Cortex-M4."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from autosplit.latency.profiling.units import Unit, run_once
 __all__ = ["Stopwatch", "WallClock", "steady_medians"]
 
 _WARM_UP, _LEAST = 3, 10
-_STEADY = 0.01
-"""Standard error of the median of a whole pass, relative, at which a measurement ends."""
+_STEADY = 0.01  # standard error of the median of a whole pass, relative, at which a measurement ends
 
+# interquartile range to standard deviation, and that to the standard error of a median, of normal samples
 _NORMAL = 1.2533 / 1.349
-"""Interquartile range to standard deviation, and that to the standard error of a median, of normal samples."""
 
 
 class Stopwatch(Protocol):
