@@ -20,7 +20,7 @@ import torch
 from autosplit.core.plan import Plan
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.report.progress import Progress
-from autosplit.training.finetune import finetune
+from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import accuracy
 from autosplit.training.prepare import Networks, prepare
 from autosplit.training.supernet import Supernet
@@ -43,7 +43,7 @@ def timed_training(prepared: Networks, supernet: Supernet, plan: Plan, epochs: i
         "finetune_epochs": epochs, "finetune_patience": epochs, "finetune_lr": lr})
     network = supernet.extract(plan)
     start = time.process_time()
-    finetune(network, prepared.teacher, prepared.data, settings, prepared.scenario.search.seed)
+    finetune(network, prepared.teacher, Finetuning(prepared.data, settings, prepared.scenario.search.seed))
     seconds = time.process_time() - start
     return seconds, accuracy(network, prepared.data, prepared.data.validation)
 

@@ -18,7 +18,7 @@ from torch import nn
 from autosplit.core.errors import PruningError
 from autosplit.core.operators import KINDS, TERMS, OperatorWork, TypeSums, padded
 from autosplit.core.plan import StageCost
-from autosplit.models.costs import operators
+from autosplit.models.costs import operators, stage_cost
 from autosplit.models.pruning import HeadPruner, PrunableGroup, is_depthwise
 
 __all__ = ["COUNTS", "HeadCost", "HeadLayer"]
@@ -137,12 +137,7 @@ class HeadCost:
         cost = cls(layers, found[0], steps)
         # that the work is linear in the channels lost is an assumption: it must hold for a head pruned otherwise
         keep = tuple(max(1, g.channels * (1 + i % 2) // 3) for i, g in enumerate(pruner.groups))
-        works = operators(pruner.sub_network(keep).module, shape)
-        macs = [float(sum(w.macs for w in works if w.kind == kind)) for kind in ("conv", "depthwise", "linear")]
-        counts = [*macs, float(sum(w.weights for w in works)), float(sum(w.outputs for w in works)), float(len(works))]
-        table = np.array([keep], dtype=np.int64).reshape(1, -1)
-        if (cost.counts(table).tolist() != [counts]
-                or cost.sums(table).ravel().tolist() != list(TypeSums.of(works).flat)):
+        if cost.stage_cost(keep) != stage_cost(pruner.sub_network(keep).module, shape):
             raise PruningError("the work of this head's pruned versions is no sum over its groups")
         return cost
 

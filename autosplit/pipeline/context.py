@@ -24,7 +24,7 @@ from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.splitting import cut
 from autosplit.runtime.deployment import Deployment
-from autosplit.training.finetune import finetune
+from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks
 
@@ -132,8 +132,9 @@ class SearchContext:
         network, settings, cache = networks.supernet.extract(plan), networks.scenario.training, networks.cache
         steps = settings.finetune_epochs * steps_per_epoch(networks.data, settings.batch_size)
         with self._progress.phase(f"fine-tune {title}", total=steps) as advance:
-            finetune(network, networks.teacher, networks.data, settings, networks.scenario.search.seed, advance,
-                     cache=cache if self._reuse else None, key=blueprint.key, name=f"fine-tune {title}")
+            finetune(network, networks.teacher, Finetuning(
+                networks.data, settings, networks.scenario.search.seed, advance, cache if self._reuse else None,
+                blueprint.key, f"fine-tune {title}"))
         with suppress(OSError):
             cache.path("partial", blueprint.key).unlink(missing_ok=True)
         with suppress(OSError, ConfigError):  # a cache that cannot be written costs time, not results

@@ -30,7 +30,7 @@ from autosplit.training.loop import (
 )
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["CODEC_LR", "finetune", "statistics_images", "train_keeping_best"]
+__all__ = ["CODEC_LR", "Finetuning", "finetune", "statistics_images", "train_keeping_best"]
 
 CODEC_LR = 2.0
 """Learning rate of codecs, as a multiple of the rest's."""
@@ -39,23 +39,11 @@ _STATISTICS_IMAGES = 2048
 _KIND = "partial"
 
 
-def finetune(
-    network: SplitNetwork,
-    teacher: Teacher,
-    data: ImageDataset,
-    settings: TrainingSettings,
-    seed: int,
-    on_step: Callable[[], None] = lambda: None,
-    *,
-    cache: Cache | None = None,
-    key: str = "",
-    name: str = "fine-tune",
-) -> None:
-    """Train a plan in place, through its quantiser, and estimate its batch-norm statistics afterwards.
+@dataclass(frozen=True)
+class Finetuning:
+    """What a fine-tuning is run with, and where its state is kept.
 
-    Args:
-        network: Extracted from a supernet; left in evaluation mode.
-        teacher: The untouched backbone.
+    Attributes:
         data: Its training part is trained on; its validation part chooses the epoch.
         settings: Epochs, patience, learning rate, batch size.
         seed: Order and augmentation.
@@ -65,16 +53,33 @@ def finetune(
         name: Of its curves in TensorBoard.
     """
 
+    data: ImageDataset
+    settings: TrainingSettings
+    seed: int
+    on_step: Callable[[], None] = lambda: None
+    cache: Cache | None = None
+    key: str = ""
+    name: str = "fine-tune"
+
+
+def finetune(network: SplitNetwork, teacher: Teacher, run: Finetuning) -> None:
+    """Train a plan in place, through its quantiser, and estimate its batch-norm statistics afterwards.
+
+    Args:
+        network: Extracted from a supernet; left in evaluation mode.
+        teacher: The untouched backbone.
+        run: Data, settings and all else.
+    """
+
     def loss(batch: Batch) -> Tensor:
         return distillation_loss(network(batch.images), batch.labels, teacher(batch))
 
-    lr = settings.finetune_lr
+    lr = run.settings.finetune_lr
     named = {n: p for n, p in network.named_parameters() if p.requires_grad}
     rest = {n: p for n, p in named.items() if n.startswith(("head.", "tail."))}
     groups = rate_groups(rest.values(), [(n, p) for n, p in named.items() if n not in rest], lr, CODEC_LR)
-    train_keeping_best(network, groups, loss, lambda: accuracy(network, data, data.validation), data, settings, seed,
-                       on_step, cache=cache, key=key, name=name)
-    recalibrate(network, statistics_images(data), settings.batch_size)
+    train_keeping_best(network, groups, loss, lambda: accuracy(network, run.data, run.data.validation), run)
+    recalibrate(network, statistics_images(run.data), run.settings.batch_size)
 
 
 def statistics_images(data: ImageDataset) -> Tensor:
@@ -83,18 +88,8 @@ def statistics_images(data: ImageDataset) -> Tensor:
 
 
 def train_keeping_best(
-    network: nn.Module,
-    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
-    loss: Callable[[Batch], Tensor],
-    score: Callable[[], float],
-    data: ImageDataset,
-    settings: TrainingSettings,
-    seed: int,
-    on_step: Callable[[], None] = lambda: None,
-    *,
-    cache: Cache | None = None,
-    key: str = "",
-    name: str = "fine-tune",
+    network: nn.Module, groups: Sequence[tuple[Sequence[nn.Parameter], float]], loss: Callable[[Batch], Tensor],
+    score: Callable[[], float], run: Finetuning,
 ) -> None:
     """Fine-tune in place until the score has stopped growing, and go back to the best weights.
 
@@ -103,22 +98,17 @@ def train_keeping_best(
         groups: Its parameters with their peak learning rate.
         loss: Loss of a batch.
         score: Accuracy on validation images just now, called after each epoch.
-        data: Its training part is trained on.
-        settings: Epochs, patience, batch size.
-        seed: Order and augmentation.
-        on_step: Called after each step.
-        cache: Where the state after each epoch is kept; `None` = nowhere.
-        key: Hash of whatever determines this fine-tuning.
-        name: Of its curves in TensorBoard.
+        run: Data, settings and all else.
     """
-    state = _BestSoFar(network, score, settings, cache, key, name)
+    state, settings = _BestSoFar(network, score, run), run.settings
     done, memory = state.restore()
-    for _ in range(done * steps_per_epoch(data, settings.batch_size)):
-        on_step()  # steps of the interrupted call count as done
+    for _ in range(done * steps_per_epoch(run.data, settings.batch_size)):
+        run.on_step()  # steps of the interrupted call count as done
     network.train()
     if not state.over:
-        train(data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=seed,
-              weight_decay=1e-4, name=name, on_step=on_step, on_epoch=state.after_epoch, done=done, memory=memory)
+        train(run.data, groups, loss, epochs=settings.finetune_epochs, batch_size=settings.batch_size, seed=run.seed,
+              weight_decay=1e-4, name=run.name, on_step=run.on_step, on_epoch=state.after_epoch, done=done,
+              memory=memory)
     network.load_state_dict(state.best)
 
 
@@ -128,10 +118,7 @@ class _BestSoFar:
 
     network: nn.Module
     score: Callable[[], float]
-    settings: TrainingSettings
-    cache: Cache | None
-    key: str
-    name: str
+    run: Finetuning
     best: dict[str, Tensor] = field(default_factory=dict)
     best_accuracy: float = -1.0
     waited: int = 0
@@ -139,29 +126,29 @@ class _BestSoFar:
     @property
     def over(self) -> bool:
         """Whether training has gone on for long enough without getting better."""
-        return self.waited >= self.settings.finetune_patience
+        return self.waited >= self.run.settings.finetune_patience
 
     def after_epoch(self, done: int, memory: Memory) -> bool:
         """Score, remember, store; says whether to go on."""
         found = self.score()
-        log_scalar(f"{self.name}/validation accuracy", found, done)
+        log_scalar(f"{self.run.name}/validation accuracy", found, done)
         self.network.train()
         if found > self.best_accuracy:
             # a copy, since training goes on in these tensors
             self.best, self.best_accuracy, self.waited = copy.deepcopy(self.network.state_dict()), found, 0
         else:
             self.waited += 1
-        if self.cache is not None and done < self.settings.finetune_epochs:
+        if self.run.cache is not None and done < self.run.settings.finetune_epochs:
             state = {f"network.{n}": t for n, t in self.network.state_dict().items()}
             state |= {f"best.{n}": t for n, t in self.best.items()}
             state |= {f"memory.{i:05d}": t for i, t in enumerate(memory())}
             state["figures"] = torch.tensor([done, self.waited, self.best_accuracy], dtype=torch.float64)
-            self.cache.save(_KIND, self.key, state, {"kind": "interrupted fine-tuning"})
+            self.run.cache.save(_KIND, self.run.key, state, {"kind": "interrupted fine-tuning"})
         return not self.over
 
     def restore(self) -> tuple[int, list[Tensor] | None]:
         """Go back to the state that was stored last: epochs done, and the optimiser's memory."""
-        found = self.cache.load(_KIND, self.key) if self.cache is not None else None
+        found = self.run.cache.load(_KIND, self.run.key) if self.run.cache is not None else None
         if found is None:
             return 0, None
         done, waited, self.best_accuracy = found["figures"].tolist()

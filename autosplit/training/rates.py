@@ -7,18 +7,17 @@ estimated afterwards, since what the tail sees depends on the rate (Yu et al. 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.core.cache import Cache
 from autosplit.core.plan import Plan
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
-from autosplit.training.finetune import CODEC_LR, statistics_images, train_keeping_best
+from autosplit.training.finetune import CODEC_LR, Finetuning, statistics_images, train_keeping_best
 from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss, rate_groups
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import relative_loss
@@ -26,33 +25,17 @@ from autosplit.training.supernet_training import relative_loss
 __all__ = ["finetune_rates", "rate_network"]
 
 
-def finetune_rates(
-    supernet: Supernet,
-    rates: Sequence[Plan],
-    teacher: Teacher,
-    data: ImageDataset,
-    settings: TrainingSettings,
-    seed: int,
-    on_step: Callable[[], None] = lambda: None,
-    *,
-    cache: Cache | None = None,
-    key: str = "",
-    name: str = "fine-tune rates",
-) -> None:
+def finetune_rates(supernet: Supernet, rates: Sequence[Plan], teacher: Teacher, run: Finetuning) -> None:
     """Train a supernet in place for a few plans alone; the epoch with the best mean accuracy over them is kept.
 
     Args:
         supernet: Trained; left in evaluation mode. `rate_network` takes the plans out of it.
         rates: Plans of one split point and sparsity, smallest payload first.
         teacher: The untouched backbone.
-        data: Its training part is trained on; its validation part chooses the epoch.
-        settings: Epochs, patience, learning rate, batch size.
-        seed: Rates, order and augmentation.
-        on_step: Called after each step.
-        cache: Where the state after each epoch is kept; `None` = nowhere.
-        key: Hash of whatever determines this fine-tuning.
-        name: Of its curves in TensorBoard.
+        run: Data, settings and all else.
     """
+    data, settings = run.data, run.settings
+
     def loss(batch: Batch) -> Tensor:
         taught = teacher(batch)
         # torch's own generator, which `train` seeds anew for each epoch, so that training can go on from any of them
@@ -65,7 +48,7 @@ def finetune_rates(
 
     codec = supernet.codec(rates[0].split, rates[0].codec.family)
     groups = rate_groups(supernet.backbone.parameters(), codec.named_parameters(), settings.finetune_lr, CODEC_LR)
-    train_keeping_best(supernet, groups, loss, score, data, settings, seed, on_step, cache=cache, key=key, name=name)
+    train_keeping_best(supernet, groups, loss, score, run)
     supernet.eval()
 
 

@@ -14,7 +14,7 @@ from autosplit.core.cache import Cache
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.scenario import TrainingSettings
 from autosplit.models.splitting import find_split_points, select_split_points, trace
-from autosplit.training.finetune import finetune
+from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import Teacher, distillation_loss, logits_of
 from autosplit.training.supernet import Supernet
 from tests.tiny import SPACE, randomise_norms, tiny_dataset, tiny_network
@@ -78,7 +78,7 @@ def tune(network, teacher, data, settings=None, *, kill=None, seed=0, **options)
             raise Killed
 
     torch.manual_seed(seed)  # as `autosplit.pipeline.finalists` does
-    finetune(network, teacher, data, settings or settings_of(), seed, on_step, **options)
+    finetune(network, teacher, Finetuning(data, settings or settings_of(), seed, on_step, **options))
     return len(steps)
 
 

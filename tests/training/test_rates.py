@@ -11,6 +11,7 @@ from autosplit.core.cache import Cache
 from autosplit.core.plan import Plan
 from autosplit.models.splitting import trace
 from autosplit.training import rates as module
+from autosplit.training.finetune import Finetuning
 from autosplit.training.loop import Teacher, accuracy
 from autosplit.training.rates import finetune_rates, rate_network
 from tests.tiny import tiny_dataset, tiny_network, tiny_settings, tiny_supernet
@@ -44,7 +45,7 @@ def test_rates_get_better_and_share_their_head(data):
     other = next(name for name in supernet.points if name != split)
     untouched = {n: t.clone() for n, t in supernet.codec(other).state_dict().items()}
     before, _ = mean()
-    finetune_rates(supernet, plans, teacher, data, SETTINGS, seed=0)
+    finetune_rates(supernet, plans, teacher, Finetuning(data, SETTINGS, 0))
     after, networks = mean()
     assert after > before
     for network in networks[1:]:
@@ -66,7 +67,7 @@ def test_smallest_and_largest_are_in_every_step(data, monkeypatch):
     monkeypatch.setattr(supernet, "forward", counting)
     monkeypatch.setattr(module, "rate_network", lambda *_: supernet)
     monkeypatch.setattr(module, "accuracy", lambda *_: 0.5)
-    finetune_rates(supernet, plans, teacher, data, SETTINGS, seed=0)
+    finetune_rates(supernet, plans, teacher, Finetuning(data, SETTINGS, 0))
     assert steps.count(0) == steps.count(len(plans) - 1) == 16
     assert 0 < steps.count(1) < 16
 
@@ -85,11 +86,11 @@ def test_it_goes_on_where_it_was_interrupted(data, tmp_path):
         return on_step
 
     supernet, plans, teacher = start(data)
-    finetune_rates(supernet, plans, teacher, data, SETTINGS, seed=0)
+    finetune_rates(supernet, plans, teacher, Finetuning(data, SETTINGS, 0))
     again, _, _ = start(data)
     with pytest.raises(StoppedError):
-        finetune_rates(again, plans, teacher, data, SETTINGS, 0, stop_after(12), cache=Cache(tmp_path), key="k")
+        finetune_rates(again, plans, teacher, Finetuning(data, SETTINGS, 0, stop_after(12), Cache(tmp_path), "k"))
     resumed, _, _ = start(data)
-    finetune_rates(resumed, plans, teacher, data, SETTINGS, seed=0, cache=Cache(tmp_path), key="k")
+    finetune_rates(resumed, plans, teacher, Finetuning(data, SETTINGS, 0, cache=Cache(tmp_path), key="k"))
     assert all(torch.equal(a, b) for a, b in zip(supernet.state_dict().values(), resumed.state_dict().values(),
                                                  strict=True))

@@ -25,6 +25,7 @@ from autosplit.runtime.export import Rates, compared_images, export_bundle, make
 from autosplit.runtime.standalone.bundle.manifest import Manifest, Source
 from autosplit.runtime.standalone.bundle.rates import Rate, rate_key
 from autosplit.runtime.standalone.payload.header import MAX_RATES
+from autosplit.training.finetune import Finetuning
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks, prepare
 from autosplit.training.rates import finetune_rates, rate_network
@@ -157,8 +158,8 @@ def _fine_tuned_key(networks: Networks, plans: Sequence[Plan], epochs: int | Non
         return key
     steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
     with progress.phase("fine-tune the rates together", total=steps) as advance:
-        finetune_rates(networks.supernet, plans, networks.teacher, data, settings, seed, advance,
-                       cache=networks.cache, key=key)
+        finetune_rates(networks.supernet, plans, networks.teacher, Finetuning(
+            data, settings, seed, advance, networks.cache, key, "fine-tune rates"))
     weights = {name: tensor.detach().contiguous() for name, tensor in networks.supernet.state_dict().items()}
     networks.cache.save(_KIND, key, weights, {"kind": _KIND})
     return key
