@@ -25,7 +25,7 @@ class NoisyChannel(nn.Module):
         level: Strength of the noise; 0 = none.
 
     Attributes:
-        level: As given; the decoder is told it.
+        level: As given; the decoder gets it as an input.
         active: Whether noise is added in evaluation mode too.
     """
 
@@ -55,7 +55,7 @@ class AwgnChannel(NoisyChannel):
 
 
 class ErasureChannel(NoisyChannel):
-    """Each value is lost with probability `level` and arrives as 0; nothing tells the decoder which."""
+    """Each value is lost with probability `level` and arrives as 0; the decoder does not learn which."""
 
     def _disturb(self, code: Tensor) -> Tensor:
         return code * (torch.rand_like(code) >= self.level)

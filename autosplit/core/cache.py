@@ -1,4 +1,4 @@
-"""A store of tensors by content: trained weights are looked up by the hash of whatever determines them.
+"""A cache of tensors: trained weights are looked up by the hash of whatever determines them.
 
 Nothing in it is precious. An entry that is absent, damaged or unreadable is one to be made again, and a folder
 that cannot be written costs time, not the run.
@@ -52,7 +52,7 @@ class Cache:
         """The tensors of an entry, or `None` where there is none or it is damaged (with a logged warning).
 
         Args:
-            kind: What is stored ("backbone", "supernet").
+            kind: What is kept ("backbone", "supernet").
             key: Hash of whatever determines the content.
         """
         path = self.path(kind, key)
@@ -73,10 +73,10 @@ class Cache:
         return dict(tensors)
 
     def save(self, kind: str, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Store an entry, or log a warning where the folder cannot be written.
+        """Keep an entry, or log a warning where the folder cannot be written.
 
         Args:
-            kind: What is stored.
+            kind: What is kept.
             key: Hash of whatever determines the content.
             tensors: Copied; on any device, of any memory format.
             metadata: What a person who finds the file should know; kept as text.

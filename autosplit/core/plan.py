@@ -112,7 +112,7 @@ class Plan(Frozen):
     def label(self) -> str:
         """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`.
 
-        Of plans pruned by layer it tells the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
+        Plans pruned by layer show the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
         """
         parts = [self.split]
         if isinstance(self.sparsity, tuple):

@@ -1,4 +1,4 @@
-"""Device and channel profiles: small YAML files in `autosplit/configs`, each figure with its source."""
+"""Device and channel profiles: small YAML files in `autosplit/configs`, each parameter with its source."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class DeviceProfile(Frozen):
 
 
 def _follows() -> Any:
-    """Stands for a figure that is left out because others tell it."""
+    """Stands for a parameter that is left out because it follows from others."""
     return None
 
 
@@ -92,7 +92,7 @@ class ChannelProfile(Frozen):
         trace: Recorded uplink rates.
         bursts: Losses by the model of Gilbert and Elliott.
         uplink_kbps: Rate on the air from device to edge while a packet is sent, kilobits per second; its mean over time
-            where it moves. May be left out where `shannon` or `trace` tells it.
+            where it moves. May be left out beside `shannon` or `trace`, from which it follows.
         downlink_kbps: Rate from edge to device, kilobits per second; constant.
         packet_bytes: Largest payload of one packet, bytes.
         packet_overhead_bytes: Preamble, headers and checksum of one packet, bytes.

@@ -173,7 +173,7 @@ class Scenario(Frozen):
     def replace(self, **changes: Any) -> Scenario:
         """A validated copy with other values; keys may be dotted (`conditions.budget_ms`).
 
-        What lies deeper is set later: `conditions.channel` and one of its figures may be given together.
+        What lies deeper is set later: `conditions.channel` and one of its parameters may be given together.
 
         Raises:
             ConfigError: A key does not exist or a value makes no sense.

@@ -46,7 +46,7 @@ class Timing:
 
 
 class HeldOut(Frozen):
-    """How far operators of one type are from what the regression says of their shape without having seen it.
+    """How far the times of operators of one type are from those that the regression predicts for shapes left out.
 
     Attributes:
         shapes: Different shapes that were timed.

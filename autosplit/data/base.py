@@ -1,4 +1,4 @@
-"""What a data set is: four disjoint splits of uint8 images, and what its images weigh when stored."""
+"""What a data set is: four disjoint parts of uint8 images, and how many bytes its images take as files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ImageDataset:
     """A classification data set in memory.
 
     Data discipline: weights are trained on `train`; quantiser ranges and entropy tables are fitted on
-    `calibration`; every choice is made on `validation`; `test` is read once, for final figures.
+    `calibration`; every choice is made on `validation`; `test` is read once, for the final accuracy.
 
     Attributes:
         name: As the user wrote it.
@@ -71,7 +71,7 @@ class ImageDataset:
         train: Training images.
         calibration: Images for ranges and tables.
         validation: Images for choices.
-        test: Images for the final figure.
+        test: Images for the final accuracy.
         mean: Per-channel mean of the training images in [0, 1], shape (C,).
         std: Per-channel standard deviation, shape (C,).
         fingerprint: Hash of the content, for caches and provenance.
@@ -130,7 +130,7 @@ class ImageDataset:
     ) -> list[bytes]:
         """The images as the PNG or JPEG files that a device would store or send, or as the bodies of JPEG files.
 
-        Headers and tables are included, except in a body, which both ends can complete (`datasets.stored.join_jpeg`).
+        Headers and tables are included, except in a body, which both ends can complete (`autosplit.data.stored`).
 
         JPEG is baseline with PIL's defaults: the standard Huffman tables (`optimize=False`), 4:2:0 chroma
         subsampling, no metadata. PNG is PIL's default, deflate level 6. Images are encoded at the network's

@@ -48,7 +48,7 @@ _BLOCK = 256  # plans that are drawn at once: a (256, DRAWS) array is half a meg
 
 
 class AnalyticLatencyModel:
-    """Latency and energy from the figures of device and channel profiles.
+    """Latency and energy from the parameters of device and channel profiles.
 
     Stages on device and edge are deterministic; chance comes from channel access (log-normal through the profile's
     p50 and p95), payload size over images (normal through the plan's mean and p95), packet loss (geometric tries, or

@@ -71,7 +71,7 @@ def lognormal_ms(quantity: str, p50_ms: float, p95_ms: float, subject: str) -> A
         quantity: Name of the random quantity.
         p50_ms: Median; 0 when there is no delay at all.
         p95_ms: 95th percentile.
-        subject: What the figures belong to, for messages.
+        subject: What the percentiles belong to, for messages.
 
     Raises:
         ConfigError: No log-normal distribution has these percentiles.

@@ -3,7 +3,7 @@
 Whatever a network is made of, sequences, sums and concatenations, the channels that an operator reads and writes are
 linear in the channels kept in each prunable group. So they are known for every pruned head once they are known for the
 whole one and for one in which each group has lost something. The multiply-accumulates follow, products of such numbers.
-`stage_cost` of a head that is really pruned gives the same figures, to the last element, some thousand times slower.
+`stage_cost` of a head that is really pruned gives the same counts, to the last element, some thousand times slower.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class _BestSoFar:
         return self.waited >= self.run.settings.finetune_patience
 
     def after_epoch(self, done: int, memory: Memory) -> bool:
-        """Score, remember, store; says whether to go on."""
+        """Score the network, keep the best weights and the state; says whether to go on."""
         found = self.score()
         log_scalar(f"{self.run.name}/validation accuracy", found, done)
         self.network.train()

@@ -1,4 +1,4 @@
-"""What a profile says of the machine, and the two rates that no network tells."""
+"""What a profile needs beside timed operators: the processor's name, and the rates of the two coders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUALITY = 75
 
 
 def processor_name() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
