@@ -34,7 +34,8 @@ else:
         "core.result": ("Result",),
         "runtime.deployment": ("Deployment",),
         "pipeline.replay": ("replay",),
-        "core.scenario": ("Conditions", "Scenario", "load_scenario"),
+        "core.conditions": ("Conditions",),
+        "core.scenario": ("Scenario", "load_scenario"),
     }
     _WHERE = {name: f"autosplit.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from autosplit.core.errors import PluginError
+from autosplit.core.plan import LatencySummary
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.testing import make_conditions, make_workload
@@ -160,3 +161,7 @@ def test_energies_that_a_model_leaves_out_are_zero_where_it_gives_others():
 def test_nothing_asked_nothing_refused():
     answer = CheckedLatencyModel(AnalyticLatencyModel(), "analytic").latency([], CONDITIONS)
     assert answer.p50_ms.shape == (0, 2)
+
+
+def test_fields_of_a_breakdown_are_those_that_the_summary_describes():
+    assert [f.name for f in fields(LatencyBreakdown)] == list(LatencySummary.model_fields)
