@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "make_recipe",
     "render",
+    "sources",
 ]
 
 IMAGE_SIDE = 32
@@ -71,11 +72,7 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
         root: Without effect; taken because every loader takes it.
         limit: At most so many images in each part, which are the first of the whole.
     """
-    from sklearn.datasets import load_digits, load_sample_images
-
-    bunch = load_digits()
-    digits, labels = bunch.images.astype(np.float32), bunch.target.astype(np.int64)
-    photos: Bytes = np.stack(load_sample_images().images)
+    digits, labels, photos = sources()
     digits_of = assign_digits(labels, seed)
     cells_of = assign_cells(photos, seed)
     parts = {}
@@ -91,6 +88,15 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
         validation=parts["validation"],
         test=parts["test"],
     )
+
+
+def sources() -> tuple[NDArray[np.float32], IntArray, Bytes]:
+    """Digits (1797, 8, 8) in 0..16, their labels (1797,), and photographs (2, 427, 640, 3)."""
+    from sklearn.datasets import load_digits, load_sample_images
+
+    bunch = load_digits()
+    photos: Bytes = np.stack(load_sample_images().images)
+    return bunch.images.astype(np.float32), bunch.target.astype(np.int64), photos
 
 
 def assign_digits(labels: IntArray, seed: int) -> dict[SplitName, IntArray]:

@@ -19,7 +19,7 @@ def dataset() -> ImageDataset:
 
 @pytest.fixture(scope="module")
 def sources():
-    return dm._sources()
+    return dm.sources()
 
 
 @pytest.fixture(scope="module", params=[0, 1, 12345])
