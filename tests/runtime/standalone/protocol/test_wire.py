@@ -146,6 +146,6 @@ def test_damaged_answers_are_refused(size):
 
 
 def test_the_page_has_every_kind_and_reason_with_its_number():
-    page = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "protocol.md").read_text()
     missing = [f"{kind.value} {kind.name}" for kind in Kind] + [f"{r.value} {r.word}" for r in Reason]
     assert [text for text in missing if not re.search(rf"\b{text}\b", page)] == []

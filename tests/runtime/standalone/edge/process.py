@@ -1,4 +1,4 @@
-"""A server with a fake edge as a process of its own: `python -m tests.runtime.standalone.edge_process ADDRESS`."""
+"""A server with a fake edge as a process of its own: `python -m tests.runtime.standalone.edge.process ADDRESS`."""
 
 from __future__ import annotations
 

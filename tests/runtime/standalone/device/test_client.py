@@ -16,7 +16,7 @@ from autosplit.runtime.standalone.errors import ConfigError, LinkError
 from autosplit.runtime.standalone.protocol.wire import EdgeAnswer, Frame, Kind, Reason, short_key
 from tests.runtime.standalone.fakes import CLASSES, SHAPE, FakeDevice, FakeEdge, asking, images, scripted, serving
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 NOWHERE = "127.0.0.1:9"  # the port of `discard`, where nobody listens
 GENEROUS_S = 30
 KEY = short_key("a bundle")
@@ -114,7 +114,7 @@ def test_an_edge_killed_in_the_middle():
     """A process of its own, killed by SIGKILL while images are on the way, and started again."""
 
     def start(address):
-        process = subprocess.Popen([sys.executable, "-m", "tests.runtime.standalone.edge_process", address],
+        process = subprocess.Popen([sys.executable, "-m", "tests.runtime.standalone.edge.process", address],
                                    stdout=subprocess.PIPE, text=True, cwd=ROOT)
         return process, process.stdout.readline().strip()
 
