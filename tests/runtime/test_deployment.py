@@ -19,7 +19,7 @@ from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import trace
 from autosplit.pipeline.context import SearchContext
-from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.deployment import Deployment, build_network
 from tests.runs import KINDS
 
 CODES = ("Code", "CodePruned")
@@ -241,23 +241,23 @@ def test_build_prunes_for_real(deployments):
     assert whole.keep == ()
 
     def narrowest(blueprint):
-        head = blueprint.model_copy(update={"arithmetic": "fp32"}).build().head
+        head = build_network(blueprint.model_copy(update={"arithmetic": "fp32"})).head
         return min(m.out_channels for m in head.modules() if isinstance(m, torch.nn.Conv2d))
 
     assert narrowest(pruned) == 2  # half of four
     assert narrowest(whole) == 4
-    assert deployments["WholePruned"].blueprint.build().head is not None
+    assert build_network(deployments["WholePruned"].blueprint).head is not None
 
 
 def test_build_refuses_another_number_of_groups(deployments):
     blueprint = deployments["CodePruned"].blueprint
     with pytest.raises(ResultError, match=f"the result file says {len(blueprint.keep) + 1}"):
-        blueprint.model_copy(update={"keep": (*blueprint.keep, 1)}).build()
+        build_network(blueprint.model_copy(update={"keep": (*blueprint.keep, 1)}))
 
 
 def test_build_gives_the_shapes_of_the_weights(deployments):
     for deployment in deployments.values():
-        built = deployment.blueprint.build().state_dict()
+        built = build_network(deployment.blueprint).state_dict()
         trained = deployment.network.state_dict()
         assert {k: v.shape for k, v in built.items()} == {k: v.shape for k, v in trained.items()}
 

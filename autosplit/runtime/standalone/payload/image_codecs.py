@@ -1,7 +1,7 @@
 """Images as PNG and JPEG files in memory: what a device stores, and what it sends when it sends the image.
 
 Most of a small JPEG file is headers: quantisation and Huffman tables, size, markers. Two ends that agree on size and
-quality need not send them, which we call JPEG with shared tables (`jpeg-body`): what crosses is the *body*, the file
+quality need not send them, which we call JPEG with shared tables (`jpeg-shared`): what crosses is the *body*, the file
 without what is the same in every file of that size and quality.
 
 Pillow is imported where it is needed: no other plan needs it.
