@@ -108,6 +108,9 @@ class Plan(Frozen):
                              f"got {self.codec.kind!r}")
         return self
 
+    def __repr_args__(self) -> list[tuple[None, object]]:
+        return [(None, self.label)]
+
     @property
     def label(self) -> str:
         """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`.
@@ -261,6 +264,9 @@ class LatencySummary(Frozen):
     wait_mj: float | None = None
     tail_mj: float | None = None
 
+    def __repr_args__(self) -> list[tuple[str, object]]:
+        return [(name, float(f"{getattr(self, name):.4g}")) for name in ("p50_ms", "p95_ms", "in_time", "energy_mj")]
+
 
 class Outcome(Frozen):
     """A measurement joined with its latency and reward under one set of conditions.
@@ -276,6 +282,12 @@ class Outcome(Frozen):
     latency: LatencySummary
     budget_ms: float
     reward: float
+
+    def __repr_args__(self) -> list[tuple[str, object]]:
+        # All fields would fill a screen; these are what one asks of a plan.
+        return [("plan", self.plan.label), ("accuracy", round(self.measurement.accuracy, 4)),
+                ("p95_ms", round(self.latency.p95_ms, 2)), ("budget_ms", self.budget_ms),
+                ("reward", round(self.reward, 4))]
 
     @property
     def plan(self) -> Plan:

@@ -136,7 +136,7 @@ class _Place:
 class Result(_Frozen):
     """What a search found.
 
-    `load` reads one, `deployment` gives what was found, ready to classify images.
+    `load` reads one; `Deployment.from_result` gives what was found, ready to classify images.
 
     Attributes:
         schema_version: Of this file's format.
@@ -173,6 +173,10 @@ class Result(_Frozen):
         if sum(row.chosen for row in rows) != 1:
             raise ValueError("exactly one row must be the chosen plan")
         return rows
+
+    def __repr_args__(self) -> list[tuple[str, object]]:
+        return [("scenario", self.scenario.name), ("plan", self.plan.label), ("feasible", self.feasible),
+                ("test_accuracy", round(self.test.accuracy, 4)), ("p95_ms", round(self.outcome.latency.p95_ms, 2))]
 
     def save(self, path: Path, weights: Path | None = None) -> None:
         """Write the file at once; `weights` replaces the recorded path by one relative to `path`."""

@@ -153,6 +153,11 @@ class Scenario(Frozen):
     training: TrainingSettings = TrainingSettings()
     search: SearchSettings = SearchSettings()
 
+    def __repr_args__(self) -> list[tuple[str, object]]:
+        where = self.conditions
+        return [("name", self.name), ("backbone", self.backbone), ("dataset", self.dataset),
+                ("device", where.device.name), ("channel", where.channel.name), ("budget_ms", where.budget_ms)]
+
     def to_yaml(self) -> str:
         """The scenario as YAML, profiles written out in full; `Scenario.from_yaml` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -225,11 +225,10 @@ def stage_bars(rows: Sequence[ComparisonRow], budget_ms: float) -> Bars:
         rows: The comparison.
         budget_ms: The deadline, always on the axis.
     """
-    ordered = _chosen_first(rows)
+    ordered = sorted(rows, key=lambda row: not row.chosen)
     parts = {stage: tuple(getattr(row.latency, f"{stage}_ms") for row in ordered) for stage in STAGE_COLOURS}
-    totals = tuple(row.latency.p95_ms for row in ordered)
     colours = {stage: (colour,) * len(ordered) for stage, colour in STAGE_COLOURS.items()}
-    return Bars(ordered, parts, totals, _bar_limit(totals, budget_ms), "ms", colours)
+    return _bars(ordered, parts, tuple(row.latency.p95_ms for row in ordered), "ms", colours, budget_ms)
 
 
 def energy_bars(rows: Sequence[ComparisonRow]) -> Bars:
@@ -238,10 +237,18 @@ def energy_bars(rows: Sequence[ComparisonRow]) -> Bars:
     Args:
         rows: The comparison.
     """
-    ordered = _chosen_first(rows)
+    ordered = sorted(rows, key=lambda row: not row.chosen)
     totals = tuple(row.latency.energy_mj for row in ordered)
     colours = {"device": tuple(GOLD if row.chosen else SOFT for row in ordered)}
-    return Bars(ordered, {"device": totals}, totals, _bar_limit(totals, 0.0), "mJ", colours)
+    return _bars(ordered, {"device": totals}, totals, "mJ", colours, 0.0)
+
+
+def _bars(rows: Sequence[ComparisonRow], parts: dict[str, tuple[float, ...]], totals: tuple[float, ...], unit: str,
+          colours: dict[str, tuple[str, ...]], least: float) -> Bars:
+    # One bar of seconds beside others of milliseconds would leave nothing to see of them.
+    reach = max(_LONGEST_BAR * float(np.median(totals)), least)
+    limit = 1.04 * max([least, 1e-9, *(total for total in totals if total <= reach)])
+    return Bars(tuple(rows), parts, totals, limit, unit, colours)
 
 
 def stages_figure(bars: Bars, budget_ms: float) -> Figure:
@@ -269,15 +276,6 @@ def energy_figure(bars: Bars) -> Figure:
     """
     return Figure("Energy", "What the device spends on one inference: computing, sending, waiting for the answer.",
                   (_bar_chart(bars, "millijoules an inference", (), None),))
-
-
-def _chosen_first(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    return tuple(sorted(rows, key=lambda row: not row.chosen))
-
-
-def _bar_limit(totals: Sequence[float], least: float) -> float:
-    reach = max(_LONGEST_BAR * float(np.median(totals)), least)
-    return 1.04 * max([least, 1e-9, *(total for total in totals if total <= reach)])
 
 
 def _bar_chart(bars: Bars, title: str, traces: tuple[Trace, ...], limit: Limit | None) -> Chart:

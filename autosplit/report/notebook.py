@@ -30,13 +30,13 @@ def latency_html(latency: LatencySummary) -> str:
     cells = [(stage, f"{getattr(latency, f'{stage}_ms'):.1f} ms") for stage in STAGES]
     cells += [("p50", f"{latency.p50_ms:.1f} ms"), ("p95", f"{latency.p95_ms:.1f} ms"),
               ("in time", f"{100 * latency.in_time:.1f} %"), ("energy", f"{latency.energy_mj:.2f} mJ")]
-    return _row(cells)
+    return table_html(cells)
 
 
 def outcome_html(outcome: Outcome) -> str:
-    """Plan, what was measured, and what the latency model says of it."""
+    """Plan, what was measured, and what the latency model predicts."""
     measured, times = outcome.measurement, outcome.latency
-    return _row([
+    return table_html([
         ("plan", outcome.plan.label), (f"accuracy ({measured.fidelity})", f"{100 * measured.accuracy:.1f} %"),
         ("payload", f"{measured.workload.payload_bytes_mean:,.0f} B"), ("p50", f"{times.p50_ms:.1f} ms"),
         ("p95", f"{times.p95_ms:.1f} ms"),
@@ -45,7 +45,8 @@ def outcome_html(outcome: Outcome) -> str:
     ])
 
 
-def _row(cells: Sequence[tuple[str, str]]) -> str:
+def table_html(cells: Sequence[tuple[str, str]]) -> str:
+    """One row of values below their titles; both are escaped."""
     titles = "".join(f"<th>{html.escape(title)}</th>" for title, _ in cells)
     values = "".join(f"<td>{html.escape(value)}</td>" for _, value in cells)
     return f"<table><thead><tr>{titles}</tr></thead><tbody><tr>{values}</tr></tbody></table>"

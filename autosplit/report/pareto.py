@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from autosplit.core.plan import Outcome
+from autosplit.core.plan import Outcome, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_COLUMNS = ("plan", "split", "sparsity", "codec", "fidelity", "accuracy", "payload_bytes", "compression_ratio",
+            "device_macs", "p50_ms", "p95_ms", "in_time", "energy_mj", "budget_ms", "feasible", "reward")
 
 __all__ = ["one_a_plan", "pareto_frame", "pareto_mask"]
 
@@ -50,7 +53,16 @@ def pareto_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frame = pd.DataFrame([_record(o) for o in one_a_plan(outcomes)], columns=list(_COLUMNS))
+    records = []
+    for outcome in one_a_plan(outcomes):
+        measured, plan, times = outcome.measurement, outcome.plan, outcome.latency
+        work, sparsity = measured.workload, plan.sparsity
+        records.append((
+            plan.label, plan.split, " ".join(map(str, sparsity)) if isinstance(sparsity, tuple) else sparsity,
+            plan.codec.label, measured.fidelity, measured.accuracy, work.payload_bytes_mean,
+            measured.compression_ratio, work.device.macs + work.encode.macs, times.p50_ms, times.p95_ms,
+            times.in_time, times.energy_mj, outcome.budget_ms, outcome.feasible, outcome.reward))
+    frame = pd.DataFrame(records, columns=list(_COLUMNS))
     costs = np.column_stack([-frame["accuracy"].to_numpy(dtype=float), frame["p95_ms"].to_numpy(dtype=float),
                              frame["energy_mj"].to_numpy(dtype=float)])
     front: pd.DataFrame = frame[pareto_mask(costs)].sort_values(["p95_ms", "accuracy"], kind="stable",
@@ -58,27 +70,9 @@ def pareto_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return front
 
 
-_COLUMNS = ("plan", "split", "sparsity", "codec", "fidelity", "accuracy", "payload_bytes", "compression_ratio",
-            "device_macs", "p50_ms", "p95_ms", "in_time", "energy_mj", "budget_ms", "feasible", "reward")
-
-
-def _record(outcome: Outcome) -> dict[str, Any]:
-    measured, plan, times = outcome.measurement, outcome.plan, outcome.latency
-    work = measured.workload
-    sparsity = plan.sparsity
-    return {
-        "plan": plan.label, "split": plan.split, "codec": plan.codec.label, "fidelity": measured.fidelity,
-        "sparsity": " ".join(map(str, sparsity)) if isinstance(sparsity, tuple) else sparsity,
-        "accuracy": measured.accuracy, "payload_bytes": work.payload_bytes_mean,
-        "compression_ratio": measured.compression_ratio, "device_macs": work.device.macs + work.encode.macs,
-        "p50_ms": times.p50_ms, "p95_ms": times.p95_ms, "in_time": times.in_time, "energy_mj": times.energy_mj,
-        "budget_ms": outcome.budget_ms, "feasible": outcome.feasible, "reward": outcome.reward,
-    }
-
-
 def one_a_plan(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Outcomes with each plan once: the highest fidelity, of those the latest record; in the order of the search."""
-    kept: dict[Any, Outcome] = {}
+    kept: dict[Plan, Outcome] = {}
     for outcome in outcomes:
         known = kept.get(outcome.plan)
         if known is None or outcome.measurement.fidelity >= known.measurement.fidelity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autosplit.core.progress import Advance, ignore
 
@@ -25,7 +25,7 @@ class Progress:
     the phase as failed (or interrupted), takes the bars down and goes on unchanged.
 
     Args:
-        quiet: Say nothing at all.
+        quiet: Write nothing at all.
         console: Where to write; stderr by default.
     """
 
@@ -46,22 +46,24 @@ class Progress:
         if self._quiet:
             yield ignore
             return
-        console = self._console = self._console or _stderr()
-        live = console.is_terminal and not console.is_dumb_terminal
-        with self._bar_phase(console, title, total) if live else _line_phase(console, title) as advance:
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=True)
+        live = self._console.is_terminal and not self._console.is_dumb_terminal
+        shown = self._bar(self._console, title, total) if live else _line(self._console, title)
+        with shown as advance:
             yield advance
 
     @contextmanager
-    def _bar_phase(self, console: Console, title: str, total: float | None) -> Iterator[Advance]:
-        bars = self._bars = self._bars or _new_bars(console)
+    def _bar(self, console: Console, title: str, total: float | None) -> Iterator[Advance]:
+        bars = self._bars = self._bars or new_bars(console)
         text = f"{'  ' * self._depth}{title}".ljust(_DESCRIPTION_WIDTH)
         task = bars.add_task(text, total=total, note="")
 
         def advance(steps: float = 1, note: str = "") -> None:
-            if note:
-                bars.update(task, advance=steps, note=note)
-            else:
-                bars.update(task, advance=steps)
+            fields: Any = {"note": note} if note else {}
+            bars.update(task, advance=steps, **fields)
 
         self._depth += 1
         if self._depth == 1:
@@ -71,7 +73,7 @@ class Progress:
             done = bars.tasks[bars.task_ids.index(task)].completed
             bars.update(task, total=total or done or 1, completed=total or done or 1)
         except BaseException as error:
-            bars.update(task, note=_ending(error))
+            bars.update(task, note="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         finally:
             bars.stop_task(task)
@@ -82,7 +84,7 @@ class Progress:
 
 
 @contextmanager
-def _line_phase(console: Console, title: str) -> Iterator[Advance]:
+def _line(console: Console, title: str) -> Iterator[Advance]:
     last = ""
 
     def advance(steps: float = 1, note: str = "") -> None:  # noqa: ARG001
@@ -93,7 +95,7 @@ def _line_phase(console: Console, title: str) -> Iterator[Advance]:
     try:
         yield advance
     except BaseException as error:
-        ending = _ending(error)
+        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         raise
     finally:
         note = f" ({last})" if last else ""
@@ -101,33 +103,22 @@ def _line_phase(console: Console, title: str) -> Iterator[Advance]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _ending(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+def new_bars(console: Console) -> Bars:
+    """Bars with the share done, the time so far, the time left and a note, such as `0:34 so far, 0:12 left`."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+    from rich.text import Text
 
+    class Times(ProgressColumn):
+        max_refresh = 0.5  # an estimate that changes with every step cannot be read
 
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _new_bars(console: Console) -> Bars:
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+        def render(self, task: Task) -> Text:
+            return Text(f"{clock(task.elapsed)} so far, {clock(task.time_remaining)} left", style="progress.elapsed")
 
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        Times(),
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,
         # A step may take a minute; rich's default of 30 s would then never show an estimate.
@@ -135,3 +126,12 @@ def _new_bars(console: Console) -> Bars:
         # Data goes to stdout and must not be captured into the bars on stderr.
         redirect_stdout=False,
     )
+
+
+def clock(seconds: float | None) -> str:
+    """A time as `1:23` or `1:02:03`; dashes where it is not known yet."""
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -51,10 +51,7 @@ class Sensitivity:
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], scorer: Scorer) -> Sensitivity:
-        """Hold the measured plans against every rate and budget of the grid.
-
-        A plan that another one beats in accuracy, median and p95 latency and energy at every rate is held against none
-        of the budgets.
+        """Find the best of the measured plans for every rate and budget of the grid.
 
         Args:
             outcomes: Of one fidelity, at least one.
@@ -63,22 +60,34 @@ class Sensitivity:
         Raises:
             AutosplitError: The latency model failed under other conditions than the scenario's.
         """
-        here = scorer.conditions
-        budgets = here.budget_ms * _BUDGETS
+        here, budgets = scorer.conditions, scorer.conditions.budget_ms * _BUDGETS
+
+        def at(factor: float, budget_ms: float) -> Conditions:
+            channel = here.channel if factor == 1 else here.channel.scaled(float(factor), 1.0)
+            return here.model_copy(update={"channel": channel, "budget_ms": float(budget_ms)})
+
         workloads = [o.measurement.workload for o in outcomes]
         accuracy = np.array([o.measurement.accuracy for o in outcomes])
-        latency = scorer.latency_model.latency(workloads, [_changed(here, f, here.budget_ms) for f in _FACTORS])
-        able = np.flatnonzero(_able(accuracy, latency))
-        cells = []
+        latency = scorer.latency_model.latency(workloads, [at(f, here.budget_ms) for f in _FACTORS])
+        # A plan that others beat in everything is the best one at no budget; leaving such plans out saves most work.
+        able = np.zeros(len(accuracy), dtype=bool)
+        for r in range(len(_FACTORS)):
+            able |= pareto_mask(np.column_stack([-accuracy, latency.p50_ms[:, r], latency.p95_ms[:, r],
+                                                 latency.energy_mj[:, r]]))
+        kept, columns, cells = np.flatnonzero(able), np.arange(len(budgets)), []
         for factor in _FACTORS:
-            conditions = [_changed(here, factor, budget) for budget in budgets]
-            answer = scorer.latency_model.latency([workloads[i] for i in able], conditions)
-            rewards = scorer.objective.reward(accuracy[able], answer, conditions)
-            cells.append(_best(accuracy[able], rewards, answer, budgets))
+            conditions = [at(factor, budget) for budget in budgets]
+            answer = scorer.latency_model.latency([workloads[i] for i in kept], conditions)
+            rewards = scorer.objective.reward(accuracy[kept], answer, conditions)
+            # As `best_outcome` chooses: the highest reward in time, else the least late; the more accurate of equals.
+            met = answer.p95_ms <= budgets
+            rank = np.where(met.any(axis=0), np.where(met, rewards, -np.inf), -answer.p95_ms / budgets)
+            first = np.where(rank == rank.max(axis=0), accuracy[kept, None], -1.0).argmax(axis=0)
+            cells.append((kept[first], answer.in_time[first, columns], met[first, columns]))
         best, in_time, feasible = (np.array(parts) for parts in zip(*cells, strict=True))
         home = int(np.flatnonzero(_FACTORS == 1)[0]), int(np.flatnonzero(_BUDGETS == 1)[0])
         return cls(tuple(outcomes), _FACTORS, here.channel.uplink_kbps.value * _FACTORS, budgets, home, latency,
-                   able[best], in_time, feasible)
+                   best, in_time, feasible)
 
     @classmethod
     def of_run(cls, result: Result, outcomes: Sequence[Outcome]) -> tuple[Sensitivity | None, str]:
@@ -100,28 +109,3 @@ class Sensitivity:
         levels = np.array([100 * o.measurement.accuracy for o in self.outcomes])
         shown: Array = np.where(self.feasible, levels[self.best], np.nan)
         return shown
-
-
-def _changed(here: Conditions, factor: float, budget_ms: float) -> Conditions:
-    channel = here.channel if factor == 1 else here.channel.scaled(float(factor), 1.0)
-    return here.model_copy(update={"channel": channel, "budget_ms": float(budget_ms)})
-
-
-def _able(accuracy: Array, latency: LatencyBreakdown) -> npt.NDArray[np.bool_]:
-    """Which plans none of the others beats in everything, at one rate or more."""
-    able = np.zeros(len(accuracy), dtype=bool)
-    for r in range(latency.p95_ms.shape[1]):
-        able |= pareto_mask(np.column_stack([-accuracy, latency.p50_ms[:, r], latency.p95_ms[:, r],
-                                             latency.energy_mj[:, r]]))
-    return able
-
-
-def _best(accuracy: Array, rewards: Array, answer: LatencyBreakdown, budgets_ms: Array,
-          ) -> tuple[npt.NDArray[np.int64], Array, npt.NDArray[np.bool_]]:
-    """The best plan for each budget, as `best_outcome` chooses: place, in time, feasible."""
-    feasible = answer.p95_ms <= budgets_ms
-    value = np.where(feasible.any(axis=0), np.where(feasible, rewards, -np.inf), -answer.p95_ms / budgets_ms)
-    tied = np.where(value == value.max(axis=0), accuracy[:, None], -1.0)
-    best = tied.argmax(axis=0)
-    columns = np.arange(len(budgets_ms))
-    return best, answer.in_time[best, columns], feasible[best, columns]

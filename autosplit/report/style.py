@@ -19,26 +19,8 @@ from autosplit.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "DARK",
-    "GOLD",
-    "GRID",
-    "INK",
-    "LOOKS",
-    "RED",
-    "SOFT",
-    "SPAN",
-    "STAGE_COLOURS",
-    "Look",
-    "figure_file",
-    "level_range",
-    "look",
-    "nice_ticks",
-    "plain_number",
-    "quantity",
-    "shades",
-    "short_number",
-]
+__all__ = ["DARK", "GOLD", "GRID", "INK", "LOOKS", "RED", "SOFT", "SPAN", "STAGE_COLOURS", "Look", "figure_file",
+           "level_range", "look", "nice_ticks", "plain_number", "quantity", "shades", "short_number"]
 
 INK, SOFT, RED, GOLD, GRID = "#222222", "#6b6b6b", "#b3261e", "#f5b800", "#e4e4e4"
 DARK = {INK: "#ececec", SOFT: "#a8a8a8", RED: "#ff8a80", GRID: "#3d3d3d", "#ffffff": "#1b1c1e",

@@ -12,7 +12,6 @@ from autosplit.core.plan import LatencySummary
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
-    from rich.text import Text
 
 __all__ = ["CAPTION", "STAGES", "SummaryRow", "comparison_table", "factor", "latency_table",
            "summary_markdown", "summary_table", "to_frame", "to_markdown"]
@@ -21,11 +20,14 @@ STAGES = ("device", "encode", "uplink", "edge", "downlink")
 _RELATIVE_TOLERANCE = 1e-6
 _EMPTY = "-"
 CAPTION = """\
-accuracy: test set, and its change against the uncut network in points
-ratio: of the fp32 feature / the PNG / the JPEG to the payload
-in time: p95 within the budget, and the share of inferences that are; in-time accuracy: accuracy x that share
-mJ, MMACs: energy and work of the device, encoder included
-speed-up: p95 of the quickest baseline that loses at most 1 point over this p95; * = the chosen plan"""
+accuracy: test images classified right; change: points against the uncut network
+payload: mean bytes sent per image; ratios: fp32 feature / PNG / JPEG over it
+p95, p50: milliseconds within which 95 % and half of the answers arrive
+in time: whether p95 is within the budget, and the share of answers that are
+in-time accuracy: accuracy x the share of answers that are in time
+energy, MMACs: of the device for one inference, mJ and million multiply-adds
+speed-up: p95 of the quickest baseline that loses at most 1 point over this p95
+* = the chosen plan"""
 
 
 def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
@@ -37,35 +39,28 @@ def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
     """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, header_style="bold",
                   caption=CAPTION, caption_justify="left")
     table.add_column("deployment", ratio=1, min_width=18, overflow="fold")
-    for title in ("accuracy", "payload\nratio", "p95 ms\np50 ms", f"in time\n{_number(budget_ms)} ms",
-                  "in-time\naccuracy", "mJ\nMMACs", "speed-\nup"):
+    for title in ("accuracy\nchange", "payload\nratios", "p95 ms\np50 ms", f"in time\n{number(budget_ms)} ms",
+                  "in-time\naccuracy", "energy\nMMACs", "speed-\nup"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row), style="bold" if row.chosen else None)
+        late = "" if row.feasible else "red"
+        # Two values a cell, the second one dim below the first: side by side they would not fit into 80 columns.
+        cells = ((f"{'* ' if row.chosen else ''}{row.name}", row.plan, ""),
+                 (f"{row.accuracy * 100:.1f} %", change(row), ""),
+                 (f"{row.payload_bytes:,.0f} B", ratios(row), ""),
+                 (milliseconds(row.latency.p95_ms), milliseconds(row.latency.p50_ms), late),
+                 ("yes" if row.feasible else "NO", share(row.latency.in_time), late or "green"),
+                 (f"{row.in_time_accuracy * 100:.1f} %", "", ""),
+                 (number(row.latency.energy_mj), number(row.device_macs / 1e6), ""),
+                 (factor(row.speed_up), "", ""))
+        table.add_row(*(Text.assemble((first, style), (f"\n{second}" if second else "", "dim"))
+                        for first, second, style in cells), style="bold" if row.chosen else None)
     return table
-
-
-def _cells(row: ComparisonRow) -> list[Text | str]:
-    from rich.text import Text
-
-    name = Text(f"{'* ' if row.chosen else ''}{row.name}")
-    name.append(f"\n{row.plan}", style="dim")
-    verdict = Text("yes" if row.feasible else "NO", style="green" if row.feasible else "red")
-    verdict.append(f"\n{_share(row.latency.in_time)}", style="dim")
-    times = Text(_ms(row.latency.p95_ms), style="" if row.feasible else "red")
-    times.append(f"\n{_ms(row.latency.p50_ms)}", style="dim")
-    work = Text(_number(row.latency.energy_mj))
-    work.append(f"\n{_number(row.device_macs / 1e6)}", style="dim")
-    payload = Text(f"{row.payload_bytes:,.0f} B" if row.payload_bytes else "0 B")
-    payload.append(f"\n{_ratios(row)}", style="dim")
-    accuracy = Text(f"{row.accuracy * 100:.1f} %")
-    accuracy.append(f"\n{_change(row)}", style="dim")
-    return [name, accuracy, payload, times, verdict, f"{row.in_time_accuracy * 100:.1f} %", work,
-            factor(row.speed_up)]
 
 
 @dataclass(frozen=True)
@@ -90,15 +85,16 @@ class SummaryRow:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Scenario, plan, in-time accuracy, best baseline and its own, and the speed-up, as text."""
+        """Scenario, plan, in-time accuracy, best baseline, its in-time accuracy, and the speed-up, as text."""
         return (self.title, self.ours.plan, f"{self.ours.in_time_accuracy * 100:.1f} %", self.best.name,
                 f"{self.best.in_time_accuracy * 100:.1f} %", factor(self.ours.speed_up))
 
 
-_SUMMARY_TITLES = ("scenario", "plan", "in-time accuracy", "best baseline", "its own", "speed-up")
+_SUMMARY_TITLES = ("scenario", "plan", "in-time accuracy", "best baseline", "baseline's in-time accuracy", "speed-up")
 _SUMMARY_CAPTION = """\
-in-time accuracy: accuracy (test) x the probability of an answer within the budget; best baseline: in this respect
-speed-up: p95 of the quickest baseline that loses at most 1 point over the plan's p95"""
+in-time accuracy: accuracy (test images) x the probability of an answer within the budget
+best baseline: the one of the highest in-time accuracy
+speed-up: p95 of the quickest baseline that loses at most 1 point, divided by the plan's p95; red = too late"""
 
 
 def summary_table(rows: Sequence[SummaryRow]) -> Table:
@@ -123,8 +119,7 @@ def summary_table(rows: Sequence[SummaryRow]) -> Table:
 
 def summary_markdown(rows: Sequence[SummaryRow]) -> str:
     """Many scenarios as a Markdown table."""
-    lines = [_SUMMARY_TITLES, (":--", ":--", "--:", ":--", "--:", "--:"), *(row.cells for row in rows)]
-    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in lines) + "\n"
+    return markdown([_SUMMARY_TITLES, (":--", ":--", "--:", ":--", "--:", "--:"), *(row.cells for row in rows)])
 
 
 def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = None) -> Table:
@@ -143,28 +138,22 @@ def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = No
     if replayed is not None:
         table.add_column("replayed", justify="right")
         table.add_column("difference", justify="right")
-    for title, field, unit in _latency_lines():
+    lines = [*((f"{stage} (median)", f"{stage}_ms", "ms") for stage in STAGES),
+             ("end to end, p50", "p50_ms", "ms"), ("end to end, p95", "p95_ms", "ms"), ("in time", "in_time", "%"),
+             ("device energy", "energy_mj", "mJ")]
+    for title, field, unit in lines:
         before = getattr(recorded, field)
-        cells = [title, f"{before * 100:.2f} %" if unit == "%" else f"{_ms(before)} {unit}"]
-        if replayed is not None:
-            now = getattr(replayed, field)
-            cells += [f"{now * 100:.2f} %" if unit == "%" else f"{_ms(now)} {unit}", _difference(before, now, unit)]
-        table.add_row(*cells, end_section=field == "downlink_ms",
-                      style="bold" if field in ("p50_ms", "p95_ms") else None)
+        now = before if replayed is None else getattr(replayed, field)
+        cells = [f"{value * 100:.2f} %" if unit == "%" else f"{milliseconds(value)} {unit}" for value in (before, now)]
+        if abs(now - before) <= _RELATIVE_TOLERANCE * max(abs(before), abs(now)):
+            difference = "="
+        elif unit == "%":
+            difference = f"{(now - before) * 100:+.3g} points !"
+        else:
+            difference = f"{now - before:+.3g} {unit} !"
+        table.add_row(title, *(cells[:1] if replayed is None else [*cells, difference]),
+                      end_section=field == "downlink_ms", style="bold" if field in ("p50_ms", "p95_ms") else None)
     return table
-
-
-def _latency_lines() -> list[tuple[str, str, str]]:
-    stages = [(f"{stage} (median)", f"{stage}_ms", "ms") for stage in STAGES]
-    return [*stages, ("end to end, p50", "p50_ms", "ms"), ("end to end, p95", "p95_ms", "ms"),
-            ("in time", "in_time", "%"), ("device energy", "energy_mj", "mJ")]
-
-
-def _difference(before: float, now: float, unit: str) -> str:
-    if abs(now - before) <= _RELATIVE_TOLERANCE * max(abs(before), abs(now)):
-        return "="
-    change, name = ((now - before) * 100, "points") if unit == "%" else (now - before, unit)
-    return f"{change:+.3g} {name} !"
 
 
 def to_frame(rows: Sequence[ComparisonRow]) -> pd.DataFrame:
@@ -183,29 +172,33 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     """The comparison as a Markdown table, the chosen plan in bold."""
     titles = ["deployment", "plan", "accuracy", "change", "payload", "x fp32 feature", "x PNG", "x JPEG",
               "device MMACs", "p50 ms", "p95 ms", "in time", "in-time accuracy", "energy mJ", "speed-up"]
-    lines = [titles, [":--", ":--", *["--:"] * (len(titles) - 2)], *map(_markdown_cells, rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    lines = [titles, [":--", ":--", *["--:"] * (len(titles) - 2)]]
+    for row in rows:
+        cells = [row.name, row.plan, f"{row.accuracy * 100:.1f} %", change(row), f"{row.payload_bytes:,.0f} B",
+                 *map(factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
+                 number(row.device_macs / 1e6), milliseconds(row.latency.p50_ms), milliseconds(row.latency.p95_ms),
+                 f"{'yes' if row.feasible else 'no'} ({share(row.latency.in_time)})",
+                 f"{row.in_time_accuracy * 100:.1f} %", number(row.latency.energy_mj), factor(row.speed_up)]
+        lines.append([f"**{cell}**" for cell in cells] if row.chosen else cells)
+    return markdown(lines)
 
 
-def _markdown_cells(row: ComparisonRow) -> list[str]:
-    cells = [row.name, row.plan, f"{row.accuracy * 100:.1f} %", _change(row), f"{row.payload_bytes:,.0f} B",
-             *map(factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
-             _number(row.device_macs / 1e6), _ms(row.latency.p50_ms), _ms(row.latency.p95_ms),
-             f"{'yes' if row.feasible else 'no'} ({_share(row.latency.in_time)})",
-             f"{row.in_time_accuracy * 100:.1f} %", _number(row.latency.energy_mj), factor(row.speed_up)]
-    escaped = [_escaped(cell) for cell in cells]
-    return [f"**{cell}**" for cell in escaped] if row.chosen else escaped
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a Markdown table; a bar within a cell, as in a plan's label, would end the cell."""
+    escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped) + "\n"
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
+# --- numbers as text -----------------------------------------------------------------------------------------------
 
 
-def _ms(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """A time or an energy, of which small ones need two decimals."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three figures, no powers of ten."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -216,22 +209,22 @@ def factor(value: float | None) -> str:
     return f"{value:,.0f}x" if value >= 10 else f"{value:.1f}x" if value >= 0.95 else f"{value:.2f}x"
 
 
-def _ratios(row: ComparisonRow) -> str:
-    ratios = (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)
-    return _EMPTY if ratios == (None, None, None) else "/".join(map(_short_ratio, ratios))
-
-
-def _short_ratio(value: float | None) -> str:
-    if value is None:
+def ratios(row: ComparisonRow) -> str:
+    """How many times larger the fp32 feature, the PNG and the JPEG are than the payload, in little room."""
+    found = (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)
+    if not any(found):
         return _EMPTY
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "<.1"
+    return "/".join(_EMPTY if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1
+                    else "<.1" for value in found)
 
 
-def _change(row: ComparisonRow) -> str:
+def change(row: ComparisonRow) -> str:
+    """Accuracy gained or lost against the uncut network, in percentage points."""
     return f"{round(-row.accuracy_loss_points, 1) + 0.0:+.1f}"  # + 0.0: no "-0.0"
 
 
-def _share(probability: float) -> str:
+def share(probability: float) -> str:
+    """Whole per cent; 0 % and 100 % only where they are exact."""
     percent = probability * 100
     return f"{percent:.0f} %" if percent in (0, 100) or 1 <= percent <= 99 else (
         "<1 %" if percent < 1 else ">99 %")

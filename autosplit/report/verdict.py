@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autosplit.core.comparison import ComparisonRow, quickest_baseline
-from autosplit.report.style import short_number
+from autosplit.report.style import quantity
 
 __all__ = ["verdict"]
 
@@ -20,29 +20,21 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float) -> str:
         budget_ms: The deadline.
     """
     chosen = next(row for row in rows if row.chosen)
-    p95, budget = (f"{short_number(value)} ms" for value in (chosen.latency.p95_ms, budget_ms))
+    p95, accuracy, points = chosen.latency.p95_ms, 100 * chosen.accuracy, chosen.accuracy_loss_points
+    budget = quantity(budget_ms, "ms")
     if chosen.feasible:
-        opening = f"The plan answers in {p95} (p95) of the {budget} allowed"
+        opening = f"The plan answers in {quantity(p95, 'ms')} (p95) of the {budget} allowed"
     else:
-        opening = f"No plan is in time: the least late one takes {p95} (p95) where {budget} are allowed"
-    return f"{opening}{_against(chosen, quickest_baseline(rows))}, and {_loss(chosen)}."
-
-
-def _against(chosen: ComparisonRow, baseline: ComparisonRow | None) -> str:
-    if baseline is None or not chosen.latency.p95_ms:
-        return ""
-    factor = baseline.latency.p95_ms / chosen.latency.p95_ms
-    if abs(factor - 1) < _EVEN:
-        how = "as fast as"
-    else:
-        how = f"{factor:.1f} times faster than" if factor > 1 else f"{1 / factor:.1f} times slower than"
-    return f", {how} the best baseline ({baseline.name}, {short_number(baseline.latency.p95_ms)} ms)"
-
-
-def _loss(chosen: ComparisonRow) -> str:
-    points, accuracy = chosen.accuracy_loss_points, f"{chosen.accuracy:.1%}".replace("%", " %")
-    uncut = f"{chosen.accuracy * 100 + points:.1f} %"
+        opening = f"No plan is in time: the least late one takes {quantity(p95, 'ms')} (p95) where {budget} are allowed"
+    if (baseline := quickest_baseline(rows)) is not None and p95:
+        factor = baseline.latency.p95_ms / p95
+        if abs(factor - 1) < _EVEN:
+            how = "as fast as"
+        else:
+            how = f"{factor:.1f} times faster than" if factor > 1 else f"{1 / factor:.1f} times slower than"
+        opening += f", {how} the best baseline ({baseline.name}, {quantity(baseline.latency.p95_ms, 'ms')})"
     if abs(points) < _EVEN:
-        return f"loses no accuracy ({accuracy})"
+        return f"{opening}, and loses no accuracy ({accuracy:.1f} %)."
     change = f"loses {points:.1f}" if points > 0 else f"gains {-points:.1f}"
-    return f"{change} points of accuracy ({accuracy} against {uncut} of the uncut network)"
+    return (f"{opening}, and {change} points of accuracy ({accuracy:.1f} % against {accuracy + points:.1f} % of the "
+            "uncut network).")

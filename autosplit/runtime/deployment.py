@@ -147,6 +147,9 @@ class Deployment:
             channels, height, width = blueprint.code_shape
             self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode(), rate)
 
+    def __repr__(self) -> str:
+        return f"Deployment({self.plan.label!r}, classes={len(self.class_names)}, {self.blueprint.arithmetic})"
+
     @classmethod
     def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset, rate: int = 0) -> Deployment:
         """Make a deployment of a trained network in fp32.

@@ -1,12 +1,17 @@
 """What figures show, apart from how they are drawn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import autosplit
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.report.figures import HeatMap, SearchCurve, depth_order, energy_bars, few, front_of, stage_bars
 from autosplit.report.notebook import comparison_html, latency_html, outcome_html
 from autosplit.report.verdict import verdict
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
 def test_stage_bars_begin_with_the_chosen_plan_and_hold_the_rows_figures(rows):
@@ -131,3 +136,17 @@ def test_notebook_tables(rows, outcomes):
     assert outcomes[0]._repr_html_() == outcome_html(outcomes[0])
     assert f"{outcomes[0].latency.p95_ms:.1f} ms" in latency_html(outcomes[0].latency)
     assert outcomes[0].latency._repr_html_() == latency_html(outcomes[0].latency)
+
+
+def test_objects_show_themselves_in_a_line_and_in_a_notebook():
+    result = autosplit.Result.load(REFERENCE)  # what is loaded by its short name brings its HTML with it
+    outcome = result.outcome
+    for shown in (result.scenario, result.plan, outcome, outcome.latency, result,
+                  autosplit.Deployment.from_result(result)):
+        line = repr(shown)
+        assert line.startswith(f"{type(shown).__name__}(")
+        assert "\n" not in line
+        assert len(line) < 200
+    assert result.plan.label in repr(outcome)
+    for shown in (result, outcome, outcome.latency):
+        assert "<table" in shown._repr_html_()
