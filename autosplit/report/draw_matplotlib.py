@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["draw_figures", "write_figure"]
 
 _MOST_COLUMNS = 4
-_GROUP_WIDTH = 22  # characters of a heading within the legend
 _DARK_CELL = 0.6  # share of the colour scale below which numbers in a cell are white
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handletextpad": 0.5, "labelspacing": 0.5,
                            "handlelength": 1.5}
@@ -242,8 +241,7 @@ def legend_handles(charts: Sequence[Chart]) -> list[Any]:
             groups.setdefault(trace.group, {}).setdefault(trace.name, trace)
     for heading, traces in groups.items():
         if heading:
-            title = textwrap.fill(heading, _GROUP_WIDTH)
-            handles.append(Line2D([], [], linestyle="", label="\n" * bool(handles) + title, gid="heading"))
+            handles.append(Line2D([], [], linestyle="", label="\n" * bool(handles) + heading, gid="heading"))
         for name, trace in traces.items():
             colour: Any = trace.colour if isinstance(trace.colour, str) else trace.colour[0]
             hollow = bool(trace.hollow) and trace.hollow[0]

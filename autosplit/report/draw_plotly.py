@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ _SYMBOLS = {"s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-do
             "|": "line-ns"}
 _PAPER = "#ffffff"
 _PIXELS = 1.25  # a point, for sizes of markers
-_GROUP_WIDTH = 20  # characters of a heading within the legend
 _AXIS = {"gridcolor": GRID, "linecolor": SOFT, "zeroline": False, "ticks": "outside", "tickcolor": SOFT,
          "ticklen": 4, "automargin": True, "title": {"standoff": 10, "font": {"size": 13}}}
 
@@ -90,7 +88,7 @@ def axis_layout(axis: Axis) -> dict[str, Any]:
             texts[axis.bold] = f"<b>{texts[axis.bold]}</b>"
         layout |= {"tickvals": [value for value, _ in axis.ticks], "ticktext": texts}
     if not axis.frame:
-        layout |= {"ticks": "", "showline": False, "ticksuffix": " "}
+        layout |= {"tickcolor": "rgba(0,0,0,0)", "showline": False}  # a tick that is not seen keeps text at a distance
     if axis.slanted:
         layout["tickangle"] = -40
     return layout
@@ -107,8 +105,8 @@ def scatter(trace: Trace) -> dict[str, Any]:
     if trace.hover:
         drawn["hovertext"] = [hover_text(text) for text in trace.hover]
     if trace.group:
-        drawn |= {"legendgroup": trace.group, "legendgrouptitle": {
-            "text": "<br>".join(textwrap.wrap(html.escape(trace.group), _GROUP_WIDTH))}}
+        drawn |= {"legendgroup": trace.group,
+                  "legendgrouptitle": {"text": html.escape(trace.group).replace("\n", "<br>")}}
     if trace.line:
         drawn["line"] = {"shape": "hv" if trace.line == "steps" else "linear", "color": trace.colour,
                          "width": trace.width}

@@ -35,8 +35,8 @@ __all__ = ["DEPLOYMENTS", "PLANS", "HeatMap", "SearchCurve", "depth_order", "ene
            "finding", "front_of", "heat_map_figure", "measured_plans", "role", "run_figures", "search_curve_figure",
            "sensitivity_figures", "shortened", "stage_bars", "stages_figure", "tradeoff_figure"]
 
-PLANS = "plans by split point (hollow: too late)"
-DEPLOYMENTS = "deployments (test images)"
+PLANS = "plans by split point\n(hollow: too late)"
+DEPLOYMENTS = "deployments\n(test images)"
 _OFF_SCALE = 6.0  # times the budget; what takes longer would press the rest of the chart together
 _LEGEND_ENTRIES = 8
 _LONGEST_BAR = 4.0  # times the median bar; a longer one is cut, since it would flatten all others
