@@ -10,7 +10,8 @@ from autosplit.core.plan import LatencySummary
 
 __all__ = ["ComparisonRow", "quickest_baseline"]
 
-_MOST_LOSS_POINTS = 1.0  # what a baseline may lose to be one that speed-ups are against
+# Speed-ups are against baselines that keep the accuracy: being faster than one that guesses would mean nothing.
+_MOST_LOSS_POINTS = 1.0
 
 
 class ComparisonRow(BaseModel):
@@ -58,10 +59,10 @@ class ComparisonRow(BaseModel):
 
 
 def quickest_baseline(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
-    """What speed-ups are over: the baseline of the lowest p95 latency among those that lose at most one point.
+    """The baseline that speed-ups refer to: the one of the lowest p95 latency among those that lose at most one point.
 
     Args:
         rows: A comparison; the chosen plan is no baseline.
     """
-    fair = [row for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
-    return min(fair, key=lambda row: row.latency.p95_ms, default=None)
+    accurate = [row for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
+    return min(accurate, key=lambda row: row.latency.p95_ms, default=None)

@@ -10,14 +10,14 @@ __all__ = ["Advance", "NullProgress", "PhaseReporter", "ignore"]
 
 
 class Advance(Protocol):
-    """What a phase calls as it gets on."""
+    """What a phase calls as it proceeds."""
 
     def __call__(self, steps: float = 1, note: str = "") -> None:
         """Report work.
 
         Args:
             steps: Steps done since the last call, in the unit of the phase's total; 0 changes the note only.
-            note: Short state of things, such as `val 97.1 %`; empty keeps the last one.
+            note: The present state in a few words, such as `val 97.1 %`; empty keeps the last one.
         """
         ...
 
@@ -36,7 +36,7 @@ class PhaseReporter(Protocol):
 
 
 class NullProgress:
-    """Says nothing; the default of library functions."""
+    """Shows no progress; the default of library functions."""
 
     @contextmanager
     def phase(self, title: str, total: float | None = None) -> Iterator[Advance]:  # noqa: ARG002

@@ -214,6 +214,7 @@ def percent_axis(title: str, levels: Sequence[float], bottom: float) -> Axis:
     top = max(levels)
     margin = max(1.0, 0.06 * (top - bottom))
     low, high = bottom - margin, min(top + 1.5 * margin, 101.5)
+    # The smallest round step that needs no more than eight ticks.
     size = 10.0 ** math.floor(math.log10((high - low) / 5))
     step = next(size * m for m in (1, 2, 5, 10) if size * m >= (high - low) / 7)
     values = [step * i for i in range(math.ceil(low / step), math.floor(min(high, 100.0) / step) + 1)]

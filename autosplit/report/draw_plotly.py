@@ -100,6 +100,7 @@ def scatter(trace: Trace) -> dict[str, Any]:
         "type": "scatter", "x": list(trace.x), "y": list(trace.y), "name": html.escape(trace.name),
         "showlegend": bool(trace.name),
         "mode": "+".join(["lines"] * bool(trace.line) + ["markers"] * bool(trace.marker)),
+        # Single marks may stand on the edge and are shown whole there; clouds of dots end with the chart.
         "cliponaxis": not trace.label and len(trace.x) != 1, "hoverinfo": "text" if trace.hover else "skip",
     }
     if trace.hover:

@@ -15,7 +15,7 @@ from autosplit.core.comparison import ComparisonRow
 from autosplit.core.plan import INPUT, OUTPUT, Outcome
 from autosplit.core.result import Result
 from autosplit.report.charts import Axis, Bars, Cells, Chart, Figure, Limit, Trace, log_axis, percent_axis
-from autosplit.report.pareto import one_a_plan, pareto_mask
+from autosplit.report.pareto import measured_plans, one_a_plan, pareto_mask
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import (
     GOLD,
@@ -32,7 +32,7 @@ from autosplit.report.style import (
 )
 
 __all__ = ["DEPLOYMENTS", "PLANS", "HeatMap", "SearchCurve", "depth_order", "energy_bars", "energy_figure", "few",
-           "finding", "front_of", "heat_map_figure", "measured_plans", "role", "run_figures", "search_curve_figure",
+           "finding", "front_of", "heat_map_figure", "role", "run_figures", "search_curve_figure",
            "sensitivity_figures", "shortened", "stage_bars", "stages_figure", "tradeoff_figure"]
 
 PLANS = "plans by split point\n(hollow: too late)"
@@ -44,11 +44,6 @@ _BAR_ROOM = 1.28  # of the axis in lengths of its longest bar, for the numbers a
 _NAME_LENGTH = 20  # characters of a split point or a line of a deployment's name, on an axis or in a legend
 
 T = TypeVar("T")
-
-
-def measured_plans(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes that the supernet measured (F1, proxy accuracy); only these can be compared with each other."""
-    return [o for o in outcomes if o.measurement.fidelity == "F1"]
 
 
 def run_figures(result: Result, outcomes: Sequence[Outcome], sensitivity: Sensitivity | None) -> dict[str, Figure]:
@@ -113,6 +108,7 @@ def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], 
             hollow=tuple(not o.feasible for o in mine), hover=tuple(about_plan(o) for o in mine)))
     front = front_of(plans)
     if len(front):
+        # The last step goes on to the right: what takes longer and is no more accurate is beaten by it.
         end = 1.25 * max([right, *times])
         traces.append(Trace("Pareto front", (*front[:, 0].tolist(), end), (*front[:, 1].tolist(), float(front[-1, 1])),
                             INK, line="steps", group=PLANS))
@@ -132,7 +128,7 @@ def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], 
             "up and left; right of the dashed line is too late.")
     if hidden:
         note += f" {hidden} dot{' lies' if hidden == 1 else 's lie'} outside this view."
-    chart = Chart(x, y, tuple(traces), limit=_budget(best.budget_ms), legend="beside")
+    chart = Chart(x, y, tuple(traces), limit=budget_line(best.budget_ms, shaded=True), legend="beside")
     return Figure("Accuracy against latency", note, (chart,), finding(rows, best))
 
 
@@ -211,8 +207,9 @@ def about_row(row: ComparisonRow) -> str:
             f"\npayload {row.payload_bytes:,.0f} B\n{quantity(times.energy_mj, 'mJ')}")
 
 
-def _budget(budget_ms: float) -> Limit:
-    return Limit(budget_ms, f"budget {quantity(budget_ms, 'ms')}", shaded=True, colour=RED)
+def budget_line(budget_ms: float, shaded: bool) -> Limit:
+    """The deadline in a chart whose x axis is latency."""
+    return Limit(budget_ms, f"budget {quantity(budget_ms, 'ms')}", shaded, colour=RED)
 
 
 # --- bars of deployments -------------------------------------------------------------------------------------------
@@ -263,8 +260,7 @@ def stages_figure(bars: Bars, budget_ms: float) -> Figure:
                  size=15, hover=tuple(about_row(bars.rows[i]) for i in inside))
     note = ("Medians of the stages, stacked; the tick and the number are the p95 from end to end."
             + (" A bar with ▸ is longer than the axis." if any(bars.cut) else ""))
-    chart = _bar_chart(bars, "milliseconds (stages: medians)", (ends,), Limit(
-        budget_ms, f"budget {quantity(budget_ms, 'ms')}", colour=RED))
+    chart = _bar_chart(bars, "milliseconds (stages: medians)", (ends,), budget_line(budget_ms, shaded=False))
     return Figure("Where the time goes", note, (chart,))
 
 
@@ -279,7 +275,7 @@ def energy_figure(bars: Bars) -> Figure:
 
 
 def _bar_chart(bars: Bars, title: str, traces: tuple[Trace, ...], limit: Limit | None) -> Chart:
-    names = tuple((float(i), textwrap.fill(row.name, _NAME_LENGTH)) for i, row in enumerate(bars.rows))
+    names = tuple(enumerate(textwrap.fill(row.name, _NAME_LENGTH) for row in bars.rows))
     chosen = next((i for i, row in enumerate(bars.rows) if row.chosen), None)
     return Chart(Axis(title, (0.0, _BAR_ROOM * bars.limit), grid=True),
                  Axis("", (len(names) - 0.4, -0.6), ticks=names, frame=False, bold=chosen), traces, bars=bars,
@@ -307,7 +303,9 @@ class HeatMap:
     def of(cls, outcomes: Sequence[Outcome]) -> HeatMap:
         """The map of outcomes of one fidelity."""
         splits = depth_order(outcomes)
-        octaves = [_octave(o) for o in outcomes]
+        # Payloads differ by orders of magnitude, so each column holds twice the bytes of the one before.
+        payloads = [o.measurement.workload.payload_bytes_mean for o in outcomes]
+        octaves = [math.floor(math.log2(max(payload, 1.0))) if payload > 0 else None for payload in payloads]
         sent = [k for k in octaves if k is not None]
         columns: list[int | None] = [None] if None in octaves else []
         columns += list(range(min(sent), max(sent) + 1)) if sent else []
@@ -317,7 +315,7 @@ class HeatMap:
             if known is None or o.measurement.accuracy > known.measurement.accuracy:
                 cells[o.plan.split, octave] = o
         best = tuple(tuple(cells.get((split, column)) for column in columns) for split in splits)
-        return cls(tuple(splits), tuple(map(_size, columns)), best)
+        return cls(tuple(splits), tuple(map(payload_range, columns)), best)
 
     @property
     def accuracy(self) -> Array:
@@ -325,12 +323,8 @@ class HeatMap:
         return np.array([[math.nan if o is None else 100 * o.measurement.accuracy for o in row] for row in self.best])
 
 
-def _octave(outcome: Outcome) -> int | None:
-    payload = outcome.measurement.workload.payload_bytes_mean
-    return math.floor(math.log2(max(payload, 1.0))) if payload > 0 else None
-
-
-def _size(octave: int | None) -> str:
+def payload_range(octave: int | None) -> str:
+    """Bytes from one power of two to the next as text; `None` is a plan that sends nothing."""
     if octave is None:
         return "nothing"
     low, high = 2**octave, 2 ** (octave + 1)
@@ -349,16 +343,12 @@ def heat_map_figure(found: HeatMap) -> Figure:
     cells = Cells(found.accuracy, tuple(tuple("" if o is None else about_plan(o) for o in row) for row in found.best),
                   level_range(found.accuracy), written=True)
     columns, rows = len(found.sizes), len(found.splits)
-    x = Axis("payload", (-0.5, columns - 0.5), ticks=_places(found.sizes), frame=False, slanted=True)
-    y = Axis("split point", (rows - 0.5, -0.5), ticks=_places([shortened(s) for s in found.splits]), frame=False)
+    x = Axis("payload", (-0.5, columns - 0.5), ticks=tuple(enumerate(found.sizes)), frame=False, slanted=True)
+    y = Axis("split point", (rows - 0.5, -0.5), ticks=tuple(enumerate(map(shortened, found.splits))), frame=False)
     return Figure("Accuracy over split and compression",
                   "The most accurate measured plan of each cell, in per cent (proxy accuracy: supernet, validation "
                   "images), whatever its sparsity. An empty cell was not measured. Splits from shallow (top) to deep.",
                   (Chart(x, y, cells=cells),))
-
-
-def _places(names: Sequence[str]) -> tuple[tuple[float, str], ...]:
-    return tuple((float(i), name) for i, name in enumerate(names))
 
 
 # --- the progress of the search -------------------------------------------------------------------------------------
@@ -396,6 +386,7 @@ class SearchCurve:
         """Rewards in view: from the best down to the least feasible one, not too far."""
         rewards = [o.reward for o in self.outcomes if o.feasible] or [o.reward for o in self.outcomes] or [0.0]
         top = max(rewards)
+        # A few plans that fail altogether would otherwise leave a thin line of all others.
         bottom = max(min(rewards), top - SPAN / 100)
         margin = max(0.01, 0.06 * (top - bottom))
         return bottom - margin, top + margin
@@ -424,7 +415,7 @@ def search_curve_figure(curve: SearchCurve, objective: str, agent: str) -> Figur
         x, y, hover = points([i for i, o in enumerate(found) if o.feasible is feasible])
         traces.append(Trace(name, x, y, SOFT, marker="o", size=4.8, edge=SOFT, hollow=(not feasible,) * len(x),
                             hover=hover))
-    since = [i for i, at in enumerate(curve.best) if at >= 0]
+    since = [i for i, at in enumerate(curve.best) if at >= 0]  # before, nothing was in time
     traces.append(Trace("best so far", tuple(i + 1.0 for i in since),
                         tuple(found[curve.best[i]].reward for i in since), "#0072b2", line="steps", width=2.2))
     x, y, hover = points(curve.records)
@@ -459,7 +450,7 @@ def sensitivity_figures(found: Sensitivity) -> tuple[Figure, Figure]:
     left, right = float(p95.min()) / 1.3, float(max(p95.max(), found.budgets_ms[-1])) * 1.3
     plans = Chart(log_axis("p95 latency (ms, log scale)", max(left, budget / 400), min(right, budget * 400), 0.6),
                   percent_axis("proxy accuracy (%)", levels, max(min(levels), max(levels) - 60.0)), (dots, star),
-                  limit=_budget(budget))
+                  limit=budget_line(budget, shaded=True))
 
     hover = []
     for i, rate in enumerate(found.rates_kbps):

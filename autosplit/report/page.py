@@ -44,6 +44,7 @@ def write_report(result: Result, outcomes: Sequence[Outcome], path: Path) -> Non
     page = report_page(result, outcomes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written whole or not at all: a browser may have the old page open.
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(page, encoding="utf-8")
         temporary.replace(path)
@@ -62,7 +63,7 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
     figures = run_figures(result, outcomes, sensitivity)
     data = {"figures": {name: page_chart(figure.charts[0]) for name, figure in figures.items()},
             "template": TEMPLATE, "dark": DARK, "sensitivity": sensitivity and slider_data(sensitivity)}
-    # Within a script element nothing may look like its end.
+    # Within a script element nothing may look like the element's end.
     embedded = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
@@ -80,6 +81,7 @@ def slider_data(found: Sensitivity) -> dict[str, Any]:
     Args:
         found: The measured plans over a grid of link rates and budgets.
     """
+    # Five figures are more than the page shows, and keep it small.
     def rounded(values: Any) -> list[float]:
         return [float(f"{v:.5g}") for v in values]
 
@@ -103,6 +105,6 @@ def slider_data(found: Sensitivity) -> dict[str, Any]:
 
 @cache
 def packed_plotly() -> str:
-    """The script of plotly, compressed, in base64."""
+    """The script of plotly, compressed, in base64; without a time, so that equal runs give equal pages."""
     script = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(script, 9, mtime=0)).decode("ascii")

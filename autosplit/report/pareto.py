@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("plan", "split", "sparsity", "codec", "fidelity", "accuracy", "payload_bytes", "compression_ratio",
             "device_macs", "p50_ms", "p95_ms", "in_time", "energy_mj", "budget_ms", "feasible", "reward")
 
-__all__ = ["one_a_plan", "pareto_frame", "pareto_mask"]
+__all__ = ["measured_plans", "one_a_plan", "pareto_frame", "pareto_mask"]
 
 
 def pareto_mask(costs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -70,11 +70,16 @@ def pareto_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return front
 
 
+def measured_plans(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes that the supernet measured (F1, proxy accuracy); only these can be compared with each other."""
+    return [o for o in outcomes if o.measurement.fidelity == "F1"]
+
+
 def one_a_plan(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Outcomes with each plan once: the highest fidelity, of those the latest record; in the order of the search."""
     kept: dict[Plan, Outcome] = {}
     for outcome in outcomes:
-        known = kept.get(outcome.plan)
+        known = kept.get(outcome.plan)  # a finalist is measured in the supernet first, then fine-tuned
         if known is None or outcome.measurement.fidelity >= known.measurement.fidelity:
             kept[outcome.plan] = outcome
     return list(kept.values())

@@ -65,12 +65,14 @@ class Progress:
             fields: Any = {"note": note} if note else {}
             bars.update(task, advance=steps, **fields)
 
+        # Nested phases share the lines of one display, which the outermost one starts and stops.
         self._depth += 1
         if self._depth == 1:
             bars.start()
         try:
             yield advance
             done = bars.tasks[bars.task_ids.index(task)].completed
+            # A phase may end early or count no steps at all; its bar is full all the same.
             bars.update(task, total=total or done or 1, completed=total or done or 1)
         except BaseException as error:
             bars.update(task, note="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")

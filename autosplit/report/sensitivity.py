@@ -15,7 +15,7 @@ from autosplit.core.plan import Outcome
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
 from autosplit.latency.base import LatencyBreakdown
-from autosplit.report.pareto import pareto_mask
+from autosplit.report.pareto import measured_plans, pareto_mask
 
 __all__ = ["Sensitivity"]
 
@@ -97,9 +97,8 @@ class Sensitivity:
             result: What the search found.
             outcomes: Its ledger.
         """
-        measured = [o for o in outcomes if o.measurement.fidelity == "F1"]
         try:
-            return cls.of(measured, Scorer.of(result.scenario)), ""
+            return cls.of(measured_plans(outcomes), Scorer.of(result.scenario)), ""
         except AutosplitError as e:
             return None, " ".join(str(e).split())
 

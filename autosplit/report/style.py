@@ -39,6 +39,7 @@ _STYLE: Any = {
     "xtick.color": SOFT, "ytick.color": SOFT, "axes.edgecolor": SOFT, "axes.spines.top": False,
     "axes.spines.right": False, "svg.hashsalt": "autosplit", "svg.fonttype": "none", "pdf.fonttype": 42,
 }
+# Dates and versions within a file would make equal figures differ.
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None}, ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -64,8 +65,10 @@ def figure_file(*paths: Path, size: tuple[float, float] = (10.0, 5.8)) -> Iterat
         if path.suffix not in _METADATA:
             raise ConfigError(f"{path}: figures are written as {', '.join(_METADATA)}")
     with mpl.rc_context():
+        # A user's own settings must not change the figures.
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
+        # No pyplot, which keeps figures and asks for a display.
         figure = Figure(figsize=size, dpi=150)
         FigureCanvasAgg(figure)
         yield figure
@@ -155,4 +158,5 @@ def shades(count: int) -> list[str]:
     import matplotlib as mpl
     from matplotlib.colors import to_hex
 
+    # Not up to the lightest yellow, which cannot be seen on white.
     return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.0, 0.87, count))]

@@ -145,6 +145,7 @@ def latency_table(recorded: LatencySummary, replayed: LatencySummary | None = No
         before = getattr(recorded, field)
         now = before if replayed is None else getattr(replayed, field)
         cells = [f"{value * 100:.2f} %" if unit == "%" else f"{milliseconds(value)} {unit}" for value in (before, now)]
+        # Another processor may round sums of floats differently; that is no difference worth a mark.
         if abs(now - before) <= _RELATIVE_TOLERANCE * max(abs(before), abs(now)):
             difference = "="
         elif unit == "%":
