@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from autosplit.report.style import short_number
 from autosplit.report.tables import factor
 
 if TYPE_CHECKING:
@@ -21,6 +22,6 @@ def environment() -> Environment:
     made = Environment(loader=PackageLoader("autosplit.report"), autoescape=True, undefined=StrictUndefined,
                        trim_blocks=True, lstrip_blocks=True)
     made.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    made.filters["short"] = lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    made.filters["short"] = short_number
     made.filters["factor"] = factor
     return made
