@@ -121,11 +121,6 @@ def _as_expected(model: nn.Module, data: ImageDataset) -> ImageDataset:
     return replace(data, mean=found[0], std=found[1])
 
 
-def _check_size(data: ImageDataset) -> None:
-    if len(data.train) < 2:
-        raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
-
-
 def _backbone(
     scenario: Scenario, model: nn.Module, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
 ) -> tuple[fx.GraphModule, str]:
