@@ -15,6 +15,7 @@ import sys
 import threading
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ from autosplit.runtime.standalone.device.client import ClientOptions
 from autosplit.runtime.standalone.edge.server import ServerOptions
 from autosplit.runtime.standalone.errors import AutosplitError
 from tests.runs import failure, invoke
-from tests.runtime.standalone.fakes import LOOPBACK, asking, images, serving
+from tests.runtime.standalone import fakes
+from tests.runtime.standalone.fakes import CLASSES, LOOPBACK, asking, images, serving
 
 ROOT = Path(__file__).parents[3]
 SERVE = """
@@ -88,6 +90,21 @@ def test_infer_json(bundle, pictures, run, capsys):
     assert [int(np.argmax(f["logits"])) for f in found] == classes
     for f in found:
         assert f["ms"]["total"] == pytest.approx(sum(f["ms"].values()) - f["ms"]["total"], abs=0.01)
+
+
+def test_infer_names_classes(bundle, pictures, monkeypatch):
+    folder, classes = pictures
+    plain = fakes.manifest
+
+    def named(key="a bundle"):
+        return SimpleNamespace(**{**vars(plain(key)), "class_names": tuple(f"bird {i}" for i in range(CLASSES))})
+
+    monkeypatch.setattr(fakes, "manifest", named)
+    with serving() as server:
+        words = ("infer", bundle, folder, "--edge", server.endpoint)
+        text, found = invoke(*words).stdout, [json.loads(x) for x in invoke(*words, "--json").stdout.splitlines()]
+    assert [re.search(r"bird \d", line).group() for line in text.splitlines()] == [f"bird {i}" for i in classes]
+    assert [(f["label"], f["class_name"]) for f in found] == [(i, f"bird {i}") for i in classes]
 
 
 def test_infer_many_images_of_one_file(bundle, tmp_path):
