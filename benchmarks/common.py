@@ -13,7 +13,7 @@ from typing import Any
 # before torch is imported: see autosplit.cli.app.main
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from autosplit.cli.common import assignments, changed
+from autosplit.cli.options import assignments, changed
 from autosplit.core.scenario import Scenario, load_scenario
 
 __all__ = ["command_line", "parser", "scenario_of", "write_json"]

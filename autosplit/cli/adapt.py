@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import AsJson, BudgetMs, DataRoot, Quiet, print_rich, reported, say
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from autosplit.pipeline.adapt import Adapted
+from autosplit.cli.console import announce, print_rich, reported, say_next
+from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, OptionalDeadline, Quiet
 
 __all__ = ["command"]
 
@@ -22,43 +18,32 @@ __all__ = ["command"]
 @reported
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory whose search trained a policy.")],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle, new or empty.")],
+    out: NewBundle,
     rates: Annotated[int, typer.Option(min=2, max=16, help="Most settings of the codec.")] = 6,
-    budget_ms: BudgetMs = None,
+    budget_ms: OptionalDeadline = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning [default: 4 times those of a "
                                                            "finalist].")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Test images to compare [default: all, of large ones as "
-                                                           "many as make 20 million pixels].")] = None,
-    fallback: Annotated[bool, typer.Option("--fallback", help="Add the whole, unpruned network, for a device that "
-                                                              "loses its edge.")] = False,
+    images: Images = None,
+    fallback: Fallback = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a bundle of several code sizes, which a device changes between as its link changes: `infer --adaptive`."""
+    from rich.table import Table
+
+    from autosplit.cli.estimate import estimate_adapt
     from autosplit.pipeline.adapt import adapt
     from autosplit.report.progress import Progress
 
+    if not quiet:
+        announce(estimate_adapt(run, rates, epochs, data_root))
     found = adapt(run, out, rates=rates, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
                   data_root=data_root, progress=Progress(quiet=quiet))
+    manifest, regret = found.manifest, found.regret
     if as_json:
-        typer.echo(json.dumps({"bundle": str(out), "regret": asdict(found.regret), **asdict(found.manifest)}))
+        typer.echo(json.dumps({"bundle": str(out), "regret": asdict(regret), **asdict(manifest)}))
         return
-    regret = found.regret
-    print_rich(f"plan    {found.manifest.label}  ({found.manifest.arithmetic} on the device)", _table(found),
-               f"table   the best rate, by the latency model's in-time accuracy, for {regret.agrees:.0%} of "
-               f"{regret.links} links; loses {regret.mean:.2%} on average, {regret.worst:.1%} at most",
-               f"        the policy's network alone: {regret.network_agrees:.0%}, {regret.network_mean:.2%}, "
-               f"{regret.network_worst:.1%}")
-    if not quiet:
-        say(f"check it anywhere with: cd {out} && python -m coinference check")
-
-
-def _table(found: Adapted) -> Table:
-    """A rate a row."""
-    from rich.table import Table
-
-    manifest = found.manifest
     table = Table(title="rates: validation, test, and onnxruntime against the deployment")
     for name in ("rate", "setting", "accuracy", "bytes", "p95", "test", "bytes", "labels equal", "payloads equal"):
         table.add_column(name, justify="left" if name == "setting" else "right")
@@ -66,4 +51,12 @@ def _table(found: Adapted) -> Table:
         table.add_row(str(i), rate.label, f"{rate.accuracy:.1%}", f"{rate.payload_bytes:.0f}",
                       f"{rate.payload_bytes_p95:.0f}", f"{rate.test_accuracy:.1%}", f"{rate.test_payload_bytes:.0f}",
                       f"{parity.labels_equal} of {parity.images}", f"{parity.payloads_equal} of {parity.images}")
-    return table
+    print_rich(f"plan    {manifest.label}  ({manifest.arithmetic} on the device)", table,
+               f"table   the best rate, by the latency model's in-time accuracy, for {regret.agrees:.0%} of "
+               f"{regret.links} links; loses {regret.mean:.2%} on average, {regret.worst:.1%} at most",
+               f"        the policy's network alone: {regret.network_agrees:.0%}, {regret.network_mean:.2%}, "
+               f"{regret.network_worst:.1%}")
+    if not quiet:
+        say_next(f"$ cd {out} && python -m coinference check  # compares it once more, on any machine",
+                 f"serve {out}  # the edge's side",
+                 f"infer {out} IMAGES --edge HOST:5555 --adaptive  # the device's side")

@@ -22,7 +22,7 @@ from autosplit.cli import (
     serve,
     show,
 )
-from autosplit.cli.common import State
+from autosplit.cli.console import State
 
 __all__ = ["app", "main"]
 
@@ -36,22 +36,21 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    """Read the options before the command."""
+    State.debug = debug
+    if version:
         from autosplit.core.version import __version__
 
         typer.echo(f"autosplit {__version__}")
         raise typer.Exit
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[  # noqa: ARG001 (its callback does it)
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
-    ] = False,
-) -> None:
-    State.debug = debug
+    if context.invoked_subcommand is None:
+        raise typer.BadParameter("name a command; `autosplit --help` lists them")
 
 
 app.command(name="search")(search.command)

@@ -7,10 +7,22 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import EXIT_INTERRUPTED, AsJson, DataRoot, Quiet, Set, assignments, changed, reported, say
+from autosplit.cli.console import announce, goes_on, reported, say, say_next
+from autosplit.cli.options import (
+    AsJson,
+    DataRoot,
+    LatencyModel,
+    Objective,
+    Policy,
+    Quiet,
+    ScenarioName,
+    Set,
+    assignments,
+    changed,
+)
 from autosplit.core.errors import ConfigError, PluginError
 
-__all__ = ["app"]
+__all__ = ["app", "usable_agents"]
 
 app = typer.Typer(name="bench", help="Measure whole plan spaces, compare search methods on them, cross real links.",
                   no_args_is_help=True, rich_markup_mode=None)
@@ -22,13 +34,14 @@ _LINKS = ("sub-ghz-fsk-50k", "lte-m", "ble-1m", "3g", "wifi4")
 @reported
 def table(
     out: Annotated[Path, typer.Option(help="The table: NAME.csv or NAME.csv.gz; its record is NAME.json beside it.")],
-    scenario: Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")] = "default",
+    scenario: ScenarioName = "default",
     set_: Set = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure every plan of a scenario's space once (F1); the same command goes on with what was stopped."""
+    """Measure every plan of a scenario's space once, without fine-tuning; the same command continues a stopped one."""
+    from autosplit.cli.estimate import estimate_table
     from autosplit.core.scenario import load_scenario
     from autosplit.experiments.bench.table import tabulate
     from autosplit.report.progress import Progress
@@ -36,17 +49,19 @@ def table(
     if not out.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"--out {str(out)!r}: name a table NAME.csv or NAME.csv.gz")
     wanted = changed(load_scenario(scenario), {}, assignments(set_))
-    try:
+    if not quiet:
+        announce(estimate_table(wanted, data_root))
+    with goes_on(lambda: "what was measured is in the cache"):
         made = tabulate(wanted, out, progress=Progress(quiet=quiet), data_root=data_root)
-    except KeyboardInterrupt:
-        say("interrupted; what was measured is in the cache, and the same command goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
         typer.echo(made.record.model_dump_json())
         return
     best = max(made.evaluator.measurements, key=lambda m: m.accuracy)
     typer.echo(f"{made.record.plans} plans in {out}; uncut network {made.record.backbone_accuracy:.1%}, "
                f"best plan {best.accuracy:.1%} ({best.plan.label})")
+    if not quiet:
+        say_next(f"bench search {out} --out {out.parent / 'searches'}  # compares search methods on it",
+                 f"train-policy {out} --out {out.parent / 'policy'}  # plans for conditions that nobody searched")
 
 
 @app.command(name="search")
@@ -60,9 +75,9 @@ def search(
     scenario_seed: Annotated[int, typer.Option(help="Seed of that draw; 0 to 9 are for development.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Searches a method, table and scenario.")] = 5,
     evaluations: Annotated[int, typer.Option(min=1, help="Measurements of a search.")] = 100,
-    latency_model: Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")] = "analytic",
-    objective: Annotated[str, typer.Option(help="Reward.")] = "in-time-accuracy",
-    policy: Annotated[Path | None, typer.Option(help="Folder of a trained policy to start from.")] = None,
+    latency_model: LatencyModel = "analytic",
+    objective: Objective = "in-time-accuracy",
+    policy: Policy = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -72,14 +87,11 @@ def search(
     from autosplit.experiments.bench.summary import draw_regret, scenario_frame, summarise, to_markdown
     from autosplit.report.progress import Progress
 
-    methods = tuple(agent) if agent else _every_agent(policy is not None)
+    methods = tuple(agent) if agent else usable_agents(policy is not None)
     grid = Grid(tuple(tables), methods, scenarios, scenario_seed, seeds, evaluations, latency_model, objective,
                 policy)
-    try:
+    with goes_on(lambda: f"the searches that are done are in {out}"):
         runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
-    except KeyboardInterrupt:
-        say(f"interrupted; the searches that are done are in {out}, and the same command goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     frame = summarise(runs, methods[0], evaluations)
     text = to_markdown(frame, evaluations)
     frame.to_csv(out / "summary.csv", index=False)
@@ -106,7 +118,7 @@ def link(
     device: Annotated[str | None, typer.Option(help="Profile of this machine, to predict its stages too.")] = None,
     edge: Annotated[str | None, typer.Option(help="The same for the edge [default: as --device].")] = None,
     latency_model: Annotated[str, typer.Option(help="What predicts them.")] = "profiled",
-    seed: Annotated[int, typer.Option(help="Seed of the links' chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the links.")] = 0,
     data_root: DataRoot = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -132,20 +144,22 @@ def link(
     bench = LinkBench(tuple(results), tuple(links), images, seconds, least, namespaces, seed, machine)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        frame = bench_links(bench, out, data_root=data_root, progress=Progress(quiet=quiet))
+        with goes_on(lambda: f"the cells that are measured are in {out}"):
+            frame = bench_links(bench, out, data_root=data_root, progress=Progress(quiet=quiet))
         text = to_markdown(frame)
         frame.to_csv(out / "links.csv", index=False)
         (out / "links.md").write_text(f"{text}\n", encoding="utf-8")
     except OSError as e:
         raise unwritable(out, e) from e
-    except KeyboardInterrupt:
-        say(f"interrupted; the cells that are measured are in {out}, and the same command goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(frame.to_json(orient="records") if as_json else text)
 
 
-def _every_agent(policy: bool) -> tuple[str, ...]:
-    """Every agent whose packages are installed, `ppo` first; those that need a policy where there is one."""
+def usable_agents(policy: bool) -> tuple[str, ...]:
+    """Every agent whose packages are installed, `ppo` first; those that need a policy only with one.
+
+    Args:
+        policy: Whether there is a policy to start from.
+    """
     from autosplit.agents import list_agents, load_agent
 
     found = []

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import AsJson, reported, runtime_commands
+from autosplit.cli.console import reported
+from autosplit.cli.options import AsJson, CurveKeys
 
 __all__ = ["command"]
 
@@ -28,13 +29,13 @@ def command(
                                                               "changes.")] = False,
     rate: Annotated[int | None, typer.Option(min=0, help="Encode at this rate of the bundle [default: the one it "
                                                           "starts with].")] = None,
-    keys: Annotated[Path | None, typer.Option(help="Folder of the device's CURVE keys.")] = None,
+    keys: CurveKeys = None,
     device: Annotated[str, typer.Option(help="Name of the device in that folder.")] = "device",
     threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Classify images with a bundle: head and encoder run here, decoder and tail at an edge."""
-    commands = runtime_commands()
+    from autosplit.runtime.standalone import commands
     from autosplit.runtime.standalone.options import ClientOptions
 
     options = ClientOptions(timeout_ms, retry_s, window, fallback, logits, adaptive, rate)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import EXIT_INFEASIBLE, AsJson, Quiet, print_rich, reported, say
+from autosplit.cli.console import EXIT_INFEASIBLE, announce, print_rich, reported, say, say_next
+from autosplit.cli.estimate import duration
+from autosplit.cli.options import AsJson, LatencyModel, Objective, Quiet
 from autosplit.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from autosplit.core.profiles import ChannelProfile
 
 __all__ = ["decide", "train"]
 
-LatencyModelName = Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")]
+_STEPS_PER_S = 2800  # of the training, on two cores: docs/policies.md
 
 
 @reported
@@ -31,8 +30,8 @@ def train(
     conditions: Annotated[int, typer.Option(min=1, help="Conditions drawn for the training.")] = 1024,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training; three make a decision.")] = 400_000,
     seed: Annotated[int, typer.Option(help="Seed of conditions and training.")] = 0,
-    latency_model: LatencyModelName = "analytic",
-    objective: Annotated[str, typer.Option(help="Reward.")] = "in-time-accuracy",
+    latency_model: LatencyModel = "analytic",
+    objective: Objective = "in-time-accuracy",
     quiet: Quiet = False,
 ) -> None:
     """Train a policy over a table: it answers for devices, links and deadlines at once, without a measurement."""
@@ -47,6 +46,9 @@ def train(
     from autosplit.report.progress import Progress
 
     known = load_table(table)
+    if not quiet:
+        announce(f"train a policy for {steps:,} steps on {known.record.plans} plans, {duration(steps / _STEPS_PER_S)} "
+                 "on two cores")
     distribution = ProfilesSampler.named(device or (), edge or (), channel or (), factor,
                                          (least_budget_ms, most_budget_ms))
     try:
@@ -61,6 +63,8 @@ def train(
     assert policy.origin.unseen_regret is not None
     median, p95 = policy.origin.unseen_regret
     typer.echo(f"policy in {out}; regret under conditions it never met: median {median:.2%}, 95th percentile {p95:.2%}")
+    if not quiet:
+        say_next(f"decide --policy {out} --device stm32l4r5 --channel ble-1m --budget-ms 100")
 
 
 @reported
@@ -73,7 +77,7 @@ def decide(
     rate_kbps: Annotated[float | None, typer.Option(help="Uplink rate just now, instead of the profile's.")] = None,
     access_ms: Annotated[float | None, typer.Option(help="Median access delay just now, likewise.")] = None,
     among: Annotated[int, typer.Option(min=1, help="Likeliest plans that are looked at.")] = 64,
-    latency_model: LatencyModelName = "analytic",
+    latency_model: LatencyModel = "analytic",
     as_json: AsJson = False,
 ) -> None:
     """Ask a trained policy for a plan: a few milliseconds, no measurement."""
@@ -84,9 +88,18 @@ def decide(
 
     if not budget_ms > 0:
         raise ConfigError(f"--budget-ms must be above 0, got {budget_ms:g}")
-    link = _adjusted(load_profile(ChannelProfile, channel), rate_kbps, access_ms)
+    usual = load_profile(ChannelProfile, channel)
+    factors = []  # downlink and tail of the access delay change in proportion
+    for flag, now, value in (("--rate-kbps", rate_kbps, usual.uplink_kbps.value),
+                             ("--access-ms", access_ms, usual.access_ms_p50.value)):
+        if now is not None and not now > 0:
+            raise ConfigError(f"{flag} must be above 0, got {now:g}")
+        if now is not None and not value > 0:
+            raise ConfigError(f"{flag}: channel {usual.name!r} has none to scale; give it one in a YAML file of your "
+                              "own")
+        factors.append(1.0 if now is None else now / value)
     conditions = Conditions(device=load_profile(DeviceProfile, device), edge=load_profile(DeviceProfile, edge),
-                            channel=link, budget_ms=budget_ms)
+                            channel=usual.scaled(*factors), budget_ms=budget_ms)
     found = CoInferencePolicy.load(policy, load_latency_model(latency_model)).decide(conditions, among)
     if as_json:
         typer.echo(found.model_dump_json())
@@ -99,21 +112,5 @@ def decide(
             f"encode {latency.encode_ms:.1f}, uplink {latency.uplink_ms:.1f}, edge {latency.edge_ms:.1f}, "
             f"downlink {latency.downlink_ms:.1f}), in time {latency.in_time:.1%}, energy {latency.energy_mj:.2f} mJ")
     if not found.feasible:
-        say(f"no plan is in time within {budget_ms:g} ms; this is the least late one")
+        say(f"no plan is in time within {budget_ms:g} ms; this is the one with the lowest latency")
         raise typer.Exit(EXIT_INFEASIBLE)
-
-
-def _adjusted(channel: ChannelProfile, rate_kbps: float | None, access_ms: float | None) -> ChannelProfile:
-    """A channel as it is measured just now: downlink and the tail of the access delay go along in proportion."""
-    return channel.scaled(_factor("--rate-kbps", rate_kbps, channel.uplink_kbps.value, channel),
-                          _factor("--access-ms", access_ms, channel.access_ms_p50.value, channel))
-
-
-def _factor(flag: str, now: float | None, usual: float, channel: ChannelProfile) -> float:
-    if now is None:
-        return 1.0
-    if not now > 0:
-        raise ConfigError(f"{flag} must be above 0, got {now:g}")
-    if not usual > 0:
-        raise ConfigError(f"{flag}: channel {channel.name!r} has none to scale; give it one in a YAML file of your own")
-    return now / usual

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from autosplit.cli.common import AsJson, DataRoot, Quiet, print_rich, reported, say
+from autosplit.cli.console import print_rich, reported, say, say_next
+from autosplit.cli.options import AsJson, DataRoot, Quiet
 from autosplit.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from autosplit.latency.profiling.run import MachineProfile
-
-__all__ = ["command"]
+__all__ = ["command", "image_shape_of"]
 
 
 @reported
@@ -23,7 +19,7 @@ def command(
     backbone: Annotated[list[str], typer.Option(help="Network whose operators are timed; more than one may be given.")],
     out: Annotated[Path, typer.Option(help="The device profile, NAME.yaml; its timings are NAME.csv beside it.")],
     image_shape: Annotated[str | None, typer.Option(help="Channels x height x width of the input: 3x32x32.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set whose images tell the shape.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set whose images have the shape, instead.")] = None,
     engine: Annotated[Literal["torch", "onnxruntime"], typer.Option(help="What runs the network: onnxruntime as in a "
                                                                          "bundle, or torch.")] = "torch",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine [default: torch's own].")] = None,
@@ -35,9 +31,10 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Time every operator of a network on this machine, and write a device profile with the timings."""
-    shape = _shape(image_shape, dataset, data_root)
+    shape = image_shape_of(image_shape, dataset, data_root)  # a typing mistake should not wait for torch
 
     import torch
+    from rich.table import Table
 
     from autosplit.latency.profiling.run import ProfileSettings, profile_machine
     from autosplit.report.progress import Progress
@@ -50,13 +47,23 @@ def command(
     if as_json:
         typer.echo(made.device.model_dump_json())
         return
-    print_rich(f"{made.device.title}", _table(made), f"{len(made.timings)} operators in {out.with_suffix('.csv')}, "
+    table = Table(title="regression against operators of shapes left out")
+    for name in ("operator type", "shapes", "median error", "90 % below"):
+        table.add_column(name, justify="left" if name == "operator type" else "right")
+    for kind, error in made.held_out.items():
+        table.add_row(kind, str(error.shapes), f"{error.median_percent:.1f} %", f"{error.p90_percent:.1f} %")
+    print_rich(f"{made.device.title}", table, f"{len(made.timings)} operators in {out.with_suffix('.csv')}, "
                f"device profile in {out}")
     if not quiet:
-        say(f"use it with: autosplit search --device {out} --edge {out} --latency-model profiled")
+        say_next(f"search --device {out} --edge {out} --latency-model profiled")
 
 
-def _shape(text: str | None, dataset: str | None, data_root: Path | None) -> tuple[int, int, int]:
+def image_shape_of(text: str | None, dataset: str | None, data_root: Path | None) -> tuple[int, int, int]:
+    """Channels, height and width, written out or those of a data set.
+
+    Raises:
+        ConfigError: Both or none of them are given, or the text is no shape.
+    """
     if (text is None) == (dataset is None):
         raise ConfigError("give either --image-shape, such as 3x32x32, or --dataset")
     if dataset is not None:
@@ -71,15 +78,3 @@ def _shape(text: str | None, dataset: str | None, data_root: Path | None) -> tup
     if min(channels, height, width) < 1:
         raise ConfigError(f"--image-shape {text!r}: write it as channels x height x width, such as 3x32x32")
     return channels, height, width
-
-
-def _table(made: MachineProfile) -> Table:
-    """How well the regression predicts shapes it has not seen."""
-    from rich.table import Table
-
-    table = Table(title="regression against operators of shapes left out")
-    for name in ("operator type", "shapes", "median error", "90 % below"):
-        table.add_column(name, justify="left" if name == "operator type" else "right")
-    for kind, error in made.held_out.items():
-        table.add_row(kind, str(error.shapes), f"{error.median_percent:.1f} %", f"{error.p90_percent:.1f} %")
-    return table

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import print_rich, reported
+from autosplit.cli.console import print_rich, reported
+from autosplit.cli.options import AsJson, DataRoot, Quiet, ResultOrRun
 
 __all__ = ["command"]
 
 
 @reported
 def command(
-    result: Annotated[Path, typer.Argument(help="A best.json, its weights beside it; or a run directory.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    result: ResultOrRun,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Rebuild a found deployment, decode its payloads on the test set, and hold every figure against the record."""
+    """Rebuild a found deployment, decode its payloads on the test set, and compare every figure with the record."""
     from autosplit.pipeline.replay import replay
     from autosplit.report.progress import Progress
     from autosplit.report.tables import latency_table

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import AsJson, reported
+from autosplit.cli.console import reported
+from autosplit.cli.options import AsJson
 
 __all__ = ["command"]
 

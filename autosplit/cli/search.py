@@ -8,49 +8,57 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autosplit.cli.common import (
+from autosplit.cli.console import (
     EXIT_INFEASIBLE,
     EXIT_INTERRUPTED,
     RESULTS,
-    AsJson,
-    BudgetMs,
-    DataRoot,
-    Quiet,
-    Set,
-    assignments,
-    changed,
+    announce,
     print_rich,
     reported,
     say,
+    say_next,
+)
+from autosplit.cli.options import (
+    AsJson,
+    Channel,
+    DataRoot,
+    Device,
+    Edge,
+    OptionalDeadline,
+    Policy,
+    Quiet,
+    ScenarioName,
+    Set,
+    assignments,
+    changed,
 )
 from autosplit.core.errors import ConfigError, ResumeError
 
 if TYPE_CHECKING:
-    from autosplit.core.result import Result
     from autosplit.core.scenario import Scenario
 
-__all__ = ["command"]
+__all__ = ["command", "run_search"]
 
 _MOST_EXHAUSTIVE = 300  # measurements; two or three minutes where one takes half a second
 
 
 @reported
 def command(
-    scenario: Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")] = "default",
-    budget_ms: BudgetMs = None,
+    scenario: ScenarioName = "default",
+    budget_ms: OptionalDeadline = None,
     dataset: Annotated[str | None, typer.Option(help="Data set, or image-folder:PATH.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side that a folder's images are brought to.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Network: zoo name, torchvision:NAME, file.py:factory.")] = None,
     weights: Annotated[str | None, typer.Option(help="Backbone weights (safetensors); trained when left out.")] = None,
     codec: Annotated[list[str] | None, typer.Option(help="Codec family on offer; several times for several.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device profile, or a YAML file.")] = None,
-    edge: Annotated[str | None, typer.Option(help="Edge profile, or a YAML file.")] = None,
-    channel: Annotated[str | None, typer.Option(help="Channel profile, or a YAML file.")] = None,
+    device: Device = None,
+    edge: Edge = None,
+    channel: Channel = None,
     latency_model: Annotated[str | None, typer.Option(help="Name, module:Name or file.py:Name.")] = None,
     objective: Annotated[str | None, typer.Option(help="Reward.")] = None,
     agent: Annotated[str | None, typer.Option(help="Who proposes plans.")] = None,
     granularity: Annotated[str | None, typer.Option(help="One sparsity a head: uniform; or a group: layer.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="Folder of a trained policy to start from.")] = None,
+    policy: Policy = None,
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -65,6 +73,8 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
+    from autosplit.core.scenario import load_scenario
+
     if resume is not None and out is not None:
         raise ConfigError("--resume continues a run in its own directory; leave --out away, or begin a new run with it")
     options: dict[str, Any] = {
@@ -76,48 +86,52 @@ def command(
         "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
     }
     assigned = assignments(set_)
-    wanted = _scenario(scenario, resume, options, assigned)
+    if resume is not None:
+        scenario = str(resume / "scenario.yaml")  # what it was begun with; the options given now come on top
+        if not Path(scenario).is_file():
+            raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
+                              "start a search without --resume")
+    wanted = changed(load_scenario(scenario), options, assigned, rename=resume is None)
     bounded = resume is not None or evaluations is not None or "search.evaluations" in assigned
     if assigned.get("search.agent", agent) == "exhaustive" and not bounded:
-        wanted = _whole(wanted, data_root, quiet)
+        from autosplit.report.progress import Progress
+        from autosplit.training.prepare import untrained
+
+        plans = untrained(wanted, Progress(quiet=quiet), data_root=data_root).supernet.plan_space
+        wanted = wanted.replace(**{"search.evaluations": len(plans)})
     if dry_run:
         from autosplit.cli.dry_run import describe
 
         describe(wanted, data_root, as_json, quiet)
         return
-    _run(wanted, resume or out, resume is not None, data_root, reuse, as_json, quiet, yes)
+    run_search(wanted, resume or out, resume is not None, data_root, reuse, yes, as_json, quiet)
 
 
-def _scenario(name: str, resume: Path | None, options: dict[str, Any], assigned: dict[str, Any]) -> Scenario:
-    from autosplit.core.scenario import load_scenario
-
-    if resume is not None:
-        recorded = resume / "scenario.yaml"
-        if not recorded.is_file():
-            raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
-                              "start a search without --resume")
-        name = str(recorded)
-    return changed(load_scenario(name), options, assigned, rename=resume is None)
-
-
-def _whole(scenario: Scenario, data_root: Path | None, quiet: bool) -> Scenario:
-    """The scenario with as many measurements as there are plans."""
-    from autosplit.report.progress import Progress
-    from autosplit.training.prepare import untrained
-
-    prepared = untrained(scenario, Progress(quiet=quiet), data_root=data_root)
-    return scenario.replace(**{"search.evaluations": len(prepared.supernet.plan_space)})
-
-
-def _run(
-    scenario: Scenario, run: Path | None, resume: bool, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool,
-    yes: bool,
+def run_search(
+    scenario: Scenario, run: Path | None, resume: bool, data_root: Path | None, reuse: bool, yes: bool, as_json: bool,
+    quiet: bool,
 ) -> None:
+    """Search a scenario, and print what was found.
+
+    Args:
+        scenario: With all options of the command line.
+        run: The run directory; a new one below `results/` when left out.
+        resume: Whether `run` is continued.
+        data_root: Folder that data sets lie in.
+        reuse: Whether measurements of earlier searches may be taken from the cache.
+        yes: Whether an exhaustive search may take long.
+        as_json: Whether the result goes to stdout as JSON.
+        quiet: Whether nothing goes to stderr but warnings.
+    """
+    from autosplit.cli.estimate import estimate_search
     from autosplit.pipeline.ledger import LEDGER_FILE
     from autosplit.pipeline.search import new_run, search_scenario
     from autosplit.report.progress import Progress
+    from autosplit.report.tables import comparison_table
 
     run = run or new_run(scenario, RESULTS)
+    if not quiet:
+        announce(estimate_search(scenario, data_root))
     try:
         result = search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root,
                                  reuse=reuse, most_exhaustive=None if yes else _MOST_EXHAUSTIVE)
@@ -128,25 +142,15 @@ def _run(
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json")))
     else:
-        _print(result, run)
-    _publish(result, run, quiet)
+        print_rich(comparison_table(result.comparison, result.scenario.conditions.budget_ms),
+                   f"{'found' if result.feasible else 'least infeasible'}: {result.plan.label}  (run directory {run})")
+    best = RESULTS / "best.json"
+    if run.parent == RESULTS and not best.exists() and result.feasible:  # of the first run, never over another's
+        result.save(best, weights=run / result.stored.weights)
     if not result.feasible:
         say(f"nothing is feasible within {scenario.conditions.budget_ms:g} ms; the least infeasible plan is in {run}")
         raise typer.Exit(EXIT_INFEASIBLE)
-
-
-def _print(result: Result, run: Path) -> None:
-    from autosplit.report.tables import comparison_table
-
-    print_rich(comparison_table(result.comparison, result.scenario.conditions.budget_ms))
-    verdict = "found" if result.feasible else "least infeasible"
-    print_rich(f"{verdict}: {result.plan.label}  (run directory {run})")
-
-
-def _publish(result: Result, run: Path, quiet: bool) -> None:
-    """Write results/best.json for the first run below results/; never over another."""
-    best = RESULTS / "best.json"
-    if run.parent == RESULTS and not best.exists() and result.feasible:
-        result.save(best, weights=run / result.stored.weights)
-    if not quiet:
-        say(f"replay it with: autosplit replay {run / 'best.json'}")
+    if not quiet and not as_json:
+        say_next(f"report {run}  # one page with every figure",
+                 f"replay {run / 'best.json'}  # checks what was found against its record",
+                 f"export {run} --out {run / 'bundle'}  # what runs on the device and at the edge")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import AsJson, reported, runtime_commands
+from autosplit.cli.console import reported, say_next
+from autosplit.cli.options import AsJson, CurveKeys
 from autosplit.core.errors import ConfigError
 
 __all__ = ["command"]
@@ -27,7 +28,7 @@ def command(
     max_devices: Annotated[int, typer.Option(help="Most devices with a session.")] = 1024,
     idle_s: Annotated[float, typer.Option(help="A device silent for so long is forgotten.")] = 60.0,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines connect without keys.")] = False,
-    keys: Annotated[Path | None, typer.Option(help="Folder of CURVE keys.")] = None,
+    keys: CurveKeys = None,
     make_keys: Annotated[Path | None, typer.Option(metavar="DIR",
                                                    help="Write CURVE keys to a folder, and leave.")] = None,
     device: Annotated[str, typer.Option(help="Name of the device to make keys for.")] = "device",
@@ -36,14 +37,17 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Serve a bundle's edge side: decoder and tail, for many devices at once. Ends with Ctrl-C."""
-    commands = runtime_commands()
+    from autosplit.runtime.standalone import commands
+    from autosplit.runtime.standalone.options import ServerOptions
+
     if make_keys:
         commands.write_keys(make_keys, device)
         return
     if bundle is None:
         raise ConfigError("name the bundle to serve; `autosplit export` writes one")
-    from autosplit.runtime.standalone.options import ServerOptions
-
+    if not as_json and (bundle / "manifest.json").is_file():
+        address = bind.removeprefix("tcp://")
+        say_next(f"infer {bundle} IMAGES --edge {'HOST:PORT' if address.endswith(':0') else address}")
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)
     commands.serve(bundle, options, keys=keys, metrics_port=metrics_port, threads=threads, as_json=as_json)

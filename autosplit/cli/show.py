@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.common import print_rich, reported
+from autosplit.cli.console import print_rich, reported, say_next
+from autosplit.cli.options import AsJson
 from autosplit.core.errors import ConfigError
 
 __all__ = ["command"]
@@ -18,7 +19,7 @@ __all__ = ["command"]
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     top: Annotated[int, typer.Option(min=1, help="How many of the best measured plans to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a run: how far it is, its best plans, and the final table once there is one."""
     from rich.table import Table
@@ -33,26 +34,29 @@ def command(
     scenario = load_scenario(str(run / "scenario.yaml"))
     outcomes = Ledger.read(run).outcomes()
     ranked = sorted(outcomes, key=lambda o: (o.feasible, o.reward), reverse=True)[:top]
+    measured = sum(o.measurement.fidelity == "F1" for o in outcomes)
     done = (run / "best.json").is_file()
     if as_json:
         typer.echo(json.dumps({
             "scenario": scenario.model_dump(mode="json"), "finished": done,
-            "measurements": sum(o.measurement.fidelity == "F1" for o in outcomes),
+            "measurements": measured,
             "best": [o.model_dump(mode="json") for o in ranked],
         }))
         return
     conditions = scenario.conditions
-    measured = sum(o.measurement.fidelity == "F1" for o in outcomes)
     print_rich(f"{scenario.name}: {scenario.backbone} on {scenario.dataset}, {conditions.device.name} -> "
                f"{conditions.channel.name} -> {conditions.edge.name}, {conditions.budget_ms:g} ms",
                f"{measured} of {scenario.search.evaluations} measurements, {'finished' if done else 'not finished'}")
     table = Table(title="best measured plans (validation)")
-    for name in ("plan", "fidelity", "accuracy", "bytes", "p50 ms", "p95 ms", "in budget"):
-        table.add_column(name, justify="left" if name in {"plan", "fidelity"} else "right")
+    for name in ("plan", "fine-tuned", "accuracy", "bytes", "p50 ms", "p95 ms", "in time"):
+        table.add_column(name, justify="left" if name == "plan" else "right")
     for o in ranked:
         m = o.measurement
-        table.add_row(o.plan.label, m.fidelity, f"{m.accuracy:.1%}", f"{m.workload.payload_bytes_mean:.0f}",
-                      f"{o.latency.p50_ms:.1f}", f"{o.latency.p95_ms:.1f}", "yes" if o.feasible else "NO")
+        table.add_row(o.plan.label, "yes" if m.fidelity == "F3" else "no", f"{m.accuracy:.1%}",
+                      f"{m.workload.payload_bytes_mean:.0f}", f"{o.latency.p50_ms:.1f}", f"{o.latency.p95_ms:.1f}",
+                      "yes" if o.feasible else "NO")
     print_rich(table)
     if done:
         print_rich(comparison_table(Result.load(run / "best.json").comparison, conditions.budget_ms))
+    else:
+        say_next(f"search --resume {run}  # takes the remaining measurements")

@@ -7,8 +7,8 @@ defined in `autosplit.runtime.standalone.errors`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from autosplit.runtime.standalone.errors import (
@@ -36,10 +36,14 @@ __all__ = [
     "SplitError",
     "TraceError",
     "UnknownNameError",
+    "nearest_name",
     "unwritable",
 ]
 
 _SHOWN_NAMES = 12
+_SHOWN_OF_MANY = 6  # torchvision alone has 80 networks
+_LEAST_ALIKE, _LEAST_ALIKE_SHORT = 0.75, 0.66  # one letter of three differs; below, suggestions are nonsense
+_SHORT = 4
 
 
 class UnknownNameError(ConfigError, LookupError):
@@ -49,13 +53,17 @@ class UnknownNameError(ConfigError, LookupError):
         kind: What was looked for, in the singular ("device", "channel").
         name: The name that was asked for.
         known: The names that exist.
+        hint: What to write instead, where the caller can tell; it takes the place of the nearest name.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        shown = names if len(names) <= _SHOWN_NAMES else difflib.get_close_matches(name, names, _SHOWN_NAMES, cutoff=0)
+        near = nearest_name(name, names)
+        if hint or near:
+            hint = f"; {hint}" if hint else f"; did you mean {near!r}?"
+        shown = names
+        if len(names) > _SHOWN_NAMES:
+            shown = sorted(names, key=lambda known: -_likeness(name, known))[:_SHOWN_OF_MANY]
         more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
         super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(shown) or 'none'}{more})")
         self.kind, self.name, self.known = kind, name, names
@@ -97,6 +105,35 @@ class ResumeError(AutosplitError, RuntimeError):
     """A run directory cannot be continued by this scenario."""
 
     exit_code = 5
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, or `None` where none is near enough for a suggestion.
+
+    Near are names that hold the one that was asked for ("digits" is in "digits-m"), or are held by it, and those that
+    differ by a slip of the keyboard.
+    """
+    asked = _letters(name)
+    least = _LEAST_ALIKE_SHORT if len(asked) <= _SHORT else _LEAST_ALIKE
+
+    def is_near(candidate: str) -> bool:
+        letters = _letters(candidate)
+        shorter, longer = sorted((asked, letters), key=len)
+        # two or three letters are in many words by chance
+        inside = len(shorter) >= _SHORT and shorter in longer
+        return inside or (bool(letters) and _likeness(name, candidate) >= least)
+
+    return max(filter(is_near, known), key=lambda candidate: _likeness(name, candidate), default=None)
+
+
+def _letters(name: str) -> str:
+    """A name without what people write differently: capitals, hyphens, underscores."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _likeness(one: str, other: str) -> float:
+    """From 0 to 1, as `difflib` has it."""
+    return SequenceMatcher(None, _letters(one), _letters(other)).ratio()
 
 
 def unwritable(folder: Path, error: OSError) -> ConfigError:

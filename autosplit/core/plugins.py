@@ -10,17 +10,21 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
 
 __all__ = ["Registry", "load_object", "one_line", "source_of"]
+
+# a look at all packages takes 10 ms, and a search asks for dozens of names
+_installed: Callable[..., Any] = cache(entry_points)
 
 
 class Registry:
@@ -51,7 +55,7 @@ class Registry:
         Raises:
             PluginError: Two objects have the same name.
         """
-        return sorted(self._targets())
+        return sorted(self.targets())
 
     def load(self, name: str) -> Any:
         """The object of this name, imported now.
@@ -70,27 +74,28 @@ class Registry:
         if ":" in name:
             return load_object(name, self.kind)
         if name.endswith(".py"):
-            raise ConfigError(f"{self.kind} {name!r}: say which object of the file, as in '{name}:Name'")
-        targets = self._targets()
+            file = Path(name)
+            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+            defined = re.findall(r"^(?:def|class) ([A-Za-z]\w*)", text, re.MULTILINE) or ["Name"]
+            raise ConfigError(f"{self.kind} {name!r}: say which object of the file, as in '{name}:{defined[0]}'")
+        targets = self.targets()
         if name not in targets:
             raise UnknownNameError(self.kind, name, targets)
         return load_object(targets[name], f"{self.kind} {name!r},")
 
-    def _targets(self) -> dict[str, str]:
-        """Name to `module:Name` of built-ins and entry points; a package that is on the path twice counts once."""
+    def targets(self) -> dict[str, str]:
+        """Name to `module:Name` of every built-in and entry point; nothing is imported.
+
+        Raises:
+            PluginError: Two objects have the same name.
+        """
         targets = dict(self._builtin)
-        for point in _installed(self.group):
+        for point in _installed(group=self.group):
             known = targets.setdefault(point.name, point.value)
-            if known != point.value:
+            if known != point.value:  # equal where one package is on the path twice
                 raise PluginError(f"two {self.kind}s are named {point.name!r}: {known} and {point.value}; "
                                   f"uninstall one, or rename its entry point in the group {self.group!r}")
         return targets
-
-
-@cache
-def _installed(group: str) -> tuple[EntryPoint, ...]:
-    """Entry points of all installed packages, looked up once: it takes 10 ms, and a search asks for dozens of names."""
-    return tuple(entry_points(group=group))
 
 
 def load_object(spec: str, kind: str = "plugin") -> Any:
@@ -108,8 +113,17 @@ def load_object(spec: str, kind: str = "plugin") -> Any:
     where, _, name = spec.rpartition(":")
     if not where or not name:
         raise ConfigError(f"{kind} {spec!r}: write package.module:Name or path/to/file.py:Name")
-    module = _import_file(where, f"{kind} {spec!r}") if where.endswith(".py") else _import(where, f"{kind} {spec!r}")
-    value: Any = module
+    subject = f"{kind} {spec!r}"
+    try:
+        value: Any = _import_file(where, subject) if where.endswith(".py") else importlib.import_module(where)
+    except AutosplitError:  # it says itself what is wrong, such as a package that is to be installed
+        raise
+    except (Exception, SystemExit) as e:
+        absent = e.name if isinstance(e, ModuleNotFoundError) and not where.endswith(".py") else None
+        if absent and f"{where}.".startswith(f"{absent}."):  # not a module that the plugin itself imports
+            raise PluginError(f"{subject}: there is no module {absent!r}; install its package, or name a file as in "
+                              "path/to/file.py:Name") from e
+        raise PluginError(f"{subject}: importing {where} raised {one_line(e)}") from e
     for part in name.split("."):
         if not hasattr(value, part):
             known = [n for n, v in vars(value).items() if not n.startswith("_") and not isinstance(v, ModuleType)]
@@ -133,21 +147,8 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _import(module: str, subject: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except PluginError:  # it says itself what is wrong, such as a package that is to be installed
-        raise
-    except ModuleNotFoundError as e:
-        if e.name is not None and (module == e.name or module.startswith(e.name + ".")):
-            raise PluginError(f"{subject}: there is no module {e.name!r}; install its package, or name "
-                              "a file as in path/to/file.py:Name") from e
-        raise PluginError(f"{subject}: importing {module} raised {one_line(e)}") from e
-    except (Exception, SystemExit) as e:
-        raise PluginError(f"{subject}: importing {module} raised {one_line(e)}") from e
-
-
 def _import_file(file: str, subject: str) -> ModuleType:
+    """The module of a file, executed once for each version of the file."""
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"{subject}: no such file {str(path.absolute())!r}")
@@ -163,7 +164,7 @@ def _import_file(file: str, subject: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as e:
-        del sys.modules[name]
-        raise PluginError(f"{subject}: importing {file} raised {one_line(e)}") from e
+    except BaseException:
+        del sys.modules[name]  # half a module must not be what the next call finds
+        raise
     return module

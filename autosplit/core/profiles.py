@@ -223,7 +223,12 @@ def load_profile(kind: type[P], name: str) -> P:
             raise ConfigError(f"{_FOLDERS[kind][0]} profile {name!r}: no such file")
         return parse_yaml(kind, path.read_text(encoding="utf-8", errors="replace"), name, path.parent)
     if name not in list_profiles(kind):
-        raise UnknownNameError(_FOLDERS[kind][0], name, list_profiles(kind))
+        own = _FOLDERS[kind][0]
+        other: type[Any] = next(k for k in _FOLDERS if k is not kind)
+        hint = f"did you mean the file {name}.yaml?" if Path(f"{name}.yaml").is_file() else ""
+        if name in list_profiles(other):
+            hint = f"it is a {_FOLDERS[other][0]}, not a {own}: give it with --{_FOLDERS[other][0]}"
+        raise UnknownNameError(own, name, list_profiles(kind), hint)
     profile: P = _packaged(kind, name)
     return profile
 

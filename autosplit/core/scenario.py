@@ -239,9 +239,12 @@ def load_scenario(name: str = "default") -> Scenario:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"scenario {name!r}: no such file")
+            packaged = f"; the packaged scenario is called {path.stem!r}" if path.stem in list_scenarios() else ""
+            raise ConfigError(f"scenario {name!r}: no such file{packaged}")
         return Scenario.from_yaml(path.read_text(encoding="utf-8", errors="replace"), name)
     if name not in list_scenarios():
-        raise UnknownNameError("scenario", name, list_scenarios())
+        files = [file for file in (Path(f"{name}.yaml"), Path(name) / "scenario.yaml") if file.is_file()]
+        hint = f"did you mean the file {files[0]}?" if files else ""
+        raise UnknownNameError("scenario", name, list_scenarios(), hint)
     file = resources.files("autosplit.configs") / "scenarios" / f"{name}.yaml"
     return Scenario.from_yaml(file.read_text(encoding="utf-8"), name)

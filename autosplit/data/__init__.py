@@ -83,7 +83,9 @@ def load_dataset(
         folder = (root or Path()) / Path(path).expanduser()
         return image_folder.load(name, folder, seed=seed, image_size=image_size, limit=limit)
     if name not in _MODULES:
-        raise UnknownNameError("data set", name, list_datasets())
+        folder = (root or Path()) / Path(name).expanduser()
+        meant = f"a folder of images is called {_FOLDER_PREFIX}{name}"
+        raise UnknownNameError("data set", name, list_datasets(), meant if "/" in name or folder.is_dir() else "")
     if name in _SIDES and image_size not in (None, _SIDES[name]):
         raise ConfigError(
             f"data set {name!r} has images of {_SIDES[name]}x{_SIDES[name]} only: leave image_size out "

@@ -12,7 +12,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
 from autosplit.core.hashing import sha256_of
 from autosplit.core.plugins import one_line, source_of
 from autosplit.core.version import __version__
@@ -59,8 +59,12 @@ def build_backbone(
 
 def _factory(name: str) -> Any:
     """The factory of a name that is not torchvision's."""
-    if ":" not in name and not name.endswith(".py") and name not in BACKBONES.names() and name in torchvision_names():
-        raise ConfigError(f"unknown backbone {name!r}; torchvision's network is called '{TORCHVISION}{name}'")
+    own = BACKBONES.names()
+    if ":" not in name and not name.endswith(".py") and name not in own:
+        others = torchvision_names()
+        near = name if name in others or not nearest_name(name, own) else ""
+        if found := near and nearest_name(near, others):
+            raise UnknownNameError("backbone", name, own, f"torchvision's network is called '{TORCHVISION}{found}'")
     return BACKBONES.load(name)
 
 
@@ -166,7 +170,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if path.suffix.lower() in _PICKLE_SUFFIXES or pickled:
             raise ConfigError(
                 f"weights {str(path)!r} are a pickle, which can run code when loaded; convert them where you trust "
-                "them: safetensors.torch.save_file(torch.load('weights.pt', weights_only=True), 'weights.safetensors')"
+                f"them: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('{path}', "
+                f"weights_only=True), '{path.with_suffix('.safetensors')}')\""
             )
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from autosplit.cli import search as search_command
-from autosplit.cli.common import State
+from autosplit.cli.console import State
 from autosplit.core.result import Result
 from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.live import LiveEvaluator

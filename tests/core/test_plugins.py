@@ -16,7 +16,7 @@ def points(monkeypatch):
     """Entry points that other packages would register in GROUP; append to it."""
     registered: list[EntryPoint] = []
     monkeypatch.setattr(autosplit.core.plugins, "_installed",
-                        lambda group: [p for p in registered if p.group == group])
+                        lambda *, group: [p for p in registered if p.group == group])
     return registered
 
 

@@ -77,7 +77,7 @@ class TestNames:
         from importlib.metadata import EntryPoint
 
         point = EntryPoint("other", "autosplit.models.zoo:resnet20", "autosplit.backbones")
-        monkeypatch.setattr(autosplit.core.plugins, "_installed", lambda group: [point])
+        monkeypatch.setattr(autosplit.core.plugins, "_installed", lambda *, group: [point])
         assert "other" in list_backbones()
         assert len(build_backbone("other", 3, 3).layer1) == 3
 

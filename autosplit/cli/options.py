@@ -1,0 +1,90 @@
+"""Options that several commands share, each described once, and what the command line makes of a scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autosplit.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from autosplit.core.scenario import Scenario
+
+__all__ = ["AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices", "Edge",
+           "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "OptionalDeadline", "Policy", "Quiet",
+           "ResultOrRun", "ScenarioName", "Set", "assignments", "changed"]
+
+_DEADLINE = typer.Option(help="Deadline of one inference, end to end, milliseconds.")
+_DEVICE = "Device profile, or a YAML file"
+_CHANNEL = "Channel profile, or a YAML file"
+
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", help="Any other key of a scenario: space.splits=all, training.backbone_epochs=5.")]
+
+ScenarioName = Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")]
+Deadline = Annotated[float, _DEADLINE]
+OptionalDeadline = Annotated[float | None, _DEADLINE]
+Device = Annotated[str | None, typer.Option(help=f"{_DEVICE}.")]
+Devices = Annotated[list[str] | None, typer.Option(help=f"{_DEVICE}; may be repeated.")]
+Edge = Annotated[str | None, typer.Option(help="Profile of the edge, or a YAML file.")]
+Channel = Annotated[str | None, typer.Option(help=f"{_CHANNEL}.")]
+Channels = Annotated[list[str] | None, typer.Option(help=f"{_CHANNEL}; may be repeated.")]
+LatencyModel = Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")]
+Objective = Annotated[str, typer.Option(help="Reward.")]
+Policy = Annotated[Path | None, typer.Option(help="Folder of a trained policy to start from.")]
+
+ResultOrRun = Annotated[Path, typer.Argument(help="A best.json, its weights beside it; or a run directory.")]
+NewBundle = Annotated[Path, typer.Option(help="Folder of the bundle, new or empty.")]
+Images = Annotated[int | None, typer.Option(
+    min=1, help="Test images to compare [default: all, of large ones as many as make 20 million pixels].")]
+Fallback = Annotated[bool, typer.Option(
+    "--fallback", help="Add the whole, unpruned network, for a device that loses its edge.")]
+CurveKeys = Annotated[Path | None, typer.Option(help="Folder of this side's CURVE keys.")]
+
+
+def changed(
+    scenario: Scenario, options: dict[str, Any], assigned: dict[str, Any], *, rename: bool = True
+) -> Scenario:
+    """A scenario with the options of the command line.
+
+    Args:
+        scenario: As loaded.
+        options: By dotted keys; `None` = left out.
+        assigned: What `--set` gave, which wins.
+        rename: Whether another data set or backbone gives the scenario a name made of the two.
+    """
+    changes = {key: value for key, value in options.items() if value is not None} | assigned
+    if rename and {"dataset", "backbone"} & set(changes):
+        parts = []
+        for key in ("dataset", "backbone"):
+            text = str(changes.get(key, getattr(scenario, key)))
+            stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text  # image-folder:a/photos -> photos
+            parts.append("".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom")
+        changes = {"name": "-".join(parts)} | changes
+    return scenario.replace(**changes) if changes else scenario
+
+
+def assignments(items: Sequence[str] | None) -> dict[str, Any]:
+    """The values of `--set key=value`, each read as YAML.
+
+    Raises:
+        ConfigError: There is no key, or the value is no YAML.
+    """
+    import yaml
+
+    found = {}
+    for item in items or []:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {item!r}: write it as key=value, such as space.splits=all")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as e:
+            raise ConfigError(f"--set {item!r}: the value is not valid YAML") from e
+    return found
