@@ -153,8 +153,15 @@ def invoke(*args: object) -> Result:
 
 
 def messages(result: Result) -> list[str]:
-    """What stands on stderr beside the progress of phases."""
-    return [line for line in result.stderr.splitlines() if line and not PROGRESS.fullmatch(line)]
+    """What stands on stderr beside estimates, the progress of phases, and the commands that come next."""
+    return [line for line in result.stderr.splitlines()
+            if line and not line.startswith(("estimate: ", "next: ")) and not PROGRESS.fullmatch(line)]
+
+
+def next_commands(result: Result) -> list[str]:
+    """The commands that a command names at its end, without the reasons."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("next: ")]
+    return [line.removeprefix("next: ").split("  # ")[0] for line in lines]
 
 
 def failure(*args: object, code: int = 2) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -53,19 +54,14 @@ def options(
         raise typer.BadParameter("name a command; `autosplit --help` lists them")
 
 
-app.command(name="search")(search.command)
-app.command(name="compare")(compare.command)
-app.command(name="replay")(replay.command)
-app.command(name="report")(report.command)
-app.command(name="profile")(profile.command)
-app.command(name="export")(export.command)
-app.command(name="adapt")(adapt.command)
-app.command(name="list")(list_.command)
-app.command(name="show")(show.command)
-app.command(name="train-policy")(policy.train)
-app.command(name="decide")(policy.decide)
-app.command(name="serve")(serve.command)
-app.command(name="infer")(infer.command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "search": search.command, "compare": compare.command, "replay": replay.command, "report": report.command,
+    "profile": profile.command, "export": export.command, "adapt": adapt.command, "list": list_.command,
+    "show": show.command, "train-policy": policy.train, "decide": policy.decide, "serve": serve.command,
+    "infer": infer.command,
+}
+for name, command in _COMMANDS.items():
+    app.command(name=name)(command)
 app.add_typer(bench.app)
 
 

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from autosplit.core.errors import AutosplitError
+from autosplit.core.extras import install_command
 
 __all__ = ["EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "State", "announce", "goes_on", "print_error",
            "print_rich", "reported", "say", "say_next"]
@@ -78,6 +79,11 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
                 traceback.print_exc()
             print_error(e)
             raise typer.Exit(e.exit_code) from e
+        except ModuleNotFoundError as e:
+            if e.name != "zmq":  # the one optional package that is imported without a look whether it is there
+                raise
+            say(f"error: serving needs the package zmq: {install_command('deploy')}")
+            raise typer.Exit(AutosplitError.exit_code) from e
         except KeyboardInterrupt as e:
             say("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from e

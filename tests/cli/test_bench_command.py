@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from autosplit import agents
-from autosplit.cli.bench import _every_agent
+from autosplit.cli.bench import usable_agents
 from autosplit.core.errors import AutosplitError, PluginError
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.experiments.bench.table import load_table
@@ -207,7 +207,7 @@ def test_every_agent_that_can_be_loaded_takes_part_unless_named(monkeypatch, cap
         return load_agent(name)
 
     monkeypatch.setattr(agents, "load_agent", load)
-    methods = _every_agent(policy=False)
+    methods = usable_agents(policy=False)
     assert methods[0] == "ppo"
     assert sorted(methods) == [name for name in agents.list_agents() if name not in {"cmaes", "policy"}]
     assert capsys.readouterr().err == "left out: agent 'cmaes' needs the package cmaes\n"

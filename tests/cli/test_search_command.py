@@ -14,7 +14,7 @@ from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.ledger import Ledger
-from tests.runs import failure, invoke, messages
+from tests.runs import failure, invoke, messages, next_commands
 
 
 @pytest.fixture
@@ -35,7 +35,17 @@ def test_json_on_stdout_and_progress_on_stderr(warm, tiny, tmp_path):
     assert run.exit_code == 0, run.stderr
     assert Result.model_validate_json(run.stdout) == Result.load(tmp_path / "run" / "best.json")
     assert "search with random: done" in run.stderr
-    assert messages(run) == [f"replay it with: autosplit replay {tmp_path / 'run' / 'best.json'}"]
+    assert messages(run) == next_commands(run) == []
+
+
+def test_what_comes_next_is_named(warm, tiny, tmp_path):
+    run = invoke("search", *tiny, "--agent", "random", "--evaluations", 3, "--out", tmp_path / "run")
+    assert run.exit_code == 0, run.stderr
+    assert next_commands(run) == [
+        f"autosplit report {tmp_path / 'run'}", f"autosplit replay {tmp_path / 'run' / 'best.json'}",
+        f"autosplit export {tmp_path / 'run'} --out {tmp_path / 'run' / 'bundle'}"]
+    assert run.stderr.startswith("estimate: train the backbone for 2 epochs and the supernet for 1, measure 3 plans, "
+                                 "fine-tune 1 of them: about ")
 
 
 def test_table_for_people_and_quiet(warm, tiny, tmp_path):
