@@ -55,7 +55,7 @@ def say_next(*commands: str) -> None:
         commands: Without the program's name, as in `replay results/best.json`; others as they are, after a `$ `.
     """
     # `python -m autosplit` is for those who have no script `autosplit` on the path
-    program = "python -m autosplit" if Path(sys.argv[0]).name == "__main__.py" else "autosplit"
+    program = "python -m autosplit" if Path(sys.argv[0]).parts[-2:] == ("autosplit", "__main__.py") else "autosplit"
     for command in commands:
         say(f"next: {command.removeprefix('$ ') if command.startswith('$ ') else f'{program} {command}'}")
 

@@ -91,7 +91,7 @@ def test_a_search_is_as_many_passes_as_its_record_says():
 
 
 def test_an_estimate_says_what_is_done_and_for_how_long(monkeypatch):
-    monkeypatch.setattr(estimate, "passes_per_second", lambda scenario, images: 4700.0)
+    monkeypatch.setattr(estimate, "passes_per_second", lambda scenario, images: 4000.0)
     scenario = load_scenario()
     assert estimate.estimate_search(scenario, None) == (
         "train the backbone for 5 epochs and the supernet for 3, measure 100 plans, fine-tune 3 of them: about 3 "
