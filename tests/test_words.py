@@ -34,7 +34,7 @@ INSTEAD = {
 }
 
 # other meanings of the same letters
-FOREIGN = re.compile(r"Promise\.all|copy\.deepcopy\(head, memo\)|memo: dict\[int, Any\]|memo \|= ")
+FOREIGN = re.compile(r"Promise\.all|copy\.deepcopy\(head, memo\)|memo of deepcopy|memo: dict\[int, Any\]|memo \|= ")
 
 
 def texts():

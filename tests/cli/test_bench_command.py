@@ -51,7 +51,7 @@ def test_a_search_and_a_table_measure_alike(made, world):
 def test_a_table_that_was_stopped_is_gone_on_with(made, world, monkeypatch, tmp_path):
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
     taken = []
-    monkeypatch.setattr(CachedEvaluator, "_append", lambda self, m: taken.append(m))
+    monkeypatch.setattr(CachedEvaluator, "_keep", lambda self, m: taken.append(m))
     path = tmp_path / "tiny.csv.gz"  # gzip holds the name
     again = invoke("bench", "table", "--scenario", world.root / "tiny.yaml", "--out", path, "--json")
     assert again.exit_code == 0, again.stderr
