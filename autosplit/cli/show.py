@@ -19,6 +19,8 @@ __all__ = ["command"]
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     top: Annotated[int, typer.Option(min=1, help="How many of the best measured plans to show.")] = 10,
+    optuna: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Write the ledger as an Optuna study to a new file, for optuna-dashboard.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a run: how far it is, its best plans, and the final table once there is one."""
@@ -32,7 +34,13 @@ def command(
     if not (run / LEDGER_FILE).is_file():
         raise ConfigError(f"{run} is no run directory (it holds no {LEDGER_FILE}); `autosplit search` makes one")
     scenario = load_scenario(str(run / "scenario.yaml"))
-    outcomes = Ledger.read(run).outcomes()
+    ledger = Ledger.read(run)
+    if optuna is not None:
+        from autosplit.pipeline.optuna_study import write_study
+
+        write_study(ledger, optuna)
+        say_next(f"$ optuna-dashboard {optuna}")
+    outcomes = ledger.outcomes()
     ranked = sorted(outcomes, key=lambda o: (o.feasible, o.reward), reverse=True)[:top]
     measured = sum(o.measurement.fidelity == "F1" for o in outcomes)
     done = (run / "best.json").is_file()

@@ -140,3 +140,12 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "search" in done.stdout
+
+
+def test_a_ledger_becomes_an_optuna_study(world, tmp_path):
+    shown = invoke("show", world.run, "--optuna", tmp_path / "study.log", "--json")
+    assert shown.exit_code == 0, shown.stderr
+    assert "optuna-dashboard" in shown.stderr
+    lines = (tmp_path / "study.log").read_text().splitlines()
+    assert sum('"op_code":4' in line for line in lines) >= json.loads(shown.stdout)["measurements"]
+    assert "name a new file" in failure("show", world.run, "--optuna", tmp_path / "study.log")
