@@ -54,9 +54,9 @@ def test_type_checkers_see_the_same_names_in_the_same_places():
 def test_other_names_are_no_attributes():
     with pytest.raises(AttributeError, match="module 'autosplit' has no attribute 'serch'"):
         _ = autosplit.serch
-    from autosplit import plan  # modules are found as ever
+    from autosplit import pipeline  # packages are found as ever
 
-    assert plan.Plan is autosplit.Plan
+    assert pipeline.__name__ == "autosplit.pipeline"
 
 
 # --- a search -------------------------------------------------------------------------------------------------------

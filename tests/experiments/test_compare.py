@@ -42,7 +42,7 @@ class Seen:
     measured: Counter = field(default_factory=Counter)
     tuned: Counter = field(default_factory=Counter)
     read: list = field(default_factory=list)
-    prepared: list = field(default_factory=list)
+    networks: list = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")

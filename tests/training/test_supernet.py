@@ -328,7 +328,7 @@ class TestDraws:
     def test_every_family_as_often_and_tiny_codes_less(self, mixed):
         draws, seen = PlanDraws(mixed, Random(0)), Counter()
         for _ in range(6000):
-            seen[draws._random("layer2").codec] += 1
+            seen[draws.random("layer2").codec] += 1
         by_family = Counter()
         for setting, count in seen.items():
             by_family[setting.family] += count

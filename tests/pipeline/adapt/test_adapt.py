@@ -170,7 +170,7 @@ def test_a_restricted_policy_answers_with_its_plans_alone(asked):
 
 
 def test_a_grid_reaches_around_its_link(asked):
-    conditions = asked[1].scenario.conditions
+    conditions = asked[1].conditions
     grid = LinkGrid.around(conditions)
     usual = conditions.channel
     assert grid.rates_kbps[0] < usual.uplink_kbps.value / 30

@@ -34,7 +34,7 @@ def test_the_front_has_what_nothing_beats():
 
 
 def test_settings_are_spread_over_links():
-    grid = LinkGrid.around(scorer().scenario.conditions)
+    grid = LinkGrid.around(scorer().conditions)
     everything = [code(size, accuracy) for size, accuracy in
                   ((10, 0.3), (12, 0.301), (100, 0.8), (110, 0.801), (1000, 0.95), (1010, 0.951))]
     found = spread(everything, scorer(), grid, 3)
