@@ -19,7 +19,7 @@ __all__ = ["command"]
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory whose search trained a policy.")],
     out: NewBundle,
-    rates: Annotated[int, typer.Option(min=2, max=16, help="Most settings of the codec.")] = 6,
+    rates: Annotated[int, typer.Option(min=2, max=16, help="Most code sizes in the bundle, 2 to 16.")] = 6,
     budget_ms: OptionalDeadline = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning [default: 4 times those of a "
                                                            "finalist].")] = None,

@@ -29,7 +29,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="autosplit",
-    help="Split a CNN between a weak device and an edge server: search where to cut, what to prune, how to compress.",
+    help="Find the best way to run a CNN on a weak device and an edge server: whether and where to cut it, what to "
+         "prune, how to compress.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -70,7 +70,7 @@ def search(
     tables: Annotated[list[Path], typer.Argument(help="Tables, as `autosplit bench table` writes them.")],
     out: Annotated[Path, typer.Option(help="Folder of searches, summary and figure; one that was stopped goes on.")],
     agent: Annotated[list[str] | None, typer.Option(
-        help="Methods, the first of which the others are tested against [default: ppo and every other agent].")] = None,
+        help="Agents to compare, all others against the first [default: ppo and every other agent].")] = None,
     scenarios: Annotated[int, typer.Option(min=1, help="Conditions drawn for each table.")] = 30,
     scenario_seed: Annotated[int, typer.Option(help="Seed of that draw; 0 to 9 are for development.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Searches a method, table and scenario.")] = 5,

@@ -30,7 +30,9 @@ class Kind(str, Enum):
 
 @reported
 def command(
-    kind: Annotated[Kind | None, typer.Argument(help="What to list; everything when left out.")] = None,
+    kind: Annotated[Kind | None, typer.Argument(
+        help="What to list: backbones, datasets, devices, channels, latency-models, codecs, agents, objectives or "
+             "scenarios; everything when left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the names that a scenario may use."""

@@ -36,7 +36,8 @@ Edge = Annotated[str | None, typer.Option(help="Profile of the edge, or a YAML f
 Channel = Annotated[str | None, typer.Option(help=f"{_CHANNEL}.")]
 Channels = Annotated[list[str] | None, typer.Option(help=f"{_CHANNEL}; may be repeated.")]
 LatencyModel = Annotated[str, typer.Option(help="Name, module:Name or file.py:Name.")]
-Objective = Annotated[str, typer.Option(help="Reward.")]
+Objective = Annotated[str, typer.Option(
+    help="Reward to maximise: in-time-accuracy, lagrangian, amc or latency.")]
 Policy = Annotated[Path | None, typer.Option(help="Folder of a trained policy to start from.")]
 
 ResultOrRun = Annotated[Path, typer.Argument(help="A best.json, its weights beside it; or a run directory.")]

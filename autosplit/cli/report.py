@@ -27,7 +27,7 @@ def command(
     run: Annotated[Path, typer.Argument(help="The run directory of a finished search.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html when left out.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder that the figures are written to as well.")] = None,
-    format_: Annotated[Format, typer.Option("--format", help="Of the figures.")] = Format.PNG,
+    format_: Annotated[Format, typer.Option("--format", help="Format of these figures: png or svg.")] = Format.PNG,
     as_json: AsJson = False,
 ) -> None:
     """Write a run as one HTML page that opens anywhere without network, and its figures as files."""

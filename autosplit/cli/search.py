@@ -55,8 +55,10 @@ def command(
     edge: Edge = None,
     channel: Channel = None,
     latency_model: Annotated[str | None, typer.Option(help="Name, module:Name or file.py:Name.")] = None,
-    objective: Annotated[str | None, typer.Option(help="Reward.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Who proposes plans.")] = None,
+    objective: Annotated[str | None, typer.Option(
+        help="Reward to maximise: in-time-accuracy, lagrangian, amc or latency.")] = None,
+    agent: Annotated[str | None, typer.Option(
+        help="Method that proposes plans, such as ppo, random or tpe; `autosplit list agents` names all.")] = None,
     granularity: Annotated[str | None, typer.Option(help="One sparsity a head: uniform; or a group: layer.")] = None,
     policy: Policy = None,
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
@@ -67,7 +69,8 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Run directory; a new one below results/ when left out.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run directory.")] = None,
     reuse: Annotated[bool, typer.Option(help="Take measurements of earlier searches from the cache.")] = True,
-    yes: Annotated[bool, typer.Option("--yes", help="Let the agent exhaustive take long without asking.")] = False,
+    yes: Annotated[bool, typer.Option(
+        "--yes", help="Let the agent exhaustive take more than 300 measurements, which it refuses otherwise.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched, train nothing.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
