@@ -19,7 +19,7 @@ def command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rebuild a found deployment, decode its payloads on the test set, and compare every figure with the record."""
+    """Rebuild a found deployment, and compare accuracy, payload and median latency on the test set with the record."""
     from autosplit.pipeline.replay import replay
     from autosplit.report.progress import Progress
     from autosplit.report.tables import latency_table
