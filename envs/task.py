@@ -13,7 +13,8 @@ from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.evaluation.base import Evaluator
-from autosplit.evaluation.objective import Objective, load_objective, score
+from autosplit.evaluation.objective import Objective, load_objective
+from autosplit.evaluation.scorer import score
 from autosplit.latency.base import LatencyModel
 
 if TYPE_CHECKING:

@@ -24,14 +24,14 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError, UnknownNameError
-from autosplit.core.plan import Measurement, Outcome
-from autosplit.latency.base import LatencyBreakdown, LatencyModel
+from autosplit.core.plan import Outcome
+from autosplit.latency.base import LatencyBreakdown
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
 __all__ = ["AmcReward", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective", "best_outcome",
-           "list_objectives", "load_objective", "score", "tardiness"]
+           "list_objectives", "load_objective", "tardiness"]
 
 _LATEST = 1000.0
 """Multiple of the budget beyond which a plan counts as late as can be."""
@@ -236,22 +236,6 @@ def load_objective(name: str) -> Objective:
         except ValueError as e:
             raise ConfigError(f"objective {bare!r}: {key} must be a number, got {value!r}") from e
     return kind(**options)
-
-
-def score(
-    measurements: Sequence[Measurement],
-    latency_model: LatencyModel,
-    objective: Objective,
-    conditions: Conditions,
-) -> list[Outcome]:
-    """Join measurements with their latency and reward under one set of conditions; the order is kept."""
-    if not measurements:
-        return []
-    breakdown = latency_model.latency([m.workload for m in measurements], [conditions])
-    accuracy = np.array([m.accuracy for m in measurements], dtype=np.float64)
-    rewards = objective.reward(accuracy, breakdown, [conditions])[:, 0]
-    return [Outcome(measurement=m, latency=breakdown.summary(i), budget_ms=conditions.budget_ms, reward=float(r))
-            for i, (m, r) in enumerate(zip(measurements, rewards, strict=True))]
 
 
 def best_outcome(outcomes: Iterable[Outcome]) -> Outcome:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from autosplit.core.conditions import Conditions
 from autosplit.core.plan import LatencySummary, Measurement, Outcome, Workload
 from autosplit.core.scenario import Scenario
-from autosplit.evaluation.objective import Objective, load_objective, score
+from autosplit.evaluation.objective import Objective, load_objective
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyModel
 
-__all__ = ["Scorer"]
+__all__ = ["Scorer", "score"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,19 @@ class Scorer:
         p95_ms = self.latency_model.latency(workloads, [self.conditions]).p95_ms[:, 0]
         within = [i for i, ms in enumerate(p95_ms) if ms <= self.conditions.budget_ms]
         return within or [int(p95_ms.argmin())]
+
+
+def score(
+    measurements: Sequence[Measurement],
+    latency_model: LatencyModel,
+    objective: Objective,
+    conditions: Conditions,
+) -> list[Outcome]:
+    """Join measurements with their latency and reward under one set of conditions; the order is kept."""
+    if not measurements:
+        return []
+    breakdown = latency_model.latency([m.workload for m in measurements], [conditions])
+    accuracy = np.array([m.accuracy for m in measurements], dtype=np.float64)
+    rewards = objective.reward(accuracy, breakdown, [conditions])[:, 0]
+    return [Outcome(measurement=m, latency=breakdown.summary(i), budget_ms=conditions.budget_ms, reward=float(r))
+            for i, (m, r) in enumerate(zip(measurements, rewards, strict=True))]

@@ -25,8 +25,8 @@ from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.evaluation.cached import CachedEvaluator
-from autosplit.evaluation.objective import load_objective, score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.objective import load_objective
+from autosplit.evaluation.scorer import Scorer, score
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.testing.latency import make_conditions

@@ -2,8 +2,8 @@
 
 from autosplit.agents.base import SearchProblem
 from autosplit.agents.loop import run_search
-from autosplit.evaluation.objective import best_outcome, load_objective, score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.objective import best_outcome, load_objective
+from autosplit.evaluation.scorer import Scorer, score
 from tests.synthetic import PlainLatency, make_conditions, make_table, small_table
 
 SMALL, LARGE = small_table(), make_table()

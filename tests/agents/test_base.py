@@ -7,8 +7,8 @@ from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.loop import run_search
 from autosplit.core.errors import PluginError, UnknownNameError
 from autosplit.evaluation.cached import CachedEvaluator
-from autosplit.evaluation.objective import best_outcome, score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.objective import best_outcome
+from autosplit.evaluation.scorer import Scorer, score
 from tests.agents.cases import LATENCY, OBJECTIVE, SMALL, outcomes_of, problem, search
 from tests.synthetic import make_conditions
 

@@ -21,8 +21,8 @@ from autosplit.agents.trainer import EpisodicPPO
 from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.envs.layers import Choice
 from autosplit.evaluation.cached import CachedEvaluator
-from autosplit.evaluation.objective import best_outcome, load_objective, score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.objective import best_outcome, load_objective
+from autosplit.evaluation.scorer import Scorer, score
 from autosplit.latency import load_latency_model
 from tests.layers import LayerTable
 from tests.synthetic import make_conditions, small_table

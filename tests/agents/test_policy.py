@@ -22,8 +22,8 @@ from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles
 from autosplit.envs.conditions import ConditionsSampler, ProfilesSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import condition_features
-from autosplit.evaluation.objective import load_objective, score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.objective import load_objective
+from autosplit.evaluation.scorer import Scorer, score
 from autosplit.testing import make_workload
 from benchmarks.model_only import ModelEnumerateAgent
 from tests.synthetic import PlainLatency, make_conditions, make_table

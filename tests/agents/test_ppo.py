@@ -12,7 +12,8 @@ from autosplit.agents.ppo import PPOAgent, PPOSettings
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.errors import ResultError
 from autosplit.envs.conditions import ConditionsSampler
-from autosplit.evaluation.objective import best_outcome, score
+from autosplit.evaluation.objective import best_outcome
+from autosplit.evaluation.scorer import score
 from tests.agents.cases import LARGE, LATENCY, OBJECTIVE, SMALL, problem, search
 from tests.synthetic import make_conditions
 

@@ -10,7 +10,8 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting
 from autosplit.core.space import PlanSpace
 from autosplit.envs.layers import LayerwiseSpace
-from autosplit.evaluation.objective import load_objective, score
+from autosplit.evaluation.objective import load_objective
+from autosplit.evaluation.scorer import score
 from autosplit.experiments.bench.runs import Run, Setting
 from autosplit.latency import load_latency_model
 from benchmarks.amortised import measurements_needed

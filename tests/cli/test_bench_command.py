@@ -130,7 +130,8 @@ def test_every_method_scenario_and_seed_is_searched(searched):
 
 def test_regret_is_against_the_enumerated_optimum(heavy, searched):
     from autosplit.agents.base import SearchProblem
-    from autosplit.evaluation.objective import load_objective, score
+    from autosplit.evaluation.objective import load_objective
+    from autosplit.evaluation.scorer import score
     from autosplit.experiments.bench.runs import Grid, settings_of
     from autosplit.latency import load_latency_model
 

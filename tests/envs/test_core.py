@@ -12,7 +12,8 @@ from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.features import _KINDS, CONDITION_BOUNDS, PLAN_FEATURES, condition_features, plan_features
 from autosplit.envs.tree import DecisionTree
-from autosplit.evaluation.objective import best_outcome, load_objective, score
+from autosplit.evaluation.objective import best_outcome, load_objective
+from autosplit.evaluation.scorer import score
 from autosplit.latency import load_latency_model
 from tests.synthetic import PlainLatency, make_conditions, make_table, small_table
 

@@ -15,7 +15,8 @@ from autosplit.core.errors import ConfigError
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.layerwise_vector import VectorLayerwise
 from autosplit.envs.sb3 import StableBaselinesVecEnv
-from autosplit.evaluation.objective import load_objective, score
+from autosplit.evaluation.objective import load_objective
+from autosplit.evaluation.scorer import score
 from tests.layers import LayerTable
 from tests.synthetic import PlainLatency, make_conditions, make_scenario, small_table
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autosplit.core.errors import ConfigError, UnknownNameError
-from autosplit.evaluation.objective import best_outcome, list_objectives, load_objective, score, tardiness
+from autosplit.evaluation.objective import best_outcome, list_objectives, load_objective, tardiness
+from autosplit.evaluation.scorer import score
 from autosplit.latency.base import LatencyBreakdown
 from tests.synthetic import PlainLatency, make_conditions, small_table
 

@@ -8,7 +8,8 @@ import pytest
 
 from autosplit.core.cache import Cache
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
-from autosplit.evaluation.objective import InTimeAccuracy, score
+from autosplit.evaluation.objective import InTimeAccuracy
+from autosplit.evaluation.scorer import score
 from autosplit.pipeline import context
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import ranked_heads

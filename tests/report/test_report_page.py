@@ -15,8 +15,8 @@ import pytest
 from matplotlib.image import imread
 
 from autosplit.core.result import Result
-from autosplit.evaluation.objective import best_outcome, score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.objective import best_outcome
+from autosplit.evaluation.scorer import Scorer, score
 from autosplit.pipeline.ledger import LEDGER_FILE, load_run
 from autosplit.report.draw_matplotlib import draw_figures
 from autosplit.report.figures import DEPLOYMENTS, PLANS

@@ -7,8 +7,7 @@ import pytest
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import INPUT, CodecSetting, Measurement, Plan, StageCost, Workload
 from autosplit.core.scenario import load_scenario
-from autosplit.evaluation.objective import score
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.scorer import Scorer, score
 from autosplit.pipeline.adapt.choice import codes_on_the_front, cut_of, spread
 from autosplit.pipeline.adapt.links import LinkGrid
 from autosplit.pipeline.adapt.switching import Regret, _regret
