@@ -11,14 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from autosplit.core.blueprint import Blueprint
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.plan import Outcome, Plan
 from autosplit.core.scenario import Scenario
-from autosplit.core.validation import first_error
+from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
 
 __all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema",
@@ -30,11 +30,7 @@ RESULT_FILE = "best.json"
 SCHEMA_VERSION = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TestFigures(_Frozen):
+class TestFigures(Frozen):
     """The one reading of the test set.
 
     Attributes:
@@ -59,7 +55,7 @@ class TestFigures(_Frozen):
         return self.correct / self.images
 
 
-class DeploymentFile(_Frozen):
+class DeploymentFile(Frozen):
     """Where the weights are.
 
     Attributes:
@@ -75,7 +71,7 @@ class DeploymentFile(_Frozen):
     class_names: tuple[str, ...] = ()
 
 
-class Tolerance(_Frozen):
+class Tolerance(Frozen):
     """How far a replay on another machine may be off; on the same kind of machine it is expected to be exact.
 
     Floating-point sums differ between processors in the last bits, which can move a value across a rounding
@@ -92,7 +88,7 @@ class Tolerance(_Frozen):
     latency_percent: float = 0.5
 
 
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where a result comes from.
 
     Attributes:
@@ -133,7 +129,7 @@ class _Place:
     path: Path | None = field(default=None, compare=False)
 
 
-class Result(_Frozen):
+class Result(Frozen):
     """What a search found.
 
     `load` reads one; `Deployment.from_result` gives what was found, ready to classify images.
