@@ -3,6 +3,11 @@
 A Gaussian process on the log-odds of the accuracy, Matern 5/2 with one length scale a feature. On a synthetic table
 of 1,453 plans it ranks unmeasured plans clearly better than an ensemble of extremely randomised trees from 25
 measurements on. Figures: `docs/comparison.md`; the script that makes them: `tests/agents/compare_surrogates.py`.
+
+*Deviation* means one thing in all surrogates: the standard deviation, in log-odds, of what a measurement of the plan
+would give. So it has two parts: what is not known of the smooth function of the features, which measurements of other
+plans reduce, and the noise, which is what plans of nearly equal features differ in. For a plan that was measured its
+measurement is known, and agents use that instead.
 """
 
 from __future__ import annotations
@@ -90,5 +95,5 @@ class AccuracySurrogate:
         self._kernel = process.kernel_
 
     def estimate(self, ucb_weight: float = 0.0) -> Array:
-        """Accuracies of all plans, shape (P,), `ucb_weight` standard deviations above the median."""
+        """Accuracies of all plans, shape (P,), `ucb_weight` standard deviations of a measurement above the median."""
         return accuracy_of(self._mean + ucb_weight * self._deviation)

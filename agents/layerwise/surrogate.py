@@ -72,10 +72,10 @@ class TrendKernel:
         return decayed * (1 + distance + distance**2 / 3), decayed * (1 + distance) * 5.0 / 3.0
 
     def variance(self, inputs: Array) -> Array:
-        """Variance of each plan before any measurement, without noise, shape (N,)."""
+        """Variance of a measurement of each plan before any was taken, noise included, shape (N,)."""
         trends = zip(self.parts(inputs), np.exp(self.hyper[:2]), strict=True)
-        process: Array = np.full(len(inputs), np.exp(self.hyper[2]))
-        total: Array = sum((scale * (part**2).sum(axis=1) for part, scale in trends), process)
+        rest: Array = np.full(len(inputs), np.exp(self.hyper[2]) + np.exp(self.hyper[3]))
+        total: Array = sum((scale * (part**2).sum(axis=1) for part, scale in trends), rest)
         return total
 
     def loss(self, inputs: Array, squares: Array, targets: Array) -> tuple[float, Array]:
@@ -149,12 +149,15 @@ class LayerSurrogate:
         self._fitted = _Fitted(kernel, inputs, factor, weights, mean, deviation)
 
     def estimate(self, points: Array, ucb_weight: float | Array = 0.0) -> Array:
-        """Accuracies, shape (N,), `ucb_weight` standard deviations above the median; one number, or one a plan."""
+        """Accuracies, shape (N,), `ucb_weight` standard deviations above the median; one number, or one a plan.
+
+        The deviation is that of a measurement of the plan, as in `autosplit.agents.surrogate`.
+        """
         mean, deviation = self.logits(points)
         return accuracy_of(mean + ucb_weight * deviation)
 
     def logits(self, points: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of the log-odds of the accuracy, shape (N,) each.
+        """Mean and standard deviation of the log-odds that a measurement of a plan would give, shape (N,) each.
 
         Raises:
             RuntimeError: Nothing was fitted yet.

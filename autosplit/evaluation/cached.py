@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CachedEvaluator", "measurement_file"]
 
 _log = logging.getLogger(__name__)
-_MEASURING = 3  # raised when F1 measuring changes, so that older measurements are not taken for new ones
+_MEASURING = 4  # raised when F1 measuring changes, so that older measurements are not taken for new ones
 
 
 def measurement_file(networks: Networks) -> Path:

@@ -3,6 +3,9 @@
 A plan's weights are copied out of the supernet, batch-norm statistics are estimated anew on training images,
 frequency tables are fitted on calibration images, and accuracy and payload are measured on validation images. The
 payload is the exact code length under those tables plus the header; deployments code it for real.
+
+All of this is computed in float32, also where the processor trains in bfloat16: a measurement means the same on every
+machine, so measurements of several machines may stand in one ledger, one cache and one table.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import HeadCost
 from autosplit.runtime.standalone.payload.coder import payload_bytes
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
-from autosplit.training.loop import accuracy, autocast, logits_of
+from autosplit.training.loop import accuracy, logits_of
 
 if TYPE_CHECKING:
     from autosplit.core.progress import PhaseReporter
@@ -46,10 +49,7 @@ _CACHED_BYTES = 150e6
 
 @dataclass(frozen=True)
 class _Features:
-    """A recalibrated head and its features, shared by all plans that differ in the codec alone.
-
-    Features are bfloat16 where the processor computes in it: half the time and half the memory of float32.
-    """
+    """A recalibrated head and its features, shared by all plans that differ in the codec alone."""
 
     head: nn.Module
     statistics: Tensor
@@ -181,7 +181,7 @@ class LiveEvaluator:
 
     def _predict_codes(self, split: str) -> None:
         """Payload of every setting at a split point, from features of the unpruned head."""
-        features = self._features_of(self._supernet.widest(split)).calibration[:_PREDICTION_IMAGES].float()
+        features = self._features_of(self._supernet.widest(split)).calibration[:_PREDICTION_IMAGES]
         for codec in self._supernet.codecs_at(split):
             codes: dict[object, Tensor] = {}
             for setting in codec.settings():
@@ -240,9 +240,8 @@ class LiveEvaluator:
         if plan.sparsity == 0.0:
             return self._backbone_accuracy
         network = self._supernet.extract(plan)
-        with autocast():
-            recalibrate(network, self._statistics_images, self._statistics_batch)
-            return accuracy(network, self.data, self._validation)
+        recalibrate(network, self._statistics_images, self._statistics_batch)
+        return accuracy(network, self.data, self._validation)
 
     @property
     def _statistics_images(self) -> Tensor:
@@ -261,16 +260,14 @@ class LiveEvaluator:
         assert network.quantiser is not None
         rest = SplitNetwork(nn.Identity(), network.tail, network.encoder, network.quantiser, network.decoder)
         bits = network.quantiser.bits
-        with autocast():
-            recalibrate(rest, features.statistics.float())
+        recalibrate(rest, features.statistics)
         with torch.inference_mode():
-            tables = FrequencyTables.fit(rest.symbols(features.calibration.float()).numpy(), bits)
+            tables = FrequencyTables.fit(rest.symbols(features.calibration).numpy(), bits)
             hits, sizes = 0, []
             labels = in_batches(self._validation.labels, 256)
             for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):
-                symbols = rest.symbols(feature.float())
-                with autocast():
-                    hits += int((rest.finish(symbols).argmax(1) == label).sum())
+                symbols = rest.symbols(feature)
+                hits += int((rest.finish(symbols).argmax(1) == label).sum())
                 sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
         return hits / len(self._validation), _mean_p95(np.concatenate(sizes))
 
@@ -281,14 +278,13 @@ class LiveEvaluator:
             self._features.move_to_end(key)
             return self._features[key]
         head, data = self._supernet.extract_head(plan), self.data
-        with autocast():
-            recalibrate(head, self._statistics_images, self._statistics_batch)
-            found = _Features(
-                head,
-                statistics=logits_of(head, data, data.train.images[: self._settings.recalibration_images]),
-                calibration=logits_of(head, data, data.calibration.images[:_CALIBRATION_IMAGES]),
-                validation=logits_of(head, data, self._validation.images),
-            )
+        recalibrate(head, self._statistics_images, self._statistics_batch)
+        found = _Features(
+            head,
+            statistics=logits_of(head, data, data.train.images[: self._settings.recalibration_images]),
+            calibration=logits_of(head, data, data.calibration.images[:_CALIBRATION_IMAGES]),
+            validation=logits_of(head, data, self._validation.images),
+        )
         self._features[key] = found
         while len(self._features) > 1 and sum(f.size for f in self._features.values()) > _CACHED_BYTES:
             self._features.popitem(last=False)

@@ -2,7 +2,7 @@
 
 A reward is arithmetic on an accuracy and a latency breakdown, vectorised over P plans and C conditions, so
 that one measurement yields a training sample for every conditions vector. Higher is better, every reward is
-bounded, and all but the Lagrangian share one shape:
+bounded, and all but the Lagrangian share one shape (`DeadlineObjective`):
 
     reward = P(in time) * value + (1 - P(in time)) * worst - slope * tardiness
 
@@ -10,6 +10,8 @@ bounded, and all but the Lagrangian share one shape:
 `tardiness` in [0, 1] grows with the logarithm of p95 / budget. A hopeless plan (never in time) thus scores
 below `worst`, a plan in time never does, and between two late plans the less late one is better, which gives
 learning a gradient where no plan is in time.
+
+An objective has exactly the options that its formula uses, and any other is refused.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from autosplit.latency.base import LatencyBreakdown
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
-__all__ = ["AmcReward", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective", "best_outcome",
-           "list_objectives", "load_objective", "tardiness"]
+__all__ = ["AmcReward", "DeadlineObjective", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective",
+           "best_outcome", "list_objectives", "load_objective", "tardiness"]
 
 _LATEST = 1000.0
 """Multiple of the budget beyond which a plan counts as late as can be."""
@@ -51,18 +53,15 @@ def tardiness(p95_ms: Array, budget_ms: Array) -> Array:
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """What a search maximises. A new objective overrides `_value` and states its least value in `worst`.
+    """What a search maximises. A new objective overrides `_reward`; its fields are its options.
 
     Attributes:
         energy_weight: Price of energy: this times log(1 + mJ) / log(1 + 10^6), at most 1, is taken from the value.
-        slope: Reward lost from just late to hopelessly late.
     """
 
     name: ClassVar[str]
-    worst: ClassVar[float] = 0.0
 
     energy_weight: float = 0.0
-    slope: float = 0.5
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -97,6 +96,27 @@ class Objective(ABC):
         budget_ms = np.array([c.budget_ms for c in conditions], dtype=np.float64)
         return self._reward(accuracy[:, None], breakdown, budget_ms[None, :])
 
+    @abstractmethod
+    def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
+        """Rewards, shape (P, C); accuracies have shape (P, 1), deadlines (1, C)."""
+
+    def _energy(self, breakdown: LatencyBreakdown) -> Array:
+        share = np.log1p(breakdown.energy_mj) / math.log1p(_MOST_MJ)
+        return self.energy_weight * np.minimum(share, 1.0)
+
+
+@dataclass(frozen=True)
+class DeadlineObjective(Objective):
+    """An answer counts if it is in time. A subclass overrides `_value` and states its least value in `worst`.
+
+    Attributes:
+        slope: Reward lost from just late to hopelessly late.
+    """
+
+    worst: ClassVar[float] = 0.0
+
+    slope: float = 0.5
+
     def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
         value = self._value(accuracy, breakdown) - self._energy(breakdown)
         worst = self.worst - self.energy_weight
@@ -107,13 +127,9 @@ class Objective(ABC):
     def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
         """Worth of a plan whose answer is in time, before energy; (P, 1) accuracies in, (P, 1) or (P, C) out."""
 
-    def _energy(self, breakdown: LatencyBreakdown) -> Array:
-        share = np.log1p(breakdown.energy_mj) / math.log1p(_MOST_MJ)
-        return self.energy_weight * np.minimum(share, 1.0)
-
 
 @dataclass(frozen=True)
-class InTimeAccuracy(Objective):
+class InTimeAccuracy(DeadlineObjective):
     """Expected in-time accuracy, accuracy x P(latency <= budget); an answer that is late is worth nothing.
 
     Range [-slope - latency_tie_break, 1]: at least 0.95 x accuracy - latency_tie_break for a feasible plan, below 0 for
@@ -152,14 +168,11 @@ class LagrangianReward(Objective):
 
     def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
         late = tardiness(breakdown.p95_ms, budget_ms) * math.log(_LATEST)
-        return self._value(accuracy, breakdown) - self._energy(breakdown) - self.price * late
-
-    def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:  # noqa: ARG002
-        return accuracy
+        return accuracy - self._energy(breakdown) - self.price * late
 
 
 @dataclass(frozen=True)
-class AmcReward(Objective):
+class AmcReward(DeadlineObjective):
     """AMC's reward, -error x log(cost) (He et al. 2018, arXiv 1802.03494), with latency as the cost.
 
     AMC counts FLOPs, the cost of its problem; of a split network FLOPs on the device say nothing of the channel, so
@@ -175,7 +188,7 @@ class AmcReward(Objective):
 
 
 @dataclass(frozen=True)
-class LatencyUnderFloor(Objective):
+class LatencyUnderFloor(DeadlineObjective):
     """The fastest plan whose accuracy reaches a floor.
 
     In (0, 1] at or above the floor, falling with the logarithm of the median latency; below the floor minus the

@@ -53,7 +53,10 @@ class Batch:
 
 @contextlib.contextmanager
 def autocast() -> Iterator[None]:
-    """bfloat16 for training where the processor computes in it, which halves the time; else float32."""
+    """bfloat16 for training where the processor computes in it, which halves the time; else float32.
+
+    For training only: what is measured is computed in float32 on every machine.
+    """
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=supported()), AroundKernels():
         yield

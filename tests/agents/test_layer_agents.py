@@ -15,10 +15,13 @@ from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem, La
 from autosplit.agents.layerwise.ddpg import AmcSettings, EpisodeReplayBuffer, LayerwiseDDPGAgent
 from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
 from autosplit.agents.layerwise.surrogate import LayerSurrogate, TrendKernel
+from autosplit.agents.logit import accuracy_of, logit
 from autosplit.agents.loop import run_search
 from autosplit.agents.ppo import PPOAgent
+from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.agents.trainer import EpisodicPPO
 from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.layers import Choice
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome, load_objective
@@ -305,3 +308,23 @@ def test_surrogate_ranks_unmeasured_plans_and_knows_what_it_does_not_know():
     width = model.estimate(features, 1.0) - model.estimate(features, -1.0)
     assert width[known].mean() < width[left].mean()
     np.testing.assert_allclose(model.estimate(features[known]), accuracy[known], atol=0.02)
+
+
+def test_the_deviation_is_that_of_a_measurement_as_in_the_other_surrogate():
+    """Noise included, in both: what is left of unmeasured plans, in deviations, spreads by one; without, by five."""
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0.2, 1.0, (400, 2))
+    noise = 0.3
+    logits = 3.0 * np.log(points[:, 0]) + 2.0 * np.log(points[:, 1]) + 2.0 + noise * rng.normal(size=len(points))
+    accuracy, known, left = accuracy_of(logits), np.arange(80), np.arange(80, 400)
+    by_layer = LayerSurrogate(2)
+    by_layer.fit(points[known], accuracy[known])
+    mean, deviation = by_layer.logits(points[left])
+    features = np.zeros((len(points), len(PLAN_FEATURES)))
+    features[:, :2] = points
+    whole = AccuracySurrogate(features)
+    whole.fit(known, accuracy[known])
+    low, middle, high = (logit(whole.estimate(weight)[left]) for weight in (-1.0, 0.0, 1.0))
+    for centre, width in ((mean, deviation), (middle, (high - low) / 2)):
+        assert np.std((logits[left] - centre) / width) == pytest.approx(1.0, abs=0.15)
+        assert width.min() > 0.8 * noise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from autosplit.compression.network import recalibrate
 from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Plan
@@ -54,6 +55,20 @@ def test_little_memory_changes_nothing(prepared, measured, monkeypatch):
     monkeypatch.setattr("autosplit.evaluation.live._CACHED_BYTES", 0.0)
     plans = list(measured)[4::9]
     assert without_time(LiveEvaluator(prepared).measure(plans)) == without_time(measured[p] for p in plans)
+
+
+def test_a_processor_with_bfloat16_measures_the_same(prepared, measured, monkeypatch):
+    """Its training is in bfloat16; a measurement in it would be another one, and machines share ledgers and caches."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    with autocast():
+        assert torch.is_autocast_enabled("cpu")  # a training would be in bfloat16 now
+    live, plans = LiveEvaluator(prepared), list(measured)[::7]
+    assert {p.codec.kind for p in plans} >= {"code"}
+    plans += [Plan(split="layer2", sparsity=0.5, codec=CodecSetting(kind="raw"))]
+    again = without_time(live.measure(plans))
+    assert again[:-1] == without_time(measured[p] for p in plans[:-1])
+    assert {t.dtype for f in live._features.values() for t in (f.statistics, f.calibration, f.validation)} == {
+        torch.float32}
 
 
 def test_the_untouched_network_has_the_backbones_accuracy(prepared, measured):
@@ -129,10 +144,9 @@ def test_raw_cuts_are_measured_though_no_search_proposes_them(live, measured, pr
     assert plain.accuracy == whole.accuracy
     assert plain.workload.payload_bytes_mean == plain.feature_bytes
     network = prepared.supernet.extract(Plan(split="layer2", sparsity=0.5, codec=raw))
-    with autocast():
-        recalibrate(network, prepared.data.normalise(
-            prepared.data.train.images[: prepared.scenario.search.recalibration_images]))
-        assert pruned.accuracy == accuracy(network, prepared.data, prepared.data.validation)
+    recalibrate(network, prepared.data.normalise(
+        prepared.data.train.images[: prepared.scenario.search.recalibration_images]))
+    assert pruned.accuracy == accuracy(network, prepared.data, prepared.data.validation)
     assert pruned.workload.device.macs < plain.workload.device.macs
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,17 @@ def test_a_plan_in_time_always_beats_a_hopeless_one(name):
     assert np.abs(values).max() < 10
 
 
+@pytest.mark.parametrize("name", list_objectives())
+def test_every_option_changes_some_reward(name):
+    """An option that an objective takes and does not use would be a promise that nobody keeps."""
+    objective, conditions = load_objective(name), [make_conditions(100.0)]
+    accuracy, latency = np.array([0.92, 0.85, 0.5]), breakdown([40, 150, 700], conditions, energy_mj=8.0)
+    usual = objective.reward(accuracy, latency, conditions)
+    for option in fields(objective):
+        changed = replace(objective, **{option.name: getattr(objective, option.name) + 0.07})
+        assert (changed.reward(accuracy, latency, conditions) != usual).any(), option.name
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_less_late_is_better(name):
     values = reward(name, [0.8] * 4, [150, 300, 1000, 50_000])
@@ -108,6 +120,7 @@ def test_tardiness_is_bounded():
     ("latency:flor=1", UnknownNameError, "unknown option"),
     ("latency:accuracy_floor=x", ConfigError, "must be a number"),
     ("latency:accuracy_floor=1.5", ConfigError, r"\(0, 1\]"),
+    ("lagrangian:slope=0.5", UnknownNameError, r"option of objective 'lagrangian' 'slope'.*energy_weight, price"),
     ("amc:energy_weight=-1", ConfigError, "at least 0"),
     ("amc:energy_weight=nan", ConfigError, "finite"),
 ])

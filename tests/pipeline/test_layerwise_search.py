@@ -41,8 +41,8 @@ def test_plans_have_a_sparsity_for_each_group_and_are_in_time(run, prepared):
     profiles = [p.sparsity for p in plans if isinstance(p.sparsity, tuple)]
     assert len(profiles) >= 4
     assert all(len(p) == len(groups) > 1 and max(p) <= 0.5 for p in profiles)
-    # bounding goes by predicted payloads, from which measured ones differ by a fraction of a byte: in float32, where a
-    # processor has no bfloat16, one plan measures 31.05 ms
+    # bounding goes by predicted payloads, from which measured ones differ by a fraction of a byte: one plan measures
+    # 31.05 ms
     assert all(o.latency.p95_ms <= 1.01 * o.budget_ms for o in Ledger.read(run).outcomes("F1"))
 
 
