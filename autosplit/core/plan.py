@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from autosplit.core.answers import Answers
 from autosplit.core.operators import TypeSums
 from autosplit.core.validation import Frozen
 
@@ -211,6 +212,7 @@ class Measurement(Frozen):
         fidelity: F1 = supernet with recalibrated batch norm, F2 = short fine-tune, F3 = full fine-tune.
         images: Images the accuracy was measured on.
         seconds: Wall time that the measurement took.
+        answers: Which images were classified right, where the plan ran as a deployment (F3).
     """
 
     plan: Plan
@@ -220,6 +222,7 @@ class Measurement(Frozen):
     fidelity: Fidelity = "F1"
     images: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
+    answers: Answers | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def compression_ratio(self) -> float | None:

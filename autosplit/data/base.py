@@ -45,17 +45,20 @@ class Split:
     Attributes:
         images: uint8, shape (N, C, H, W), RGB or grey.
         labels: int64, shape (N,).
+        sources: What each image was made from, int64, shape (N,): images of one source are not independent, so
+            intervals of accuracy are taken over sources. `None` where every image stands for itself.
     """
 
     images: Tensor
     labels: Tensor
+    sources: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
     def first(self, n: int | None) -> Split:
         """The first `n` images (all of them when there are fewer, or when `n` is `None`)."""
-        return Split(self.images[:n], self.labels[:n])
+        return Split(self.images[:n], self.labels[:n], None if self.sources is None else self.sources[:n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +174,8 @@ class ImageDataset:
         Only the compressed files are kept: they are a fraction of the images, and decoding is quick.
         """
         decoded = decode_images(self.stored_files(split, "jpeg", quality, limit))
-        return Split(decoded, self.split(split).labels[:limit])
+        part = self.split(split).first(limit)
+        return Split(decoded, part.labels, part.sources)
 
 
 def images_at_once(shape: tuple[int, int, int]) -> int:

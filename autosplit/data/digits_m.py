@@ -79,7 +79,8 @@ def load(name: str, *, seed: int, root: Path | None = None, limit: int | None = 
     for part in PART_SIZES:
         recipe = make_recipe(part, labels, digits_of[part], cells_of[part], seed, limit)
         images = torch.from_numpy(render(recipe, digits, photos))
-        parts[part] = Split(images, torch.from_numpy(labels[recipe.digit]))
+        # several images show the same handwritten digit, on other patches
+        parts[part] = Split(images, torch.from_numpy(labels[recipe.digit]), torch.from_numpy(recipe.digit))
     return build_dataset(
         name,
         [str(digit) for digit in range(10)],

@@ -15,6 +15,8 @@ __all__ = ["IntArray", "TrainingParts", "partition", "random_generator", "split_
 IntArray = NDArray[np.int64]
 
 _VALIDATION_SHARE, _VALIDATION_MOST = 0.10, 5_000
+# every choice is made on validation images, and a hundred cannot tell two deployments of 94 and 96 % apart
+_VALIDATION_WANTED, _VALIDATION_MOST_SHARE = 500, 0.25
 _CALIBRATION_SHARE, _CALIBRATION_MOST = 0.05, 1_000
 
 
@@ -74,6 +76,8 @@ def partition(
 def split_training(labels: NDArray[np.integer], class_names: Sequence[str], seed: int) -> TrainingParts:
     """Divide a training part: 10 % (at most 5,000) to validation, 5 % (at most 1,000) to calibration.
 
+    Where 10 % are fewer than 500 images, more go to validation, up to a quarter of all.
+
     Args:
         labels: Class of each training image, shape (N,).
         class_names: One a class.
@@ -84,7 +88,8 @@ def split_training(labels: NDArray[np.integer], class_names: Sequence[str], seed
     """
     total = max(len(labels), 1)
     calibration = min(_CALIBRATION_SHARE, _CALIBRATION_MOST / total)
-    validation = min(_VALIDATION_SHARE, _VALIDATION_MOST / total)
+    wanted = max(_VALIDATION_SHARE, min(_VALIDATION_MOST_SHARE, _VALIDATION_WANTED / total))
+    validation = min(wanted, _VALIDATION_MOST / total)
     return TrainingParts(*partition(labels, class_names, (calibration, validation), random_generator(seed)))
 
 

@@ -24,6 +24,7 @@ from autosplit.compression import load_codec
 from autosplit.compression.codecs.base import CodecParts
 from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
+from autosplit.core.answers import Answers
 from autosplit.core.blueprint import Blueprint
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.hashing import sha256_of_file
@@ -95,16 +96,24 @@ class Evaluation:
     """What a deployment does on one part of a data set.
 
     Attributes:
-        correct: Images classified right.
-        images: Images.
+        answers: Which images were classified right.
         payload_sizes: Bytes of each payload, int64 (images,); zeros when nothing crosses.
         payload_sha256: Hash of all payloads one after the other.
     """
 
-    correct: int
-    images: int
+    answers: Answers
     payload_sizes: NDArray[np.int64]
     payload_sha256: str
+
+    @property
+    def images(self) -> int:
+        """Images."""
+        return self.answers.images
+
+    @property
+    def correct(self) -> int:
+        """Images classified right."""
+        return int(self.answers.hits.sum())
 
     @property
     def accuracy(self) -> float:
@@ -205,7 +214,7 @@ class Deployment:
             feature_bytes = 4.0 * float(np.prod(self.blueprint.feature_shape)) if self.blueprint.feature_shape else 0.0
         workload = self.workload(evaluation.payload_mean, evaluation.payload_p95)
         return Measurement(plan=self.plan, accuracy=evaluation.accuracy, workload=workload, feature_bytes=feature_bytes,
-                           fidelity="F3", images=evaluation.images, seconds=seconds)
+                           fidelity="F3", images=evaluation.images, seconds=seconds, answers=evaluation.answers)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -272,16 +281,18 @@ class Deployment:
 
     def evaluate(self, data: ImageDataset, part: SplitName) -> Evaluation:
         """Classify one part of a data set through real payloads."""
-        split, correct, batch = data.split(part), 0, _batch(data)
+        split = data.split(part)
+        predicted: list[int] = []
         sizes: list[int] = []
         digest = hashlib.sha256()
-        for images, labels in zip(in_batches(split.images, batch), in_batches(split.labels, batch), strict=True):
+        for images in in_batches(split.images, _batch(data)):
             logits, payloads = self.run(images)
-            correct += int((logits.argmax(1) == labels).sum())
+            predicted += logits.argmax(1).tolist()
             sizes.extend(len(p) for p in payloads)
             for payload in payloads:
                 digest.update(payload)
-        return Evaluation(correct, len(split), np.array(sizes, dtype=np.int64), digest.hexdigest())
+        answers = Answers.of(np.array(predicted, dtype=np.int64), split.labels.numpy())
+        return Evaluation(answers, np.array(sizes, dtype=np.int64), digest.hexdigest())
 
     # --- storage --------------------------------------------------------------------------------------------------
 

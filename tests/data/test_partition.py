@@ -9,7 +9,7 @@ from autosplit.data.partition import partition, random_generator, split_training
 NAMES = tuple("abcdefghij")
 
 
-@pytest.mark.parametrize(("n", "calibration", "validation"), [(1000, 50, 100), (60_000, 1000, 5000)])
+@pytest.mark.parametrize(("n", "calibration", "validation"), [(1000, 50, 250), (4000, 200, 500), (10_000, 500, 1000), (60_000, 1000, 5000)])
 def test_shares_and_caps(n, calibration, validation):
     labels = np.arange(n) % 10
     parts = split_training(labels, NAMES, 0)
@@ -22,9 +22,9 @@ def test_shares_and_caps(n, calibration, validation):
 def test_unbalanced_classes_keep_their_shares_and_every_part_has_each():
     labels = np.repeat([0, 1, 2], [1000, 100, 3])
     parts = split_training(labels, NAMES[:3], 0)
-    assert np.bincount(labels[parts.validation]).tolist() == [100, 10, 1]
+    assert np.bincount(labels[parts.validation]).tolist() == [250, 25, 1]
     assert np.bincount(labels[parts.calibration]).tolist() == [50, 5, 1]
-    assert np.bincount(labels[parts.train]).tolist() == [850, 85, 1]
+    assert np.bincount(labels[parts.train]).tolist() == [700, 70, 1]
 
 
 def test_a_prefix_is_a_fair_sample():
