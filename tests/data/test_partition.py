@@ -9,7 +9,8 @@ from autosplit.data.partition import partition, random_generator, split_training
 NAMES = tuple("abcdefghij")
 
 
-@pytest.mark.parametrize(("n", "calibration", "validation"), [(1000, 50, 250), (4000, 200, 500), (10_000, 500, 1000), (60_000, 1000, 5000)])
+@pytest.mark.parametrize(("n", "calibration", "validation"), [(1000, 50, 250), (4000, 200, 500), (10_000, 500, 1000),
+                                                              (60_000, 1000, 5000)])
 def test_shares_and_caps(n, calibration, validation):
     labels = np.arange(n) % 10
     parts = split_training(labels, NAMES, 0)
