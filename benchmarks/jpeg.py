@@ -46,7 +46,7 @@ def main() -> None:
                      "bytes": _mean(encode_images(images, "png")), "bytes_with_shared_tables": float("nan")})
         for quality in options.qualities:
             files = encode_images(images, "jpeg", quality)
-            found = accuracy(prepared.backbone, data, Split(decode_images(files), part.labels))
+            found = accuracy(prepared.backbone, data, Split(decode_images(files, data.shape), part.labels))
             rows.append({"moved": pixels, "format": "jpeg", "quality": quality, "accuracy": found,
                          "lost_points": 100 * (stored - found), "bytes": _mean(files),
                          "bytes_with_shared_tables": _mean(encode_images(images, "jpeg-shared", quality))})

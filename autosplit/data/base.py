@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from autosplit.data.partition import split_training
-from autosplit.data.stored import StoredFormat, cache_key, decode_images, encode_images, split_jpeg
+from autosplit.data.stored import StoredFormat, cache_key, decode_images, encode_images, is_grey, jpeg_body
 
 __all__ = [
     "ImageDataset",
@@ -47,18 +48,26 @@ class Split:
         labels: int64, shape (N,).
         sources: What each image was made from, int64, shape (N,): images of one source are not independent, so
             intervals of accuracy are taken over sources. `None` where every image stands for itself.
+        file_bytes: Length of the file that each image was read from, as the user has it: int64, shape (N,); `None`
+            where images did not come as files.
     """
 
     images: Tensor
     labels: Tensor
     sources: Tensor | None = None
+    file_bytes: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
     def first(self, n: int | None) -> Split:
         """The first `n` images (all of them when there are fewer, or when `n` is `None`)."""
-        return Split(self.images[:n], self.labels[:n], None if self.sources is None else self.sources[:n])
+        return self.chosen(slice(n))
+
+    def chosen(self, which: Tensor | slice) -> Split:
+        """Some of the images: by index (int64), by choice (bool), or a slice."""
+        sources, lengths = (None if t is None else t[which] for t in (self.sources, self.file_bytes))
+        return Split(self.images[which], self.labels[which], sources, lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +120,12 @@ class ImageDataset:
         """Number of classes."""
         return len(self.class_names)
 
+    @cached_property
+    def grey(self) -> bool:
+        """Whether no image has a colour: one channel, or three that are equal. Such images are stored as grey files."""
+        parts = (self.train, self.calibration, self.validation, self.test)
+        return all(is_grey(chunk) for part in parts for chunk in in_batches(part.images, _CHUNK_IMAGES))
+
     def split(self, name: SplitName) -> Split:
         """One of the four parts by name."""
         part: Split = getattr(self, name)
@@ -149,7 +164,7 @@ class ImageDataset:
             ConfigError: Unknown format, or a quality outside 1..100.
         """
         if format == "jpeg-shared":
-            return [split_jpeg(file)[1] for file in self.stored_files(split, "jpeg", quality, limit)]
+            return [jpeg_body(file, self.shape[0]) for file in self.stored_files(split, "jpeg", quality, limit)]
         # encoded as far as anybody asked for: most uses need the first few
         files = self._files.setdefault((split, *cache_key(format, quality)), [])
         images = self.split(split).images[:limit]
@@ -173,7 +188,7 @@ class ImageDataset:
 
         Only the compressed files are kept: they are a fraction of the images, and decoding is quick.
         """
-        decoded = decode_images(self.stored_files(split, "jpeg", quality, limit))
+        decoded = decode_images(self.stored_files(split, "jpeg", quality, limit), self.shape)
         part = self.split(split).first(limit)
         return Split(decoded, part.labels, part.sources)
 

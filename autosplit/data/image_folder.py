@@ -1,16 +1,19 @@
 """A folder of images as a data set: `image-folder:PATH`.
 
-Either `PATH/train/<class>/*` and `PATH/test/<class>/*`, or `PATH/<class>/*`, of which a stratified fifth becomes
-the test part. Images are RGB afterwards, whatever they were; see
-`autosplit.runtime.standalone.image_file` for how
-other modes and sizes are brought there. All files' headers are read first, so that sizes, memory and most broken
-files are known before the first image is decoded.
+Either `PATH/train/<class>/*` with `PATH/test/<class>/*` and `PATH/val/<class>/*` or one of them (in any case, or by
+another usual name), or `PATH/<class>/*`. A stratified fifth of the training images becomes the test part where the
+folder has none. Images are RGB afterwards, whatever they were; see `autosplit.runtime.standalone.image_file` for how
+other modes and sizes are brought there. All files' headers are read first, so that sizes, memory and most broken files
+are known before the first image is decoded. No picture is used twice.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 
 from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
-from autosplit.data.folder_scan import Folder, ImageFile, attempt, in_threads, scan_folder
+from autosplit.data.folder_scan import Folder, ImageFile, PartFiles, attempt, in_threads, scan_folder
 from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import read_pixels
 
@@ -31,13 +34,18 @@ MAX_BYTES = 8 * 10**9
 _TEST_SHARE = 0.2
 _LARGEST_OWN_SIDE = 64  # larger pictures of one size are photographs, which networks take at 224
 _DEFAULT_SIDE = 224
-_TEST_DRAW = 1
+_TEST_DRAW, _VALIDATION_DRAW = 1, 2
+_ONE_SIDED = 0.8  # share of a class from which naming it always looks like a good network
+
+_log = logging.getLogger(__name__)
 
 
 def load(name: str, path: Path, *, seed: int, image_size: int | None = None, limit: int | None = None) -> ImageDataset:
     """Load a folder of images.
 
-    Files that cannot be read are skipped and reported in the data set's `notes`.
+    What is not used is reported in the data set's `notes`, which are logged as warnings too, once a process: files that
+    are no images or cannot be read, copies of other files, folders that are no part; and a class that nearly all images
+    belong to.
 
     Args:
         name: Name to give it.
@@ -51,9 +59,9 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
         DataError: No such folder, no images, fewer than two classes, too few readable images in a class, or
             images that would take more than `MAX_BYTES` of memory.
     """
-    folder, training, test = scan_folder(name, path)
+    folder, found = scan_folder(name, path)
     # classes are mixed, so that the first files of a part are a fair sample of it
-    parts = {part: files[:limit] for part, files in _divide(folder, training, test, seed).items()}
+    parts = {part: files[:limit] for part, files in _divide(folder, found, seed).items()}
     sizes = {file.size for files in parts.values() for file in files}
     if image_size is not None:
         height, width = image_size, image_size
@@ -70,7 +78,15 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
             f"{MAX_BYTES / 1e9:.1f} GB: choose --image-size {side} or smaller, or a limit of "
             f"{MAX_BYTES // (3 * height * width) // 4} images a part"
         )
-    splits = {part: _decode(folder, part, files, height, width) for part, files in parts.items()}
+    splits = _apart(folder, {part: _decode(folder, part, files, height, width) for part, files in parts.items()})
+    sides = Counter(file.label for files in found.values() for file in files)
+    label, most = sides.most_common(1)[0]
+    if most > _ONE_SIDED * sides.total():
+        folder.remarks.append(
+            f"{most} of {sides.total()} images belong to class {folder.class_names[label]!r}: a network that always "
+            f"answers it is {100 * most / sides.total():.1f} % accurate; look at the recall of the other classes")
+    for note in folder.notes():
+        _warn_once(f"data set {name!r}: {note}")
     resized = sizes - {(height, width)}
     resize_note = [f"images resized to cover {height}x{width} pixels and centre-cropped"] if resized else []
     return build_dataset(
@@ -85,25 +101,61 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     )
 
 
-def _divide(
-    folder: Folder, training: Sequence[ImageFile], test: Sequence[ImageFile] | None, seed: int
-) -> dict[SplitName, list[ImageFile]]:
+@functools.cache
+def _warn_once(text: str) -> None:
+    _log.warning("%s", text)
+
+
+def _divide(folder: Folder, found: PartFiles, seed: int) -> dict[SplitName, list[ImageFile]]:
     """The files of each part, classes mixed so that a prefix of a part is a fair sample."""
-    names, generator = folder.class_names, random_generator(seed, _TEST_DRAW)
+    names, training = folder.class_names, found["train"]
     labels = np.array([file.label for file in training], dtype=np.int64)
-    kept = np.arange(len(training))
-    try:
-        if test is None:
-            kept, held_out = partition(labels, names, (_TEST_SHARE,), generator)
-            test_files = [training[i] for i in held_out]
-        else:
-            test_files = [test[i] for i in generator.permutation(len(test))]
-        parts = split_training(labels[kept], names, seed)
-    except DataError as e:
-        skipped = f" ({len(folder.broken)} files could not be read)" if folder.broken else ""
-        raise DataError(f"data set {folder.name!r}: {e}{skipped}") from e
-    train, calibration, validation = ([training[i] for i in kept[part]] for part in parts)
-    return {"train": train, "calibration": calibration, "validation": validation, "test": test_files}
+    missing = ["calibration", *(part for part in ("validation", "test") if part not in found)]
+    for label, name in enumerate(names):
+        count = int((labels == label).sum())
+        if count <= len(missing):
+            gone = sum(name in path.relative_to(folder.root).parts for path, _ in folder.skipped)
+            skipped = f" (and {gone} files that are not used: {folder.notes()[0]})" if gone else ""
+            raise DataError(
+                f"data set {folder.name!r}: images of class {name!r}: {count}{skipped}, but at least "
+                f"{len(missing) + 1} are needed, one each for {', '.join(('train', *missing))}: add images or remove "
+                "the class")
+    kept, test, validation = np.arange(len(training)), found.get("test"), found.get("validation")
+    if test is None:
+        kept, held_out = partition(labels, names, (_TEST_SHARE,), random_generator(seed, _TEST_DRAW))
+        test = [training[i] for i in held_out]
+    else:
+        test = [test[i] for i in random_generator(seed, _TEST_DRAW).permutation(len(test))]
+    drawn = split_training(labels[kept], names, seed, validates=validation is None)
+    train, calibration, held_back = ([training[i] for i in kept[part]] for part in drawn)
+    if validation is not None:
+        held_back = [validation[i] for i in random_generator(seed, _VALIDATION_DRAW).permutation(len(validation))]
+    return {"train": train, "calibration": calibration, "validation": held_back, "test": test}
+
+
+def _apart(folder: Folder, splits: Mapping[SplitName, Split]) -> dict[SplitName, Split]:
+    """The parts without pictures that are, pixel by pixel, in a later one too, though their files differ.
+
+    The test part is kept whole, and gives way to none.
+    """
+    seen: set[bytes] = set()
+    kept: dict[SplitName, Split] = {}
+    order: tuple[SplitName, ...] = ("test", "validation", "calibration", "train")
+    for part in order:
+        split = splits[part]
+        digests = [hashlib.blake2b(image.numpy(), digest_size=16).digest() for image in split.images]
+        new = torch.tensor([digest not in seen for digest in digests], dtype=torch.bool)
+        seen.update(digests)
+        if not new.all():
+            gone = int((~new).sum())
+            folder.remarks.append(f"{gone} of {len(split)} {part} images show what is in a file of another part too, "
+                                  f"and were left out of {part}")
+            if lost := sorted(set(split.labels.tolist()) - set(split.labels[new].tolist())):
+                raise DataError(f"data set {folder.name!r}: all {part} images of class "
+                                f"{folder.class_names[lost[0]]!r} show pictures of another part: add other images")
+            split = split.chosen(new)
+        kept[part] = split
+    return kept
 
 
 def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], height: int, width: int) -> Split:
@@ -122,13 +174,14 @@ def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], height:
     labels = np.array([file.label for file in files], dtype=np.int64)
     whole = np.array([not reason for reason in reasons], dtype=np.bool_)
     if not whole.all():  # a header that could be read does not mean that the pixels can
-        folder.broken.extend((file.path, reason) for file, reason in zip(files, reasons, strict=True) if reason)
+        folder.skipped.extend((file.path, reason) for file, reason in zip(files, reasons, strict=True) if reason)
         left = Counter(labels[whole].tolist())
         for label in Counter(labels.tolist()):
             if not left[label]:
                 raise DataError(
                     f"data set {folder.name!r}: class {folder.class_names[label]!r} has no readable image left for "
-                    f"{part}: repair or remove the broken files, such as {folder.broken[-1][0]}, or add images"
+                    f"{part}: repair or remove the broken files, such as {folder.skipped[-1][0]}, or add images"
                 )
         pixels, labels = pixels[whole], labels[whole]
-    return Split(torch.from_numpy(pixels), torch.from_numpy(labels))
+    lengths = torch.tensor([file.file_bytes for file in files], dtype=torch.int64)[torch.from_numpy(whole)]
+    return Split(torch.from_numpy(pixels), torch.from_numpy(labels), file_bytes=lengths)

@@ -73,7 +73,9 @@ def partition(
     return [_interleave(by_class, rng) for by_class in drawn]
 
 
-def split_training(labels: NDArray[np.integer], class_names: Sequence[str], seed: int) -> TrainingParts:
+def split_training(
+    labels: NDArray[np.integer], class_names: Sequence[str], seed: int, *, validates: bool = True
+) -> TrainingParts:
     """Divide a training part: 10 % (at most 5,000) to validation, 5 % (at most 1,000) to calibration.
 
     Where 10 % are fewer than 500 images, more go to validation, up to a quarter of all.
@@ -82,15 +84,18 @@ def split_training(labels: NDArray[np.integer], class_names: Sequence[str], seed
         labels: Class of each training image, shape (N,).
         class_names: One a class.
         seed: Equal seeds give equal parts.
+        validates: Whether validation images are taken; otherwise that part is empty.
 
     Raises:
-        DataError: A class has fewer than three images.
+        DataError: A class has fewer than three images, or two without validation.
     """
     total = max(len(labels), 1)
     calibration = min(_CALIBRATION_SHARE, _CALIBRATION_MOST / total)
     wanted = max(_VALIDATION_SHARE, min(_VALIDATION_MOST_SHARE, _VALIDATION_WANTED / total))
     validation = min(wanted, _VALIDATION_MOST / total)
-    return TrainingParts(*partition(labels, class_names, (calibration, validation), random_generator(seed)))
+    shares = (calibration, validation) if validates else (calibration,)
+    parts = partition(labels, class_names, shares, random_generator(seed))
+    return TrainingParts(parts[0], parts[1], parts[2] if validates else np.empty(0, dtype=np.int64))
 
 
 def _interleave(by_class: Sequence[IntArray], rng: np.random.RandomState) -> IntArray:

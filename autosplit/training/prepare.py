@@ -28,7 +28,6 @@ __all__ = ["Networks", "prepare", "untrained"]
 
 _RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
 _SAMPLE_IMAGES = 256
-_SHOWN_NOTES = 4
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,8 @@ def prepare(
         AutosplitError: Data, backbone, weights or split points of the scenario cannot be loaded or found.
     """
     progress, cache = progress or NullProgress(), cache or Cache()
-    with progress.phase("load data") as advance:
+    with progress.phase("load data"):  # which warns of what it left out
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
-        advance(0, note="; ".join(data.notes[:_SHOWN_NOTES]))
     if len(data.train) < 2:
         raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
     torch.manual_seed(scenario.search.seed)

@@ -32,7 +32,7 @@ def test_parts_of_torchvisions_object(tmp_path, monkeypatch, name, attribute, cl
     assert dataset.shape == (3, 32, 32)
     assert dataset.num_classes == classes
     sizes = [len(dataset.split(p)) for p in ("train", "calibration", "validation", "test")]
-    assert sizes == [classes * 8, classes, classes, classes * 2]
+    assert sizes == [classes * 7, classes, classes * 2, classes * 2]
     assert (dataset.train.images[:, 0, 1, 2] == 9).all()
     assert dataset.train.images.sum() == 9 * len(dataset.train)
     assert dataset.augment

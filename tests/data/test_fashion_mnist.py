@@ -65,7 +65,7 @@ def test_found_below_root(tmp_path, below, zipped):
     write_parts(tmp_path / below, zipped)
     dataset = load_dataset("fashion-mnist", root=tmp_path)
     assert dataset.shape == (1, 28, 28)
-    assert [len(dataset.split(p)) for p in ("train", "calibration", "validation", "test")] == [80, 10, 10, 20]
+    assert [len(dataset.split(p)) for p in ("train", "calibration", "validation", "test")] == [70, 10, 20, 20]
     assert dataset.test.labels.tolist() == [i % 10 for i in range(20)]
     assert dataset.class_names[9] == "Ankle boot"
     assert dataset.augment

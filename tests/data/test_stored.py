@@ -80,7 +80,33 @@ def test_a_file_cut_short_cannot_be_cut():
 ])
 def test_a_body_never_holds_a_marker(body, message):
     with pytest.raises(PayloadError, match=message):
-        join_jpeg(body, (3, 32, 32), 75)
+        join_jpeg(body, (1, 32, 32), 75)
+
+
+def test_the_body_of_a_grey_file_says_so_where_colours_could_be():
+    assert join_jpeg(b"abc\xff", (3, 32, 32), 75) == join_jpeg(b"abc", (1, 32, 32), 75)
+    for body in (b"\xff", b"abc\xff\xff", b"a\xff\xd9\xff"):
+        with pytest.raises(PayloadError):
+            join_jpeg(body, (3, 32, 32), 75)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "jpeg-shared"])
+def test_three_equal_channels_are_a_grey_file(kind):
+    grey = images((1, 33, 16), noise=False)
+    colours = images((3, 33, 16), noise=False)
+    wide = torch.cat([grey.expand(-1, 3, -1, -1), colours])
+    files = encode_images(wide, kind)
+    small = encode_images(grey, kind)
+    assert [len(f) for f in files[:3]] == [len(f) + (kind == "jpeg-shared") for f in small]
+    assert files[3:] == encode_images(colours, kind)
+    if kind == "jpeg-shared":
+        files, small = ([join_jpeg(f, (c, 33, 16), 75) for f in found] for found, c in ((files, 3), (small, 1)))
+        assert files[:3] == small
+    decoded = decode_images(files, (3, 33, 16))
+    assert torch.equal(decoded[:3], decode_images(small, (1, 33, 16)).expand(-1, 3, -1, -1))
+    assert torch.equal(decoded[3:], decode_images(files[3:], (3, 33, 16)))
+    if kind == "png":
+        assert torch.equal(decoded, wide)
 
 
 def test_stuffed_bytes_are_no_marker():
@@ -89,15 +115,13 @@ def test_stuffed_bytes_are_no_marker():
 
 def test_decoding_says_what_is_no_image_of_the_shape():
     files = encode_images(images((3, 16, 16)), "png")
-    assert torch.equal(decode_images(files), decode_images(files, (3, 16, 16)))
+    assert torch.equal(decode_images(files, (3, 16, 16)), images((3, 16, 16)))
     for shape in ((1, 16, 16), (3, 16, 32)):
         with pytest.raises(PayloadError, match="of shape"):
             decode_images(files, shape)
     for damaged in (b"", b"GIF89a", files[0][:60]):
         with pytest.raises(PayloadError, match=f"{len(damaged)} bytes that are no image"):
-            decode_images([files[0], damaged])
-    with pytest.raises(PayloadError, match="of shape"):
-        decode_images([*files, *encode_images(images((1, 16, 16)), "png")])
+            decode_images([files[0], damaged], (3, 16, 16))
 
 
 def test_unknown_formats_are_refused():

@@ -128,7 +128,7 @@ def test_images_cross_as_files(deployments, prepared, images):
 def test_what_is_no_image_of_this_deployment_is_refused(deployments, kind, images):
     deployment = deployments[kind]
     (payload,) = deployment.encode(images[:1])
-    damages = [b"", b"\xff\xd9" + payload, payload + b"\xff"]
+    damages = [b"", b"\xff\xd9" + payload, payload + b"\xff\xd0"]
     if kind != "JpegBody":  # any bytes without a marker are a body
         damages = [b"", b"no picture", payload[:40], *deployment.encode(images[:1, :, :8, :8])]
     for damaged in damages:

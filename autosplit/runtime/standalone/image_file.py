@@ -1,7 +1,14 @@
-"""One image file of any kind as RGB pixels of a given size."""
+"""One image file of any kind as RGB pixels of a given size.
+
+A file is what its content says, whatever its name ends in. Formats that Pillow reads through a plugin are read where
+the plugin is installed; where it is not, `failure` names it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -9,14 +16,52 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["failure", "fit", "read_pixels", "read_size", "to_rgb"]
+__all__ = ["failure", "fit", "open_image", "read_pixels", "read_size", "to_rgb"]
 
 _REDUCING_GAP = 2.0  # reduce by whole factors first, down to twice the size; the rest by antialiased bilinear
+
+_PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")  # the latter two announce themselves when imported
+_NO_PICTURES = frozenset({"EPS", "PDF", "WMF"})  # drawings; Ghostscript would run what an EPS file says
+_KINDS = (
+    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "HEIF",
+     "HEIC, which needs a plugin of Pillow: pip install pillow-heif"),
+    (rb"....ftyp(avif|avis)", "AVIF", "AVIF, which needs Pillow 11.3 or later: pip install --upgrade pillow"),
+    (rb"\xff\x0a|....JXL ", "JXL", "JPEG XL, which needs a plugin of Pillow: pip install pillow-jxl-plugin"),
+    (rb"\s*(<\?xml.*)?<svg|%PDF|%!PS|\xc5\xd0\xd3\xc6", "", "a drawing, to be converted to PNG"),
+    (rb"\Z", "", "an empty file"),
+)
+"""How files begin that Pillow may be unable to read, its name for the format, and what to do where that is missing."""
+
+
+@functools.cache
+def _load_plugins() -> None:
+    """Load whatever reads further formats, once."""
+    for name in _PLUGINS:
+        with contextlib.suppress(ImportError):
+            plugin = importlib.import_module(name)
+            if hasattr(plugin, "register_heif_opener"):
+                plugin.register_heif_opener()
+    Image.init()
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a file for what its content is; its name counts for nothing.
+
+    Raises:
+        OSError: It is no picture, or Pillow cannot read it; Pillow's decoders raise other errors too.
+    """
+    _load_plugins()
+    image = Image.open(path)
+    # TGA is the one format that nothing marks: other files are taken for it
+    if image.format in _NO_PICTURES or (image.format == "TGA" and path.suffix.lower() not in {".tga", ".vda", ".vst"}):
+        image.close()
+        raise OSError("cannot identify image file")
+    return image
 
 
 def read_size(path: Path) -> tuple[int, int]:
     """Height and width from the file's header, as stored (before any rotation that EXIF asks for)."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return image.height, image.width
 
 
@@ -31,7 +76,7 @@ def read_pixels(path: Path, height: int, width: int) -> NDArray[np.uint8]:
     Returns:
         uint8, shape (3, height, width).
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if image.format == "JPEG":
             cover = 2 * max(height, width)
             image.draft(None, (cover, cover))  # decode big JPEGs at 1/2, 1/4 or 1/8, still twice the target
@@ -74,8 +119,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def failure(error: Exception) -> str:
-    """Why a file could not be read, in a few words without its path."""
+def failure(error: Exception, path: Path | None = None) -> str:
+    """Why a file could not be read, in a few words without its path.
+
+    Args:
+        error: What reading it raised.
+        path: The file: it may be of a kind that another package reads, which is then named.
+    """
+    if path is not None and path.is_file():
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            start = file.read(1024)
+            for pattern, name, kind in _KINDS:
+                if re.match(pattern, start, re.DOTALL) and name not in Image.OPEN:
+                    return kind
     text = re.sub(r"(: | file | )'.*'$", "", " ".join(str(error).split()))
     return text or type(error).__name__
 

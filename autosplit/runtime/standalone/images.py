@@ -13,8 +13,11 @@ from .errors import ConfigError
 
 __all__ = ["EXTENSIONS", "checked_images", "image_batches", "image_files", "pillow", "read_images"]
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Of the files that Pillow reads."""
+EXTENSIONS = frozenset({
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg",
+    ".jpg", ".jxl", ".mpo", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".sgi", ".tga", ".tif", ".tiff",
+    ".webp"})
+"""Of the files that Pillow reads, alone or with a plugin."""
 
 _AT_ONCE = 64  # images read before the next are
 
@@ -125,7 +128,8 @@ def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     try:
         pixels = read_pixels(path, height, width)
     except Exception as e:  # PIL's formats raise what they like
-        raise ConfigError(f"{path}: cannot be read as an image ({failure(e)}); give an image or a .npy file") from e
+        raise ConfigError(f"{path}: cannot be read as an image ({failure(e, path)}); give an image or a .npy "
+                          "file") from e
     if channels == 1:
         pixels = np.asarray(library.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
     return pixels[None]

@@ -104,3 +104,28 @@ def test_rotation_of_exif_is_obeyed(tmp_path):
 )
 def test_reasons_are_short(error, words):
     assert failure(error) == words
+
+
+@pytest.mark.parametrize(("start", "words"), [
+    (b"\0\0\0\x18ftypheic", "pip install pillow-heif"),
+    (b"\xff\x0a\0", "pip install pillow-jxl-plugin"),
+    (b"<?xml version='1.0'?>\n<!-- x -->\n<svg>", "a drawing"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a drawing"),
+    (b"", "an empty file"),
+    (b"hello", "cannot identify image"),
+])
+def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, start, words):
+    path = tmp_path / "x.png"
+    path.write_bytes(start)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 (Pillow's message)
+        read_size(path)
+    assert words in failure(caught.value, path)
+
+
+def test_a_damaged_file_of_a_known_format_is_not_blamed_on_pillow(tmp_path, monkeypatch):
+    path = tmp_path / "x.avif"
+    path.write_bytes(b"\0\0\0\x18ftypavif")
+    monkeypatch.setitem(Image.OPEN, "AVIF", (None, None))
+    assert failure(OSError("broken"), path) == "broken"
+    monkeypatch.delitem(Image.OPEN, "AVIF")
+    assert "pip install --upgrade pillow" in failure(OSError("broken"), path)
