@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors.torch import save_file
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from torch import Tensor
 
@@ -25,10 +24,13 @@ from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.core.space import PlanSpace
+from autosplit.core.tensors import load_tensors
+from autosplit.core.validation import Frozen, first_error
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import DecisionTree, IntArray
 from autosplit.evaluation.objective import Objective, load_objective
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
+from autosplit.runtime.standalone.files import read_json
 
 __all__ = ["CoInferencePolicy", "Decision", "Knowledge", "Origin", "tensors_of_workloads", "workloads_of_tensors"]
 
@@ -39,7 +41,7 @@ _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _WEIGHT = "network."
 
 
-class Decision(BaseModel):
+class Decision(Frozen):
     """The answer of a policy.
 
     Attributes:
@@ -51,8 +53,6 @@ class Decision(BaseModel):
         reward: Of the objective.
         considered: Plans that latency was computed for.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     accuracy: float
@@ -68,7 +68,7 @@ class Decision(BaseModel):
         return self.latency.p95_ms <= self.budget_ms
 
 
-class Origin(BaseModel):
+class Origin(Frozen):
     """Where a policy comes from.
 
     Attributes:
@@ -81,14 +81,32 @@ class Origin(BaseModel):
             1 - reward of the decision / reward of the best plan, accuracies as the policy knows them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     table: str = ""
     sha256: str = ""
     conditions: int = 0
     steps: int = 0
     seed: int = 0
     unseen_regret: tuple[float, float] | None = None
+
+
+class _Space(Frozen):
+    """`PlanSpace` in `policy.json`."""
+
+    splits: tuple[str, ...]
+    sparsities: dict[str, tuple[float, ...]]
+    codecs: dict[str, tuple[CodecSetting, ...]]
+
+
+class _Description(Frozen):
+    """`policy.json`."""
+
+    schema_version: int
+    origin: Origin
+    objective: str
+    hidden: tuple[int, ...]
+    observation_size: int
+    actions: int
+    space: _Space
 
 
 @dataclass(frozen=True)
@@ -327,25 +345,36 @@ class CoInferencePolicy:
             ResultError: A file is missing, damaged, or of another schema version.
         """
         folder = Path(path)
+        data = read_json(folder / "policy.json", f"policy {folder}: policy.json", error=ResultError)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != _SCHEMA:
+            raise ResultError(f"policy {folder}: schema version {version!r}, this version reads {_SCHEMA}; "
+                              "train it anew")
         try:
-            data = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
-            if data["schema_version"] != _SCHEMA:
-                raise ResultError(f"policy {folder}: schema version {data['schema_version']}, this version reads "
-                                  f"{_SCHEMA}; train it anew")
-            objective = objective or load_objective(data["objective"])
-            tensors, raw = load_file(folder / "policy.safetensors"), data["space"]
-            space = PlanSpace(tuple(raw["splits"]), {s: tuple(v) for s, v in raw["sparsities"].items()},
-                              {s: tuple(CodecSetting(**c) for c in v) for s, v in raw["codecs"].items()})
-            workloads, accuracy = workloads_of_tensors(space.plans(), tensors), tensors["accuracy"].numpy()
+            found = _Description.model_validate(data)
+        except ValidationError as e:
+            raise ResultError(f"policy {folder}: {first_error(e)}; train it anew") from e
+        objective = objective or load_objective(found.objective)
+        tensors = load_tensors(folder / "policy.safetensors", error=ResultError)
+        try:
+            space = PlanSpace(found.space.splits, found.space.sparsities, found.space.codecs)
             weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}
-            network = network_of(weights, data["observation_size"], data["actions"], data["hidden"])
-            return cls(Knowledge(space, workloads, accuracy), latency_model, objective, network, data["hidden"],
-                       Origin.model_validate(data["origin"]))
-        except (OSError, LookupError, TypeError, RuntimeError, SafetensorError, ValueError) as e:
-            if isinstance(e, ResultError):
-                raise
-            reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-            raise ResultError(f"policy {folder}: cannot be read: {reason}") from e
+            # before anything is built: files may state any sizes, and those of the tensors are true
+            sizes = (found.observation_size, *found.hidden, found.actions)
+            layers = [weights[f"mlp_extractor.policy_net.{2 * i}.weight"] for i in range(len(found.hidden))]
+            shapes = [tuple(layer.shape) for layer in (*layers, weights["action_net.weight"])]
+            if shapes != list(zip(sizes[1:], sizes, strict=False)) or len(space) != len(tensors["accuracy"]):
+                raise ValueError("the sizes in policy.json are not those of policy.safetensors")
+            knowledge = Knowledge(space, workloads_of_tensors(space.plans(), tensors),
+                                  tensors["accuracy"].to(torch.float64).numpy())
+            if not ((knowledge.accuracy >= 0) & (knowledge.accuracy <= 1)).all():
+                raise ValueError("an accuracy is not in [0, 1]")
+            if knowledge.tree.actions > found.actions or knowledge.node_observations.shape[1] >= found.observation_size:
+                raise ValueError("the network does not fit the space of plans")
+            network = network_of(weights, found.observation_size, found.actions, found.hidden)
+        except (LookupError, TypeError, RuntimeError, ValueError) as e:
+            raise ResultError(f"policy {folder}: cannot be read ({e}); train it anew") from e
+        return cls(knowledge, latency_model, objective, network, found.hidden, found.origin)
 
 
 def tensors_of_workloads(workloads: Sequence[Workload]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,14 +14,16 @@ import typer
 
 from autosplit.core.errors import AutosplitError
 from autosplit.core.extras import install_command
+from autosplit.runtime.standalone.errors import error_line, printable
+from autosplit.runtime.standalone.signals import abandon_stdout
 
-__all__ = ["EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "State", "announce", "goes_on", "print_error",
-           "print_rich", "reported", "say", "say_next"]
+__all__ = ["EXIT_FAULT", "EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "State", "announce", "goes_on",
+           "print_error", "print_rich", "reported", "say", "say_next"]
 
+EXIT_FAULT = 1
 EXIT_INFEASIBLE = 3
 EXIT_INTERRUPTED = 130
 RESULTS = Path("results")
-_LONGEST_ERROR = 500  # characters: some causes quote whole files
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,7 +41,8 @@ class State:
 
 def say(text: str) -> None:
     """Write a line for people to stderr."""
-    typer.echo(text, err=True)
+    with suppress(OSError):  # nobody reads it: the terminal was closed
+        typer.echo(text, err=True)
 
 
 def announce(estimate: str | None) -> None:
@@ -60,11 +63,9 @@ def say_next(*commands: str) -> None:
         say(f"next: {command.removeprefix('$ ') if command.startswith('$ ') else f'{program} {command}'}")
 
 
-def print_error(error: Exception, where: str = "") -> None:
+def print_error(error: object, where: str = "") -> None:
     """Write an error as one line of printable characters to stderr."""
-    text = " ".join(f"{where}{error}".split())
-    text = "".join(c if c.isprintable() else "?" for c in text)  # a name may hold codes that a terminal obeys
-    say(f"error: {text if len(text) <= _LONGEST_ERROR else f'{text[:_LONGEST_ERROR - 4]} ...'}")
+    say(error_line(f"{where}{error}"))
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:
@@ -73,25 +74,41 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
-        except AutosplitError as e:
-            if State.debug:
-                traceback.print_exc()
-            print_error(e)
-            raise typer.Exit(e.exit_code) from e
-        except ModuleNotFoundError as e:
-            if e.name != "zmq":  # the one optional package that is imported without a look whether it is there
-                raise
-            say(f"error: serving needs the package zmq: {install_command('deploy')}")
-            raise typer.Exit(AutosplitError.exit_code) from e
+            done = command(*args, **kwargs)
+            sys.stdout.flush()  # here, where a closed pipe can be told from a fault
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except KeyboardInterrupt as e:
             say("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from e
         except BrokenPipeError as e:  # `autosplit show RUN | head`
-            sys.stderr.close()
+            abandon_stdout()
             raise typer.Exit(0) from e
+        except BaseException as e:
+            if State.debug:
+                traceback.print_exc()
+            message, code = _told(e)
+            print_error(message)
+            raise typer.Exit(code) from e
+        return done
 
     return run
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    if isinstance(error, AutosplitError):
+        return str(error), error.exit_code
+    # the one optional package that is imported without a look whether it is there
+    if isinstance(error, ModuleNotFoundError) and error.name == "zmq":
+        return f"serving needs the package zmq: {install_command('deploy')}", AutosplitError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or error}", AutosplitError.exit_code
+    if isinstance(error, MemoryError):
+        return "not enough memory for this; choose smaller images, networks or spaces", AutosplitError.exit_code
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return (f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno}): a fault of autosplit; "
+            "please report it with the traceback, which `autosplit --debug COMMAND` shows"), EXIT_FAULT
 
 
 @contextmanager
@@ -109,10 +126,19 @@ def goes_on(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def print_rich(*items: Any) -> None:
-    """Print tables and text on stdout."""
+    """Print tables and text on stdout; names in them come from files and are shown as they are, not obeyed."""
     from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            shown = "\n".join(printable(line) if not line.isprintable() else line for line in text.split("\n"))
+            return super().render_str(shown, **{**options, "markup": False, "emoji": False})
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
 
     # a file or a pipe has no width; tables of 120 columns are what the pages show
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Plain(width=None if sys.stdout.isatty() else 120, highlight=False)
     for item in items:
         console.print(item)

@@ -77,15 +77,12 @@ def assignments(items: Sequence[str] | None) -> dict[str, Any]:
     Raises:
         ConfigError: There is no key, or the value is no YAML.
     """
-    import yaml
+    from autosplit.core.validation import load_yaml
 
     found = {}
     for item in items or []:
         key, separator, value = item.partition("=")
         if not separator or not key:
             raise ConfigError(f"--set {item!r}: write it as key=value, such as space.splits=all")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as e:
-            raise ConfigError(f"--set {item!r}: the value is not valid YAML") from e
+        found[key] = load_yaml(value, f"--set {item!r}")
     return found

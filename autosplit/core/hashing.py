@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autosplit.runtime.standalone.files import file_sha256
+
 __all__ = ["content_hash", "sha256_of", "sha256_of_file"]
 
 
@@ -23,5 +25,9 @@ def sha256_of(content: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    return sha256_of(path.read_bytes())
+    """SHA-256 of a file, 64 hex digits.
+
+    Raises:
+        ConfigError: It cannot be read, or is no regular file.
+    """
+    return file_sha256(path)

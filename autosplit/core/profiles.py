@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.errors import UnknownNameError
 from autosplit.core.fading import Bursts, Rayleigh, Shadowing, Shannon, Trace, mean_bits_per_hz
 from autosplit.core.parameters import Parameter, absent
 from autosplit.core.timings import Timings
 from autosplit.core.validation import Frozen, parse_yaml
+from autosplit.runtime.standalone.files import read_text
 
 __all__ = ["ChannelProfile", "DeviceProfile", "list_profiles", "load_profile"]
 
@@ -218,10 +219,7 @@ def load_profile(kind: type[P], name: str) -> P:
         ConfigError: The file is absent, is no YAML, or has missing or unknown keys.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"{_FOLDERS[kind][0]} profile {name!r}: no such file")
-        return parse_yaml(kind, path.read_text(encoding="utf-8", errors="replace"), name, path.parent)
+        return parse_yaml(kind, read_text(name, f"{_FOLDERS[kind][0]} profile {name!r}"), name, Path(name).parent)
     if name not in list_profiles(kind):
         own = _FOLDERS[kind][0]
         other: type[Any] = next(k for k in _FOLDERS if k is not kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from autosplit.core.errors import ConfigError
 from autosplit.core.hashing import sha256_of
 from autosplit.core.validation import Frozen
+from autosplit.runtime.standalone.files import MOST_TEXT_BYTES, read_file
 
 __all__ = ["RecordedFile", "read_content", "rows_of"]
 
@@ -73,14 +75,22 @@ def read_content(what: str, file: str) -> bytes:
         file: Its path.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, it is no regular one, or too large.
+    """
+    return read_file(file, f"{what} {file!r}", most_bytes=MOST_TEXT_BYTES)
+
+
+def rows_of(what: str, content: bytes) -> Iterator[list[str]]:
+    """The cells of a CSV file, line by line.
+
+    Args:
+        what: It is, and its path, for the error.
+        content: The file.
+
+    Raises:
+        ConfigError: It is no CSV.
     """
     try:
-        return Path(file).read_bytes()
-    except OSError as e:
-        raise ConfigError(f"{what} {file!r}: {e.strerror or e}") from e
-
-
-def rows_of(content: bytes) -> list[list[str]]:
-    """The cells of a CSV file, line by line."""
-    return list(csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))
+        yield from csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace")))
+    except csv.Error as e:
+        raise ConfigError(f"{what}: no CSV ({e})") from e

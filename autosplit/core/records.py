@@ -5,7 +5,6 @@ The ledger of a run and the measurements in the cache are such files.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from autosplit.core.errors import AutosplitError, ConfigError
+from autosplit.runtime.standalone.files import parse_json
 
 __all__ = ["append_record", "drop_incomplete_line", "parse_record", "run_lock", "writing"]
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 def parse_record(line: bytes | str) -> dict[str, Any] | None:
     """The JSON object of one line; `None` where the line is damaged."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

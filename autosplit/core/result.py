@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -20,6 +19,7 @@ from autosplit.core.plan import Outcome, Plan
 from autosplit.core.scenario import Scenario
 from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
+from autosplit.runtime.standalone.files import read_json
 
 __all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema",
            "provenance"]
@@ -200,12 +200,9 @@ class Result(Frozen):
         path = Path(path)
         if path.is_dir():
             path /= RESULT_FILE
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"{path}: no such result file; `autosplit search` writes one")
-        try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise ResultError(f"{path}: not valid JSON, probably truncated ({e}); run the search again") from e
+        data: Any = read_json(path, error=ResultError)
         found = data.get("schema_version") if isinstance(data, dict) else None
         if found != SCHEMA_VERSION:
             raise ResultError(f"{path}: schema version {found!r}, this autosplit reads version {SCHEMA_VERSION}; "

@@ -15,6 +15,7 @@ from autosplit.core.hashing import content_hash
 from autosplit.core.plan import DEFAULT_CODEC
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.core.validation import Frozen, first_error, parse_yaml
+from autosplit.runtime.standalone.files import read_text
 
 __all__ = ["ADDED_KEYS", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
            "list_scenarios", "load_scenario"]
@@ -238,10 +239,10 @@ def load_scenario(name: str = "default") -> Scenario:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.is_file():
+        if not path.exists():
             packaged = f"; the packaged scenario is called {path.stem!r}" if path.stem in list_scenarios() else ""
             raise ConfigError(f"scenario {name!r}: no such file{packaged}")
-        return Scenario.from_yaml(path.read_text(encoding="utf-8", errors="replace"), name)
+        return Scenario.from_yaml(read_text(path), name)
     if name not in list_scenarios():
         files = [file for file in (Path(f"{name}.yaml"), Path(name) / "scenario.yaml") if file.is_file()]
         hint = f"did you mean the file {files[0]}?" if files else ""

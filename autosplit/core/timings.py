@@ -122,11 +122,11 @@ def read_timings(file: str, sha256: str) -> tuple[Timing, ...]:
     if sha256_of(content) != sha256:
         raise ConfigError(f"timings {file!r} are not those that were recorded any more; restore the file, or run "
                           "`autosplit profile` again")
-    rows = rows_of(content)
-    if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
+    rows = rows_of(f"timings {file!r}", content)
+    if [cell.strip() for cell in next(rows, [])] != _HEADER:
         raise ConfigError(f"timings {file!r}: the first line must be {','.join(_HEADER)}; run `autosplit profile` "
                           "again")
-    found = tuple(_timing(file, number, row) for number, row in enumerate(rows[1:], start=2) if row)
+    found = tuple(_timing(file, number, row) for number, row in enumerate(rows, start=2) if row)
     if not found:
         raise ConfigError(f"timings {file!r} hold no operator; run `autosplit profile` again")
     return found

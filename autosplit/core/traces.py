@@ -50,11 +50,11 @@ def read_trace(file: str, sha256: str) -> Samples:
     content = read_content("trace", file)
     if sha256_of(content) != sha256:
         raise ConfigError(f"trace {file!r} is not the file that was recorded any more; restore it")
-    rows = rows_of(content)
-    if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
+    rows = rows_of(f"trace {file!r}", content)
+    if [cell.strip() for cell in next(rows, [])] != _HEADER:
         raise ConfigError(f"trace {file!r}: the first line must be {','.join(_HEADER)}")
     table: list[tuple[float, float]] = []
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in enumerate(rows, start=2):
         if not row:
             continue
         try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +17,14 @@ from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
 from autosplit.core.space import PlanSpace
 from autosplit.core.validation import first_error
+from autosplit.runtime.standalone.files import read_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["TableEvaluator"]
 
+_MOST_BYTES = 64 << 20  # of a table, unpacked; one of 2,000 plans has two million
 _STAGES = ("device", "encode", "edge")
 _CODEC = tuple(CodecSetting.model_fields)
 _WORDS = ("kind", "family")  # fields of a codec that hold text
@@ -109,13 +115,29 @@ class TableEvaluator:
             DataError: The file cannot be read or is no CSV.
             ConfigError: A column is missing, or a row makes no measurement.
         """
-        import pandas as pd
+        return cls.from_content(read_file(path, f"table {path}", error=DataError, most_bytes=_MOST_BYTES), str(path))
 
+    @classmethod
+    def from_content(cls, content: bytes, path: str) -> TableEvaluator:
+        """Read the bytes of a file that `to_csv` wrote; `path` is its name, which says whether they are packed.
+
+        Raises:
+            DataError: They are no CSV.
+            ConfigError: A column is missing, or a row makes no measurement.
+        """
         try:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # text: pydantic reads floats exactly
-        except (OSError, ValueError) as e:
-            raise DataError(f"table {path}: {' '.join(str(e).split())}") from e
-        return cls.from_frame(frame)
+            if path.endswith(".gz"):
+                with gzip.open(io.BytesIO(content)) as packed:
+                    content = packed.read(_MOST_BYTES + 1)
+                if len(content) > _MOST_BYTES:
+                    raise ValueError(f"more than {_MOST_BYTES:,} bytes when unpacked")
+            # row by row, as text: pydantic reads floats exactly, and what is no table is not built up as one first
+            rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), strict=True)
+            return cls(_from_row(_complete(row, number), number) for number, row in enumerate(rows, start=1))
+        except ConfigError:
+            raise
+        except (OSError, EOFError, ValueError, zlib.error, csv.Error) as e:
+            raise DataError(f"table {path}: no CSV, or a damaged one ({e}); restore the file") from e
 
 
 def _space_of(plans: Sequence[Plan]) -> PlanSpace:
@@ -146,6 +168,13 @@ def _to_row(m: Measurement) -> dict[str, Any]:
         row |= {f"{stage}_{name}": getattr(cost, name) for name in STAGE_COUNTS}
         if cost.by_type is not None:
             row[f"{stage}_by_type"] = cost.by_type.model_dump_json()
+    return row
+
+
+def _complete(row: dict[Any, Any], number: int) -> dict[Any, Any]:
+    """A row of a CSV file, if it has as many cells as there are columns."""
+    if None in row or None in row.values():
+        raise ConfigError(f"table, row {number}: not as many cells as there are columns")
     return row
 
 

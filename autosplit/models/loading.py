@@ -8,15 +8,16 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
 from autosplit.core.hashing import sha256_of
 from autosplit.core.plugins import one_line, source_of
+from autosplit.core.tensors import load_tensors
 from autosplit.core.version import __version__
 from autosplit.models.names import BACKBONES, TORCHVISION
+from autosplit.runtime.standalone.files import check_regular, reason_of
 
 __all__ = ["backbone_source_hash", "build_backbone", "load_weights", "torchvision_names"]
 
@@ -160,8 +161,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ConfigError: The file is absent, damaged, a pickle, or does not fit; the message names the keys.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"weights {str(path)!r}: no such file")
+    check_regular(path, f"weights {str(path)!r}")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -173,10 +173,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
                 f"them: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('{path}', "
                 f"weights_only=True), '{path.with_suffix('.safetensors')}')\""
             )
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, safetensors.SafetensorError) as e:
-        raise ConfigError(f"weights {str(path)!r} cannot be read as safetensors: {' '.join(str(e).split())}") from e
+    except OSError as e:
+        raise ConfigError(f"weights {str(path)!r}: {reason_of(e)}") from e
+    tensors = load_tensors(path, f"weights {str(path)!r}")
     state = model.state_dict()
     faults = {
         "missing": sorted(state.keys() - tensors.keys()),

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autosplit.compression import load_codec
@@ -30,12 +30,14 @@ from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.core.plugins import one_line
+from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_jpeg
 from autosplit.models.costs import stage_cost
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.runtime.standalone.files import file_sha256
 from autosplit.runtime.standalone.images import checked_images, read_images
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
@@ -329,9 +331,9 @@ class Deployment:
         """
         stored, path = result.stored, result.path
         weights = path.parent / stored.weights
-        if not weights.is_file():
+        if not weights.exists():
             raise ResultError(f"{path}: weights {stored.weights!r} are missing; keep them beside the result file")
-        if sha256_of_file(weights) != stored.sha256:
+        if file_sha256(weights, f"{path}: weights {stored.weights!r}", error=ResultError) != stored.sha256:
             raise ResultError(f"{path}: weights {stored.weights!r} were altered "
                               "(their hash is not the recorded one); restore the file")
         return cls.load(stored.blueprint, weights, stored.class_names)
@@ -348,12 +350,9 @@ class Deployment:
         Raises:
             ResultError: The file is missing, damaged, or holds another structure.
         """
-        if not path.is_file():
+        if not path.exists():
             raise ResultError(f"weights {str(path)!r} are missing; copy them beside the result file")
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as e:
-            raise ResultError(f"weights {str(path)!r} cannot be read: {' '.join(str(e).split())}") from e
+        tensors = load_tensors(path, f"weights {str(path)!r}", error=ResultError)
         network = build_network(blueprint)
         try:
             mean, std = tensors.pop("input.mean"), tensors.pop("input.std")

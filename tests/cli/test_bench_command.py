@@ -80,7 +80,7 @@ def test_a_record_that_does_not_fit_is_refused(made, tmp_path, harm):
     with pytest.raises(AutosplitError) as raised:
         load_table(path)
     assert str(path) in str(raised.value)
-    assert {"absent": "cannot read", "damaged": "not one of this version", "schema": "schema 99",
+    assert {"absent": "is missing", "damaged": "not valid JSON", "schema": "schema 99",
             "other table": "SHA-256 differs"}[harm] in str(raised.value)
 
 

@@ -114,7 +114,7 @@ class TestFiles:
         ("time_s,rate_kbps\n0,1\n1,nan\n", "line 3: time and rate must be finite"),
         ("time_s,rate_kbps\n0,1\n2,1\n1,1\n", "time_s must ascend, but 1 follows 2"),
         ("time_s,rate_kbps\n0,0\n1,0\n", "every rate is 0"),
-        (None, "No such file or directory"),
+        (None, "no such file"),
     ])
     def test_what_is_no_trace_is_refused_in_one_line(self, tmp_path, text, message):
         shutil.copy(EXAMPLES / "walk-away.yaml", tmp_path)

@@ -193,7 +193,7 @@ class TestWeights:
     def test_damaged_or_absent(self, tmp_path, content):
         if content is not None:
             (tmp_path / "w.safetensors").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"w\.safetensors' cannot be read|no such file") as caught:
+        with pytest.raises(ConfigError, match=r"w\.safetensors': cannot be read|no such file") as caught:
             load_weights(resnet8(), tmp_path / "w.safetensors")
         one_line(caught)
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autosplit.core.errors import ResultError, unwritable
-from autosplit.core.hashing import sha256_of_file
+from autosplit.core.hashing import sha256_of, sha256_of_file
 from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Provenance, provenance
 from autosplit.core.scenario import Scenario
-from autosplit.core.validation import first_error
+from autosplit.core.validation import Frozen, first_error
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.pipeline.context import SearchContext
+from autosplit.runtime.standalone.files import MOST_TEXT_BYTES, read_file, read_json
 from autosplit.training.prepare import prepare
 
 __all__ = ["Table", "TableRecord", "load_table", "record_path", "table_name", "tabulate"]
@@ -27,7 +28,7 @@ _SCHEMA = 1
 _AT_ONCE = 16  # measurements between two steps of the progress bar
 
 
-class TableRecord(BaseModel):
+class TableRecord(Frozen):
     """The description that is kept beside a table.
 
     Attributes:
@@ -39,8 +40,6 @@ class TableRecord(BaseModel):
         sha256: Of the table's file.
         provenance: Versions, machine, seed, hashes of data and weights.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = _SCHEMA
     scenario: Scenario
@@ -122,19 +121,18 @@ def load_table(path: str | Path) -> Table:
     """
     path = Path(path)
     beside = record_path(path)
+    if not beside.exists():
+        raise ResultError(f"table {path}: its record {beside} is missing; write both with `autosplit bench table`")
     try:
-        record = TableRecord.model_validate_json(beside.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ResultError(f"table {path}: cannot read its record {beside}: {e.strerror or e}; "
-                          "write both with `autosplit bench table`") from e
+        record = TableRecord.model_validate(read_json(beside, f"table {path}: its record {beside}", error=ResultError))
     except ValidationError as e:
         raise ResultError(f"table {path}: its record {beside} is not one of this version: {first_error(e)}") from e
     if record.schema_version != _SCHEMA:
         raise ResultError(f"table {path}: its record has schema {record.schema_version}, this version reads {_SCHEMA}")
-    evaluator = TableEvaluator.from_csv(path)
-    if sha256_of_file(path) != record.sha256:
+    content = read_file(path, f"table {path}", error=ResultError, most_bytes=MOST_TEXT_BYTES)
+    if sha256_of(content) != record.sha256:
         raise ResultError(f"table {path} is not the one that {beside} describes (its SHA-256 differs); restore it")
-    return Table(record=record, evaluator=evaluator)
+    return Table(record=record, evaluator=TableEvaluator.from_content(content, str(path)))
 
 
 def table_name(path: Path) -> str:

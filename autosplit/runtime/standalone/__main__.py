@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from . import commands
-from .errors import AutosplitError, ConfigError
+from .errors import AutosplitError, ConfigError, error_line, printable
 from .options import ClientOptions, ServerOptions
+from .signals import abandon_stdout, interrupted_by_signals
 
 __all__ = ["HOME", "command_line", "main"]
 
@@ -71,6 +73,8 @@ def command_line() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 done, 2 wrong input, 4 another answer than recorded, 130 interrupted."""
     given = command_line().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        interrupted_by_signals()
     try:
         if given.command is not _check:
             try:
@@ -78,10 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except ImportError as e:
                 raise ConfigError(f"serve and infer need the package pyzmq: pip install pyzmq ({e})") from e
         code: int = given.command(given)
+        sys.stdout.flush()  # here, where a closed pipe can be told from a fault
         return code
     except AutosplitError as e:
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        print(error_line(e), file=sys.stderr)
         return e.exit_code
+    except BrokenPipeError:  # `... | head`
+        abandon_stdout()
+        return 0
+    except OSError as e:
+        print(error_line(f"{e.filename}: {e.strerror or e}" if e.filename else e), file=sys.stderr)
+        return AutosplitError.exit_code
+    except MemoryError:
+        print(error_line("not enough memory for this bundle"), file=sys.stderr)
+        return AutosplitError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -95,7 +109,7 @@ def _check(given: argparse.Namespace) -> int:
         figures = {name: value for name, value in asdict(found).items() if name != "manifest"}
         print(json.dumps({"plan": found.manifest.label, "passed": found.passed, **figures}))
     else:
-        print(f"plan      {found.manifest.label}")
+        print(f"plan      {printable(found.manifest.label)}")
         print(f"labels    {found.labels_equal} of {found.answers} as recorded")
         print(f"payloads  {found.payloads_equal} of {found.answers} equal to the byte"
               + ("" if found.manifest.exact else " (floating point and image libraries may differ in the last bits)"))

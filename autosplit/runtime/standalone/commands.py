@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 from .edge.metrics import MetricsServer
-from .errors import LinkError
+from .errors import LinkError, printable
 from .images import image_batches, image_files
 from .options import ClientOptions, ServerOptions
+from .signals import ended_by_signal
 
-__all__ = ["ended_by_signal", "infer", "serve", "write_keys"]
+__all__ = ["infer", "serve", "write_keys"]
 
 
 def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, metrics_port: int | None = None,
           threads: int = 2, as_json: bool = False) -> None:
-    """Serve a bundle until SIGINT or SIGTERM, then answer what is queued and write the counters.
+    """Serve a bundle until SIGINT, SIGTERM or SIGHUP, then answer what is queued and write the counters.
 
     Args:
         bundle: Folder of the bundle.
@@ -111,9 +109,9 @@ def infer(bundle: Path, images: Sequence[Path], edge: str, options: ClientOption
                 total_ms = stages.pop("total")
                 why = f" ({answer.reason})" if answer.reason else ""
                 rate = "" if answer.rate is None else f" at rate {answer.rate}"
-                print(f"{name}  {classes[answer.label]}  {answer.where}{why}  {answer.payload_bytes} B{rate}  "
-                      f"{total_ms:.1f} ms: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stages.items()),
-                      flush=True)
+                print(f"{printable(name)}  {printable(classes[answer.label])}  {answer.where}{why}  "
+                      f"{answer.payload_bytes} B{rate}  {total_ms:.1f} ms: "
+                      + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stages.items()), flush=True)
 
 
 def write_keys(folder: Path, device: str) -> None:
@@ -128,22 +126,3 @@ def write_keys(folder: Path, device: str) -> None:
         print(file)
     print(f"the edge serves with --keys {folder}; the device needs edge.key, {device}.key and {device}.key_secret",
           file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def ended_by_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; afterwards they do what they did before."""
-    ended = threading.Event()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        ended.set()
-
-    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
-        yield ended
-        return
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["AutosplitError", "BundleError", "ConfigError", "LinkError", "PayloadError", "ResultError"]
+__all__ = ["AutosplitError", "BundleError", "ConfigError", "LinkError", "PayloadError", "ResultError", "error_line",
+           "printable"]
+
+_LONGEST = 500  # characters of an error's line: some causes quote whole files
+_END = 160  # of which so many show the end of the message, where the remedy stands
 
 
 class AutosplitError(Exception):
@@ -35,3 +39,22 @@ class BundleError(AutosplitError, ValueError):
 
 class LinkError(AutosplitError, ConnectionError):
     """The other end cannot be reached, does not answer in time, or refuses to answer."""
+
+
+def printable(text: object, most: int | None = None) -> str:
+    """Text as one line that a terminal shows and does not obey: names in files come from anywhere.
+
+    Args:
+        text: What to show.
+        most: Most characters; what is longer loses its middle. Any number when left out.
+    """
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    if most is None or len(line) <= most:
+        return line
+    end = min(_END, most // 3)
+    return f"{line[:most - end - 5]} ... {line[-end:]}"
+
+
+def error_line(error: object) -> str:
+    """The line on stderr that ends a command."""
+    return printable(f"error: {error}", _LONGEST)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import read_array
 from .errors import ConfigError
+from .files import check_regular
 
 __all__ = ["EXTENSIONS", "checked_images", "image_batches", "image_files", "pillow", "read_images"]
 
@@ -111,13 +113,9 @@ def pillow() -> Any:
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such image file")
+    check_regular(path)
     if path.suffix == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as e:
-            raise ConfigError(f"{path}: no numpy array ({' '.join(str(e).split())})") from e
+        array = read_array(path)
         return checked_images(array[None] if array.ndim == len(shape) else array, shape, str(path))
     library = pillow()
     from .image_file import failure, read_pixels  # which imports Pillow

@@ -53,7 +53,7 @@ def test_what_is_no_image_of_this_shape_is_refused(pixels, tmp_path):
     assert "no numpy array" in refused("cut.npy", (tmp_path / "wide.npy").read_bytes()[:40])
     assert "cannot be read as an image" in refused("text.png", b"text")
     assert "1 or 3 channels" in refused("four.png", encode_images(pixels[:1], "png")[0], (4, 12, 10))
-    with pytest.raises(ConfigError, match="no such image file"):
+    with pytest.raises(ConfigError, match="no such file"):
         read_images([tmp_path / "gone.png"], SHAPE)
 
 

@@ -13,7 +13,7 @@ import autosplit.runtime.standalone as package
 ROOT = Path(package.__file__).parent
 ROOMS = {"payload": set(), "bundle": {"payload"}, "protocol": set(), "edge": {"protocol"},
          "device": {"protocol", "bundle"}}  # and the modules of the top that BELOW names, which know no room
-BELOW = {"errors", "images", "image_file"}
+BELOW = {"arrays", "errors", "files", "images", "image_file"}
 ALLOWED = {"constriction", "numpy", "onnxruntime", "zmq", "prometheus_client", "PIL"}
 FILES = sorted(ROOT.rglob("*.py"))
 

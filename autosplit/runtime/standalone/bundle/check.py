@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import read_arrays
 from ..bundle.manifest import CHECK, Manifest
 from ..bundle.parts import DevicePart, EdgePart, load_device, load_edge
 from ..errors import BundleError
@@ -61,11 +62,8 @@ def check(folder: str | Path, threads: int = 1) -> Check:
     path = Path(folder) / CHECK
     if CHECK not in device.manifest.files:
         raise BundleError(f"{folder}: the bundle holds no images to check it with; export it with images")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            recorded = dict(stored)
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{path} cannot be read ({' '.join(str(e).split())}); export it again") from e
+    recorded = read_arrays(path, error=BundleError)
+    _refuse_other(path, recorded, device)
     images = recorded["images"]
     payloads, logits = at_all_rates(device, None if device.answers else load_edge(folder, threads), images)
     same = payload_hashes(payloads) == recorded["payloads"]
@@ -77,6 +75,26 @@ def check(folder: str | Path, threads: int = 1) -> Check:
         labels_equal=int((predicted(logits) == predicted(recorded["logits"])).sum()),
         fallback_equal=None if fallback is None else int((predicted(fallback) == recorded["fallback"]).sum()),
         logit_error=float(differences.max(initial=0.0)))
+
+
+def _refuse_other(path: Path, recorded: dict[str, NDArray[Any]], device: DevicePart) -> None:
+    """Refuse arrays that this bundle cannot be checked with.
+
+    Raises:
+        BundleError: An array is missing, or of another type or shape.
+    """
+    images = len(recorded.get("images", ()))
+    answers = images * max(1, len(device.manifest.rates))
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        "images": ("u", (images, *device.manifest.image_shape)), "payloads": ("U", (answers,)),
+        "logits": ("f", (answers, device.manifest.num_classes))}
+    if device.has_fallback:
+        wanted["fallback"] = ("iu", (images,))
+    for name, (kinds, shape) in wanted.items():
+        found = recorded.get(name)
+        if found is None or found.dtype.kind not in kinds or found.shape != shape or not images:
+            is_there = "missing" if found is None else f"{found.dtype} {found.shape}"
+            raise BundleError(f"{path}: the array {name!r} is {is_there}, expected {shape}; export the bundle again")
 
 
 def at_all_rates(

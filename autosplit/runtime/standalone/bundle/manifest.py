@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,8 @@ from typing import Any, ClassVar, Literal
 from ..bundle.rates import Rate, Switching
 from ..bundle.typed_json import value_of
 from ..errors import BundleError
+from ..files import file_sha256, read_json
+from ..payload.header import MAX_RATES
 
 __all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
            "Parity", "Source", "digest_of"]
@@ -27,6 +31,7 @@ TABLES, CHECK = "tables.npy", "check.npz"
 
 Kind = Literal["code", "raw", "png", "jpeg", "jpeg-shared", "none"]
 
+_MOST_VALUES = 1 << 28  # of an image, a feature or a code
 _CLOSED = {"extra": "forbid"}  # of the JSON Schema
 
 
@@ -181,12 +186,9 @@ class Manifest:
         """
         folder = Path(folder)
         path = folder / MANIFEST
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise BundleError(f"{folder} is no bundle (it holds no {MANIFEST}); `autosplit export` makes one")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
-            raise BundleError(f"{path} cannot be read ({' '.join(str(e).split())}); export the bundle again") from e
+        data = read_json(path, error=BundleError)
         if not isinstance(data, dict):
             raise BundleError(f"{path}: not a JSON object; export the bundle again")
         found = data.get("format_version")
@@ -200,9 +202,39 @@ class Manifest:
         # of the data and not of the dataclass, so that nothing that was read differently can slip through
         if manifest.digest != digest_of(data):
             raise BundleError(f"{folder / MANIFEST} was altered (its digest does not fit); export the bundle again")
+        fault = _fault(manifest)
+        if fault:
+            raise BundleError(f"{folder / MANIFEST}: {fault}; export the bundle again")
         for name, sha256 in manifest.files.items():
             _check_file(folder, name, sha256)
         return manifest
+
+
+def _fault(manifest: Manifest) -> str:
+    """What does not go together in a manifest whose fields all have the right types; empty where everything does."""
+    codes: list[tuple[int, ...]] = [rate.code_shape for rate in manifest.rates] or [manifest.code_shape]
+    shapes = {"image_shape": manifest.image_shape, "feature_shape": manifest.feature_shape,
+              **{f"code_shape of rate {i}": shape for i, shape in enumerate(codes)}}
+    for name, shape in shapes.items():
+        if any(n < 1 for n in shape) or math.prod(shape) > _MOST_VALUES:
+            return f"{name} is {shape}"
+    if manifest.kind == "code" and any(len(shape) != 3 for shape in codes):
+        return "a code has channels, height and width"
+    if not manifest.class_names:
+        return "class_names is empty"
+    if manifest.quality is not None and not 1 <= manifest.quality <= 100:
+        return f"quality is {manifest.quality}"
+    switching, rates = manifest.switching, len(manifest.rates)
+    if (switching is None) != (not rates) or rates > MAX_RATES or (rates and manifest.kind != "code"):
+        return f"{rates} rates do not go with kind {manifest.kind!r}, or with their switching"
+    if switching is not None:
+        numbers = [switching.start, *(number for row in switching.picks for number in row)]
+        if not all(0 <= number < rates for number in numbers):
+            return f"switching names a rate that is none of the {rates}"
+        size = (len(switching.uplink_kbps), len(switching.delays_ms))
+        if 0 in size or [len(row) for row in switching.picks] != [size[1]] * size[0]:
+            return f"switching.picks is no table of {size[0]} rows with {size[1]} entries each"
+    return ""
 
 
 def digest_of(data: Mapping[str, Any]) -> str:
@@ -214,12 +246,10 @@ def digest_of(data: Mapping[str, Any]) -> str:
 def _check_file(folder: Path, name: str, sha256: str) -> None:
     # first the name: a manifest from elsewhere must not make us read files outside of its bundle
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts:
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or Path(name).drive:
         raise BundleError(f"{folder / MANIFEST}: file {name!r} lies outside of the bundle; export it again")
-    try:
-        content = (folder / name).read_bytes()
-    except OSError as e:
-        raise BundleError(f"{folder}: file {name!r} is missing or unreadable; copy the whole bundle again") from e
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if not os.path.lexists(folder / name):
+        raise BundleError(f"{folder}: file {name!r} is missing; copy the whole bundle again")
+    if file_sha256(folder / name, f"{folder}: file {name!r}", error=BundleError) != sha256:
         raise BundleError(f"{folder}: file {name!r} was altered (its hash is not the manifest's); "
                           "copy the whole bundle again")

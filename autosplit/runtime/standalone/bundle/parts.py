@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import read_array
 from ..bundle.manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
 from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
-from ..errors import AutosplitError, BundleError, ConfigError, PayloadError
+from ..errors import AutosplitError, BundleError, ConfigError, PayloadError, printable
+from ..files import read_file
 from ..images import checked_images
 from ..payload.frequencies import FrequencyTables
 from ..payload.header import rate_of
@@ -32,6 +34,7 @@ __all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "se
 
 _BATCH = 64  # images that go through a network together
 _QUALITY = 75
+_EXTERNAL = b"\n\x08location"  # the key of an ONNX file's reference to data in another file
 
 Floats = NDArray[np.float32]
 
@@ -60,17 +63,41 @@ class _Network:
             raise ConfigError("running a bundle needs the package onnxruntime: pip install onnxruntime") from e
         options = session_options(threads)
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        content = read_file(path, error=BundleError)
+        # `export` writes no such files, and those of others must not make us read files outside of the bundle
+        if _EXTERNAL in content:
+            raise BundleError(f"{path} keeps weights in other files; export the bundle again")
+        self._path = path
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            (self._input,) = [given.name for given in self._session.get_inputs()]
         except Exception as e:  # onnxruntime's errors have no common type
             raise BundleError(f"{path} does not run in onnxruntime {onnxruntime.__version__} "
-                              f"({' '.join(str(e).split())[:200]}); install a newer onnxruntime") from e
-        self._input = self._session.get_inputs()[0].name
+                              f"({printable(e, 200)}); install a newer onnxruntime") from e
 
-    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
-        # some at a time, so that memory does not grow with the images; none at all run once, for the answer's shape
-        parts = [self._session.run(None, {self._input: values[start : start + _BATCH]})[0]
-                 for start in range(0, max(1, len(values)), _BATCH)]
+    def __call__(self, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Run.
+
+        Args:
+            values: What goes in, shape (N, ...).
+            shape: Of what comes out for each.
+
+        Raises:
+            BundleError: The network does not run on these values, or gives something else.
+        """
+        parts = []
+        # some at a time, so that memory does not grow with the images; none at all run once, for the answer's type
+        for start in range(0, max(1, len(values)), _BATCH):
+            batch = values[start : start + _BATCH]
+            try:
+                found = np.asarray(self._session.run(None, {self._input: batch})[0])
+            except Exception as e:  # see above
+                raise BundleError(f"{self._path} does not run on what it is given ({printable(e, 200)}); "
+                                  "export the bundle again") from e
+            if found.shape != (len(batch), *shape):
+                raise BundleError(f"{self._path} gives {found.shape}, expected {(len(batch), *shape)}; "
+                                  "export the bundle again")
+            parts.append(found)
         return np.concatenate(parts)
 
 
@@ -105,6 +132,11 @@ class DevicePart:
         """Whether the whole network runs on the device, so that `logits` answers and nothing crosses."""
         return self.manifest.kind == "none"
 
+    @property
+    def has_fallback(self) -> bool:
+        """Whether the whole network is in the bundle, for when the edge is lost."""
+        return self._fallback is not None
+
     def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:
         """The payload of each image; empty payloads where nothing crosses.
 
@@ -126,11 +158,13 @@ class DevicePart:
         if kind in ("png", "jpeg", "jpeg-shared"):
             return encode_images(images, kind, self.manifest.quality or _QUALITY)
         assert self._network is not None
-        values = self._network(images)
         if not self._rates:
-            return pack_features(values)
+            return pack_features(self._network(images, self.manifest.feature_shape))
         found = self._rates[number]
-        return found.coder.encode_batch(values if found.network is None else found.network(values))
+        if found.network is None:
+            return found.coder.encode_batch(self._network(images, found.coder.shape))
+        feature = self._network(images, self.manifest.feature_shape)
+        return found.coder.encode_batch(found.network(feature, found.coder.shape))
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
@@ -143,7 +177,7 @@ class DevicePart:
         """
         if not self.answers or self._network is None:
             raise ConfigError(f"plan {self.manifest.label!r} is answered by its edge; send it what `encode` gives")
-        return self._network(checked_images(images, self.manifest.image_shape))
+        return self._network(checked_images(images, self.manifest.image_shape), (self.manifest.num_classes,))
 
     def fallback(self, images: NDArray[np.uint8]) -> Floats | None:
         """Answers of the whole network on the device, float32 (N, classes); `None` where the bundle has none.
@@ -155,7 +189,7 @@ class DevicePart:
             ConfigError: Images of another type or shape.
         """
         images = checked_images(images, self.manifest.image_shape)
-        return None if self._fallback is None else self._fallback(images)
+        return None if self._fallback is None else self._fallback(images, (self.manifest.num_classes,))
 
 
 class EdgePart:
@@ -186,7 +220,7 @@ class EdgePart:
         for rate, rows in groups.items():
             network = self._rates[rate].network if self._rates else self._network
             assert network is not None
-            logits[rows] = network(np.stack([tensors[i][1] for i in rows]))
+            logits[rows] = network(np.stack([tensors[i][1] for i in rows]), (self.manifest.num_classes,))
         return logits
 
     def _tensor(self, index: int, payload: bytes) -> tuple[int, NDArray[Any]]:
@@ -267,9 +301,9 @@ def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
     for number, (name, shape, key) in enumerate(wanted):
         try:
             channels, height, width = shape
-            tables = FrequencyTables(np.load(folder / name, allow_pickle=False))
+            tables = FrequencyTables(read_array(folder / name, error=BundleError))
             coders.append(PayloadCoder(tables, (channels, height, width), key.encode(), number))
-        except (OSError, ValueError, AutosplitError) as e:
-            raise BundleError(f"{folder / name}: no tables of this bundle ({' '.join(str(e).split())}); export it "
+        except (ValueError, AutosplitError) as e:
+            raise BundleError(f"{folder / name}: no tables of this bundle ({printable(e)}); export it "
                               "again") from e
     return coders

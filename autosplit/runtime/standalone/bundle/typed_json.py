@@ -45,7 +45,10 @@ def value_of(kind: Any, data: Any, where: str) -> Any:
     fits = isinstance(data, (int, float)) if kind is float else isinstance(data, kind)
     if not fits or isinstance(data, bool):  # which Python takes for an int
         raise ValueError(f"{where} is {data!r}, expected {kind.__name__}")
-    return kind(data)
+    try:
+        return kind(data)
+    except OverflowError:
+        raise ValueError(f"{where} is too large a number") from None
 
 
 def _fields(kind: Any, data: dict[str, Any], where: str) -> Any:
