@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["LiveEvaluator"]
 
 _CALIBRATION_IMAGES = 256
-_PREDICTION_IMAGES = 128
 _CACHED_BYTES = 150e6
 
 
@@ -180,21 +179,26 @@ class LiveEvaluator:
         return self.data.stored_bytes("validation", setting.kind, setting.quality or 0, limit=limit)
 
     def _predict_codes(self, split: str) -> None:
-        """Payload of every setting at a split point, from features of the unpruned head."""
-        features = self._features_of(self._supernet.widest(split)).calibration[:_PREDICTION_IMAGES]
+        """Payload of every setting at a split point, from features of the unpruned head.
+
+        As in a measurement, tables are fitted on calibration images and sizes are those of validation images: on the
+        images that a table was fitted on it codes better than on any others.
+        """
+        features = self._features_of(self._supernet.widest(split))
         for codec in self._supernet.codecs_at(split):
-            codes: dict[object, Tensor] = {}
+            codes: dict[object, list[Tensor]] = {}
             for setting in codec.settings():
                 encoder, quantiser, _ = codec.parts(setting)
                 key = (setting.width, setting.grid, setting.bits if codec.encoder_knows_bits else None)
-                if key not in codes:
-                    recalibrate(encoder, features)
-                    with torch.inference_mode():
-                        codes[key] = encoder(features)
                 with torch.inference_mode():
-                    symbols = quantise(codes[key], quantiser.bits, quantiser.limit).numpy()
-                sizes = payload_bytes(FrequencyTables.fit(symbols, quantiser.bits).entropy_bits(symbols))
-                self._predicted[split, setting] = _mean_p95(sizes)
+                    if key not in codes:
+                        recalibrate(encoder, features.statistics)
+                        codes[key] = [torch.cat([encoder(batch) for batch in in_batches(part, 256)])
+                                      for part in (features.calibration, features.validation)]
+                    calibration, validation = (quantise(code, quantiser.bits, quantiser.limit).numpy()
+                                               for code in codes[key])
+                tables = FrequencyTables.fit(calibration, quantiser.bits)
+                self._predicted[split, setting] = _mean_p95(payload_bytes(tables.entropy_bits(validation)))
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
