@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from torch import Tensor
 
@@ -21,6 +21,8 @@ from autosplit.agents.network import by_likelihood, network_of
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.files import write_beside, write_whole
+from autosplit.core.hashing import sha256_of, sha256_of_file
 from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.core.space import PlanSpace
@@ -107,6 +109,9 @@ class _Description(Frozen):
     observation_size: int
     actions: int
     space: _Space
+    # both are left out in folders from before they were recorded
+    weights: str = "policy.safetensors"
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -327,8 +332,10 @@ class CoInferencePolicy:
                                                         for s, codecs in known.space.codecs.items()}},
         }
         # safetensors and JSON: reading them runs no code, whoever the folder comes from
-        save_file(self._tensors(), folder / "policy.safetensors")
-        (folder / "policy.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        content = safetensors.torch.save(self._tensors())
+        weights = write_beside(folder / "policy.safetensors", content)
+        description |= {"weights": weights, "sha256": sha256_of(content)}
+        write_whole(folder / "policy.json", json.dumps(description, indent=1) + "\n")
 
     @classmethod
     def load(
@@ -355,7 +362,11 @@ class CoInferencePolicy:
         except ValidationError as e:
             raise ResultError(f"policy {folder}: {first_error(e)}; train it anew") from e
         objective = objective or load_objective(found.objective)
-        tensors = load_tensors(folder / "policy.safetensors", error=ResultError)
+        weights_file = folder / Path(found.weights).name
+        tensors = load_tensors(weights_file, error=ResultError)
+        if found.sha256 not in (None, sha256_of_file(weights_file)):
+            raise ResultError(f"policy {folder}: {weights_file.name} was altered (its hash is not the recorded one); "
+                              "restore it")
         try:
             space = PlanSpace(found.space.splits, found.space.sparsities, found.space.codecs)
             weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}

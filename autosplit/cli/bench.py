@@ -21,6 +21,8 @@ from autosplit.cli.options import (
     changed,
 )
 from autosplit.core.errors import ConfigError, PluginError
+from autosplit.core.files import write_whole
+from autosplit.core.records import writing
 
 __all__ = ["app", "usable_agents"]
 
@@ -94,9 +96,10 @@ def search(
         runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
     frame = summarise(runs, methods[0], evaluations)
     text = to_markdown(frame, evaluations)
-    frame.to_csv(out / "summary.csv", index=False)
-    scenario_frame(list(settings_of(grid).values())).to_csv(out / "scenarios.csv", index=False)
-    (out / "summary.md").write_text(f"{text}\n", encoding="utf-8")
+    with writing(out):
+        write_whole(out / "summary.csv", frame.to_csv(index=False))
+        write_whole(out / "scenarios.csv", scenario_frame(list(settings_of(grid).values())).to_csv(index=False))
+        write_whole(out / "summary.md", f"{text}\n")
     draw_regret(runs, evaluations, out / "regret.png", out / "regret.svg")
     typer.echo(frame.to_json(orient="records") if as_json else text)
 
@@ -147,8 +150,8 @@ def link(
         with goes_on(lambda: f"the cells that are measured are in {out}"):
             frame = bench_links(bench, out, data_root=data_root, progress=Progress(quiet=quiet))
         text = to_markdown(frame)
-        frame.to_csv(out / "links.csv", index=False)
-        (out / "links.md").write_text(f"{text}\n", encoding="utf-8")
+        write_whole(out / "links.csv", frame.to_csv(index=False))
+        write_whole(out / "links.md", f"{text}\n")
     except OSError as e:
         raise unwritable(out, e) from e
     typer.echo(frame.to_json(orient="records") if as_json else text)

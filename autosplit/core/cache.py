@@ -1,4 +1,4 @@
-"""A cache of tensors: trained weights are looked up by the hash of whatever determines them.
+"""A cache: trained weights and what was measured on them, looked up by the hash of whatever determines them.
 
 Nothing in it is precious. An entry that is absent, damaged or unreadable is one to be made again, and a folder
 that cannot be written costs time, not the run.
@@ -11,9 +11,7 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "cache_root", "write_whole"]
+from autosplit.core.files import write_whole
+from autosplit.core.hashing import read_sealed, sealed
+
+__all__ = ["Cache", "cache_root"]
 
 _log = logging.getLogger(__name__)
 _DIGEST = "sha256"
@@ -36,10 +37,11 @@ def cache_root() -> Path:
 
 
 class Cache:
-    """Tensors on disk, by kind and key.
+    """Tensors and records on disk, by kind and key.
 
-    Entries are files `<root>/<kind>/<key>.safetensors`, each written whole or not at all, so any number of
-    processes may share a folder: the last one to save an entry wins, and its content is the same by construction.
+    Entries are files `<root>/<kind>/<key>.safetensors` and `.json`, each with a checksum and written whole or not at
+    all, so any number of processes may share a folder: the last one to save an entry wins, and its content is the same
+    by construction.
 
     Args:
         root: Where the files lie; `None` = `cache_root()`. Made on the first `save`.
@@ -85,19 +87,48 @@ class Cache:
         # own memory for each, since safetensors refuses tensors that share theirs
         owned = {n: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for n, t in tensors.items()}
         text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-        try:
-            write_whole(path, safetensors.torch.save(owned, {**text, _DIGEST: _digest(owned)}))
-        except OSError as e:
-            _log.warning("cannot write the cache file %s (%s); set AUTOSPLIT_CACHE to a writable folder, "
-                         "or the next run repeats this work", path, e.strerror or e)
+        self._write(path, safetensors.torch.save(owned, {**text, _DIGEST: _digest(owned)}))
 
-    def path(self, kind: str, key: str) -> Path:
+    def load_record(self, kind: str, key: str) -> Any:
+        """The JSON value of an entry, or `None` where there is none or it is damaged (with a logged warning).
+
+        Args:
+            kind: As for `load`.
+            key: As for `load`.
+        """
+        path = self.path(kind, key, ".json")
+        try:
+            return read_sealed(path.read_bytes(), f"{kind}/{key}")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as e:
+            _warn_unreadable(path, " ".join(str(e).split()))
+            return None
+
+    def save_record(self, kind: str, key: str, data: Any) -> None:
+        """Keep a JSON value, or log a warning where the folder cannot be written.
+
+        Args:
+            kind: As for `save`.
+            key: As for `save`.
+            data: JSON-serialisable.
+        """
+        self._write(self.path(kind, key, ".json"), sealed(data, f"{kind}/{key}").encode())
+
+    def path(self, kind: str, key: str, suffix: str = ".safetensors") -> Path:
         """The file of an entry, whether or not it exists."""
         for part in (kind, key):
             # kinds and keys become names of folders and files
             if not re.fullmatch(r"\w[\w.-]*", part):
                 raise ValueError(f"cache kinds and keys are plain words or hashes, got {part!r}")
-        return self.root / kind / f"{key}.safetensors"
+        return self.root / kind / f"{key}{suffix}"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_whole(path, content)
+        except OSError as e:
+            _log.warning("cannot write the cache file %s (%s); set AUTOSPLIT_CACHE to a writable folder, "
+                         "or the next run repeats this work", path, e.strerror or e)
 
 
 def _warn_unreadable(path: Path, reason: str) -> None:
@@ -113,21 +144,3 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: readers see the old file or the new one, never a part.
-
-    Raises:
-        OSError: The folder cannot be made or written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise

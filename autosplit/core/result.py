@@ -15,7 +15,9 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_vali
 from autosplit.core.blueprint import Blueprint
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.files import write_whole
 from autosplit.core.plan import Outcome, Plan
+from autosplit.core.records import writing
 from autosplit.core.scenario import Scenario
 from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
@@ -175,16 +177,19 @@ class Result(Frozen):
                 ("test_accuracy", round(self.test.accuracy, 4)), ("p95_ms", round(self.outcome.latency.p95_ms, 2))]
 
     def save(self, path: Path, weights: Path | None = None) -> None:
-        """Write the file at once; `weights` replaces the recorded path by one relative to `path`."""
+        """Write the file whole or not at all; `weights` replaces the recorded path by one relative to `path`.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
         result = self
         if weights is None:
             self._place.path = path
         else:
             relative = Path(os.path.relpath(weights, path.parent)).as_posix()
             result = self.model_copy(update={"stored": self.stored.model_copy(update={"weights": relative})})
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with writing(path):
+            write_whole(path, result.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Result:

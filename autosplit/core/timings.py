@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
 from autosplit.core.operators import KINDS, OperatorWork
 from autosplit.core.parameters import absent
@@ -101,7 +102,7 @@ def write_timings(path: Path, timings: Sequence[Timing]) -> str:
     # hashed as it is written: the profile records the hash
     content = text.getvalue().encode()
     try:
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as e:
         raise ConfigError(f"cannot write {str(path)!r}: {e.strerror or e}; choose another file with --out") from e
     return sha256_of(content)

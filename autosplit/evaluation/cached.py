@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from autosplit.core.hashing import content_hash
+from autosplit.core.hashing import content_hash, read_sealed, sealed, source_hash
+from autosplit.core.machine import arithmetic_key
 from autosplit.core.plan import Measurement, Plan, Workload
 from autosplit.core.records import append_record
 from autosplit.core.space import PlanSpace
@@ -22,16 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["CachedEvaluator", "measurement_file"]
 
 _log = logging.getLogger(__name__)
-_MEASURING = 4  # raised when F1 measuring changes, so that older measurements are not taken for new ones
+_CODE = ("core/plan.py", "core/operators.py", "core/space.py", "data", "models", "compression", "training",
+         "evaluation", "runtime/standalone/payload")
+"""What measures: the counting of work, the images, the networks, the codecs, and the evaluators themselves."""
 
 
 def measurement_file(networks: Networks) -> Path:
     """Where measurements of these networks with these settings are kept, in the cache.
 
-    Link and deadline are not part of its name: a measurement does not depend on them.
+    Link and deadline are not part of its name: a measurement does not depend on them. The code that counts and measures
+    is, and the arithmetic of this processor.
     """
     settings = networks.scenario.search
-    key = content_hash({"recipe": _MEASURING, "supernet": networks.supernet_key,
+    key = content_hash({"code": source_hash(*_CODE), "arithmetic": arithmetic_key(), "supernet": networks.supernet_key,
                         "validation": settings.validation_images, "recalibration": settings.recalibration_images})
     return networks.cache.root / "measurements" / f"{key}.jsonl"
 
@@ -97,7 +99,7 @@ class CachedEvaluator:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             # a line of its own, whatever a killed process left at the end of the file
-            append_record(self._file, f"\n{measurement.model_dump_json()}")
+            append_record(self._file, "\n" + sealed(measurement.model_dump(mode="json")))
         except OSError as e:  # a cache that cannot be written costs time, not results
             _log.warning("measurements are not kept for later searches: %s", e)
 
@@ -108,7 +110,7 @@ def _read(path: Path | None) -> list[Measurement]:
     found = []
     for line in filter(None, path.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
-            found.append(Measurement.model_validate_json(line))
-        except ValidationError:  # half a line of a process that was killed
+            found.append(Measurement.model_validate(read_sealed(line)))
+        except (ValueError, RecursionError):  # altered, or half a line of a process that was killed
             _log.warning("%s: a damaged line is skipped", path)
     return found

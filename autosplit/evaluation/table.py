@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from autosplit.core.errors import ConfigError, DataError
+from autosplit.core.files import write_whole
 from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
 from autosplit.core.space import PlanSpace
@@ -104,8 +105,8 @@ class TableEvaluator:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table as CSV, packed where the name ends in `.gz`; figures are read back equal."""
-        packed: Any = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
-        self.to_frame().to_csv(path, index=False, compression=packed)
+        content = self.to_frame().to_csv(index=False).encode()
+        write_whole(Path(path), gzip.compress(content, mtime=0) if str(path).endswith(".gz") else content)
 
     @classmethod
     def from_csv(cls, path: str | Path) -> TableEvaluator:

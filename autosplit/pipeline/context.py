@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 from pydantic import ValidationError
 from torch import nn
 
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.blueprint import Arithmetic, Blueprint
-from autosplit.core.cache import write_whole
-from autosplit.core.errors import ConfigError, ResultError
-from autosplit.core.hashing import content_hash
+from autosplit.core.errors import ResultError
+from autosplit.core.hashing import content_hash, source_hash
+from autosplit.core.machine import arithmetic_key
 from autosplit.core.plan import INPUT, OUTPUT, Measurement, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
@@ -30,6 +28,9 @@ from autosplit.training.prepare import Networks
 
 __all__ = ["SearchContext", "arithmetic_of", "blueprint_of", "networks_key"]
 
+_FOLDER = "finalists"
+_CODE = ("core/plan.py", "core/operators.py", "data", "models", "compression", "runtime/deployment.py",
+         "runtime/standalone/payload")
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
 
 
@@ -62,7 +63,7 @@ class SearchContext:
         self.networks = networks
         self.evaluator = CachedEvaluator(LiveEvaluator(networks), file=measurement_file(networks) if reuse else None)
         self._progress, self._reuse = progress or NullProgress(), reuse
-        self._folder = networks.cache.root / "finalists"
+        self._cache = networks.cache
         self._measured: dict[tuple[Plan, Arithmetic, SplitName], Measurement] = {}
         self._made: OrderedDict[tuple[Plan, Arithmetic], Deployment] = OrderedDict()
 
@@ -81,18 +82,18 @@ class SearchContext:
         key = (plan, arithmetic, part)
         if key not in self._measured:
             blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan))
-            path = self._folder / f"{blueprint.key}-{blueprint.arithmetic}-{part}-{_code()}.json"
+            # figures depend on the code that quantises, codes, counts and runs, and on this processor's arithmetic
+            entry = content_hash([blueprint.key, blueprint.arithmetic, part, source_hash(*_CODE), arithmetic_key()])
             found = None
-            if self._reuse:
-                with suppress(OSError, ValidationError):  # not there, or damaged: measured anew
-                    found = Measurement.model_validate_json(path.read_text(encoding="utf-8"))
+            if self._reuse and (record := self._cache.load_record(_FOLDER, entry)) is not None:
+                with suppress(ValidationError):  # not there, or damaged: measured anew
+                    found = Measurement.model_validate(record)
             if found is None:
                 start = time.perf_counter()
                 deployment = self.deployment(plan, device_arithmetic, title)
                 evaluation = deployment.evaluate(self.networks.data, part)
                 found = deployment.measurement(evaluation, time.perf_counter() - start)
-                with suppress(OSError):  # a cache that cannot be written costs time, not results
-                    write_whole(path, found.model_dump_json().encode())
+                self._cache.save_record(_FOLDER, entry, found.model_dump(mode="json"))
             self._measured[key] = found
         return self._measured[key]
 
@@ -123,10 +124,9 @@ class SearchContext:
                 return SplitNetwork(backbone, nn.Identity())
             return SplitNetwork(*cut(backbone, networks.supernet.points[plan.split]))
         blueprint = blueprint_of(networks, plan, "fp32", self._key(plan))
-        path = self._folder / f"{blueprint.key}.safetensors"
-        if self._reuse:
+        if self._reuse and (tensors := self._cache.load(_FOLDER, blueprint.key)) is not None:
             with suppress(ResultError):  # not there, or damaged: fine-tuned anew
-                kept = Deployment.load(blueprint, path)
+                kept = Deployment.of_tensors(blueprint, tensors, "weights in the cache")
                 with self._progress.phase(f"{title}: from the cache"):
                     return kept.network
         network, settings, cache = networks.supernet.extract(plan), networks.scenario.training, networks.cache
@@ -137,9 +137,8 @@ class SearchContext:
                 blueprint.key, f"fine-tune {title}"))
         with suppress(OSError):
             cache.path("partial", blueprint.key).unlink(missing_ok=True)
-        with suppress(OSError, ConfigError):  # a cache that cannot be written costs time, not results
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Deployment.fit(blueprint, network, networks.data).save(path)
+        cache.save(_FOLDER, blueprint.key, Deployment.fit(blueprint, network, networks.data).tensors(),
+                   {"kind": "fine-tuned plan", "plan": plan.label})
         return network
 
     def _key(self, plan: Plan) -> str:
@@ -179,13 +178,3 @@ def blueprint_of(networks: Networks, plan: Plan, arithmetic: Arithmetic, key: st
         keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
         feature_shape=supernet.points[plan.split].shape if plan.split in supernet.points else (),
         code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})
-
-
-@cache
-def _code() -> str:
-    """Hash of the code that quantises, codes and runs: figures of other code are not taken for its own."""
-    root = Path(__file__).parents[1]
-    standalone = root / "runtime" / "standalone"
-    files = [*sorted((root / "compression").rglob("*.py")), root / "runtime" / "deployment.py",
-             *sorted((standalone / "payload").glob("*.py"))]
-    return content_hash([file.read_text(encoding="utf-8") for file in files])[:8]

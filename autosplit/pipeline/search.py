@@ -18,8 +18,11 @@ from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
 from autosplit.core.errors import AutosplitError, ConfigError, ResumeError, unwritable
+from autosplit.core.files import write_beside, write_whole
+from autosplit.core.hashing import sha256_of
 from autosplit.core.plan import Outcome
 from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.records import writing
 from autosplit.core.result import RESULT_FILE, DeploymentFile, Result, TestFigures, provenance
 from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.evaluation.base import Evaluator
@@ -41,6 +44,7 @@ __all__ = ["new_run", "scorer_of", "search", "search_scenario"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
+_SCENARIO = "scenario.yaml"
 _TIMED = 5  # measurements that a duration is estimated from
 
 
@@ -192,13 +196,17 @@ def scorer_of(scenario: Scenario) -> Scorer:
 def _open_ledger(scenario: Scenario, out: Path, resume: bool) -> Ledger:
     if resume:
         ledger = Ledger.open(out, scenario)
-        (out / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")  # the total may have been raised
+        try:
+            with writing(out):
+                write_whole(out / _SCENARIO, scenario.to_yaml())  # the total may have been raised
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
     if (out / LEDGER_FILE).exists():
         raise ResumeError(f"{out} holds a run already; continue it with --resume {out}, or choose another --out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
+        write_whole(out / _SCENARIO, scenario.to_yaml())
     except OSError as e:
         raise unwritable(out, e) from e
     return Ledger.create(out, scenario)
@@ -212,7 +220,7 @@ def _removed_if_empty(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]
     except AutosplitError:
         if not resume and not len(ledger):
             ledger.close()
-            for name in (LEDGER_FILE, _KEY_FILE, "scenario.yaml", ".lock"):
+            for name in (LEDGER_FILE, _KEY_FILE, _SCENARIO, ".lock"):
                 (out / name).unlink(missing_ok=True)
             shutil.rmtree(out / TENSORBOARD_FOLDER, ignore_errors=True)
             with suppress(OSError):  # it holds something else
@@ -231,7 +239,9 @@ def _require_same_networks(out: Path, key: str) -> None:
     if recorded and recorded != key:
         raise ResumeError(f"{out} was begun with other data or weights (supernet {recorded}, now {key}); restore them, "
                           "or start a new run with another --out")
-    path.write_text(key + "\n", encoding="utf-8")
+    if not recorded:
+        with writing(path):
+            write_whole(path, key + "\n")
 
 
 def _refuse_long(
@@ -322,14 +332,17 @@ def _test(
     rows = [comparison_row(c.baseline.method, c.name, tested[c.baseline.method], scorer, reference) for c in baselines]
     rows.append(comparison_row("autosplit", "autosplit", deployment.measurement(evaluation), scorer, reference,
                                chosen=True))
+    content = deployment.to_bytes()
+    with writing(out):  # an earlier result of this run keeps its weights, whenever this process ends
+        weights = write_beside(out / _WEIGHTS, content)
     return Result(
         scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=reference,
         test=TestFigures(correct=evaluation.correct, images=evaluation.images,
                          payload_bytes_total=int(evaluation.payload_sizes.sum()),
                          payload_bytes_p95=evaluation.payload_p95, payload_sha256=evaluation.payload_sha256),
         comparison=related(rows),
-        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=_WEIGHTS,
-                                  sha256=deployment.save(out / _WEIGHTS), class_names=networks.data.class_names),
+        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=weights, sha256=sha256_of(content),
+                                  class_names=networks.data.class_names),
         provenance=provenance(
             seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint, backbone_key=networks.backbone_key,
             supernet_key=networks.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
@@ -347,10 +360,11 @@ def _write(result: Result, ledger: Ledger, agent: Proposer[Any], progress: Phase
 
     result.save(out / RESULT_FILE)
     outcomes = ledger.outcomes()
-    pareto_frame(outcomes).to_csv(out / "pareto.csv", index=False)
+    with writing(out):
+        write_whole(out / "pareto.csv", pareto_frame(outcomes).to_csv(index=False))
     write_figure(tradeoff_figure(outcomes, result.comparison, result.outcome), out / "tradeoff.png")
     if isinstance(agent, PPOAgent) and len(agent.outcomes) >= 2:
-        with progress.phase("train the policy for other conditions"):
+        with progress.phase("train the policy for other conditions"), writing(out / "policy"):
             agent.policy.save(out / "policy")
     with progress.phase("write the report"):
         write_report(result, outcomes, out / REPORT_FILE)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.files import write_whole
 from autosplit.core.plan import Outcome
 from autosplit.core.result import Result
 from autosplit.report.draw_plotly import TEMPLATE, page_chart
@@ -43,11 +44,7 @@ def write_report(result: Result, outcomes: Sequence[Outcome], path: Path) -> Non
     """
     page = report_page(result, outcomes)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written whole or not at all: a browser may have the old page open.
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, page)  # a browser may have the old page open
     except OSError as e:
         raise ConfigError(f"cannot write {path}: {e.strerror or e}; give another file with --out") from e
 

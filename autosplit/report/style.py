@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,8 +75,8 @@ def figure_file(*paths: Path, size: tuple[float, float] = (10.0, 5.8)) -> Iterat
         yield figure
         for path in paths:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, metadata=_METADATA[path.suffix])
+                with written_whole(path) as draft:
+                    figure.savefig(draft, metadata=_METADATA[path.suffix])
             except OSError as e:
                 raise ConfigError(f"cannot write {path}: {e.strerror or e}; give another directory with --out") from e
 

@@ -7,17 +7,15 @@ range-coded to a payload on the device side, and the edge side sees nothing but 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autosplit.compression import load_codec
@@ -27,7 +25,8 @@ from autosplit.compression.network import SplitNetwork
 from autosplit.core.answers import Answers
 from autosplit.core.blueprint import Blueprint
 from autosplit.core.errors import ConfigError, ResultError
-from autosplit.core.hashing import sha256_of_file
+from autosplit.core.files import write_whole
+from autosplit.core.hashing import sha256_of
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.core.plugins import one_line
 from autosplit.core.tensors import load_tensors
@@ -307,19 +306,26 @@ class Deployment:
         Raises:
             ConfigError: The file cannot be written.
         """
+        content = self.to_bytes()
+        try:
+            write_whole(path, content)
+        except OSError as e:
+            raise ConfigError(f"cannot write {path}: {e.strerror or e}") from e
+        return sha256_of(content)
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
+        return safetensors.torch.save(self.tensors())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, normalisation and tables, each with memory of its own; `of_tensors` takes them."""
         # copied, since safetensors refuses tensors that share their memory
         tensors = {n: t.detach().clone(memory_format=torch.contiguous_format)
                    for n, t in self.network.state_dict().items() if t.numel()}
         tensors |= {"input.mean": self.mean, "input.std": self.std}
         if self.tables is not None:
             tensors |= {_TABLES + n: torch.from_numpy(a.copy()) for n, a in self.tables.to_arrays().items()}
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            save_file(tensors, temporary)
-            temporary.replace(path)
-        except (SafetensorError, OSError) as e:
-            raise ConfigError(f"cannot write {path}: {' '.join(str(e).split())}") from e
-        return sha256_of_file(path)
+        return tensors
 
     @classmethod
     def from_result(cls, result: Result) -> Deployment:
@@ -333,33 +339,52 @@ class Deployment:
         weights = path.parent / stored.weights
         if not weights.exists():
             raise ResultError(f"{path}: weights {stored.weights!r} are missing; keep them beside the result file")
-        if file_sha256(weights, f"{path}: weights {stored.weights!r}", error=ResultError) != stored.sha256:
-            raise ResultError(f"{path}: weights {stored.weights!r} were altered "
-                              "(their hash is not the recorded one); restore the file")
-        return cls.load(stored.blueprint, weights, stored.class_names)
+        return cls.load(stored.blueprint, weights, stored.class_names, stored.sha256)
 
     @classmethod
-    def load(cls, blueprint: Blueprint, path: Path, class_names: Sequence[str] = ()) -> Deployment:
+    def load(
+        cls, blueprint: Blueprint, path: Path, class_names: Sequence[str] = (), sha256: str | None = None
+    ) -> Deployment:
         """Read a deployment back.
 
         Args:
             blueprint: Its structure.
             path: Its weights.
             class_names: One per output; their numbers by default.
+            sha256: Hash that the file must have.
 
         Raises:
-            ResultError: The file is missing, damaged, or holds another structure.
+            ResultError: The file is missing, altered, damaged, or holds another structure.
         """
+        name = f"weights {str(path)!r}"
         if not path.exists():
-            raise ResultError(f"weights {str(path)!r} are missing; copy them beside the result file")
-        tensors = load_tensors(path, f"weights {str(path)!r}", error=ResultError)
-        network = build_network(blueprint)
+            raise ResultError(f"{name} are missing; copy them beside the result file")
+        if sha256 is not None and file_sha256(path, name, error=ResultError) != sha256:
+            raise ResultError(f"{name} were altered (their hash is not the recorded one); restore the file")
+        return cls.of_tensors(blueprint, load_tensors(path, name, error=ResultError), name, class_names)
+
+    @classmethod
+    def of_tensors(
+        cls, blueprint: Blueprint, tensors: dict[str, Tensor], origin: str, class_names: Sequence[str] = ()
+    ) -> Deployment:
+        """A deployment out of what `tensors` gave.
+
+        Args:
+            blueprint: Its structure.
+            tensors: Weights, normalisation and tables.
+            origin: Where they come from, for the error, as in `weights 'best.safetensors'`.
+            class_names: One per output; their numbers by default.
+
+        Raises:
+            ResultError: They are of another structure.
+        """
+        network, tensors = build_network(blueprint), dict(tensors)
         try:
             mean, std = tensors.pop("input.mean"), tensors.pop("input.std")
             arrays = {n.removeprefix(_TABLES): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(_TABLES)}
             network.load_state_dict(tensors)
         except (KeyError, RuntimeError) as e:
-            raise ResultError(f"weights {str(path)!r} are of another network: {' '.join(str(e).split())[:200]}") from e
+            raise ResultError(f"{origin} are of another network: {' '.join(str(e).split())[:200]}") from e
         tables = FrequencyTables.from_arrays(arrays) if arrays else None
         return cls(blueprint, network, mean, std, tables, class_names)
 

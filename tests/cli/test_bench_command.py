@@ -155,7 +155,7 @@ def test_searches_that_are_done_are_not_done_again(heavy, searched, tmp_path):
     assert grid(heavy, tmp_path).exit_code == 0
     again = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert again[:5] == lines[:5]
-    assert len(again) == 9  # the damaged line is made good
+    assert len(again) == len(lines) == 8  # the damaged line is made good
 
     def curves(text):
         rows = [json.loads(line) for line in text if line.endswith("}")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -64,6 +65,24 @@ def test_damaged_is_absent_with_a_warning(cache, caplog, damage):
     assert str(path) in caplog.text
     cache.save("x", "k", TENSORS, {})
     assert cache.load("x", "k") is not None
+
+
+RECORD = {"accuracy": 0.5, "plan": ["layer1", None]}
+
+
+def test_a_record_is_taken_whole_unaltered_and_under_its_own_key_only(cache, caplog):
+    assert cache.load_record("x", "k") is None
+    cache.save_record("x", "k", RECORD)
+    assert cache.load_record("x", "k") == RECORD
+    assert not caplog.records
+    path = cache.path("x", "k", ".json")
+    text = path.read_text()
+    cache.path("x", "other", ".json").write_text(text)
+    assert cache.load_record("x", "other") is None
+    for damaged in (text.replace("0.5", "0.9"), text[:-9], "[]", "null", json.dumps(RECORD), "[" * 100_000):
+        path.write_text(damaged)
+        assert cache.load_record("x", "k") is None
+    assert caplog.text.count("will be made again") == 7
 
 
 def test_unwritable_folder_is_a_warning(tmp_path, caplog):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -95,12 +97,16 @@ def test_each_measurement_is_on_disk_before_the_next(inner, plans, tmp_path):
     assert inner.asked == plans[3:]
 
 
-@pytest.mark.parametrize("damage", [b'{"plan": {"split"', b"\xff\xfe", b"[]"])
-def test_a_damaged_line_costs_one_measurement(inner, plans, tmp_path, damage, caplog):
+@pytest.mark.parametrize("damage", [
+    lambda line: line[:30], lambda line: b"\xff\xfe", lambda line: b"[]",
+    lambda line: re.sub(rb'"accuracy":[0-9.]+', b'"accuracy":0.111', line),
+    lambda line: json.dumps(json.loads(line)["content"]).encode(),
+], ids=["half", "no text", "no object", "another accuracy", "no checksum"])
+def test_a_damaged_or_altered_line_costs_one_measurement(inner, plans, tmp_path, damage, caplog):
     path = tmp_path / "store.jsonl"
     list(CachedEvaluator(inner, file=path).measure(plans))
     lines = [line for line in path.read_bytes().splitlines() if line]
-    lines[2] = damage
+    lines[2] = damage(lines[2])
     path.write_bytes(b"\n".join(lines) + b"\n")
     again = Counting()
     assert list(CachedEvaluator(again, file=path).measure(plans)) == inner.table.measure(plans)
@@ -134,3 +140,10 @@ def test_the_file_is_that_of_networks_and_measuring_not_of_conditions(prepared):
               measurement_file(replace(prepared, supernet_key="other")), measurement_file(prepared)}
     assert len(others) == 4
     assert all(f.parent == prepared.cache.root / "measurements" for f in others)
+
+
+@pytest.mark.parametrize("what", ["arithmetic_key", "source_hash"])
+def test_the_file_is_that_of_a_processor_and_of_the_code_that_counts(prepared, monkeypatch, what):
+    here = measurement_file(prepared)
+    monkeypatch.setattr(f"autosplit.evaluation.cached.{what}", lambda *_: "another")
+    assert measurement_file(prepared) != here

@@ -331,11 +331,16 @@ def test_a_folder_that_held_something_stays(world, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_damaged_finalist_in_the_cache_is_made_again(warm, tmp_path):
+@pytest.mark.parametrize("spoil", [
+    lambda content: content[:100],
+    lambda content: content[:-5] + bytes([content[-5] ^ 64]) + content[-4:],
+    lambda content: re.sub(rb'"accuracy": ?[0-9.]+', b'"accuracy":0.111', content),
+], ids=["half", "one bit", "another accuracy"])
+def test_a_spoilt_finalist_in_the_cache_is_made_again(warm, tmp_path, spoil):
     scenario = warm.scenario(search__agent=warm.agent("CodePruned"), conditions__budget_ms=1e4)
     before = search(scenario, tmp_path / "one")
     for file in (warm.cache / "finalists").iterdir():  # weights, and what was measured on them
-        file.write_bytes(file.read_bytes()[:100])
+        file.write_bytes(spoil(file.read_bytes()))
     after = search(scenario, tmp_path / "two")
     assert after.stored.sha256 == before.stored.sha256
     assert after.comparison == before.comparison

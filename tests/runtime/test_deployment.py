@@ -230,7 +230,7 @@ def test_weights_that_are_missing_damaged_or_foreign(deployments, runs, tmp_path
     with pytest.raises(ResultError, match="of another network"):
         Deployment.load(blueprint, tmp_path / "less.safetensors")
     with pytest.raises(ConfigError, match="cannot write"):
-        deployments["Code"].save(tmp_path / "nowhere" / "w.safetensors")
+        deployments["Code"].save(tmp_path / "less.safetensors" / "w.safetensors")
 
 
 # --- structure ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, unwritable
+from autosplit.core.files import write_whole
 from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.records import append_record, drop_incomplete_line, writing
 from autosplit.envs.tree import BoolArray
 from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.scorer import Scorer
@@ -141,11 +143,11 @@ def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | 
               for m in grid.methods]
     left = [key for key in wanted if key not in done]
     progress = progress or NullProgress()
-    with progress.phase("search the tables", total=len(left)) as advance, (out / _RUNS).open("a") as file:
+    with progress.phase("search the tables", total=len(left)) as advance:
         def keep(run: Run) -> None:
             done[run.key] = run
-            file.write(json.dumps(asdict(run)) + "\n")
-            file.flush()  # a grid that is stopped goes on from here
+            with writing(out / _RUNS):
+                append_record(out / _RUNS, json.dumps(asdict(run)))  # a grid that is stopped goes on from here
             advance(1, f"{run.method}, scenario {run.scenario} of {run.table}")
 
         if jobs == 1:
@@ -221,10 +223,12 @@ def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:
     same["tables"] = {p.name: _table(p).record.sha256 for p in grid.tables}
     path = out / "grid.json"
     try:
+        if (out / _RUNS).is_file():
+            drop_incomplete_line(out / _RUNS)
         out.mkdir(parents=True, exist_ok=True)
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != same:
             raise ConfigError(f"{out} holds searches of another grid ({path} differs); choose another --out")
-        path.write_text(json.dumps(same, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(same, indent=1) + "\n")
     except OSError as e:
         raise unwritable(out, e) from e
     return {run.key: run for run in read_runs(out)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autosplit.core.errors import ResultError, unwritable
+from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of, sha256_of_file
 from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
@@ -103,7 +104,7 @@ def tabulate(
                 seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint,
                 backbone_key=networks.backbone_key, supernet_key=networks.supernet_key, agent="table",
                 evaluations=len(plans), seconds={"measure": round(sum(m.seconds for m in measured), 1)}))
-        record_path(out).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_whole(record_path(out), record.model_dump_json(indent=1) + "\n")
     except OSError as e:
         raise unwritable(out.parent, e) from e
     return Table(record=record, evaluator=table)

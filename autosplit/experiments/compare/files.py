@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosplit.core.errors import unwritable
+from autosplit.core.files import write_whole
 from autosplit.experiments.compare.curves import latency_panels, payload_panels, rate_panels, titles
 from autosplit.experiments.compare.run import Comparison
 from autosplit.report.comparison_figures import accuracy_latency_figure, accuracy_payload_figure, in_time_figure
@@ -66,9 +67,8 @@ def write_tables(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
         ConfigError: The folder cannot be written.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _replace(out / _TABLE, all_rows(comparisons).to_csv(index=False))
-        _replace(out / _PAGE, _page(comparisons))
+        write_whole(out / _TABLE, all_rows(comparisons).to_csv(index=False))
+        write_whole(out / _PAGE, _page(comparisons))
     except OSError as e:
         raise unwritable(out, e) from e
     return [out / _TABLE, out / _PAGE]
@@ -88,13 +88,6 @@ def draw_figures(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
         write_figure(draw(panels, _CAPTIONS[name]), *paths)
         drawn += paths
     return drawn
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all, so that an interrupted comparison leaves its last state."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _page(comparisons: Sequence[Comparison]) -> str:

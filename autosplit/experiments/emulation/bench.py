@@ -24,6 +24,7 @@ import pandas as pd
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, LinkError
+from autosplit.core.files import write_whole
 from autosplit.core.parameters import Parameter
 from autosplit.core.plan import OUTPUT, LatencySummary, Plan, StageCost, Workload
 from autosplit.core.profiles import ChannelProfile, DeviceProfile
@@ -253,7 +254,7 @@ def _cell(bench: LinkBench, subject: _Subject, name: str, hosts: Hosts,
                       subject.images,
                       f"{host}:{port}", "--count", bench.count, "--least", min(bench.least, bench.count), "--seconds",
                       bench.seconds, "--pause-ms", max(_PAUSE_MS, least_pause_ms), "--seed", bench.seed])
-    found.to_csv(file, index=False)
+    write_whole(file, found.to_csv(index=False))
 
 
 def _figures(subject: _Subject, answers: pd.DataFrame) -> dict[str, Any]:

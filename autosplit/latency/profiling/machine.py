@@ -1,30 +1,18 @@
-"""What a profile needs beside timed operators: the processor's name, and the rates of the two coders."""
+"""What a profile needs beside timed operators: the rates of the two coders."""
 
 from __future__ import annotations
 
-import platform
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from autosplit.latency.profiling.stopwatch import Stopwatch, steady_medians
 
-__all__ = ["coding_ksymbols", "image_kpixels", "processor_name"]
+__all__ = ["coding_ksymbols", "image_kpixels"]
 
 _CODE = (16, 8, 8)
 _BITS = 4
 _QUALITY = 75
-
-
-def processor_name() -> str:
-    """The processor's name as the system reports it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return (names[0] if names else "") or platform.processor() or platform.machine() or "an unknown processor"
 
 
 def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:

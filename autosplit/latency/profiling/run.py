@@ -14,12 +14,14 @@ import torch
 import yaml
 
 from autosplit.core.errors import ConfigError, unwritable
+from autosplit.core.files import write_whole
+from autosplit.core.machine import processor_name
 from autosplit.core.parameters import Parameter
 from autosplit.core.profiles import DeviceProfile
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.timings import HeldOut, Timing, Timings, write_timings
 from autosplit.latency.profiling.engines import ROUNDS, Engine, OnnxEngine, TorchEngine, undisturbed
-from autosplit.latency.profiling.machine import coding_ksymbols, image_kpixels, processor_name
+from autosplit.latency.profiling.machine import coding_ksymbols, image_kpixels
 from autosplit.latency.profiling.stopwatch import Stopwatch, WallClock
 from autosplit.latency.profiling.units import folded
 from autosplit.latency.profiling.variants import DRAWN, LEVELS, variants_of
@@ -124,7 +126,7 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
         device = DeviceProfile(name=out.stem, title=title, arithmetic="fp32", timings=block, **parameters)
         data = device.model_dump(mode="json")
         data["timings"]["file"] = csv.name  # relative to the profile, as a profile of its own wants it
-        out.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+        write_whole(out, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))
     except OSError as e:
         raise unwritable(out.parent, e) from e
     return MachineProfile(device, timings)

@@ -171,7 +171,13 @@ class Manifest:
         """
         sealed = dataclasses.replace(self, digest=digest_of(dataclasses.asdict(self)))
         text = json.dumps(dataclasses.asdict(sealed), indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        # whole or not at all, and last: a bundle without it is none
+        draft = folder / f".{MANIFEST}.tmp"
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(folder / MANIFEST)
         return sealed
 
     @classmethod
