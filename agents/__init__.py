@@ -32,6 +32,7 @@ _AGENTS: dict[Granularity, Registry] = {
             "policy": "autosplit.agents.policy_agent:PolicyAgent",
             "ppo": "autosplit.agents.ppo:PPOAgent",
             "ppo-live": "autosplit.agents.live:PPOLiveAgent",
+            "prior-only": "autosplit.agents.enumerate:PriorOnlyAgent",
             "random": "autosplit.agents.enumerate:RandomAgent",
             "tpe": "autosplit.agents.samplers:TPEAgent",
         },

@@ -1,7 +1,8 @@
 """`Agent` proposes plans and observes outcomes; `SearchProblem` is all that it may know before measuring.
 
 Life cycle: an agent is built for one problem. `autosplit.agents.loop.run_search` asks it for plans, has them
-measured, and hands the outcomes back, until the measurements are spent or the agent is exhausted. An agent depends on
+measured, and hands the outcomes back, until the measurements are spent or the agent is exhausted. The first plans are
+the same for all agents, the problem's initial design; then each proposes its own. An agent depends on
 the problem (its seed included) and on what it observed, and on nothing else: a search is resumed by running it again
 with the recorded measurements at hand.
 """
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from autosplit.agents.design import InitialDesign, plan_points, spread
 from autosplit.agents.prior import expected_accuracy
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
@@ -27,7 +29,7 @@ from autosplit.envs.features import plan_features
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.objective import Objective, best_outcome
-from autosplit.latency.base import LatencyModel
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
 
 if TYPE_CHECKING:
     from autosplit.agents.policy import CoInferencePolicy
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "Proposer", "SearchProblem"]
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+def _derived_seed(seed: int, purpose: str, step: int) -> int:
+    entropy = [seed, step, *purpose.encode()]  # not `hash`, which differs from process to process
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class SearchProblem:
         objective: What to maximise.
         conditions: Where the plan is to run.
         seed: Seed of everything random in the agent.
-        policy: A policy trained on other measurements, whose knowledge an agent may start from.
+        policy: A policy trained on other measurements, whose knowledge is the prior.
+        design: How many plans every agent measures before it proposes its own.
     """
 
     space: PlanSpace
@@ -58,6 +66,7 @@ class SearchProblem:
     conditions: Conditions
     seed: int = 0
     policy: CoInferencePolicy | None = None
+    design: InitialDesign = field(default_factory=InitialDesign)
 
     def __post_init__(self) -> None:
         if len(self.workloads) != len(self.space) or not self.workloads:
@@ -103,12 +112,36 @@ class SearchProblem:
         return predicted_accuracy(self.policy.knowledge, self.space, self.workloads)
 
     @cached_property
+    def breakdown(self) -> LatencyBreakdown:
+        """Predicted latency of the P plans under the problem's conditions."""
+        return self.latency_model.latency(self.workloads, [self.conditions])
+
+    @cached_property
+    def prior_rewards(self) -> Array:
+        """Rewards expected before any measurement, from `prior` and the predicted latency, shape (P,)."""
+        rewards: Array = self.objective.reward(self.prior, self.breakdown, [self.conditions])[:, 0]
+        return rewards
+
+    @cached_property
+    def initial_design(self) -> tuple[int, ...]:
+        """Numbers of the plans that every agent measures first, in order; fewer where there are fewer candidates.
+
+        The candidates of the highest `prior_rewards`, then candidates that are spread over the space (`InitialDesign`
+        says how many). They depend on the problem alone, its seed included, so all methods begin with the same.
+        """
+        numbers, size = np.flatnonzero(self.candidates), self.design.size
+        best = numbers[np.argsort(-self.prior_rewards[numbers], kind="stable")[:min(self.design.guesses, size)]]
+        rng = np.random.default_rng(_derived_seed(self.seed, "spread", 0))
+        others = numbers[spread(plan_points(self.features)[numbers], size, rng)]
+        return tuple(dict.fromkeys([*best.tolist(), *others.tolist()]))[:size]
+
+    @cached_property
     def candidates(self) -> BoolArray:
         """Plans worth a measurement, shape (P,).
 
         Those whose predicted p95 is within `autosplit.envs.core.latency_limit_ms`.
         """
-        p95_ms = self.latency_model.latency(self.workloads, [self.conditions]).p95_ms[:, 0]
+        p95_ms = self.breakdown.p95_ms[:, 0]
         worth: BoolArray = p95_ms <= latency_limit_ms(p95_ms, self.conditions.budget_ms)
         return worth
 
@@ -185,8 +218,7 @@ class Proposer(ABC, Generic[Key]):
             purpose: A name of the agent's choice.
             step: Tells draws for the same purpose apart, such as the number of the round.
         """
-        entropy = [self._seed, step, *purpose.encode()]  # not `hash`, which differs from process to process
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return _derived_seed(self._seed, purpose, step)
 
     def generator(self, purpose: str, step: int = 0) -> np.random.Generator:
         """A random generator for one purpose at one step; see `seed_for`."""
@@ -202,7 +234,8 @@ class Agent(Proposer[int]):
     """Proposes plans. Authors override `_propose`, and `_observe` where outcomes matter.
 
     The public methods track the state: a plan is proposed once, only if it belongs to the space, is not measured, and
-    may be in time (`SearchProblem.candidates`).
+    may be in time (`SearchProblem.candidates`). The first proposals are those of `SearchProblem.initial_design`, so
+    `_propose` is asked when they are spent.
 
     Args:
         problem: What to search.
@@ -210,9 +243,12 @@ class Agent(Proposer[int]):
     Attributes:
         problem: What to search.
         needs_policy: Whether the problem must come with a trained policy.
+        primed: Whether the agent begins with the problem's initial design, as search methods do that are to be
+            compared; one with an order of its own does not.
     """
 
     needs_policy: ClassVar[bool] = False
+    primed: ClassVar[bool] = True
 
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem.seed)
@@ -247,8 +283,9 @@ class Agent(Proposer[int]):
         if self.exhausted:
             return []
         wanted = min(n, self.remaining)
+        design = [i for i in self.problem.initial_design if self._open[i]] if self.primed else []
         # the agent may be somebody's plugin: a wrong proposal should end here, with its name, and not in the evaluator
-        numbers = [int(i) for i in self._propose(wanted)]
+        numbers = design[:wanted] or [int(i) for i in self._propose(wanted)]
         if not 1 <= len(numbers) <= wanted:
             raise PluginError(f"agent {self.name!r} proposed {len(numbers)} plans, asked for {wanted}")
         for number in numbers:

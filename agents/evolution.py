@@ -23,7 +23,8 @@ class EvolutionAgent(Agent):
 
     Args:
         problem: What to search.
-        population: Plans that are alive; as many random ones are measured first.
+        population: Plans that are alive. The first are those of the initial design; where they are fewer, random ones
+            are measured too.
         tournament: Plans drawn from the population, of which the best becomes the parent.
 
     Raises:

@@ -38,7 +38,8 @@ class PPOLiveAgent(Agent):
     An update's episodes are drawn, those of their plans that are not measured yet are proposed, and when all rewards
     are known the policy is trained on these very episodes. A plan that is measured already costs nothing when an
     episode ends in it again, and gives the reward that was measured. Latency masks the actions, as it does for `ppo`;
-    no reward is estimated, and none of other conditions is used.
+    no reward is estimated, and none of other conditions is used. What the initial design measured is looked up where an
+    episode ends in it: policy gradients learn from the policy's own episodes only.
 
     Plans are proposed in the same order whatever number is asked for at a time, provided that the outcomes of an
     update's plans are in before more are asked for.

@@ -23,7 +23,8 @@ class LocalSearchAgent(Agent):
 
     Args:
         problem: What to search.
-        starts: Random plans measured first; the climb begins at the best of them.
+        starts: Random plans measured first where the agent is not primed. The climb begins at the best of them, or at
+            the best of the initial design.
     """
 
     name = "local-search"
@@ -34,7 +35,7 @@ class LocalSearchAgent(Agent):
         self._candidates = problem.candidates.copy()
         self._rng = self.generator("local-search")
         self._wanted = starts
-        self._starts: list[int] = []
+        self._starts = list(problem.initial_design) if self.primed else []
         self._at: int | None = None
 
     def _propose(self, n: int) -> Sequence[int]:  # noqa: ARG002

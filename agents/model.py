@@ -1,4 +1,4 @@
-"""Agents that choose by a model of the accuracy: initial design, fit, acquisition, in rounds.
+"""Agents that choose by a model of the accuracy, whose mean is the prior: fit, acquisition, in rounds.
 
 Agents of this kind differ in one thing only: which plans the acquisition value is computed for. `ppo` asks its policy.
 The controls in `benchmarks/model_only.py` take all plans, or some drawn uniformly, to show what the policy adds.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autosplit.agents.base import Agent, SearchProblem
+from autosplit.agents.design import spread
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
@@ -29,18 +30,14 @@ class ModelSettings:
     """How an agent with a model spends measurements.
 
     Attributes:
-        first: Measurements before the first round.
-        guesses: So many of them are the best plans by what is expected of them; the others are spread over the space.
         round: Measurements a round.
     """
 
-    first: int = 10
-    guesses: int = 5
     round: int = 10
 
 
 class ModelAgent(Agent):
-    """Measures an initial design, then in rounds the best of some candidate plans. Authors override `candidate_plans`.
+    """Measures, in rounds, the best of some candidate plans. Authors override `candidate_plans`.
 
     A round fits the surrogate on everything measured, asks for candidate plans, and takes those of the highest
     acquisition value, an upper confidence bound (UCB) of the reward. Plans are proposed in the same order whatever
@@ -53,10 +50,10 @@ class ModelAgent(Agent):
 
     def __init__(self, problem: SearchProblem, settings: ModelSettings) -> None:
         super().__init__(problem)
-        self._first, self._guesses, self._size = settings.first, settings.guesses, settings.round
+        self._size = settings.round
         self._surrogate = AccuracySurrogate(problem.features, prior=problem.prior)
         self._rounds = 0
-        self._queue: deque[int] | None = None  # plans of this round; `None` before the initial design
+        self._queue: deque[int] = deque()  # plans of this round
         self._revised: dict[int, Workload] = {}  # measured workloads that differ from the predicted ones
         self._cores: tuple[CoInferenceCore, ...] | None = None
 
@@ -105,11 +102,10 @@ class ModelAgent(Agent):
         return self._cores
 
     def _propose(self, n: int) -> Sequence[int]:
-        planned = self._initial_design() if self._queue is None else self._queue
-        queue = deque(i for i in planned if self._open[i])  # others may have been observed meanwhile
+        queue = deque(i for i in self._queue if self._open[i])  # others may have been observed meanwhile
         if not queue:
             # two outcomes are the least that a surrogate can be fitted on
-            queue.extend(self._spread(self._size) if len(self._outcomes) < 2 else self._round())
+            queue.extend(self._spread() if len(self._outcomes) < 2 else self._round())
         self._queue = queue
         return [queue.popleft() for _ in range(min(n, len(queue)))]
 
@@ -119,30 +115,11 @@ class ModelAgent(Agent):
             if work != self.problem.workloads[number]:
                 self._revised[number] = work
 
-    def _initial_design(self) -> list[int]:
-        """The best plans by what is expected of them, then plans spread over the space."""
-        here, numbers = self.cores()[0], self.open_numbers()
-        expected = here.rewards(self.problem.objective, self.problem.prior)[numbers, 0]
-        best = numbers[np.argsort(-expected, kind="stable")[:self._guesses]].tolist()
-        spread = [i for i in self._spread(self._first) if i not in best]
-        return [*best, *spread[: self._first - len(best)]]
-
-    def _spread(self, size: int) -> list[int]:
-        """Open plans far from each other: the probability of each grows with its squared distance to the others.
-
-        The seeding of k-means++; unlike a maximin design it does not sit on the corners of the space only.
-        """
-        rng = self.generator("spread", self._rounds)
-        numbers, points = self.open_numbers(), self._surrogate.points[self.open_numbers()]
-        distance, chosen = np.ones(len(numbers)), list[int]()
-        for _ in range(min(size, len(numbers))):
-            # where all that are left equal chosen ones in every feature, any of them will do
-            weight = distance if distance.sum() > 0 else ~np.isin(numbers, chosen)
-            pick = int(rng.choice(len(numbers), p=weight / weight.sum()))
-            chosen.append(int(numbers[pick]))
-            squared = ((points - points[pick]) ** 2).sum(axis=1)
-            distance = np.minimum(distance, squared) if len(chosen) > 1 else squared
-        return chosen
+    def _spread(self) -> list[int]:
+        """A round's number of open plans, spread over the space."""
+        numbers = self.open_numbers()
+        chosen = spread(self._surrogate.points[numbers], self._size, self.generator("spread", self._rounds))
+        return [int(i) for i in numbers[chosen]]
 
     def _round(self) -> list[int]:
         """Fit the surrogate, ask for candidate plans, and choose those of the highest acquisition value.

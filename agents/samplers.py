@@ -2,6 +2,9 @@
 
 What they are given, so that they are as strong as they can be here:
 
+*The prior, as far as they can use it.* They begin with the problem's initial design, as all agents do, and are told its
+outcomes: as trials, or as members of the first generation. A sampler takes no expectation of all plans beyond that.
+
 *Latency is free to them too.* A suggestion is read axis by axis (`PlanAxes.settle`), and a level that leads to no plan
 in time counts as the nearest level that does, so every suggestion stands for a plan worth a measurement, as every
 action of `ppo` does. Telling a sampler of plans that are too late instead (as violated constraints, or with the least
@@ -153,7 +156,8 @@ class GPAgent(SamplerAgent):
 
     Args:
         problem: What to search.
-        startup: Random suggestions before the process is fitted, Optuna's own default.
+        startup: Trials before the process is fitted, Optuna's own default. The initial design counts; suggestions are
+            random until there are as many.
     """
 
     name = "gp"

@@ -23,9 +23,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from autosplit.agents.design import plan_points
 from autosplit.agents.logit import accuracy_of, logit
 from autosplit.core.arrays import Array
-from autosplit.envs.features import PLAN_FEATURES
 from autosplit.envs.tree import IntArray
 
 __all__ = ["AccuracySurrogate"]
@@ -40,20 +40,18 @@ class AccuracySurrogate:
     Deterministic; each fit starts from the hyperparameters of the one before.
 
     Args:
-        features: `plan_features` of the P plans. The one-hot of the split point is left out: position and work tell
-            split points apart at a fraction of the length scales, and ranked as well.
+        features: `plan_features` of the P plans. Without the one-hot of the split point, which `plan_points` leaves
+            out, plans are ranked as well, with a fraction of the length scales.
         iterations: Steps of the optimiser of the marginal likelihood, in each fit.
         prior: Accuracies expected before any measurement, shape (P,). Their log-odds, shifted and stretched to fit what
             was measured, are the mean of the process.
 
     Attributes:
-        points: The features in use, each scaled to [0, 1] over the space, shape (P, D).
+        points: `autosplit.agents.design.plan_points` of the features, shape (P, D).
     """
 
     def __init__(self, features: Array, iterations: int = 25, prior: Array | None = None) -> None:
-        columns = features[:, :len(PLAN_FEATURES)]
-        low, span = columns.min(axis=0), np.ptp(columns, axis=0)
-        self.points: Array = (columns[:, span > 0] - low[span > 0]) / span[span > 0]
+        self.points = plan_points(features)
         self._iterations = iterations
         scales = Matern(np.ones(max(1, self.points.shape[1])), (0.05, 20.0), nu=2.5)
         self._kernel = ConstantKernel(1.0, (1e-2, 1e2)) * scales + WhiteKernel(1e-2, (1e-5, 1e-1))

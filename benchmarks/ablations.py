@@ -1,4 +1,4 @@
-"""The agent `ppo` with one of its parts taken away, for comparisons on tables.
+"""Agents with one of their parts taken away, for comparisons on tables: `ppo`, and its peers without the prior.
 
 Name them as any agent of your own. `ppo` without its surrogate is `ppo-live`; without its policy it is one of the
 agents of `benchmarks/model_only.py`::
@@ -13,7 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from autosplit.agents.base import SearchProblem
+from autosplit.agents.enumerate import RandomAgent
+from autosplit.agents.evolution import EvolutionAgent
+from autosplit.agents.live import PPOLiveAgent
+from autosplit.agents.local import LocalSearchAgent
 from autosplit.agents.ppo import PPOAgent, PPOSettings
+from autosplit.agents.samplers import GPAgent, NSGA2Agent, TPEAgent
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
@@ -21,7 +26,8 @@ from autosplit.core.plan import Outcome
 from autosplit.envs.core import CoInferenceCore
 from autosplit.evaluation.objective import InTimeAccuracy
 
-__all__ = ["NoConditions", "NoMasks", "NoPrior", "NoRelabelling"]
+__all__ = ["NoConditions", "NoMasks", "NoPrior", "NoPriorEvolution", "NoPriorGP", "NoPriorLive", "NoPriorLocalSearch",
+           "NoPriorNSGA2", "NoPriorRandom", "NoPriorTPE", "NoRelabelling"]
 
 
 class NoConditions(PPOAgent):
@@ -90,7 +96,7 @@ class NoMasks(PPOAgent):
 
 
 class NoPrior(PPOAgent):
-    """Nothing is expected of a plan before it was measured: twice the initial design, all of it spread over the space.
+    """Nothing is expected of a plan before it was measured: the first round is spread over the space.
 
     Args:
         problem: What to search.
@@ -98,8 +104,57 @@ class NoPrior(PPOAgent):
     """
 
     name = "ppo-no-prior"
+    primed = False
 
     def __init__(self, problem: SearchProblem, settings: PPOSettings | None = None) -> None:
-        settings = settings or PPOSettings()
-        super().__init__(problem, replace(settings, first=2 * settings.first, guesses=0))
+        super().__init__(problem, settings)
         self._surrogate = AccuracySurrogate(problem.features)
+
+
+class NoPriorTPE(TPEAgent):
+    """`tpe` without the initial design: it begins with suggestions of its own, as random as Optuna makes them."""
+
+    name = "tpe-no-prior"
+    primed = False
+
+
+class NoPriorGP(GPAgent):
+    """`gp` without the initial design."""
+
+    name = "gp-no-prior"
+    primed = False
+
+
+class NoPriorNSGA2(NSGA2Agent):
+    """`nsga2` without the initial design."""
+
+    name = "nsga2-no-prior"
+    primed = False
+
+
+class NoPriorLocalSearch(LocalSearchAgent):
+    """`local-search` without the initial design."""
+
+    name = "local-search-no-prior"
+    primed = False
+
+
+class NoPriorEvolution(EvolutionAgent):
+    """`evolution` without the initial design."""
+
+    name = "evolution-no-prior"
+    primed = False
+
+
+class NoPriorRandom(RandomAgent):
+    """`random` without the initial design: uniform draws from the first measurement on."""
+
+    name = "random-no-prior"
+    primed = False
+
+
+class NoPriorLive(PPOLiveAgent):
+    """`ppo-live` without the initial design."""
+
+    name = "ppo-live-no-prior"
+    primed = False

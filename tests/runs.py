@@ -26,6 +26,8 @@ def network(num_classes, in_channels):
 """
 
 AGENTS = """
+from dataclasses import replace
+from autosplit.agents.design import InitialDesign
 from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.layerwise.ppo import LayerPPOSettings, LayerwisePPOAgent
 from autosplit.agents.ppo import PPOAgent, PPOSettings
@@ -33,9 +35,9 @@ from autosplit.agents.trainer import EpisodicPPO, PPOHyperparameters
 
 class Quick(PPOAgent):  # learns after a few measurements, and not for long
     def __init__(self, problem):
-        settings = PPOSettings(first=5, round=3, conditions=16, first_updates=2, updates=1, last_updates=2, draws=32,
+        settings = PPOSettings(round=3, conditions=16, first_updates=2, updates=1, last_updates=2, draws=32,
                                ppo=PPOHyperparameters(episodes=32, epochs=1, hidden=(16,)))
-        super().__init__(problem, settings)
+        super().__init__(replace(problem, design=InitialDesign(5, 5)), settings)
 
 class QuickLayers(LayerwisePPOAgent):
     def __init__(self, problem):

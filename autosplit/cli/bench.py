@@ -85,7 +85,7 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Compare search methods on tables, under conditions drawn from the packaged profiles."""
-    from autosplit.experiments.bench.runs import Grid, run_grid, settings_of
+    from autosplit.experiments.bench.runs import Grid, agent_names, run_grid, settings_of
     from autosplit.experiments.bench.summary import draw_regret, scenario_frame, summarise, to_markdown
     from autosplit.report.progress import Progress
 
@@ -94,7 +94,7 @@ def search(
                 policy)
     with goes_on(lambda: f"the searches that are done are in {out}"):
         runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
-    frame = summarise(runs, methods[0], evaluations)
+    frame = summarise(runs, next(iter(agent_names(methods))), evaluations)
     text = to_markdown(frame, evaluations)
     with writing(out):
         write_whole(out / "summary.csv", frame.to_csv(index=False))

@@ -1,6 +1,9 @@
 """Problems and searches that tests of several agents share."""
 
+from dataclasses import replace
+
 from autosplit.agents.base import SearchProblem
+from autosplit.agents.design import InitialDesign
 from autosplit.agents.loop import run_search
 from autosplit.evaluation.objective import best_outcome, load_objective
 from autosplit.evaluation.scorer import Scorer, score
@@ -10,8 +13,9 @@ SMALL, LARGE = small_table(), make_table()
 LATENCY, OBJECTIVE = PlainLatency(), load_objective("in-time-accuracy")
 
 
-def problem(table=SMALL, budget_ms=100.0, seed=0):
-    return SearchProblem.of(table, LATENCY, OBJECTIVE, make_conditions(budget_ms), seed)
+def problem(table=SMALL, budget_ms=100.0, seed=0, design=None):
+    return replace(SearchProblem.of(table, LATENCY, OBJECTIVE, make_conditions(budget_ms), seed),
+                   design=design or InitialDesign())
 
 
 def search(agent, table=SMALL, evaluations=1000, **options):

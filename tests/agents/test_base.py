@@ -17,6 +17,7 @@ class Scripted(Agent):
     """Proposes what it is told to."""
 
     name = "scripted"
+    primed = False
     script = ()
 
     def _propose(self, n):
@@ -25,7 +26,7 @@ class Scripted(Agent):
 
 def test_names():
     assert list_agents() == ["cmaes", "evolution", "exhaustive", "gp", "local-search", "nsga2",
-                             "policy", "ppo", "ppo-live", "random", "tpe"]
+                             "policy", "ppo", "ppo-live", "prior-only", "random", "tpe"]
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         load_agent("randon")
     with pytest.raises(PluginError, match="not a subclass"):

@@ -22,7 +22,7 @@ from autosplit.testing import AgentCase, AgentContract
 TINY = PPOHyperparameters(episodes=16, minibatches=1, epochs=1, hidden=(8,))
 SHORT = {
     "evolution": {"population": 6},
-    "ppo": {"settings": PPOSettings(first=6, round=3, conditions=8, first_updates=1, updates=1, draws=16, ppo=TINY)},
+    "ppo": {"settings": PPOSettings(round=3, conditions=8, first_updates=1, updates=1, draws=16, ppo=TINY)},
     "ppo-live": {"settings": PPOLiveSettings(patience=2, ppo=TINY)},
 }
 """Settings with which an agent learns within a few measurements."""

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from autosplit.agents.axes import PlanAxes
+from autosplit.agents.design import InitialDesign
 from autosplit.agents.enumerate import RandomAgent
 from autosplit.agents.evolution import EvolutionAgent
 from autosplit.agents.local import LocalSearchAgent
 from tests.agents.cases import LARGE, SMALL, optimum, outcomes_of, problem, regret, search
+
+NONE = InitialDesign(0, 0)  # so that the method itself is seen from the first plan on
 
 
 def climb(agent, table, evaluations):
@@ -21,14 +24,15 @@ def climb(agent, table, evaluations):
 # --- local search -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_climb_measures_neighbours_of_where_it_stands_and_never_goes_down(seed):
-    p = problem(LARGE, seed=seed)
+@pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 0), (2, 8)])
+def test_a_climb_measures_neighbours_of_where_it_stands_and_never_goes_down(seed, first):
+    p = problem(LARGE, seed=seed, design=InitialDesign(first, 0))
     axes = PlanAxes.of(p)
     path = climb(LocalSearchAgent(p, starts=3), LARGE, 60)
-    measured = dict(path[:3])
+    begin = first or 3  # plans of the initial design, or random ones
+    measured = dict(path[:begin])
     at, restarts = max(measured, key=measured.get), 0
-    for number, reward in path[3:]:
+    for number, reward in path[begin:]:
         around = axes.neighbours(at, p.candidates)
         while (better := [n for n in around if measured.get(n, -1) > measured[at]]):
             at = max(better, key=measured.get)
@@ -45,7 +49,7 @@ def test_a_local_optimum_of_a_known_hill_is_reached():
     from tests.synthetic import make_table
 
     table = make_table(splits=("layer2",), sparsities=(0.0,), ends=False, noise=0.0)
-    agent = LocalSearchAgent(problem(table, 400, seed=4), starts=1)
+    agent = LocalSearchAgent(problem(table, 400, seed=4, design=NONE), starts=1)
     path = climb(agent, table, 40)
     assert agent.best == optimum(agent, table)
     top = next(i for i, (_, reward) in enumerate(path) if reward == agent.best.reward)
@@ -54,7 +58,7 @@ def test_a_local_optimum_of_a_known_hill_is_reached():
 
 def test_known_neighbours_are_looked_up():
     """What was measured elsewhere moves the climb without a measurement."""
-    p = problem(LARGE, seed=1)
+    p = problem(LARGE, seed=1, design=NONE)
     agent = LocalSearchAgent(p, starts=1)
     agent.observe(outcomes_of(agent, agent.propose(1), LARGE))
     (start,) = agent._outcomes
@@ -72,7 +76,7 @@ def test_known_neighbours_are_looked_up():
 
 
 def test_the_oldest_dies_even_if_it_is_the_best():
-    p = problem(LARGE)
+    p = problem(LARGE, design=NONE)
     agent = EvolutionAgent(p, population=4, tournament=2)
     best = optimum(agent, LARGE)
     agent.observe([best])
@@ -85,7 +89,7 @@ def test_the_oldest_dies_even_if_it_is_the_best():
 
 
 def test_a_child_differs_from_a_living_plan_in_one_choice():
-    p = problem(LARGE)
+    p = problem(LARGE, design=NONE)
     agent, axes = EvolutionAgent(p, population=5, tournament=2), PlanAxes.of(p)
     search(agent, LARGE, 5)
     changed = []
@@ -104,7 +108,7 @@ def test_a_child_differs_from_a_living_plan_in_one_choice():
 
 
 def test_in_a_tournament_of_all_the_best_is_the_parent():
-    p = problem(LARGE, seed=2)
+    p = problem(LARGE, seed=2, design=NONE)
     agent, axes = EvolutionAgent(p, population=6, tournament=6), PlanAxes.of(p)
     search(agent, LARGE, 6)
     parent = max(agent.population, key=lambda i: agent._outcomes[i].reward)
@@ -127,7 +131,8 @@ def test_better_than_chance(kind):
     """Mean regret over three budgets and two seeds after 50 measurements on a space of 1,453 plans."""
 
     def mean(agent_class):
-        agents = [agent_class(problem(LARGE, budget_ms, seed=seed)) for seed in (0, 1) for budget_ms in (100, 150, 250)]
+        agents = [agent_class(problem(LARGE, budget_ms, seed, NONE)) for seed in (0, 1)
+                  for budget_ms in (100, 150, 250)]
         for agent in agents:
             search(agent, LARGE, 50)
         return np.mean([regret(agent, LARGE) for agent in agents])
@@ -137,6 +142,6 @@ def test_better_than_chance(kind):
 
 @pytest.mark.parametrize("kind", [LocalSearchAgent, EvolutionAgent])
 def test_one_at_a_time(kind):
-    agent = kind(problem(SMALL, 250))
+    agent = kind(problem(SMALL, 250, design=NONE))
     assert [len(agent.propose(n)) for n in (1, 5, 20)] == [1, 1, 1]
     assert all(a != b for a, b in pairwise(agent.propose(1) for _ in range(5)))

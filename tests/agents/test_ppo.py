@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from autosplit.agents.design import InitialDesign
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.ppo import PPOAgent, PPOSettings
 from autosplit.agents.surrogate import AccuracySurrogate
@@ -17,11 +18,12 @@ from autosplit.evaluation.scorer import score
 from tests.agents.cases import LARGE, LATENCY, OBJECTIVE, SMALL, problem, search
 from tests.synthetic import make_conditions
 
-QUICK = PPOSettings(first=8, round=4, conditions=64, first_updates=8, updates=3, last_updates=40)
+DESIGN = InitialDesign(8, 5)
+QUICK = PPOSettings(round=4, conditions=64, first_updates=8, updates=3, last_updates=40)
 
 
 def agent_on(table, budget_ms, seed=0, settings=None):
-    return PPOAgent(problem(table, budget_ms, seed), settings)
+    return PPOAgent(problem(table, budget_ms, seed, DESIGN if settings is QUICK else None), settings)
 
 
 def optimum(table, conditions):
@@ -127,8 +129,8 @@ def test_payloads_that_differ_from_the_prediction_are_taken_in():
 def test_a_plan_that_turns_out_in_time_where_none_was_expected_does_not_end_the_search():
     """Then the plans left to propose are not among those that the conditions allow."""
     p95_ms = LATENCY.latency(problem(SMALL).workloads, [make_conditions()]).p95_ms
-    agent = agent_on(SMALL, 0.99 * p95_ms.min(), settings=PPOSettings(first=2, round=1, conditions=8, first_updates=1,
-                                                                      updates=1, draws=16))
+    agent = PPOAgent(problem(SMALL, 0.99 * p95_ms.min(), design=InitialDesign(2, 2)),
+                     PPOSettings(round=1, conditions=8, first_updates=1, updates=1, draws=16))
     outcomes = search(agent, Surprising(0.5), 1000)
     assert len(outcomes) == agent.problem.candidates.sum() > 4
     assert agent.best.feasible

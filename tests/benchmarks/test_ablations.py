@@ -10,13 +10,26 @@ from autosplit.agents.trainer import PPOHyperparameters
 from autosplit.core.errors import ConfigError
 from autosplit.evaluation.objective import load_objective
 from autosplit.testing import AgentContract
-from benchmarks.ablations import NoConditions, NoMasks, NoPrior, NoRelabelling
+from benchmarks.ablations import (
+    NoConditions,
+    NoMasks,
+    NoPrior,
+    NoPriorEvolution,
+    NoPriorGP,
+    NoPriorLive,
+    NoPriorLocalSearch,
+    NoPriorNSGA2,
+    NoPriorRandom,
+    NoPriorTPE,
+    NoRelabelling,
+)
 from tests.agents.cases import LARGE, LATENCY, SMALL, problem, search
 from tests.synthetic import make_conditions
 
-SHORT = PPOSettings(first=6, round=3, conditions=8, first_updates=1, updates=1, last_updates=1, draws=16,
+SHORT = PPOSettings(round=3, conditions=8, first_updates=1, updates=1, last_updates=1, draws=16,
                     ppo=PPOHyperparameters(episodes=16, minibatches=1, epochs=1, hidden=(8,)))
 ABLATIONS = [NoConditions, NoRelabelling, NoMasks, NoPrior]
+PEERS = [NoPriorEvolution, NoPriorGP, NoPriorLive, NoPriorLocalSearch, NoPriorNSGA2, NoPriorRandom, NoPriorTPE]
 
 
 class TestAblations(AgentContract):
@@ -25,12 +38,12 @@ class TestAblations(AgentContract):
         return lambda problem: request.param(problem, SHORT)
 
 
-@pytest.mark.parametrize("kind", ABLATIONS)
+@pytest.mark.parametrize("kind", [*ABLATIONS, *PEERS])
 def test_they_load_by_path_and_need_no_settings(kind):
     loaded = load_agent(f"benchmarks/ablations.py:{kind.__name__}")
     assert issubclass(loaded, Agent)
     assert loaded.name == kind.name != PPOAgent.name
-    assert len(loaded(problem(SMALL)).propose(5)) == 5
+    assert 1 <= len(loaded(problem(SMALL)).propose(5)) <= 5
 
 
 def searched(kind, table=SMALL, budget_ms=60, evaluations=12):
@@ -102,11 +115,21 @@ def test_without_masks_what_is_drawn_becomes_the_nearest():
     assert agent._open[drawn].all()
 
 
-def test_without_a_prior_the_initial_design_is_spread_and_twice_as_long():
-    agents = {kind: kind(problem(LARGE, 200), SHORT) for kind in (PPOAgent, NoPrior)}
-    first = {kind: agent.propose(2 * SHORT.first) for kind, agent in agents.items()}
-    assert (len(first[PPOAgent]), len(first[NoPrior])) == (SHORT.first, 2 * SHORT.first)
-    prior = agents[PPOAgent].problem.prior
-    expected = {kind: np.mean([prior[agents[kind].problem.number[p]] for p in plans[:SHORT.guesses]])
-                for kind, plans in first.items()}
-    assert expected[PPOAgent] > expected[NoPrior]
+def test_without_a_prior_the_first_round_is_spread_over_the_space():
+    agents = [kind(problem(LARGE, 200), SHORT) for kind in (PPOAgent, NoPrior)]
+    guesses = [agent.propose(10)[:5] for agent in agents]
+    prior, number = agents[0].problem.prior_rewards, agents[0].problem.number
+    with_it, without = (np.mean([prior[number[p]] for p in plans]) for plans in guesses)
+    assert with_it == np.mean(np.sort(prior[agents[0].problem.candidates])[-5:])
+    assert without < with_it
+
+
+@pytest.mark.parametrize("kind", PEERS)
+def test_peers_without_the_prior_are_the_same_methods_but_for_the_initial_design(kind):
+    primed, = (base for base in kind.__bases__ if issubclass(base, Agent))
+    assert kind.name == f"{primed.name}-no-prior"
+    p = problem(LARGE, 200)
+    design = [p.plans[i] for i in p.initial_design]
+    with_it, without = (agent(p) for agent in (primed, kind))
+    assert with_it.propose(10) == design
+    assert not set(design[:5]) & set(without.propose(1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autosplit.experiments.bench.runs import Run
+from autosplit.core.errors import ConfigError
+from autosplit.experiments.bench.runs import Run, agent_names
 from autosplit.experiments.bench.summary import summarise
 
 
@@ -27,6 +28,8 @@ def test_regret_and_measurements_to_one_percent(frame):
     assert frame.loc["a", "to_1_percent"] == 3  # in one scenario of six after 2
     assert frame.loc["b", "to_1_percent"] == 4  # never
     assert frame.loc["b", "reached_1_percent"] == 0
+    assert frame.loc["a", "mean_to_1_percent"] == pytest.approx((5 * 3 + 2) / 6)
+    assert frame.loc["a", "to_best"] == frame.loc["a", "mean_to_0.1_percent"] == 3
 
 
 def test_ranks_and_the_test_against_the_reference(frame):
@@ -46,3 +49,10 @@ def test_p_values_are_adjusted_for_their_number():
     runs = [run(m, s, 0, r + 0.001 * s) for m, r in (("a", 0.0), ("b", 0.1), ("c", 0.2)) for s in range(6)]
     found = summarise(runs, "a", 1).set_index("method")
     assert found.loc["b", "p_value"] == found.loc["c", "p_value"] == pytest.approx(2 * 2 / 2**6)
+
+
+def test_agents_of_one_name_are_refused():
+    assert agent_names(["tpe", "benchmarks/ablations.py:NoPriorTPE", "tpe"]) == {
+        "tpe": "tpe", "tpe-no-prior": "benchmarks/ablations.py:NoPriorTPE"}
+    with pytest.raises(ConfigError, match=r"'tpe' and 'autosplit\.agents\.samplers:TPEAgent' are both named 'tpe'"):
+        agent_names(["tpe", "autosplit.agents.samplers:TPEAgent"])

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -30,7 +31,7 @@ from autosplit.experiments.bench.conditions import draw_conditions
 from autosplit.experiments.bench.table import load_table, table_name
 from autosplit.latency import load_latency_model
 
-__all__ = ["Grid", "Run", "Setting", "read_runs", "run_grid", "settings_of"]
+__all__ = ["Grid", "Run", "Setting", "agent_names", "read_runs", "run_grid", "settings_of"]
 
 _RUNS = "runs.jsonl"
 _BATCH = 10  # measurements a round
@@ -45,7 +46,7 @@ class Grid:
 
     Attributes:
         tables: Files of tables; the stem is a table's name.
-        methods: Names of agents.
+        methods: Names of agents, as `load_agent` takes them.
         scenarios: Conditions drawn for each table.
         scenario_seed: Seed of that draw; 0 to 9 are for development.
         seeds: Searches a method, table and scenario; seeds 0, 1, 2, ...
@@ -97,7 +98,7 @@ class Run:
     Attributes:
         table: Name.
         scenario: Number.
-        method: Name of the agent.
+        method: Name of the agent, as it gives it itself (`Agent.name`).
         seed: Of the agent.
         regret: After each measurement: 1 - reward of the best plan in time so far / reward of the best there is. A
             search ends with the batch that holds the best there is, since its regret stays 0 whatever follows.
@@ -131,16 +132,15 @@ def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | 
         progress: Shows the searches.
 
     Raises:
-        ConfigError: A name is unknown, the folder holds another grid or cannot be written.
+        ConfigError: A name is unknown, two agents have one name, the folder holds another grid or cannot be written.
     """
-    for method in grid.methods:
-        load_agent(method)
+    agents = agent_names(grid.methods)
     settings_of(grid)  # a table that cannot be read should not cost a search
     done = _begin(grid, out)
     names = [table_name(path) for path in grid.tables]
     # scenarios last, so that every method is seen early
     wanted = [(t, s, m, seed) for s in range(grid.scenarios) for seed in range(grid.seeds) for t in names
-              for m in grid.methods]
+              for m in agents]
     left = [key for key in wanted if key not in done]
     progress = progress or NullProgress()
     with progress.phase("search the tables", total=len(left)) as advance:
@@ -152,14 +152,29 @@ def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | 
 
         if jobs == 1:
             for key in left:
-                keep(_search(grid, key))
+                keep(_search(grid, key, agents[key[2]]))
         else:
             # spawned, since torch's threads do not survive a fork
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
-                for future in as_completed([pool.submit(_search, grid, key) for key in left]):
+                for future in as_completed([pool.submit(_search, grid, key, agents[key[2]]) for key in left]):
                     keep(future.result())
     return [done[key] for key in wanted]
+
+
+def agent_names(methods: Sequence[str]) -> dict[str, str]:
+    """What is asked for, by the name that each agent gives itself, in order.
+
+    Raises:
+        ConfigError: A name is unknown, or two agents have one name, so that their searches could not be told apart.
+    """
+    found: dict[str, str] = {}
+    for method in dict.fromkeys(methods):
+        name = load_agent(method).name
+        if name in found:
+            raise ConfigError(f"agents {found[name]!r} and {method!r} are both named {name!r}; change one's `name`")
+        found[name] = method
+    return found
 
 
 @cache
@@ -186,8 +201,8 @@ def _policy(path: Path, latency_model: str, objective: str) -> CoInferencePolicy
     return CoInferencePolicy.load(path, load_latency_model(latency_model), load_objective(objective))
 
 
-def _search(grid: Grid, key: tuple[str, int, str, int]) -> Run:
-    """One search of a grid, in whatever process; `key` as of `Run.key`."""
+def _search(grid: Grid, key: tuple[str, int, str, int], agent_name: str) -> Run:
+    """One search of a grid, in whatever process; `key` as of `Run.key`, `agent_name` as `load_agent` takes it."""
     table, number, method, seed = key
     path = next(p for p in grid.tables if table_name(p) == table)
     evaluator, setting = _table(path).evaluator, settings_of(grid)[table, number]
@@ -197,7 +212,7 @@ def _search(grid: Grid, key: tuple[str, int, str, int]) -> Run:
     # batch by batch, so that the search can end as soon as it has found the best plan of the table
     best, regret = 0.0, [1.0]
     start = time.perf_counter()
-    agent = load_agent(method)(problem)
+    agent = load_agent(agent_name)(problem)
     while regret[-1] > 0.0 and len(agent.outcomes) < grid.evaluations and not agent.exhausted:
         seen = len(agent.outcomes)
         outcomes = run_search(agent, evaluator, Scorer(model, objective, setting.conditions),

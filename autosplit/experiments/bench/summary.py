@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["draw_regret", "scenario_frame", "summarise", "to_markdown"]
 
 _CLOSE = 0.01
+_LEVELS = {"1_percent": _CLOSE, "0.1_percent": 0.001, "best": 0.0}
+"""Regrets that searches are to come down to, by the name of their columns."""
+
 _FLOOR = 1e-4  # of the logarithmic axis of regret
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf", "#7f7f7f",
             "#bcbd22", "#393b79", "#ad494a")
@@ -28,11 +31,12 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
     """A row for each table and method.
 
     Columns: median and 90th percentile of the regret after 25, 50 and all measurements (over scenarios and seeds);
-    median measurements until the regret is at most 1 % (those that never are count as one more than there were); mean
-    rank within each scenario and seed, by final regret (`mean_rank`) and by the mean regret along the way, the area
-    under the curve (`mean_rank_along`); for each of the two, against the reference, the number of scenarios in which
-    a method's mean over the seeds is lower, equal or higher, with Wilcoxon's signed-rank test over scenarios, two-
-    sided, p-values by Holm's procedure within a table; median over searches of their seconds a measurement.
+    median and mean measurements until the regret is at most 1 %, 0.1 % and 0 (searches that never get there count as
+    one measurement more than they had); mean rank within each scenario and seed, by final regret (`mean_rank`) and by
+    the mean regret along the way, the area under the curve (`mean_rank_along`); for each of the two, against the
+    reference, the number of scenarios in which a method's mean over the seeds is lower, equal or higher, with
+    Wilcoxon's signed-rank test over scenarios, two-sided, p-values by Holm's procedure within a table; median over
+    searches of their seconds a measurement.
 
     Args:
         runs: All of them, complete.
@@ -52,10 +56,12 @@ def summarise(runs: Sequence[Run], reference: str, evaluations: int) -> pd.DataF
             row: dict[str, Any] = {"table": table, "method": method, "searches": len(curve)}
             for at in sorted({min(25, evaluations), min(50, evaluations), evaluations}):
                 row |= {f"median_{at}": np.median(curve[:, at - 1]), f"p90_{at}": np.percentile(curve[:, at - 1], 90)}
-            close = curve <= _CLOSE
-            # a search that never comes close counts as one measurement more than it had
-            until = np.where(close.any(axis=1), close.argmax(axis=1) + 1.0, curve.shape[1] + 1.0)
-            row |= {"to_1_percent": float(np.median(until)), "reached_1_percent": float(close[:, -1].mean())}
+            for name, level in _LEVELS.items():
+                close = curve <= level
+                # a search that never comes close counts as one measurement more than it had
+                until = np.where(close.any(axis=1), close.argmax(axis=1) + 1.0, curve.shape[1] + 1.0)
+                row |= {f"to_{name}": float(np.median(until)), f"mean_to_{name}": float(until.mean()),
+                        f"reached_{name}": float(close[:, -1].mean())}
             row |= final[method] | {f"{name}_along": value for name, value in along[method].items()}
             row["seconds_per_measurement"] = float(np.median([r.seconds / len(r.regret) for r in part
                                                               if r.method == method]))
@@ -80,12 +86,14 @@ def scenario_frame(settings: Sequence[Setting]) -> pd.DataFrame:
 def to_markdown(frame: pd.DataFrame, evaluations: int) -> str:
     """The summary as a Markdown table."""
     head = ("method", f"median regret at {evaluations}", "90th percentile", "rank", "better / equal / worse", "p",
-            "rank along the way", "better / equal / worse", "p", "measurements to 1 %", "reached", "s a measurement")
+            "rank along the way", "better / equal / worse", "p", "measurements to 1 %, median (mean)", "to 0.1 %",
+            "to the best", "1 % reached", "s a measurement")
     lines = []
     for table, part in frame.groupby("table", sort=False):
         lines += [f"### {table}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
         for r in part.to_dict("records"):
-            until = f"{r['to_1_percent']:.0f}" if r["to_1_percent"] <= evaluations else f"> {evaluations}"
+            until = " | ".join((f"{r[f'to_{name}']:.0f}" if r[f"to_{name}"] <= evaluations else f"> {evaluations}")
+                               + f" ({r[f'mean_to_{name}']:.1f})" for name in _LEVELS)
             lines.append(f"| {r['method']} | {r[f'median_{evaluations}']:.2%} | {r[f'p90_{evaluations}']:.2%} | "
                          f"{_compared(r, '')} | {_compared(r, '_along')} | {until} | {r['reached_1_percent']:.0%} | "
                          f"{r['seconds_per_measurement']:.3f} |")
