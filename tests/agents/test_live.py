@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from autosplit.agents.design import InitialDesign
 from autosplit.agents.live import PPOLiveAgent, PPOLiveSettings
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters
 from autosplit.envs.core import CoInferenceCore
@@ -76,7 +77,7 @@ def test_plans_that_nobody_measured_are_proposed_where_the_policy_repeats_itself
 
 
 def test_outcomes_that_are_not_in_yet_are_not_waited_for():
-    agent = PPOLiveAgent(problem(SMALL, 100), PPOLiveSettings(ppo=TINY))
+    agent = PPOLiveAgent(problem(SMALL, 100, design=InitialDesign(0, 0)), PPOLiveSettings(ppo=TINY))
     first = agent.propose(50)
     assert agent._updates == 0
     agent.propose(1)
@@ -88,7 +89,7 @@ def test_outcomes_that_are_not_in_yet_are_not_waited_for():
 
 def test_it_learns():
     """The policy's own episodes earn more in the end than in the beginning, by more than chance gives."""
-    p = problem(LARGE, 150)
+    p = problem(LARGE, 150, design=InitialDesign(0, 0))
     agent = PPOLiveAgent(p)
     truth = np.array([o.reward for o in outcomes_of(agent, p.plans, LARGE)])
     earned = []

@@ -71,7 +71,7 @@ def test_a_plan_in_time_always_beats_a_hopeless_one(name):
 
 @pytest.mark.parametrize("name", list_objectives())
 def test_every_option_changes_some_reward(name):
-    """An option that an objective takes and does not use would be a promise that nobody keeps."""
+    """No objective takes an option that it does not use."""
     objective, conditions = load_objective(name), [make_conditions(100.0)]
     accuracy, latency = np.array([0.92, 0.85, 0.5]), breakdown([40, 150, 700], conditions, energy_mj=8.0)
     usual = objective.reward(accuracy, latency, conditions)
