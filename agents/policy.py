@@ -383,6 +383,9 @@ class CoInferencePolicy:
             if knowledge.tree.actions > found.actions or knowledge.node_observations.shape[1] >= found.observation_size:
                 raise ValueError("the network does not fit the space of plans")
             network = network_of(weights, found.observation_size, found.actions, found.hidden)
+            # weights that are finite may still overflow on their way through the network
+            probe = np.zeros(found.observation_size - knowledge.node_observations.shape[1], dtype=np.float32)
+            by_likelihood(network, knowledge.tree, knowledge.node_observations, probe)
         except (LookupError, TypeError, RuntimeError, ValueError) as e:
             raise ResultError(f"policy {folder}: cannot be read ({e}); train it anew") from e
         return cls(knowledge, latency_model, objective, network, found.hidden, found.origin)

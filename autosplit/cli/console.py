@@ -84,7 +84,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError as e:  # `autosplit show RUN | head`
             abandon_stdout()
             raise typer.Exit(0) from e
-        except BaseException as e:
+        except Exception as e:
             if State.debug:
                 traceback.print_exc()
             message, code = _told(e)
@@ -95,7 +95,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _told(error: BaseException) -> tuple[str, int]:
+def _told(error: Exception) -> tuple[str, int]:
     """What is said of an error, and the exit code."""
     if isinstance(error, AutosplitError):
         return str(error), error.exit_code

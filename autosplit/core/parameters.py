@@ -18,7 +18,7 @@ class Parameter(Frozen):
         assumption: Whether no source supports it.
     """
 
-    value: float = Field(ge=0, allow_inf_nan=False)
+    value: float = Field(ge=0, le=1e15, allow_inf_nan=False)
     source: str = Field(min_length=3)
     assumption: bool = False
 

@@ -21,6 +21,7 @@ __all__ = ["ChannelProfile", "DeviceProfile", "list_profiles", "load_profile"]
 
 _RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
 _BLOCKS = {"shannon", "rayleigh", "shadowing", "trace", "bursts"}
+_SLOWEST = 1e-6  # of a rate that anything is divided by, in its unit
 _ROUNDING = 1e-3  # how far a stated mean may be from what it follows from, relative
 
 
@@ -58,6 +59,11 @@ class DeviceProfile(Frozen):
     active_mw: Parameter
     idle_mw: Parameter
     timings: Timings | None = Field(default=None, exclude_if=absent)
+
+    @field_validator(*_RATES)
+    @classmethod
+    def _moves(cls, value: Parameter) -> Parameter:
+        return _at_least(_SLOWEST, value)
 
     @property
     def element_bytes(self) -> int:
@@ -127,6 +133,16 @@ class ChannelProfile(Frozen):
     tail_ms: Parameter | None = Field(default=None, exclude_if=absent)
     tail_mw: Parameter | None = Field(default=None, exclude_if=absent)
 
+    @field_validator("downlink_kbps")
+    @classmethod
+    def _moves(cls, value: Parameter) -> Parameter:
+        return _at_least(_SLOWEST, value)
+
+    @field_validator("packet_bytes")
+    @classmethod
+    def _holds_a_byte(cls, value: Parameter) -> Parameter:
+        return _at_least(1.0, value)
+
     @field_validator("uplink_kbps", "packet_loss", mode="before")
     @classmethod
     def _from_blocks(cls, value: Any, info: ValidationInfo) -> Any:
@@ -167,6 +183,13 @@ class ChannelProfile(Frozen):
             **blocks,
             "uplink_kbps": self.uplink_kbps.times(rate), "downlink_kbps": self.downlink_kbps.times(rate),
             "access_ms_p50": self.access_ms_p50.times(access), "access_ms_p95": self.access_ms_p95.times(access)})
+
+
+def _at_least(least: float, value: Parameter) -> Parameter:
+    """What latencies are divided by."""
+    if value.value < least:
+        raise ValueError(f"value must be at least {least:g}, got {value.value:g}")
+    return value
 
 
 def _derived(name: str, given: dict[str, Any]) -> Parameter | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from autosplit.core.errors import AutosplitError, ConfigError
@@ -24,11 +25,15 @@ def load_tensors(path: str | Path, what: str = "", *, error: type[AutosplitError
         error: Class of the error.
 
     Raises:
-        AutosplitError: Of class `error`: the file is absent, no regular one, too large, or no safetensors file.
+        AutosplitError: Of class `error`: the file is absent, no regular one, too large, no safetensors file, or
+            holds NaN or infinite values.
     """
     check_regular(path, what, error=error)
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+                raise ValueError(f"tensor {name!r} holds NaN or infinite values")
     except Exception as e:  # beside its own errors those of torch, for types and shapes that it does not have
         raise error(f"{what or path}: cannot be read as safetensors ({printable(e)})") from e
     return tensors

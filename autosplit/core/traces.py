@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +14,7 @@ from autosplit.core.recorded import read_content, rows_of
 
 __all__ = ["Samples", "read_trace"]
 
+_MOST = 1e12  # seconds, kilobits per second
 _HEADER = ["time_s", "rate_kbps"]
 
 
@@ -61,8 +61,9 @@ def read_trace(file: str, sha256: str) -> Samples:
             time, rate = map(float, row)
         except ValueError:
             raise ConfigError(f"trace {file!r}, line {number}: {','.join(row)!r} is not a time and a rate") from None
-        if not (math.isfinite(time) and math.isfinite(rate) and rate >= 0):
-            raise ConfigError(f"trace {file!r}, line {number}: time and rate must be finite, and the rate at least 0")
+        if not (abs(time) <= _MOST and 0 <= rate <= _MOST):  # NaN is none of it
+            raise ConfigError(f"trace {file!r}, line {number}: time and rate must be finite, and the rate at least 0; "
+                              f"neither may exceed {_MOST:g}")
         table.append((time, rate))
     if len(table) < 2:
         raise ConfigError(f"trace {file!r}: {len(table)} rows; give at least two")

@@ -46,7 +46,8 @@ class CheckedLatencyModel:
                 percentiles out of order, or a probability outside [0, 1].
         """
         try:
-            answer = self.model.latency(workloads, conditions)
+            with np.errstate(all="ignore"):  # what is not finite is refused below, in one line and not as a warning too
+                answer = self.model.latency(workloads, conditions)
         except Exception as e:
             # the first plan that fails on its own is named; else the first of the call
             for workload in workloads if len(workloads) > 1 else ():

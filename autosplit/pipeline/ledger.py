@@ -24,6 +24,7 @@ from autosplit.core.records import append_record, drop_incomplete_line, parse_re
 from autosplit.core.result import Result
 from autosplit.core.scenario import ADDED_KEYS, Scenario
 from autosplit.core.version import __version__
+from autosplit.runtime.standalone.files import read_file
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -34,6 +35,7 @@ LEDGER_FILE = "ledger.jsonl"
 """Name of the ledger inside a run directory."""
 
 _FORMAT = 2
+_MOST_BYTES = 256 << 20  # of a ledger; one of 100 measurements has 200,000
 _MAY_CHANGE = frozenset({"search.evaluations"})
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
 
@@ -217,13 +219,10 @@ class Ledger:
 
 def _read(path: Path) -> tuple[dict[str, Any], list[LedgerEntry]]:
     """The scenario in the header, and all entries; a line that is being written at the moment is left out."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as e:
-        raise ResumeError(f"cannot read {path}: {e.strerror or e}") from e
+    lines = read_file(path, error=ResumeError, most_bytes=_MOST_BYTES).split(b"\n")
     lines = lines[:-1] if parse_record(lines[-1]) is None else lines  # after the last line end there is nothing
-    records = [parse_record(line) for line in lines]
-    header = records[0].get("autosplit") if records and records[0] else None
+    beginning = parse_record(lines[0]) if lines else None
+    header = beginning.get("autosplit") if beginning else None
     if not isinstance(header, dict) or not isinstance(header.get("scenario"), dict):
         raise ResumeError(f"{path}: not begun by autosplit or its beginning is lost; begin a new run "
                           "with another --out")
@@ -231,7 +230,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[LedgerEntry]]:
         raise ResumeError(f"{path}: ledger format {header.get('format')}, this version reads {_FORMAT}; begin a new "
                           "run with another --out")
     entries = []
-    for number, record in enumerate(records[1:]):
+    for number, record in enumerate(map(parse_record, lines[1:])):  # one by one: the first damaged line is the last
         if record is None:
             raise ResumeError(f"{path}: damaged at line {number + 2}; remove that line, "
                               "or begin a new run with another --out")

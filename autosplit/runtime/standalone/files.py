@@ -30,6 +30,7 @@ MOST_TEXT_BYTES = 16 << 20
 MOST_DEPTH = 64
 """Deepest nesting of JSON and YAML; autosplit's own files reach 10."""
 
+_MOST_CONTAINERS, _MOST_VALUES = 100_000, 2_000_000  # of JSON: a policy has 2,000 and 10,000
 _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
           (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
@@ -109,16 +110,20 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: It is none.
     """
+    if isinstance(text, bytes):
+        text = text.decode()
+    # counted before anything is built: millions of empty lists fit into a small file
+    opened, values = text.count("[") + text.count("{"), text.count(",")
+    if opened > _MOST_CONTAINERS or values > _MOST_VALUES:
+        raise ValueError(f"{opened:,} lists and objects with {values:,} values")
     try:
         data = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise ValueError(f"nested deeper than {MOST_DEPTH} levels") from None
     # flat text, which nearly all is, needs no walk
-    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
     if opened > MOST_DEPTH and _is_deep(data):
         raise ValueError(f"nested deeper than {MOST_DEPTH} levels")
-    escape = b"\\u" if isinstance(text, bytes) else "\\u"
-    if escape in text:  # type: ignore[operator]
+    if "\\u" in text:
         try:
             json.dumps(data, ensure_ascii=False).encode()
         except UnicodeEncodeError:

@@ -299,10 +299,10 @@ def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
         raise ConfigError("the payloads of this bundle need the package constriction: pip install constriction") from e
     coders = []
     for number, (name, shape, key) in enumerate(wanted):
+        frequencies = read_array(folder / name, error=BundleError)
         try:
             channels, height, width = shape
-            tables = FrequencyTables(read_array(folder / name, error=BundleError))
-            coders.append(PayloadCoder(tables, (channels, height, width), key.encode(), number))
+            coders.append(PayloadCoder(FrequencyTables(frequencies), (channels, height, width), key.encode(), number))
         except (ValueError, AutosplitError) as e:
             raise BundleError(f"{folder / name}: no tables of this bundle ({printable(e)}); export it "
                               "again") from e
