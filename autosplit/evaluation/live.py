@@ -5,7 +5,7 @@ frequency tables are fitted on calibration images, and accuracy and payload are 
 payload is the exact code length under those tables plus the header; deployments code it for real.
 
 All of this is computed in float32, also where the processor trains in bfloat16: a measurement means the same on every
-machine, so measurements of several machines may stand in one ledger, one cache and one table.
+machine, but for the last digits of sums.
 """
 
 from __future__ import annotations

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from autosplit.agents.base import Agent, SearchProblem
+from autosplit.agents.design import InitialDesign
 from autosplit.agents.loop import run_search
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
 from autosplit.evaluation.cached import CachedEvaluator
@@ -37,6 +38,7 @@ _SPLITS = {"stem": 0.5e6, "layer2": 4e6}  # multiply-accumulates of the head
 _WHOLE = 12e6
 _BUDGET_MS = 78.0
 _HOPELESS_MS = 1.0
+_DESIGN = InitialDesign(size=4, guesses=2)  # short, so that most of a test is the agent's own
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class AgentCase:
     def problem(self) -> SearchProblem:
         """What the agent is given."""
         predicted = TableEvaluator(_measurement(plan, 0.0) for plan in self.plans)
-        return SearchProblem.of(predicted, AnalyticLatencyModel(), load_objective("in-time-accuracy"),
-                                make_conditions("sub-ghz-fsk-50k", self.budget_ms), self.seed)
+        whole = SearchProblem.of(predicted, AnalyticLatencyModel(), load_objective("in-time-accuracy"),
+                                 make_conditions("sub-ghz-fsk-50k", self.budget_ms), self.seed)
+        return replace(whole, design=_DESIGN)
 
     def outcomes(self, problem: SearchProblem, plans: Sequence[Plan]) -> list[Outcome]:
         """Measure plans."""
@@ -109,8 +112,8 @@ class AgentCase:
 class AgentContract:
     """What every `autosplit.agents.base.Agent` must do; a subclass gives the fixture `build`.
 
-    An agent that learns must do so within `evaluations` measurements, or these tests see no more than its beginning:
-    give a function that builds it with settings for a short search.
+    An agent that learns must do so within `evaluations` measurements, the first four of which are the initial design,
+    or these tests see no more than its beginning: give a function that builds it with settings for a short search.
 
     Attributes:
         evaluations: Measurements of a test that need not see the end.
