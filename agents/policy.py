@@ -27,6 +27,7 @@ from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.core.space import PlanSpace
 from autosplit.core.tensors import load_tensors
+from autosplit.core.trust import named_in_file
 from autosplit.core.validation import Frozen, first_error
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import DecisionTree, IntArray
@@ -361,6 +362,7 @@ class CoInferencePolicy:
             found = _Description.model_validate(data)
         except ValidationError as e:
             raise ResultError(f"policy {folder}: {first_error(e)}; train it anew") from e
+        named_in_file(data, folder / "policy.json")
         objective = objective or load_objective(found.objective)
         weights_file = folder / Path(found.weights).name
         tensors = load_tensors(weights_file, error=ResultError)

@@ -12,9 +12,10 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
-    """No test sees the user's cache, or leaves anything there."""
+    """No test sees the user's cache or configuration, or leaves anything there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("AUTOSPLIT_CONFIG", str(tmp_path_factory.mktemp("config")))
         yield
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.console import announce, print_rich, reported, say_next
-from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, OptionalDeadline, Quiet
+from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, OptionalDeadline, Quiet, TrustCode
 
 __all__ = ["command"]
 
@@ -26,6 +26,7 @@ def command(
     images: Images = None,
     fallback: Fallback = False,
     data_root: DataRoot = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -37,9 +38,9 @@ def command(
     from autosplit.report.progress import Progress
 
     if not quiet:
-        announce(estimate_adapt(run, rates, epochs, data_root))
+        announce(estimate_adapt(run, rates, epochs, data_root, trust_code))
     found = adapt(run, out, rates=rates, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
-                  data_root=data_root, progress=Progress(quiet=quiet))
+                  data_root=data_root, progress=Progress(quiet=quiet), trust_code=trust_code)
     manifest, regret = found.manifest, found.regret
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "regret": asdict(regret), **asdict(manifest)}))

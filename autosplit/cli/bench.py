@@ -17,6 +17,7 @@ from autosplit.cli.options import (
     Quiet,
     ScenarioName,
     Set,
+    TrustCode,
     assignments,
     changed,
 )
@@ -39,6 +40,7 @@ def table(
     scenario: ScenarioName = "default",
     set_: Set = None,
     data_root: DataRoot = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,7 +52,7 @@ def table(
 
     if not out.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"--out {str(out)!r}: name a table NAME.csv or NAME.csv.gz")
-    wanted = changed(load_scenario(scenario), {}, assignments(set_))
+    wanted = changed(load_scenario(scenario, trust_code=trust_code), {}, assignments(set_))
     if not quiet:
         announce(estimate_table(wanted, data_root))
     with goes_on(lambda: "what was measured is in the cache"):

@@ -19,6 +19,7 @@ from autosplit.cli.options import (
     OptionalDeadline,
     Quiet,
     Set,
+    TrustCode,
     assignments,
     changed,
 )
@@ -44,6 +45,7 @@ def command(
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(
         help="Folder of tables, figures and runs; results/compare-SCENARIO when left out.")] = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -56,7 +58,8 @@ def command(
     from autosplit.report.tables import comparison_table, summary_table
 
     options = {"conditions.budget_ms": budget_ms, "search.finalists": finalists}
-    wanted = scenario_grid(scenario or ["default"], device or [None], channel or [None], options, assignments(set_))
+    wanted = scenario_grid(scenario or ["default"], device or [None], channel or [None], options, assignments(set_),
+                           trust_code)
     names = list(dict.fromkeys(s.name for s in wanted))
     more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
     folder = out or RESULTS / f"compare-{names[0]}{more}"
@@ -93,7 +96,7 @@ def command(
 
 def scenario_grid(
     names: Sequence[str], devices: Sequence[str | None], channels: Sequence[str | None], options: dict[str, Any],
-    assigned: dict[str, Any],
+    assigned: dict[str, Any], trust_code: bool = False,
 ) -> list[Scenario]:
     """Every scenario with every device and channel, each once; `None` = the scenario's own."""
     from autosplit.core.scenario import load_scenario
@@ -101,7 +104,7 @@ def scenario_grid(
     found: dict[str, Scenario] = {}
     for name, device, channel in itertools.product(names, devices, channels):
         conditions = {"conditions.device": device, "conditions.channel": channel}
-        scenario = changed(load_scenario(name), options | conditions, assigned)
+        scenario = changed(load_scenario(name, trust_code=trust_code), options | conditions, assigned)
         found[scenario.fingerprint] = scenario
     return list(found.values())
 

@@ -127,7 +127,9 @@ def estimate_table(scenario: Scenario, data_root: Path | None) -> str:
 
 
 @or_nothing
-def estimate_adapt(run: Path, rates: int, epochs: int | None, data_root: Path | None) -> str:
+def estimate_adapt(
+    run: Path, rates: int, epochs: int | None, data_root: Path | None, trust_code: bool = False
+) -> str:
     """The same for the rates of a bundle.
 
     Args:
@@ -135,10 +137,11 @@ def estimate_adapt(run: Path, rates: int, epochs: int | None, data_root: Path | 
         rates: Most settings of the codec.
         epochs: Of the fine-tuning at most; `None` = four times those of a finalist.
         data_root: Folder that data sets lie in.
+        trust_code: Whether code may run that the run names and that never ran here.
     """
     from autosplit.core.result import Result
 
-    scenario = Result.load(run / "best.json").scenario
+    scenario = Result.load(run / "best.json", trust_code=trust_code).scenario
     images = count_images(scenario, data_root)
     epochs = epochs or 4 * scenario.training.finetune_epochs
     passes = epochs * images.train * (1 + _TRAINED * min(rates, _RATES_A_STEP))

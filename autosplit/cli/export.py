@@ -8,7 +8,7 @@ from dataclasses import asdict
 import typer
 
 from autosplit.cli.console import print_rich, reported, say_next
-from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, Quiet, ResultOrRun
+from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, Quiet, ResultOrRun, TrustCode
 
 __all__ = ["command"]
 
@@ -20,6 +20,7 @@ def command(
     images: Images = None,
     fallback: Fallback = False,
     data_root: DataRoot = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -30,7 +31,8 @@ def command(
     from autosplit.runtime.export import export_result
 
     manifest = export_result(result / "best.json" if result.is_dir() else result, out, images=images,
-                             fallback=fallback, data_root=data_root, progress=Progress(quiet=quiet))
+                             fallback=fallback, data_root=data_root, progress=Progress(quiet=quiet),
+                             trust_code=trust_code)
     size = sum((out / name).stat().st_size for name in manifest.files)
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "bytes": size, **asdict(manifest)}))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.trust import trust_typed
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
 
 __all__ = ["AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices", "Edge",
            "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "OptionalDeadline", "Policy", "Quiet",
-           "ResultOrRun", "ScenarioName", "Set", "assignments", "changed"]
+           "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments", "changed"]
 
 _DEADLINE = typer.Option(help="Deadline of one inference, end to end, milliseconds.")
 _DEVICE = "Device profile, or a YAML file"
@@ -46,6 +47,7 @@ Images = Annotated[int | None, typer.Option(
     min=1, help="Test images to compare [default: all, of large ones as many as make 20 million pixels].")]
 Fallback = Annotated[bool, typer.Option(
     "--fallback", help="Add the whole, unpruned network, for a device that loses its edge.")]
+TrustCode = Annotated[bool, typer.Option("--trust-code", help="Run code that a file names, though it never ran here.")]
 CurveKeys = Annotated[Path | None, typer.Option(help="Folder of this side's CURVE keys.")]
 
 
@@ -61,6 +63,8 @@ def changed(
         rename: Whether another data set or backbone gives the scenario a name made of the two.
     """
     changes = {key: value for key, value in options.items() if value is not None} | assigned
+    for value in changes.values():
+        trust_typed(value if isinstance(value, (list, tuple)) else [value])
     if rename and {"dataset", "backbone"} & set(changes):
         parts = []
         for key in ("dataset", "backbone"):

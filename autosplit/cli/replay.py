@@ -7,7 +7,7 @@ import json
 import typer
 
 from autosplit.cli.console import print_rich, reported
-from autosplit.cli.options import AsJson, DataRoot, Quiet, ResultOrRun
+from autosplit.cli.options import AsJson, DataRoot, Quiet, ResultOrRun, TrustCode
 
 __all__ = ["command"]
 
@@ -16,6 +16,7 @@ __all__ = ["command"]
 def command(
     result: ResultOrRun,
     data_root: DataRoot = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -24,7 +25,8 @@ def command(
     from autosplit.report.progress import Progress
     from autosplit.report.tables import latency_table
 
-    played = replay(result / "best.json" if result.is_dir() else result, Progress(quiet=quiet), data_root)
+    played = replay(result / "best.json" if result.is_dir() else result, Progress(quiet=quiet), data_root,
+                    trust_code=trust_code)
     now, test = played.evaluation, played.result.test
     total = int(now.payload_sizes.sum())
     if as_json:

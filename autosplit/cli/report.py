@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.console import reported
-from autosplit.cli.options import AsJson
+from autosplit.cli.options import AsJson, TrustCode
 
 __all__ = ["command"]
 
@@ -28,6 +28,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html when left out.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder that the figures are written to as well.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="Format of these figures: png or svg.")] = Format.PNG,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a run as one HTML page that opens anywhere without network, and its figures as files."""
@@ -36,7 +37,7 @@ def command(
     from autosplit.report.page import REPORT_FILE, write_report
     from autosplit.report.verdict import verdict
 
-    result, outcomes = load_run(run)
+    result, outcomes = load_run(run, trust_code=trust_code)
     page = out or run / REPORT_FILE
     write_report(result, outcomes, page)
     drawn = draw_figures(result, outcomes, figures, format_.value) if figures is not None else []

@@ -29,6 +29,7 @@ from autosplit.cli.options import (
     Quiet,
     ScenarioName,
     Set,
+    TrustCode,
     assignments,
     changed,
 )
@@ -72,6 +73,7 @@ def command(
     yes: Annotated[bool, typer.Option(
         "--yes", help="Let the agent exhaustive take more than 300 measurements, which it refuses otherwise.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched, train nothing.")] = False,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -94,7 +96,7 @@ def command(
         if not Path(scenario).is_file():
             raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
                               "start a search without --resume")
-    wanted = changed(load_scenario(scenario), options, assigned, rename=resume is None)
+    wanted = changed(load_scenario(scenario, trust_code=trust_code), options, assigned, rename=resume is None)
     bounded = resume is not None or evaluations is not None or "search.evaluations" in assigned
     if assigned.get("search.agent", agent) == "exhaustive" and not bounded:
         from autosplit.report.progress import Progress

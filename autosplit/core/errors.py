@@ -36,6 +36,7 @@ __all__ = [
     "SplitError",
     "TraceError",
     "UnknownNameError",
+    "UntrustedCodeError",
     "nearest_name",
     "unwritable",
 ]
@@ -87,6 +88,10 @@ class PruningError(AutosplitError, RuntimeError):
 
 class PluginError(AutosplitError, RuntimeError):
     """A user's plugin could not be loaded, raised, or gave an impossible answer."""
+
+
+class UntrustedCodeError(ConfigError, PermissionError):
+    """A file names code that never ran here and that nobody vouched for."""
 
 
 class ReplayMismatchError(AutosplitError, RuntimeError):

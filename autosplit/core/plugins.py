@@ -6,7 +6,6 @@ until it is asked for, so listing names costs no heavy import and a broken plugi
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -20,6 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
+from autosplit.core.hashing import sha256_of
+from autosplit.core.trust import found_again, require_trusted
+from autosplit.runtime.standalone.files import read_file
 
 __all__ = ["Registry", "load_object", "one_line", "source_of"]
 
@@ -68,10 +70,13 @@ class Registry:
 
         Raises:
             UnknownNameError: No object has this name, or the module or file does not define it.
+            UntrustedCodeError: A file named it, and it never ran here (`autosplit.core.trust`).
             ConfigError: The file does not exist, or a path lacks its `:Name`.
             PluginError: Two objects have this name, or the import raised.
         """
         if ":" in name:
+            name = found_again(name)
+            require_trusted(name)
             return load_object(name, self.kind)
         if name.endswith(".py"):
             file = Path(name)
@@ -152,18 +157,19 @@ def _import_file(file: str, subject: str) -> ModuleType:
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"{subject}: no such file {str(path.absolute())!r}")
-    # one module object a file version, registered so that dataclasses and pickling find it
-    key = f"{path.resolve()}|{path.stat().st_mtime_ns}"
-    name = f"_autosplit_plugin_{path.stem}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    # one module object a content, registered so that dataclasses and pickling find it
+    content = read_file(path)
+    name = f"_autosplit_plugin_{path.stem}_{sha256_of(str(path.resolve()).encode() + content)[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise PluginError(f"{subject}: {file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # not through the loader, which would take compiled code that lies beside the file for the file's own
+        exec(compile(content, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]  # half a module must not be what the next call finds
         raise

@@ -19,6 +19,7 @@ from autosplit.core.files import write_whole
 from autosplit.core.plan import Outcome, Plan
 from autosplit.core.records import writing
 from autosplit.core.scenario import Scenario
+from autosplit.core.trust import named_in_file
 from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
 from autosplit.runtime.standalone.files import read_json
@@ -192,11 +193,12 @@ class Result(Frozen):
             write_whole(path, result.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> Result:
+    def load(cls, path: str | Path, *, trust_code: bool = False) -> Result:
         """Read and check a result file.
 
         Args:
             path: `best.json`, or the run directory that holds it.
+            trust_code: Whether code may run that it names and that never ran here.
 
         Raises:
             ConfigError: There is no such file.
@@ -216,6 +218,7 @@ class Result(Frozen):
             result = cls.model_validate(data)
         except ValidationError as e:
             raise ResultError(f"{path}: {first_error(e)}") from e
+        named_in_file(data, path, trust_code=trust_code)
         result._place.path = path
         return result
 

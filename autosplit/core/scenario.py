@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.hashing import content_hash
 from autosplit.core.plan import DEFAULT_CODEC
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+from autosplit.core.trust import absolute_code, code_sha256, named_in_file
 from autosplit.core.validation import Frozen, first_error, parse_yaml
 from autosplit.runtime.standalone.files import read_text
 
@@ -139,6 +141,7 @@ class Scenario(Frozen):
         space: The plans that may be proposed.
         training: How the networks are trained.
         search: How measurements are spent.
+        code: SHA-256 of the files that hold the code which the names above stand for, by name; `anchored` fills it in.
     """
 
     name: str = Field(default="custom", pattern=r"^[\w.-]+$")
@@ -153,6 +156,7 @@ class Scenario(Frozen):
     space: SearchSpace = SearchSpace()
     training: TrainingSettings = TrainingSettings()
     search: SearchSettings = SearchSettings()
+    code: dict[str, str] = Field(default={}, exclude_if=lambda code: not code)
 
     def __repr_args__(self) -> list[tuple[str, object]]:
         where = self.conditions
@@ -164,17 +168,20 @@ class Scenario(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_yaml(cls, text: str, origin: str = "scenario") -> Scenario:
+    def from_yaml(cls, text: str, origin: str = "scenario", *, trust_code: bool = False) -> Scenario:
         """Read a scenario.
 
         Args:
             text: YAML.
             origin: Name of the source for error messages.
+            trust_code: Whether code may run that it names and that never ran here.
 
         Raises:
             ConfigError: No YAML, a missing or unknown key, or a value that makes no sense.
         """
-        return parse_yaml(cls, text, origin)
+        scenario = parse_yaml(cls, text, origin)
+        named_in_file(scenario.model_dump(mode="json"), origin, trust_code=trust_code)
+        return scenario
 
     def replace(self, **changes: Any) -> Scenario:
         """A validated copy with other values; keys may be dotted (`conditions.budget_ms`).
@@ -203,6 +210,35 @@ class Scenario(Frozen):
         except ValidationError as e:
             raise ConfigError(first_error(e)) from e
 
+    def anchored(self, data_root: Path | None = None) -> Scenario:
+        """The same scenario with absolute paths and the hashes of the code that it names, as runs record it.
+
+        It means the same from another working directory, and a change of that code is noticed.
+
+        Args:
+            data_root: Folder that data sets lie in; the path of an image folder begins there.
+        """
+        kind, _, folder = self.dataset.partition(":")
+        dataset = self.dataset
+        if kind == "image-folder" and folder:
+            dataset = f"{kind}:{_absolute((data_root or Path()) / Path(folder).expanduser())}"
+        search, codecs = self.search, tuple(map(absolute_code, self.codecs))
+        search = search.model_copy(update={"agent": absolute_code(search.agent),
+                                           "policy": search.policy and _absolute(search.policy)})
+        backbone, latency_model = absolute_code(self.backbone), absolute_code(self.latency_model)
+        parts = {}
+        for part, block in (("device", "timings"), ("edge", "timings"), ("channel", "trace")):
+            profile = getattr(self.conditions, part)
+            if (named := getattr(profile, block)) is not None:
+                anchored = named.model_copy(update={"file": _absolute(named.file)})
+                parts[part] = profile.model_copy(update={block: anchored})
+        named_code = {spec: code_sha256(spec) for spec in (backbone, latency_model, search.agent, *codecs)}
+        return self.model_copy(update={
+            "dataset": dataset, "backbone": backbone, "latency_model": latency_model, "search": search,
+            "codecs": codecs, "weights": self.weights and _absolute(self.weights),
+            "conditions": self.conditions.model_copy(update=parts),
+            "code": {spec: sha256 for spec, sha256 in named_code.items() if sha256 is not None}})
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything in the scenario, first 16 hex digits."""
@@ -213,6 +249,10 @@ class Scenario(Frozen):
             if data[part][name] == default:
                 del data[part][name]
         return content_hash(data)
+
+
+def _absolute(path: str | Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 (links stay what they are)
 
 
 def _member(node: Any, name: str, key: str) -> Any:
@@ -230,8 +270,12 @@ def list_scenarios() -> list[str]:
     return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def load_scenario(name: str = "default") -> Scenario:
+def load_scenario(name: str = "default", *, trust_code: bool = False) -> Scenario:
     """Load a scenario by the name of a packaged one, or from the path of a YAML file.
+
+    Args:
+        name: The name or the path.
+        trust_code: Whether code may run that the file names and that never ran here.
 
     Raises:
         UnknownNameError: No packaged scenario has this name.
@@ -242,7 +286,7 @@ def load_scenario(name: str = "default") -> Scenario:
         if not path.exists():
             packaged = f"; the packaged scenario is called {path.stem!r}" if path.stem in list_scenarios() else ""
             raise ConfigError(f"scenario {name!r}: no such file{packaged}")
-        return Scenario.from_yaml(read_text(path), name)
+        return Scenario.from_yaml(read_text(path), name, trust_code=trust_code)
     if name not in list_scenarios():
         files = [file for file in (Path(f"{name}.yaml"), Path(name) / "scenario.yaml") if file.is_file()]
         hint = f"did you mean the file {files[0]}?" if files else ""

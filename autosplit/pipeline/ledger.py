@@ -23,6 +23,7 @@ from autosplit.core.plan import Fidelity, Measurement, Outcome
 from autosplit.core.records import append_record, drop_incomplete_line, parse_record, run_lock, writing
 from autosplit.core.result import Result
 from autosplit.core.scenario import ADDED_KEYS, Scenario
+from autosplit.core.trust import named_in_file
 from autosplit.core.version import __version__
 from autosplit.runtime.standalone.files import read_file
 
@@ -37,6 +38,7 @@ LEDGER_FILE = "ledger.jsonl"
 _FORMAT = 2
 _MOST_BYTES = 256 << 20  # of a ledger; one of 100 measurements has 200,000
 _MAY_CHANGE = frozenset({"search.evaluations"})
+_PATHS = frozenset({"weights", "search.policy"})
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
 
 
@@ -236,6 +238,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[LedgerEntry]]:
                               "or begin a new run with another --out")
         try:
             outcome = Outcome.model_validate({**record["outcome"], "measurement": record["measurement"]})
+            named_in_file(outcome.plan.codec.family, path)
             entries.append(LedgerEntry(number, outcome, str(record["agent"]), int(record["seed"])))
         except (ValidationError, KeyError, TypeError, ValueError) as e:
             raise ResumeError(f"{path}: record {number} was not written by this version of autosplit; "
@@ -268,8 +271,25 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _comparable(recorded: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in a resumed run; keys that came after it was recorded have their defaults."""
-    return {key: value for key, value in (ADDED_KEYS | _flat(recorded)).items() if key not in _MAY_CHANGE}
+    """What must be the same in a resumed run; keys that came after it was recorded have their defaults.
+
+    Where a file lies may change: what is in it is compared by its hash, of code here, of all else in the networks' key.
+    """
+    flat = (ADDED_KEYS | _flat(recorded)).items()
+    return {_without_folders(key): _without_folders(value, key) for key, value in flat if key not in _MAY_CHANGE}
+
+
+def _without_folders(value: Any, key: str = "") -> Any:
+    if not isinstance(value, str):
+        return [_without_folders(item) for item in value] if isinstance(value, list) else value
+    if key in _PATHS or key.endswith(".file"):
+        return Path(value).name
+    prefix = next((p for p in ("code.", "image-folder:") if value.startswith(p)), "")
+    path = value.removeprefix(prefix)
+    where, _, name = path.rpartition(":")
+    if where.endswith(".py"):
+        return f"{prefix}{Path(where).name}:{name}"
+    return f"{prefix}{Path(path).name}" if prefix == "image-folder:" else value
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:
@@ -290,8 +310,12 @@ def _short(flat: dict[str, Any], key: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def load_run(run: Path) -> tuple[Result, list[Outcome]]:
+def load_run(run: Path, *, trust_code: bool = False) -> tuple[Result, list[Outcome]]:
     """The result of a finished run, and every outcome of its ledger in the order of the search.
+
+    Args:
+        run: Its directory.
+        trust_code: Whether code may run that it names and that never ran here.
 
     Raises:
         ConfigError: It is no run directory, or the search in it did not end.
@@ -303,4 +327,4 @@ def load_run(run: Path) -> tuple[Result, list[Outcome]]:
     if not (run / "best.json").is_file():
         raise ConfigError(f"{run}: this search did not end (there is no best.json); finish it with "
                           f"autosplit search --resume {run}, or look at it with autosplit show {run}")
-    return Result.load(run / "best.json"), Ledger.read(run).outcomes()
+    return Result.load(run / "best.json", trust_code=trust_code), Ledger.read(run).outcomes()

@@ -60,19 +60,22 @@ class Replay:
             raise ReplayMismatchError("replay differs from the record: " + "; ".join(wrong))
 
 
-def replay(path: str | Path, progress: PhaseReporter | None = None, data_root: Path | None = None) -> Replay:
+def replay(
+    path: str | Path, progress: PhaseReporter | None = None, data_root: Path | None = None, *, trust_code: bool = False
+) -> Replay:
     """Replay a result file.
 
     Args:
         path: `best.json`, its weights beside it; or a run directory.
         progress: Shows the phases.
         data_root: Where data sets lie.
+        trust_code: Whether code may run that the result names and that never ran here.
 
     Raises:
         ResultError: The file, its weights or its data are not what they were.
     """
     progress = progress or NullProgress()
-    result = Result.load(path)
+    result = Result.load(path, trust_code=trust_code)
     scenario = result.scenario
     with progress.phase("rebuild the deployment"):
         deployment = Deployment.from_result(result)

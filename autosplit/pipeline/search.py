@@ -25,6 +25,7 @@ from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import writing
 from autosplit.core.result import RESULT_FILE, DeploymentFile, Result, TestFigures, provenance
 from autosplit.core.scenario import Scenario, load_scenario
+from autosplit.core.trust import remember, require_trusted
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
@@ -56,6 +57,7 @@ def search(
     quiet: bool = False,
     data_root: str | Path | None = None,
     reuse: bool = True,
+    trust_code: bool = False,
 ) -> Result:
     """Search the best split, sparsity and compression, and write the run directory.
 
@@ -69,6 +71,7 @@ def search(
         quiet: Show no progress; otherwise stderr shows each phase.
         data_root: Folder that data sets lie in.
         reuse: Whether measurements and fine-tuned plans of earlier searches may be taken from the cache.
+        trust_code: Whether code may run that a scenario file names and that never ran here.
 
     Returns:
         The result. `result.feasible` tells whether its plan is in time, `result.path` where it was written.
@@ -77,7 +80,7 @@ def search(
         AutosplitError: Something in the scenario is wrong; the message says what, where, and what to do.
     """
     if not isinstance(scenario, Scenario):
-        scenario = load_scenario(str(scenario))
+        scenario = load_scenario(str(scenario), trust_code=trust_code)
     if resume and out is None:
         raise ConfigError("resume=True goes on with a run: name its directory with out")
     run = new_run(scenario) if out is None else Path(out)
@@ -117,6 +120,9 @@ def search_scenario(
             many, and about how long.
     """
     progress = progress or NullProgress()
+    scenario = scenario.anchored(data_root)
+    for spec in scenario.code:
+        require_trusted(spec)
     scorer = scorer_of(scenario)
     seconds: dict[str, float] = {}
 
@@ -127,6 +133,7 @@ def search_scenario(
         seconds[phase] = round(time.perf_counter() - start, 2)
 
     ledger = _open_ledger(scenario, out, resume)
+    remember(scenario.code)
 
     def record(outcome: Outcome) -> None:
         if outcome not in ledger:  # a resumed search comes past its recorded outcomes again
@@ -134,8 +141,11 @@ def search_scenario(
 
     with ledger, _removed_if_empty(ledger, out, resume), tensorboard_logs(out / TENSORBOARD_FOLDER):
         with timed("prepare"):
-            context = context or SearchContext(prepare(scenario, progress, data_root=data_root), progress, reuse)
-        _require_same_networks(out, context.networks.supernet_key)
+            if context is None:
+                context = SearchContext(prepare(scenario, progress, data_root=data_root,
+                                                require=lambda key: _require_same_networks(out, key)), progress, reuse)
+            else:
+                _require_same_networks(out, context.networks.supernet_key)
         # A resumed search goes through the same proposals and is answered from the ledger until it comes to a plan
         # that nobody measured.
         evaluator = CachedEvaluator(context.evaluator, known=ledger.measurements("F1"))

@@ -90,6 +90,7 @@ def export_result(
     data_root: Path | None = None,
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
+    trust_code: bool = False,
 ) -> Manifest:
     """Export the deployment of a result file and compare it on the test images.
 
@@ -101,6 +102,7 @@ def export_result(
         data_root: Where data sets lie.
         cache: Where the backbone's weights are looked up for the fallback; the user's cache folder by default.
         progress: Shows the phases.
+        trust_code: Whether code may run that the result names and that never ran here.
 
     Raises:
         ConfigError: Packages or the backbone's weights are missing, or the folder cannot be used.
@@ -109,7 +111,7 @@ def export_result(
     """
     progress = progress or NullProgress()
     require_onnx("onnxruntime")
-    result = Result.load(path)
+    result = Result.load(path, trust_code=trust_code)
     if fallback and result.plan.split == OUTPUT:
         raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave --fallback away")
     with progress.phase("rebuild the deployment"):

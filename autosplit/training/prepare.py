@@ -69,6 +69,7 @@ def prepare(
     cache: Cache | None = None,
     data_root: Path | None = None,
     trains: bool = True,
+    require: Callable[[str], None] | None = None,
 ) -> Networks:
     """Load, cut and train whatever a scenario needs.
 
@@ -78,6 +79,8 @@ def prepare(
         cache: Where trained weights are looked up and kept; the user's cache folder by default.
         data_root: Where data sets lie.
         trains: Whether backbone and supernet are trained, or taken from the cache; see `untrained`.
+        require: Called with the supernet's key before anything is trained; raises where these are not the networks
+            that the caller wants to go on with.
 
     Raises:
         AutosplitError: Data, backbone, weights or split points of the scenario cannot be loaded or found.
@@ -90,10 +93,14 @@ def prepare(
     torch.manual_seed(scenario.search.seed)
     model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
     data = _as_expected(model, data)
-    backbone, backbone_key = _backbone(scenario, model, data, progress, cache, trains)
+    backbone_key = _backbone_key(scenario, data)
+    if require is not None:
+        require(_supernet_key(scenario, backbone_key, _split_points(trace(model.eval()), data, scenario)))
+    backbone = _backbone(scenario, model, data, backbone_key, progress, cache, trains)
     teacher = Teacher(backbone, data)
     points = _split_points(backbone, data, scenario)
-    supernet, supernet_key = _supernet(scenario, data, backbone, backbone_key, teacher, points, progress, cache, trains)
+    supernet_key = _supernet_key(scenario, backbone_key, points)
+    supernet = _supernet(scenario, data, backbone, supernet_key, teacher, points, progress, cache, trains)
     return Networks(scenario, data, backbone, points, teacher, supernet, backbone_key, supernet_key, cache)
 
 
@@ -119,16 +126,22 @@ def _as_expected(model: nn.Module, data: ImageDataset) -> ImageDataset:
     return replace(data, mean=found[0], std=found[1])
 
 
-def _backbone(
-    scenario: Scenario, model: nn.Module, data: ImageDataset, progress: PhaseReporter, cache: Cache, trains: bool
-) -> tuple[fx.GraphModule, str]:
+def _backbone_key(scenario: Scenario, data: ImageDataset) -> str:
+    """Hash of what determines the backbone's weights."""
     settings, weights = scenario.training, scenario.weights and Path(scenario.weights)
-    key = content_hash({
+    return content_hash({
         "recipe": _RECIPE, "source": backbone_source_hash(scenario.backbone), "data": data.fingerprint,
         "weights": sha256_of_file(weights)[:16] if weights and weights.is_file() else None,
         "epochs": settings.backbone_epochs, "lr": settings.backbone_lr,
         "batch": settings.batch_size, "seed": scenario.search.seed,
     })
+
+
+def _backbone(
+    scenario: Scenario, model: nn.Module, data: ImageDataset, key: str, progress: PhaseReporter, cache: Cache,
+    trains: bool,
+) -> fx.GraphModule:
+    settings = scenario.training
 
     def fit(on_step: Callable[[], None]) -> None:
         # a wrong name, or a network that cannot be cut, should not cost a training
@@ -141,44 +154,53 @@ def _backbone(
         steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
         _cached(model, "backbone", key, fit, steps, progress, cache)
     graph = trace(model.eval()).to(memory_format=torch.channels_last)
-    return graph.eval(), key
+    return graph.eval()
 
 
-def _supernet(
-    scenario: Scenario,
-    data: ImageDataset,
-    backbone: fx.GraphModule,
-    backbone_key: str,
-    teacher: Teacher,
-    points: tuple[SplitPoint, ...],
-    progress: PhaseReporter,
-    cache: Cache,
-    trains: bool,
-) -> tuple[Supernet, str]:
-    settings = scenario.training
+def _profiles(scenario: Scenario) -> int:
+    """Heads pruned layer by layer that the supernet is trained with at each split point."""
+    return scenario.training.layer_profiles if scenario.search.granularity == "layer" else 0
+
+
+def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoint, ...]) -> str:
+    """Hash of what determines the supernet's weights."""
+    settings, profiles = scenario.training, _profiles(scenario)
     # what is not trained does not change the supernet; its split points are named below
     space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
-    profiles = settings.layer_profiles if scenario.search.granularity == "layer" else 0
-    key = content_hash({
+    return content_hash({
         **({"profiles": profiles} if profiles else {}),  # so that supernets of uniform heads keep their keys
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,
         "seed": scenario.search.seed,
     })
+
+
+def _supernet(
+    scenario: Scenario,
+    data: ImageDataset,
+    backbone: fx.GraphModule,
+    key: str,
+    teacher: Teacher,
+    points: tuple[SplitPoint, ...],
+    progress: PhaseReporter,
+    cache: Cache,
+    trains: bool,
+) -> Supernet:
+    settings = scenario.training
     with progress.phase("find prunable channels"):
         torch.manual_seed(scenario.search.seed)
         sample = data.normalise(data.train.images[:_SAMPLE_IMAGES])
         supernet = Supernet(backbone, points, scenario.space, sample, scenario.codecs)
 
     def fit(on_step: Callable[[], None]) -> None:
-        train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step, profiles)
+        train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step, _profiles(scenario))
 
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
     steps += pretraining_steps(supernet, settings)
     if trains:
         _cached(supernet, "supernet", key, fit, steps, progress, cache)
-    return supernet.to(memory_format=torch.channels_last).eval(), key
+    return supernet.to(memory_format=torch.channels_last).eval()
 
 
 def _cached(

@@ -47,7 +47,8 @@ def test_run_directory(world, result):
     assert names >= {"scenario.yaml", LEDGER_FILE, "best.json", "best.safetensors", "pareto.csv", "tradeoff.png",
                      "report.html"}
     assert (world.run / "policy").is_dir()
-    assert Scenario.from_yaml((world.run / "scenario.yaml").read_text()) == result.scenario == world.scenario()
+    recorded = Scenario.from_yaml((world.run / "scenario.yaml").read_text())
+    assert recorded == result.scenario == world.scenario().anchored()
     with Image.open(world.run / "tradeoff.png") as picture:
         assert min(picture.size) > 200
     rows = list(csv.DictReader((world.run / "pareto.csv").open()))

@@ -17,6 +17,7 @@ from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Provenance, provenance
 from autosplit.core.scenario import Scenario
+from autosplit.core.trust import named_in_file, remember, require_trusted
 from autosplit.core.validation import Frozen, first_error
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.pipeline.context import SearchContext
@@ -81,6 +82,10 @@ def tabulate(
         AutosplitError: The scenario cannot be prepared, or the folder cannot be written.
     """
     progress = progress or NullProgress()
+    scenario = scenario.anchored(data_root)
+    for spec in scenario.code:
+        require_trusted(spec)
+    remember(scenario.code)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -133,6 +138,7 @@ def load_table(path: str | Path) -> Table:
     content = read_file(path, f"table {path}", error=ResultError, most_bytes=MOST_TEXT_BYTES)
     if sha256_of(content) != record.sha256:
         raise ResultError(f"table {path} is not the one that {beside} describes (its SHA-256 differs); restore it")
+    named_in_file(record.model_dump(mode="json"), beside)
     return Table(record=record, evaluator=TableEvaluator.from_content(content, str(path)))
 
 

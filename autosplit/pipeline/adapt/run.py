@@ -61,6 +61,7 @@ def adapt(
     data_root: Path | None = None,
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
+    trust_code: bool = False,
 ) -> Adapted:
     """Make a bundle of several rates out of a finished run.
 
@@ -75,6 +76,7 @@ def adapt(
         data_root: Where data sets lie.
         cache: Where trained weights are looked up and kept; the user's cache folder by default.
         progress: Shows the phases.
+        trust_code: Whether code may run that the run names and that never ran here.
 
     Raises:
         ConfigError: The run has no policy or no plan with a nested code, or the folder cannot be used.
@@ -85,7 +87,7 @@ def adapt(
     if not 2 <= rates <= MAX_RATES:
         raise ConfigError(f"a bundle can have 2 to {MAX_RATES} rates, not {rates}")
     require_onnx("onnxruntime")
-    result = Result.load(run / "best.json")
+    result = Result.load(run / "best.json", trust_code=trust_code)
     scenario = result.scenario if budget_ms is None else result.scenario.replace(conditions__budget_ms=budget_ms)
     scorer, cut, grid = Scorer.of(scenario), cut_of(result, run), LinkGrid.around(scenario.conditions)
     if not (run / "policy").is_dir():
@@ -93,10 +95,13 @@ def adapt(
                           "one")
     policy = CoInferencePolicy.load(run / "policy", scorer.latency_model, scorer.objective)
     make_folder(out)
-    networks = prepare(result.scenario, progress, cache=cache, data_root=data_root)
-    if networks.supernet_key != result.provenance.supernet_key:
-        raise ResultError(f"{run}: its data or weights are not what they were (supernet {networks.supernet_key}, in "
-                          f"the run {result.provenance.supernet_key}); search again")
+
+    def require(key: str) -> None:
+        if key != result.provenance.supernet_key:
+            raise ResultError(f"{run}: its data or weights are not what they were (supernet {key}, in "
+                              f"the run {result.provenance.supernet_key}); search again")
+
+    networks = prepare(result.scenario, progress, cache=cache, data_root=data_root, require=require)
     data = networks.data
     whole = whole_network(result, data, cache) if fallback else None
     plans = _chosen_plans(cut, networks, scorer, grid, progress, rates)
