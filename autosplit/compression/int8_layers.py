@@ -31,6 +31,8 @@ class Requantise(nn.Module):
         zero: Level of the value zero, 0 to 255.
     """
 
+    counts_as = "nothing"  # as work: fused with what gives the values
+
     scale: Tensor
     zero: Tensor
 
@@ -76,6 +78,8 @@ class Lookup(Requantise):
 
 class ChannelAffine(nn.Module):
     """A batch norm that no layer could take in: `x * factor + shift`, one of each a channel (dimension 1)."""
+
+    counts_as = "nothing"  # as every batch norm
 
     factor: Tensor
     shift: Tensor

@@ -96,7 +96,7 @@ class HeadCost:
                                      for i in (3, 4))
         self._each_bias, self._each_output, self._each_read = (
             _Linear(table[i, weighted], steps[:, i, weighted]) for i in (3, 4, 5))
-        self._other = _Linear(table[4:, ~weighted].sum(axis=1), steps[:, 4:, ~weighted].sum(axis=2))
+        self._other = _Linear(table[3:, ~weighted].sum(axis=1), steps[:, 3:, ~weighted].sum(axis=2))
         kinds = np.array([w.kind for w in whole], dtype=np.str_)[weighted]
         self._kinds = [kinds == kind for kind in ("conv", "depthwise", "linear")]
         self._kernel, self._positions = (np.array([getattr(w, name) for w in whole], dtype=np.float64)[weighted]
@@ -199,8 +199,8 @@ class HeadCost:
         for i, members in enumerate((conv | (depthwise & ~deep), deep, np.broadcast_to(linear, deep.shape))):
             result[:, i] = (terms * members[..., None]).sum(axis=1)
         result[:, 3, 0] = self._operators - rows.shape[1]
-        writes, reads = self._other(lost).T
-        result[:, 3, 2], result[:, 3, 3] = reads, writes
+        parameters, writes, reads = self._other(lost).T
+        result[:, 3, 2], result[:, 3, 3], result[:, 3, 4] = reads, writes, parameters
         return result
 
     def stage_cost(self, keep: Sequence[int]) -> StageCost:

@@ -213,13 +213,14 @@ def attributed(units: Sequence[Unit], graph: fx.GraphModule, kernels: Mapping[st
         Seconds of each unit; their sum is `whole_s`.
 
     Raises:
-        ConfigError: Too few units with weights have a kernel.
+        ConfigError: Too few layers have a kernel.
     """
-    targets = {node.name: str(node.target) for node in graph.graph.nodes}
+    layers = {node.name: str(node.target) for node in graph.graph.nodes if node.op == "call_module"}
     places: dict[str, list[int]] = {}
     for i, unit in enumerate(units):
-        if unit.work.weights:
-            places.setdefault(f"{targets.get(unit.node)}.weight", []).append(i)
+        if unit.weights and unit.node in layers:
+            places.setdefault(f"{layers[unit.node]}.weight", []).append(i)
+    owned = {i for found in places.values() for i in found}
     seconds, rest, seen = np.zeros(len(units)), 0.0, set()
     for name, spent in kernels.items():
         mine = places.get(weights[name] or "")
@@ -229,11 +230,10 @@ def attributed(units: Sequence[Unit], graph: fx.GraphModule, kernels: Mapping[st
             at = mine.pop(0) if len(mine) > 1 else mine[0]  # a weight used twice: in the order of use
             seconds[at] += spent
             seen.add(at)
-    weighted = sum(1 for unit in units if unit.work.weights)
-    if len(seen) < _ENOUGH * weighted:
-        raise ConfigError(f"only {len(seen)} of {weighted} operators are found among onnxruntime's kernels; "
+    if len(seen) < _ENOUGH * len(owned):
+        raise ConfigError(f"only {len(seen)} of {len(owned)} layers are found among onnxruntime's kernels; "
                           "profile with --engine torch")
-    moved = np.array([0.0 if unit.work.weights else unit.work.reads + unit.work.outputs for unit in units])
+    moved = np.array([0.0 if i in owned else float(unit.moved) for i, unit in enumerate(units)])
     moved = moved if moved.any() else np.ones(len(units))
     # kernels without weights (sums, poolings, changes of layout) take time in proportion to what they move
     seconds += rest * moved / moved.sum()

@@ -161,9 +161,9 @@ def time_operators(backbone: str, settings: ProfileSettings, engine: Engine, pro
             advance(note=variant.label)
     with progress.phase(f"time {backbone}", ROUNDS * len(timers)) as advance:
         seconds = undisturbed(timers, settings.repeats, advance)
-    return [Timing(backbone, label, unit.node, unit.work, max(1e3 * float(s), 1e-6))
+    return [Timing(backbone, label, unit.node, work, max(1e3 * float(s) * share, 1e-6))
             for label, mine, times in zip(labels, units, seconds, strict=True)
-            for unit, s in zip(mine, times, strict=True)]
+            for unit, s in zip(mine, times, strict=True) for work, share in unit.shares]
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """A network as the pieces that are timed: each operator that counts, with what is fused into it.
 
-A unit holds one operator as `autosplit.models.costs` counts them and the nodes after it, up to the next, that count
-as nothing (activations, dropout, reshaping). Batch norm is folded into the convolution before it. So the units of a
-network are the whole of it: nothing is left out, and nothing is subtracted.
+A unit holds one operator as `autosplit.models.costs` counts them (several where one node of the graph runs several, as
+attention does) and the nodes after it, up to the next, that count as nothing (activations, dropout, reshaping). Batch
+norm is folded into the convolution before it. So the units of a network are the whole of it: nothing is left out, and
+nothing is subtracted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Unit:
 
     Attributes:
         node: Name of the node whose operator it is.
-        work: What that operator costs.
+        works: What its operators cost, at least one.
         forward: Runs the unit: values of `inputs` in, values of `outputs` out.
         inputs: Names of the nodes that it reads from other units.
         outputs: Names of its nodes that later units read.
@@ -37,11 +38,27 @@ class Unit:
     """
 
     node: str
-    work: OperatorWork
+    works: tuple[OperatorWork, ...]
     forward: _Forward
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     last_of: tuple[str, ...]
+
+    @property
+    def weights(self) -> int:
+        """Parameters that its operators read."""
+        return sum(work.weights for work in self.works)
+
+    @property
+    def moved(self) -> int:
+        """Activation elements that its operators read and write."""
+        return sum(work.reads + work.outputs for work in self.works)
+
+    @property
+    def shares(self) -> list[tuple[OperatorWork, float]]:
+        """Its operators, each with the share of the unit's time that its work suggests."""
+        sizes = [work.macs + work.reads + work.outputs + 1 for work in self.works]
+        return [(work, size / sum(sizes)) for work, size in zip(self.works, sizes, strict=True)]
 
 
 Pass = Callable[[Sequence[Unit], Tensor], list[float]]

@@ -40,7 +40,7 @@ class LawfulClock:
         self.law, self.processor_share = law, processor_share
 
     def units(self, units, image):
-        return [self.law(unit.work) for unit in units]
+        return [sum(map(self.law, unit.works)) for unit in units]
 
     def call(self, action):
         return 2e-4

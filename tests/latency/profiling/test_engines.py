@@ -34,7 +34,7 @@ def graph():
 
 def kernels_of(units):
     """A kernel for every operator with a weight, and one that has none."""
-    weights = {f"k{i}": f"{unit.node.replace('_', '.')}.weight" for i, unit in enumerate(units) if unit.work.weights}
+    weights = {f"k{i}": f"{unit.node.replace('_', '.')}.weight" for i, unit in enumerate(units) if unit.weights}
     return {name: 1e-5 * (i + 1) for i, name in enumerate(weights)} | {"pool": 3e-6}, {**weights, "pool": None}
 
 
@@ -44,9 +44,9 @@ def test_every_second_of_an_inference_is_somebodys(graph):
     seconds = attributed(units, graph, kernels, weights, whole_s=sum(kernels.values()) + 14e-6)
     assert seconds.sum() == pytest.approx(sum(kernels.values()) + 14e-6)
     alike = 14e-6 / len(units)
-    owned = [s for s, unit in zip(seconds, units, strict=True) if unit.work.weights]
+    owned = [s for s, unit in zip(seconds, units, strict=True) if unit.weights]
     assert np.array(owned) - alike == pytest.approx([s for name, s in kernels.items() if name != "pool"])
-    rest = {unit.node: s - alike for s, unit in zip(seconds, units, strict=True) if not unit.work.weights}
+    rest = {unit.node: s - alike for s, unit in zip(seconds, units, strict=True) if not unit.weights}
     assert sum(rest.values()) == pytest.approx(3e-6)
     assert max(rest, key=rest.get) == "add", "the largest feature map"
 
@@ -62,7 +62,7 @@ def test_a_profiler_that_takes_time_itself_is_not_believed(graph):
 def test_kernels_of_unknown_names_are_an_error(graph):
     units = units_of(graph, SHAPE)
     kernels, weights = kernels_of(units)
-    with pytest.raises(ConfigError, match=r"only 0 of 10 operators are found .* --engine torch"):
+    with pytest.raises(ConfigError, match=r"only 0 of 10 layers are found .* --engine torch"):
         attributed(units, graph, kernels, dict.fromkeys(weights), 1e-3)
 
 
