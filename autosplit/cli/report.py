@@ -11,6 +11,7 @@ import typer
 
 from autosplit.cli.console import reported
 from autosplit.cli.options import AsJson, TrustCode
+from autosplit.runtime.standalone.errors import printable
 
 __all__ = ["command"]
 
@@ -46,4 +47,4 @@ def command(
         typer.echo(json.dumps({"verdict": sentence, "page": str(page), "figures": [str(path) for path in drawn]}))
         return
     for line in (sentence, *(f"written to {path}" for path in (page, *drawn))):
-        typer.echo(line)
+        typer.echo(printable(line))

@@ -16,6 +16,8 @@ from autosplit.core.blueprint import Blueprint
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_whole
+from autosplit.core.hashing import source_hash
+from autosplit.core.machine import processor_name
 from autosplit.core.plan import Outcome, Plan
 from autosplit.core.records import writing
 from autosplit.core.scenario import Scenario
@@ -24,8 +26,8 @@ from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
 from autosplit.runtime.standalone.files import read_json
 
-__all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "json_schema",
-           "provenance"]
+__all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "Tolerance",
+           "json_schema", "provenance"]
 
 RESULT_FILE = "best.json"
 """Name of the result in a run directory."""
@@ -46,10 +48,10 @@ class TestFigures(Frozen):
 
     __test__ = False  # pytest: this is no test class
 
-    correct: int
-    images: int
-    payload_bytes_total: int
-    payload_bytes_p95: float
+    correct: int = Field(ge=0)
+    images: int = Field(ge=1)
+    payload_bytes_total: int = Field(ge=0)
+    payload_bytes_p95: float = Field(ge=0)
     payload_sha256: str
 
     @property
@@ -75,7 +77,9 @@ class DeploymentFile(Frozen):
 
 
 class Tolerance(Frozen):
-    """How far a replay on another machine may be off; on the same kind of machine it is expected to be exact.
+    """How far a replay on another machine may be off; on the machine that wrote the file it has to be exact.
+
+    A replay goes by these values, whatever a file says of them.
 
     Floating-point sums differ between processors in the last bits, which can move a value across a rounding
     threshold of the quantiser.
@@ -108,6 +112,8 @@ class Provenance(Frozen):
         agent: Who searched.
         evaluations: Measurements taken in total.
         seconds: Wall time by phase.
+        processor: Name of the processor; like the next empty in files from before it.
+        source: Hash of the code of autosplit.
     """
 
     autosplit: str
@@ -123,6 +129,8 @@ class Provenance(Frozen):
     agent: str
     evaluations: int
     seconds: dict[str, float]
+    processor: str = ""
+    source: str = ""
 
 
 @dataclass
@@ -257,5 +265,5 @@ def provenance(**figures: Any) -> Provenance:
     return Provenance(
         autosplit=__version__, versions=versions, python=sys.version.split()[0],
         machine=f"{platform.system()} {platform.machine()}", cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        threads=torch.get_num_threads(), **figures,
+        threads=torch.get_num_threads(), processor=processor_name(), source=source_hash(), **figures,
     )

@@ -8,7 +8,26 @@ from autosplit.core.errors import ResultError
 from autosplit.core.result import Result
 from autosplit.data import ImageDataset, load_dataset
 
-__all__ = ["recorded_data"]
+__all__ = ["located", "recorded_data"]
+
+_FOLDER = "image-folder:"
+
+
+def located(result: Result, data_root: Path | None = None) -> str:
+    """The recorded name of a data set; of a folder of images that is no longer there, the one that took its place.
+
+    Args:
+        result: Read from a file; a folder that was moved is looked for below `data_root` and beside that file.
+        data_root: Where data sets lie.
+    """
+    name = result.scenario.dataset
+    folder = Path(name.removeprefix(_FOLDER)).expanduser()
+    if not name.startswith(_FOLDER) or ((data_root or Path()) / folder).is_dir():
+        return name
+    for place in (data_root or Path(), result.path.parent, result.path.absolute().parents[1]):
+        if (moved := place.absolute() / folder.name).is_dir():
+            return f"{_FOLDER}{moved}"
+    return name
 
 
 def recorded_data(result: Result, path: str | Path, data_root: Path | None = None) -> ImageDataset:
@@ -24,7 +43,8 @@ def recorded_data(result: Result, path: str | Path, data_root: Path | None = Non
         DataError: They cannot be read.
     """
     scenario = result.scenario
-    data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
+    data = load_dataset(located(result, data_root), seed=scenario.search.seed, image_size=scenario.image_size,
+                        root=data_root)
     if data.fingerprint != result.provenance.data_fingerprint:
         raise ResultError(f"{path}: data set {scenario.dataset!r} differs from the recorded one (another content, seed "
                           "or image decoder); replay with the data that it was searched on")

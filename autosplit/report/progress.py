@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from autosplit.core.progress import Advance, ignore
+from autosplit.runtime.standalone.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,11 +59,11 @@ class Progress:
     @contextmanager
     def _bar(self, console: Console, title: str, total: float | None) -> Iterator[Advance]:
         bars = self._bars = self._bars or new_bars(console)
-        text = f"{'  ' * self._depth}{title}".ljust(_DESCRIPTION_WIDTH)
+        text = f"{'  ' * self._depth}{printable(title)}".ljust(_DESCRIPTION_WIDTH)
         task = bars.add_task(text, total=total, note="")
 
         def advance(steps: float = 1, note: str = "") -> None:
-            fields: Any = {"note": note} if note else {}
+            fields: Any = {"note": printable(note)} if note else {}
             bars.update(task, advance=steps, **fields)
 
         # Nested phases share the lines of one display, which the outermost one starts and stops.
@@ -102,7 +103,7 @@ def _line(console: Console, title: str) -> Iterator[Advance]:
     finally:
         note = f" ({last})" if last else ""
         line = f"{title}: {ending} after {time.monotonic() - start:.1f} s{note}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def new_bars(console: Console) -> Bars:

@@ -38,7 +38,8 @@ STAGE_COLOURS = {"device": "#0072b2", "encode": "#56b4e9", "uplink": "#e69f00", 
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
     "xtick.color": SOFT, "ytick.color": SOFT, "axes.edgecolor": SOFT, "axes.spines.top": False,
-    "axes.spines.right": False, "svg.hashsalt": "autosplit", "svg.fonttype": "none", "pdf.fonttype": 42,
+    "axes.spines.right": False, "text.parse_math": False,  # a dollar in a name is one
+    "svg.hashsalt": "autosplit", "svg.fonttype": "none", "pdf.fonttype": 42,
 }
 # Dates and versions within a file would make equal figures differ.
 _METADATA: dict[str, dict[str, Any]] = {

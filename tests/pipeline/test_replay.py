@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import autosplit.pipeline.replay as module
 from autosplit.core.errors import ReplayMismatchError
 from autosplit.pipeline.replay import replay
+from autosplit.pipeline.search import search_scenario as search
+from autosplit.runtime.deployment import Deployment
 from tests.runs import KINDS, failure, invoke, messages
 
 
@@ -73,7 +76,7 @@ def test_json_that_is_no_result(copy, content):
 
 def test_bytes_that_are_no_text(copy):
     copy.write_bytes(b"\xff\xfe\x00\x01")
-    assert "best.json: not valid JSON" in failure("replay", copy)
+    assert "best.json: not UTF-8 text" in failure("replay", copy)
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
@@ -124,7 +127,7 @@ def test_altered_data(copy, world, tmp_path):
     alter(copy, scenario__dataset=f"image-folder:{tmp_path / 'pictures'}")
     assert invoke("replay", copy).exit_code == 0
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "pictures" / "red" / "000.png")
-    assert "differs from the recorded one" in failure("replay", copy)
+    assert "differs from the recorded one" in failure("replay", copy, code=4)
     shutil.rmtree(tmp_path / "pictures")
     assert "no such folder" in failure("replay", copy)
 
@@ -132,30 +135,114 @@ def test_altered_data(copy, world, tmp_path):
 # --- figures that are not what they were ----------------------------------------------------------------------------
 
 
-def test_another_accuracy(copy):
-    alter(copy, test__correct=lambda n: n + 1)
+@pytest.fixture(scope="module")
+def once():
+    """Networks and evaluations are made once for all files that differ in their figures alone."""
+    made = {}
+
+    def cached(function, key):
+        def call(*args, **kwargs):
+            place = (function.__name__, *key(*args))
+            if place not in made:
+                made[place] = function(*args, **kwargs)
+            return made[place]
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "untrained", cached(module.untrained, lambda s, *_: (s.dataset, s.backbone)))
+        patch.setattr(Deployment, "evaluate", cached(Deployment.evaluate, lambda self, _, part: (
+            self.blueprint.key, self.plan, part)))
+        yield
+
+
+FALSIFIED = {
+    "plan.sparsity": 0.25, "plan.split": "layer2", "plan.codec.bits": 4, "plan.codec.width": 8,
+    "deployment.blueprint.backbone": None,
+    "outcome.measurement.accuracy": 0.999, "outcome.measurement.images": 7,
+    "outcome.measurement.workload.device.conv_macs": 5.0, "outcome.measurement.workload.payload_bytes_mean": 3.0,
+    "outcome.measurement.workload.payload_bytes_p95": 3.0, "outcome.measurement.plan.sparsity": 0.0,
+    "outcome.measurement.feature_bytes": 12.0, "outcome.latency.p50_ms": 1.0, "outcome.latency.p95_ms": 1.0,
+    "outcome.latency.p99_ms": 1.0, "outcome.latency.in_time": 0.5, "outcome.latency.energy_mj": 0.01,
+    "outcome.latency.uplink_ms": 0.5, "outcome.budget_ms": 5.0, "outcome.reward": 0.9999,
+    "backbone_accuracy": 0.1, "test.correct": 7, "test.images": 96, "test.payload_bytes_total": 9,
+    "test.payload_bytes_p95": 2.0, "test.payload_sha256": "0" * 64,
+    "comparison.-1.accuracy": 1.0, "comparison.-1.plan": "layer2 | 0 % | q1", "comparison.-1.payload_bytes": 3.0,
+    "comparison.-1.device_macs": 7.0, "comparison.-1.latency.p50_ms": 1.0, "comparison.-1.latency.energy_mj": 0.1,
+    "comparison.-1.ratio_to_feature": 1e4, "comparison.-1.ratio_to_png": 1e4, "comparison.-1.speed_up": 99.0,
+    "comparison.-1.accuracy_loss_points": -3.0, "comparison.0.latency.p95_ms": 9e3, "comparison.0.device_macs": 1.0,
+    "comparison.1.payload_bytes": 9e4, "comparison.1.latency.p95_ms": 9e3, "comparison.2.payload_bytes": 9e4,
+    "provenance.seed": 5, "provenance.agent": "tpe", "provenance.supernet_key": "0" * 16,
+    "provenance.backbone_key": "0" * 16, "provenance.data_fingerprint": "0" * 16,
+    "tolerance.accuracy_points": 1e9, "tolerance.payload_percent": 1e9,
+}
+
+
+def falsified(path, field, value):
+    """Write another value to a dotted field; `None` = another one of the same kind."""
+    data = json.loads(path.read_text())
+    *parents, leaf = field.split(".")
+    node = data
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    before = node[leaf]
+    assert before != value
+    node[leaf] = value if value is not None else before + 1 if isinstance(before, (int, float)) else before + "x"
+    path.write_text(json.dumps(data))
+    return before
+
+
+@pytest.mark.parametrize("field", FALSIFIED)
+def test_a_falsified_figure_is_named_with_both_values(runs, tmp_path, once, field):
+    for name in ("best.json", "best.safetensors"):
+        shutil.copy(runs["CodePruned"] / name, tmp_path / name)
+    if field == "deployment.blueprint.backbone":
+        field, value = "scenario.backbone", "resnet8"  # a result of another network than its deployment's
+    else:
+        value = FALSIFIED[field]
+    falsified(tmp_path / "best.json", field, value)
+    with pytest.raises(ReplayMismatchError) as caught:
+        replay(tmp_path / "best.json").check()
+    message, leaf = str(caught.value), field.rpartition(".")[2]
+    assert caught.value.exit_code == 4
+    assert leaf in message
+    assert "(recorded " in message
+    if value is not None:
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        assert shown[:60] in message
+
+
+def test_the_files_own_tolerances_forgive_nothing(copy, once):
+    alter(copy, test__correct=7, tolerance__accuracy_points=1e9, tolerance__payload_percent=1e9)
     line = mismatch(copy)
-    assert "error: replay differs from the record: test accuracy " in line
-    assert "payload" not in line
+    assert "test.correct" in line
+    assert "tolerance.accuracy_points" in line
 
 
-def test_another_payload(copy):
-    alter(copy, test__payload_bytes_total=lambda n: 2 * n)
-    line = mismatch(copy)
-    assert "differs from the record: payload " in line
-    assert "accuracy" not in line
+def test_what_cannot_be_made_again_is_said_to_be_unchecked(runs, once):
+    run = invoke("replay", runs["CodePruned"], "--json", "--quiet")
+    assert run.exit_code == 0, run.stderr
+    said = json.loads(run.stdout)
+    assert {"provenance.seconds", "provenance.versions", "comparison.png.accuracy"} <= set(said["not_checked"])
+    checked = ("plan", "test", "outcome.latency", "tolerance")
+    assert not [name for name in said["not_checked"] if name.startswith(checked)]
+    text = invoke("replay", runs["CodePruned"]).stdout
+    assert "not checked" in text
+    assert "provenance.seconds" in text
 
 
-def test_another_latency(copy):
-    data = json.loads(copy.read_text())
-    data["comparison"][-1]["latency"]["p50_ms"] *= 1.1
-    copy.write_text(json.dumps(data))
-    assert "differs from the record: median latency " in mismatch(copy)
-
-
-def test_another_number_of_images(copy):
-    alter(copy, test__images=lambda n: 2 * n, test__correct=lambda n: 2 * n)
-    assert "48 test images (recorded 96)" in mismatch(copy)
+def test_another_machine_is_given_what_its_arithmetic_explains(runs, tmp_path, once):
+    for name in ("best.json", "best.safetensors"):
+        shutil.copy(runs["CodePruned"] / name, tmp_path / name)
+    path = tmp_path / "best.json"
+    alter(path, provenance__processor="another", test__payload_sha256="0" * 64,
+          test__payload_bytes_total=lambda n: n + 1)
+    played = replay(path)
+    assert not played.exact
+    assert {d.field for d in played.differences} == {"test.payload_bytes_total", "test.payload_sha256"}
+    played.check()
+    alter(path, test__payload_bytes_total=lambda n: 2 * n)
+    with pytest.raises(ReplayMismatchError, match="payload_bytes_total"):
+        replay(path).check()
 
 
 def test_figures_stand_on_stdout_before_the_mismatch_is_told(copy):
@@ -167,12 +254,18 @@ def test_figures_stand_on_stdout_before_the_mismatch_is_told(copy):
     assert said["test_accuracy"] == pytest.approx(said["recorded_test_accuracy"] + 2 / 48)
 
 
-def test_within_the_tolerance_is_no_mismatch(copy):
-    alter(copy, test__payload_bytes_total=lambda n: n + 1, test__payload_sha256="0" * 64)
-    alter(copy, tolerance__payload_percent=1.0)
-    played = replay(copy)
-    assert not played.exact
-    played.check()
-    alter(copy, tolerance__payload_percent=0.0)
-    with pytest.raises(ReplayMismatchError, match="payload"):
-        replay(copy).check()
+# --- somewhere else -------------------------------------------------------------------------------------------------
+
+
+def test_replay_and_export_work_from_any_folder(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(world.cache))
+    monkeypatch.chdir(world.root)
+    scenario = world.scenario(search__agent="agents.py:Png", search__evaluations=1, conditions__budget_ms=1e4,
+                              backbone="net.py:network", dataset="image-folder:pictures")
+    search(scenario, tmp_path / "run")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert invoke("replay", tmp_path / "run").exit_code == 0
+    assert invoke("export", "../run", "--out", "bundle", "--images", "4", "--quiet").exit_code == 0
+    assert invoke("search", "--resume", "../run", "--quiet").exit_code == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,3 +148,68 @@ def test_a_finished_run_resumes_with_a_larger_budget(warm, tmp_path):
 def test_search_refuses_a_folder_that_holds_a_run(world):
     with pytest.raises(ResumeError, match=f"--resume {world.run}"):
         search(world.scenario(), world.run)
+
+
+# --- nothing that happens makes a run worse ---------------------------------------------------------------------------
+
+
+def content(run):
+    return {p.name: p.read_bytes() for p in run.iterdir() if p.is_file() and not p.name.startswith(".")}
+
+
+def refused(*args, code):
+    """The message of a resume that ends before anything is trained or measured."""
+    run = invoke("search", "--resume", *args)
+    assert run.exit_code == code, run.stderr
+    for phase in ("train the", "fine-tune", "measure the baselines", "search with"):
+        assert phase not in run.stderr
+    return messages(run)[-1]
+
+
+def test_a_full_disk_leaves_a_run_that_opens_and_goes_on(warm, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(warm.run, run)
+    before = content(run)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autosplit.core.files.os.fsync", full)
+        assert "No space left on device" in refused(run, code=2)
+    assert content(run) == before
+    assert invoke("show", run).exit_code == 0
+    assert invoke("search", "--resume", run, "--quiet").exit_code == 0
+
+
+def test_new_weights_lie_beside_those_that_the_result_names(warm, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(warm.run, run)
+    before, weights = content(run), Result.load(run).stored.weights
+    other = warm.scenario(search__agent=warm.agent("Whole"), search__evaluations=1)
+    search(other, tmp_path / "other")
+    monkeypatch.setattr("autosplit.runtime.deployment.Deployment.to_bytes",
+                        lambda self: (tmp_path / "other" / "best.safetensors").read_bytes())
+    monkeypatch.setattr(Result, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # killed in between
+    with pytest.raises(KeyboardInterrupt):
+        search(warm.scenario(), run, resume=True)
+    assert (run / weights).read_bytes() == before[weights]
+    assert (run / "best.json").read_bytes() == before["best.json"]
+
+
+def test_changed_code_is_refused_before_training(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "empty"))
+    shutil.copytree(world.run, tmp_path / "run")
+    other = tmp_path / "net.py"
+    other.write_text((world.root / "net.py").read_text().replace("width=4", "width=8"))
+    message = refused(tmp_path / "run", "--backbone", f"{other}:network", code=5)
+    assert "code.net.py:network was" in message
+
+
+def test_changed_data_are_refused_before_training(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "empty"))
+    shutil.copytree(world.run, tmp_path / "run")
+    shutil.copytree(world.pictures, tmp_path / "pictures")
+    moved = ("--dataset", f"image-folder:{tmp_path / 'pictures'}")
+    (tmp_path / "pictures" / "red" / "000.png").unlink()
+    assert "begun with other data or weights" in refused(tmp_path / "run", *moved, code=5)
