@@ -25,7 +25,7 @@ from ..payload.header import MAX_RATES
 __all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
            "Parity", "Source", "digest_of"]
 
-FORMAT_VERSION: Literal[3] = 3
+FORMAT_VERSION: Literal[4] = 4
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
 
@@ -127,7 +127,7 @@ class Manifest:
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    format_version: Literal[3]
+    format_version: Literal[4]
     key: str
     label: str
     kind: Kind
