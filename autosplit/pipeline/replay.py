@@ -27,7 +27,7 @@ from autosplit.core.hashing import source_hash
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, LatencySummary, Measurement, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result, Tolerance, provenance
-from autosplit.core.trust import code_sha256, found_again
+from autosplit.core.trust import code_file, code_sha256, found_again, require_trusted
 from autosplit.data.recorded import located
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
@@ -121,6 +121,11 @@ def replay(
     """
     progress = progress or NullProgress()
     result = Result.load(path, trust_code=trust_code)
+    # whatever code will run is asked about before anything takes time
+    scorer = Scorer.of(result.scenario)
+    for spec in (result.scenario.backbone, *result.scenario.codecs):
+        if code_file(spec := found_again(spec)) is not None:
+            require_trusted(spec)
     with progress.phase("rebuild the deployment"):
         deployment = Deployment.from_result(result)
     scenario = result.scenario.model_copy(update={"dataset": located(result, data_root)})
@@ -133,7 +138,6 @@ def replay(
             f"replay differs from the record: provenance.data_fingerprint {data.fingerprint} (recorded "
             f"{recorded_print}): data set {scenario.dataset!r} differs from the recorded one (another content, seed or "
             "image decoder); replay with the data that it was searched on")
-    scorer = Scorer.of(scenario)
     with progress.phase("decode the validation set's payloads"):
         validation = deployment.measurement(deployment.evaluate(data, "validation"))
     with progress.phase("decode the test set's payloads"):
