@@ -173,7 +173,7 @@ def simulated(channel: ChannelProfile, payload: float, spread: float, transfers:
     deadlines = np.array([f * q for q in quantiles for f in AROUND])
     # where a deadline is a possible latency to the last bit, either side of it is right
     below, until = (np.searchsorted(times, deadlines * f) / transfers for f in (1 - 1e-9, 1 + 1e-9))
-    return {"channel": channel.name, "payload_bytes": payload, "p95_over_mean": spread,
+    return {"channel": channel.name, "payload_bytes": payload, "p95_over_mean": spread, "transfers": transfers,
             "quantiles_ms": quantiles.tolist(), "deadlines_ms": deadlines.tolist(), "below": below.tolist(),
             "until": until.tolist()}
 
@@ -185,7 +185,7 @@ def compared(case: dict[str, Any], base: Conditions) -> dict[str, Any]:
     answer = AnalyticLatencyModel().latency([workload(case["payload_bytes"], case["p95_over_mean"])], conditions)
     in_time = answer.in_time[0]
     off = np.maximum(np.maximum(np.array(case["below"]) - in_time, in_time - np.array(case["until"])), 0.0)
-    row = {name: case[name] for name in ("channel", "payload_bytes", "p95_over_mean")}
+    row = {name: case[name] for name in ("channel", "payload_bytes", "p95_over_mean", "transfers")}
     for name, expected in zip(("p50_ms", "p95_ms", "p99_ms"), case["quantiles_ms"], strict=True):
         found = getattr(answer, name).item(0)
         row |= {name: round(found, 3), f"{name}_simulated": round(expected, 3),
@@ -242,7 +242,7 @@ def main() -> None:
                     channel = load_profile(ChannelProfile, name)
                     cases.append(simulated(channel, payload, spread, options.transfers, options.seed))
                     print(name, payload, spread, *cases[-1]["quantiles_ms"], flush=True)
-        write_json(file, {"transfers": options.transfers, "cases": cases})
+        write_json(file, {"cases": cases})
     known = json.loads(file.read_text(encoding="utf-8"))
     frame = pd.DataFrame([compared(case, base) for case in known["cases"]])
     frame.to_csv(options.out / "quantiles.csv", index=False)
@@ -251,7 +251,7 @@ def main() -> None:
              for spread, part in frame.groupby("p95_over_mean")}
     processor = timed(base, options.plans, options.repetitions)
     write_json(options.out / "latency.json", {
-        "transfers": known["transfers"], "worst": worst, "plans": options.plans, "processor_ms": processor})
+        "worst": worst, "plans": options.plans, "processor_ms": processor})
 
 
 if __name__ == "__main__":

@@ -147,4 +147,4 @@ def test_quantile_of_a_moving_rate_is_that_of_its_draws():
     channel = moving(shannon=SHANNON, rayleigh=RAYLEIGH)
     draws = rate_process_of(channel).taken_ms(np.full(POINTS, 125 * 8 / channel.uplink_kbps.value))
     answer = over(channel, sending(100))
-    assert answer.p99_ms.item() == pytest.approx(quantile(draws, 0.99)[0].item(), rel=2e-3)
+    assert answer.p99_ms.item() == pytest.approx(quantile(draws, 0.99)[0].item(), rel=5e-3)

@@ -169,7 +169,7 @@ class Radio:
         self._rate.new_transfer()
         if self._channel.bursts is not None:  # the chain was left alone for long
             self._bad = self._rng.random(len(self._links)) < _share_of_bad(self._channel)
-        now = np.full(len(self._links), now_s)
+        now = np.full(len(self._links), now_s, dtype=np.float64)
         p50_ms, p95_ms = self._channel.access_ms_p50.value, self._channel.access_ms_p95.value
         if p50_ms > 0:
             now += p50_ms * (p95_ms / p50_ms) ** (self._rng.standard_normal(len(now)) / _Z95) / 1000.0
@@ -183,7 +183,7 @@ class Radio:
             count: Its payload, bytes.
         """
         kilobits = (count + self._channel.packet_overhead_bytes.value) * 8.0 / 1000.0
-        now, trying = np.full(len(self._links), start_s), self._links
+        now, trying = np.full(len(self._links), start_s, dtype=np.float64), self._links
         while len(trying):
             now[trying] = self._rate.end_s(trying, now[trying], kilobits)
             self.sent_packets += len(trying)

@@ -86,7 +86,7 @@ def test_losses_are_as_frequent_as_stated():
         radio, now = Radio(channel, "uplink", 1, links=1000), 0.0
         for _ in range(200):
             now = radio.arrival_s(now, 10)
-        assert radio.lost_packets / radio.sent_packets == pytest.approx(share, rel=0.02)
+        assert radio.lost_packets / radio.sent_packets == pytest.approx(share, rel=0.06)
 
 
 def test_equal_seeds_have_equal_draws_and_directions_and_links_do_not_share_them():
