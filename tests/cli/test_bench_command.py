@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 
 from autosplit import agents
 from autosplit.cli.bench import usable_agents
-from autosplit.core.errors import AutosplitError, PluginError
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.experiments.bench.table import load_table
 from tests.runs import failure, invoke, messages
@@ -167,16 +168,16 @@ def test_searches_that_are_done_are_not_done_again(heavy, searched, tmp_path):
 def test_a_search_ends_with_the_batch_that_holds_the_best_plan(heavy, tmp_path, monkeypatch):
     from autosplit.experiments.bench import runs
 
-    asked = runs.Grid((heavy,), ("benchmarks/model_only.py:ModelRandomAgent", "random"), 2, 0, 2, 16)
-    monkeypatch.setattr(runs, "_BATCH", 16)
+    asked = runs.Grid((heavy,), ("benchmarks/model_only.py:ModelRandomAgent", "random"), 2, 0, 2, 20)
+    monkeypatch.setattr(runs, "_BATCH", 20)
     whole = [run.regret for run in runs.run_grid(asked, tmp_path / "whole")]
     monkeypatch.setattr(runs, "_BATCH", 2)
     cut = [run.regret for run in runs.run_grid(asked, tmp_path / "cut")]
-    assert min(map(len, cut)) < 16 == min(map(len, whole))
+    assert min(map(len, cut)) < 20 == min(map(len, whole))
     for short, full in zip(cut, whole, strict=True):
         assert short == full[:len(short)]
         assert set(full[len(short):]) <= {0.0}
-        assert (short[-1] == 0.0) == (len(short) < 16 or full[-1] == 0.0)
+        assert (short[-1] == 0.0) == (len(short) < 20 or full[-1] == 0.0)
         assert 0.0 not in short[:-2]
 
 
@@ -193,6 +194,19 @@ def test_a_folder_of_another_grid_is_refused(heavy, searched):
     refused = failure("bench", "search", heavy, "--out", searched[0], "--agent", "random", "--scenarios", 3,
                       "--evaluations", 8)
     assert "another grid" in refused
+
+
+def test_searches_under_another_latency_model_of_the_same_name_are_not_mixed_in(heavy, searched, monkeypatch):
+    from autosplit.experiments.bench import runs
+
+    asked = runs.Grid((heavy,), ("random", "exhaustive"), 2, 0, 2, 8)
+    before = (searched[0] / "grid.json").read_text()
+    assert len(runs.run_grid(asked, searched[0])) == 8
+    settings = {key: replace(s, rewards=s.rewards + 1e-3) for key, s in runs.settings_of(asked).items()}
+    monkeypatch.setattr(runs, "settings_of", lambda grid: settings)
+    with pytest.raises(ConfigError, match="another grid"):
+        runs.run_grid(asked, searched[0])
+    assert (searched[0] / "grid.json").read_text() == before
 
 
 def test_a_table_too_small_for_the_measurements_is_refused(made, tmp_path):

@@ -22,6 +22,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, unwritable
 from autosplit.core.files import write_whole
+from autosplit.core.hashing import content_hash
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import append_record, drop_incomplete_line, writing
 from autosplit.envs.tree import BoolArray
@@ -236,6 +237,9 @@ def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:
     same = {name: asked[name] for name in ("scenarios", "scenario_seed", "evaluations", "latency_model", "objective")}
     same["policy"] = None if grid.policy is None else _policy(grid.policy, grid.latency_model, grid.objective).sha256
     same["tables"] = {p.name: _table(p).record.sha256 for p in grid.tables}
+    # what every plan is worth in every scenario, so that searches under two versions of a latency model are not mixed
+    rewards = {f"{table} {number}": s.rewards.round(6).tolist() for (table, number), s in settings_of(grid).items()}
+    same["rewards"] = content_hash(rewards)
     path = out / "grid.json"
     try:
         if (out / _RUNS).is_file():
