@@ -239,6 +239,32 @@ def test_bundles(bundles, fuzz):
     fuzz.check()
 
 
+@pytest.mark.parametrize("lie", ["more classes", "one row", "two inputs", "weights in another file", "40 GB"])
+def test_networks_that_lie(bundles, lie, tmp_path):
+    """ONNX files that onnxruntime takes, with the right hash, in the place of the edge's."""
+    onnx = pytest.importorskip("onnx")
+    helper, floats, ints = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    folder = shutil.copytree(bundles, tmp_path / "bundle")
+    given = onnx.load(folder / "edge.onnx").graph.input[0]
+    classes = len(json.loads((folder / MANIFEST).read_bytes())["class_names"])
+    size = [40 * 10**9 // 4] if lie == "40 GB" else [1 if lie == "one row" else 4, classes + (lie == "more classes")]
+    tensor = helper.make_tensor("size", ints, [len(size)], size)
+    if lie == "weights in another file":
+        tensor = onnx.TensorProto(name="size", data_type=ints, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value="../secret.bin")
+    nodes = [helper.make_node("ConstantOfShape", ["size"], ["answer"])]
+    inputs = [given, helper.make_tensor_value_info("more", floats, [1])] if lie == "two inputs" else [given]
+    graph = helper.make_graph(nodes, "lie", inputs, [helper.make_tensor_value_info("answer", floats, None)], [tensor])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (folder / "edge.onnx").write_bytes(model.SerializeToString())
+    data = json.loads((folder / MANIFEST).read_bytes())
+    data["files"]["edge.onnx"] = sha256_of_file(folder / "edge.onnx")
+    (folder / MANIFEST).write_bytes(json_bytes(data | {"digest": digest_of(data)}))
+    wrong, stderr = faults(lambda: bundle("check", folder))
+    assert not wrong, stderr
+    assert "edge.onnx" in stderr
+
+
 def test_weights(place, world, fuzz, tmp_path):
     weights, result = place / "run" / "best.safetensors", place / "run" / "best.json"
     data = json.loads(result.read_bytes())

@@ -13,7 +13,7 @@ import numpy as np
 import zmq
 
 from ..device.exchange import TIMEOUT, Exchange, Reply
-from ..device.link import DISCONNECTED, EdgeLink, edge_address
+from ..device.link import DISCONNECTED, EdgeLink, edge_address, is_ipv6
 from ..device.switch import RateSwitch
 from ..errors import ConfigError, LinkError
 from ..options import ClientOptions
@@ -112,6 +112,7 @@ class DeviceClient:
 
     Raises:
         ConfigError: `edge` is no address, or missing, or the bundle lacks what the options ask for.
+        LinkError: The name in `edge` cannot be resolved.
 
     Example:
         with DeviceClient(load_device("bundle"), "192.168.1.20:5555") as client:
@@ -124,6 +125,7 @@ class DeviceClient:
             raise ConfigError("this bundle needs an edge; name it with --edge HOST:PORT")
         self.options, self._device, self._keys = options or ClientOptions(), device, keys
         self._address = edge_address(edge) if edge else ""
+        self._ipv6 = is_ipv6(self._address)
         # without keys an edge tells devices apart by this name alone, so it is drawn anew for each client
         self._key, self._name = short_key(device.manifest.key), secrets.token_bytes(8)
         self._shape, self._classes = tuple(device.manifest.image_shape), int(device.manifest.num_classes)
@@ -162,7 +164,7 @@ class DeviceClient:
         while True:
             if link.ready and not sequence:
                 sequence, start_s = link.ping(), time.monotonic()
-            frame = link.receive(end_s)
+            frame = link.receive(end_s) if time.monotonic() < end_s else None
             if frame and frame.reason is Reason.SESSION and link.ready:  # the edge has forgotten us
                 link.hello()
                 sequence = 0
@@ -287,5 +289,5 @@ class DeviceClient:
         if self._link:
             self._link.close()
             self._link = None
-        self._link = EdgeLink(self._context, self._address, self._key, self._name, self._keys)
+        self._link = EdgeLink(self._context, self._address, self._key, self._name, self._keys, self._ipv6)
         return self._link

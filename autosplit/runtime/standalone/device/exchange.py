@@ -88,6 +88,7 @@ class Exchange:
                 self._take(frame)
             else:
                 self.lost = self._link.broken()
+            if frame is None or time.monotonic() >= next_end_s:  # which frames that answer nothing do not put off
                 self._expire()
         for index in range(len(self._payloads)):
             if index not in self._replies:

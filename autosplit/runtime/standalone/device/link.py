@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import secrets
+import selectors
+import socket
 import sys
 import time
 from typing import Any
 
 import zmq
 
-from ..errors import ConfigError
+from ..errors import ConfigError, LinkError
 from ..protocol.keys import DeviceKeys
 from ..protocol.wire import (
     DEVICE_ID_BYTES,
@@ -26,13 +30,15 @@ from ..protocol.wire import (
     Reason,
 )
 
-__all__ = ["DISCONNECTED", "EdgeLink", "edge_address"]
+__all__ = ["DISCONNECTED", "EdgeLink", "edge_address", "is_ipv6"]
 
 DISCONNECTED = "disconnected"
 """The reason of replies that a broken connection cost."""
 
 _QUEUE_MESSAGES = 1000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
+_PROBE_S = 0.3  # in which an edge answers a call, where its name has addresses of both kinds
+_DRAIN_S = 0.02  # for frames that have arrived but are none of ours
 _LAST_WORDS_MS = 10  # for what was sent before a connection broke
 _MAX_WAIT_MS = 3_600_000
 _REFUSED_BY_EDGE = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -47,9 +53,48 @@ def edge_address(edge: str) -> str:
     if "://" in edge:
         return edge
     host, _, port = edge.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"{edge!r} is no address of an edge; write HOST:PORT, such as 192.168.1.20:5555")
+    in_brackets = host.startswith("[") and host.endswith("]")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16 or (":" in host and not in_brackets):
+        raise ConfigError(f"{edge!r} is no address of an edge; write HOST:PORT, such as 192.168.1.20:5555 or "
+                          "[fd00::20]:5555")
     return f"tcp://{edge}"
+
+
+def is_ipv6(address: str) -> bool:
+    """Whether an edge is to be reached over IPv6, as its address or the entries of its name say.
+
+    Of a name that has entries of both kinds those are taken that somebody listens at just now, IPv4 where nobody does.
+
+    Raises:
+        LinkError: The name has no entry.
+    """
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or not port.isdigit() or host.startswith("["):  # what is no address ZeroMQ says
+        return host.startswith("[")
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as e:  # a UnicodeError where it can be no name at all
+        reason = (e.strerror if isinstance(e, OSError) else None) or e
+        raise LinkError(f"the edge's name {host!r} cannot be resolved ({reason}); check its spelling, or give the "
+                        "address itself") from e
+    families = {entry[0] for entry in found}
+    if len(families) == 1:
+        return socket.AF_INET6 in families
+    # all at once, as browsers do; the first that is answered is taken
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for family, kind, protocol, _, where in found:
+            caller = stack.enter_context(socket.socket(family, kind, protocol))
+            caller.setblocking(False)
+            if caller.connect_ex(where) in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+                selector.register(caller, selectors.EVENT_WRITE, family)
+        end_s = time.monotonic() + _PROBE_S
+        while selector.get_map() and (left_s := end_s - time.monotonic()) > 0:
+            for key, _ in selector.select(left_s):
+                if key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:  # type: ignore[union-attr]
+                    return bool(key.data == socket.AF_INET6)
+                selector.unregister(key.fileobj)
+    return False
 
 
 class EdgeLink:
@@ -64,6 +109,7 @@ class EdgeLink:
         key: `short_key` of the deployment.
         device: Names the device to the edge, 8 bytes.
         keys: CURVE keys, or `None`.
+        ipv6: What `is_ipv6` says of the address.
 
     Attributes:
         opened_s: When (`time.monotonic`).
@@ -73,14 +119,14 @@ class EdgeLink:
         ConfigError: The address is none.
     """
 
-    def __init__(self, context: zmq.Context[Any], address: str, key: bytes, device: bytes, keys: DeviceKeys | None
-                 ) -> None:
+    def __init__(self, context: zmq.Context[Any], address: str, key: bytes, device: bytes, keys: DeviceKeys | None,
+                 ipv6: bool = False) -> None:
         self._key, self._device, self._session, self._sequence = key, device[:DEVICE_ID_BYTES], 0, 0
         self._hello = 0
         self.opened_s, self.max_payload_bytes = time.monotonic(), MAX_BODY_BYTES
         dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         for option, value in ((zmq.MAXMSGSIZE, HEADER_BYTES + MAX_BODY_BYTES), (zmq.SNDHWM, _QUEUE_MESSAGES),
-                              (zmq.RCVHWM, _QUEUE_MESSAGES), (zmq.LINGER, 0), (zmq.IPV6, int("[" in address)),
+                              (zmq.RCVHWM, _QUEUE_MESSAGES), (zmq.LINGER, 0), (zmq.IPV6, int(ipv6)),
                               (zmq.RECONNECT_IVL, _RECONNECT_MS), (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)):
             dealer.setsockopt(option, value)
@@ -135,9 +181,11 @@ class EdgeLink:
         a frame of another version or deployment is returned as a refusal that says so.
 
         Args:
-            until_s: How long to wait for it (`time.monotonic`); a time in the past takes only what has arrived.
+            until_s: How long to wait for it (`time.monotonic`), however many frames for others arrive meanwhile; a time
+                in the past takes only what has arrived.
         """
-        while self._arrived(until_s):
+        end_s = max(until_s, time.monotonic() + _DRAIN_S)
+        while self._arrived(until_s) and time.monotonic() < end_s:
             parts = self._socket.recv_multipart()
             try:
                 frame = Frame.decode(parts[0], self._key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
-from autosplit.runtime.standalone.device.link import edge_address
+from autosplit.runtime.standalone.device.link import edge_address, is_ipv6
 from autosplit.runtime.standalone.errors import ConfigError, LinkError
 from autosplit.runtime.standalone.protocol.wire import EdgeAnswer, Frame, Kind, Reason, short_key
 from tests.runtime.standalone.fakes import CLASSES, SHAPE, FakeDevice, FakeEdge, asking, images, scripted, serving
@@ -305,3 +306,63 @@ def test_an_edge_is_needed():
 def test_addresses():
     assert edge_address("10.0.0.1:5555") == "tcp://10.0.0.1:5555"
     assert edge_address("ipc:///tmp/x") == "ipc:///tmp/x"
+    assert edge_address("[::1]:5555") == "tcp://[::1]:5555"
+    with pytest.raises(ConfigError, match=r"such as .*\[fd00::20\]:5555"):
+        edge_address("::1:5555")  # of which nobody can say where the port begins
+
+
+def test_an_edge_over_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(bind="tcp://[::1]:0") as server, asking(server.endpoint.removeprefix("tcp://")) as client:
+        assert client.infer(images(1)[0])[0].where == "edge"
+
+
+@pytest.mark.parametrize(("families", "listening", "ipv6"), [
+    ("4", "4", False), ("6", "6", True), ("6", "", True), ("46", "4", False), ("46", "6", True), ("64", "4", False),
+    ("46", "", False)])
+def test_a_name_is_reached_over_the_protocol_that_its_edge_listens_at(monkeypatch, families, listening, ipv6):
+    kinds = {"4": (socket.AF_INET, "127.0.0.1"), "6": (socket.AF_INET6, "::1")}
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    try:
+        servers = [socket.create_server((kinds[f][1], port), family=kinds[f][0]) for f in listening]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    entries = [(kinds[f][0], socket.SOCK_STREAM, 0, "", (kinds[f][1], port)) for f in families]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
+    assert is_ipv6(f"tcp://edge.example:{port}") is ipv6
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "a..b", "x" * 300])
+def test_a_name_that_cannot_be_resolved_is_told_as_such(name):
+    with pytest.raises(LinkError, match="cannot be resolved") as caught:
+        DeviceClient(FakeDevice(), f"{name}:5555")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("foreign", ["another session", "damaged", "no answer", "late answers"])
+def test_the_timeout_holds_while_foreign_frames_arrive(foreign):
+    ends_s = time.monotonic() + 4
+
+    def flood(request):
+        frame = {"another session": Frame(Kind.ANSWER, KEY, 78, request.sequence, EdgeAnswer(0, 0, 0, 1).encode()),
+                 "no answer": Frame(Kind.PONG, KEY, 77, request.sequence),
+                 "late answers": Frame(Kind.ANSWER, KEY, 77, 1, EdgeAnswer(0, 0, 0, 1).encode()),
+                 "damaged": Frame(Kind.PONG, KEY, 77, request.sequence)}[foreign].encode()
+        while time.monotonic() < ends_s:
+            yield frame if foreign != "damaged" else frame[:-1] + bytes([frame[-1] ^ 1])
+
+    with scripted(flood) as endpoint, asking(endpoint, timeout_ms=300) as client:
+        if foreign == "late answers":
+            client.infer(images(1)[0])  # the first is answered, by what then comes again and again
+        start_s = time.monotonic()
+        answer = client.infer(images(1)[0])[0]
+        assert (answer.where, answer.reason) == ("fallback", "timeout")
+        assert time.monotonic() - start_s < 2
+        ends_s = 0.0
