@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autosplit.agents.expectations import Expectations, expectations
 from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.core.progress import NullProgress, PhaseReporter
@@ -70,7 +71,9 @@ def train_policy(
     """
     settings, progress = settings or PolicySettings(), progress or NullProgress()
     space, measured = table.space, table.measurements
-    knowledge = Knowledge(space, tuple(m.workload for m in measured), np.array([m.accuracy for m in measured]))
+    unknown = np.zeros(len(measured))
+    known = expectations(space.plans(), Expectations(unknown, unknown, unknown), dict(enumerate(measured)))
+    knowledge = Knowledge(space, tuple(m.workload for m in measured), *known)
     with progress.phase(f"latencies under {settings.conditions} conditions"):
         pool = distribution.pool(settings.conditions, [seed, 0])
         core = CoInferenceCore.build(space, knowledge.workloads, latency_model, pool)

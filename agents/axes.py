@@ -14,11 +14,11 @@ from autosplit.envs.tree import BoolArray, IntArray
 
 __all__ = ["PlanAxes"]
 
-_IMAGES = ("png", "jpeg", "jpeg-shared")
-
 _CODEC: tuple[tuple[str, Callable[[CodecSetting], Hashable]], ...] = (
-    ("image", lambda c: c.kind if c.kind in _IMAGES else None),
+    ("image", lambda c: c.kind if c.image else None),
+    ("downscale", lambda c: c.downscale or (1 if c.image else None)),
     ("quality", lambda c: c.quality),
+    ("effort", lambda c: c.effort),
     ("codec", lambda c: c.family or c.kind if c.kind in ("code", "raw") else None),
     ("width", lambda c: c.width),
     ("grid", lambda c: c.grid),
@@ -40,8 +40,8 @@ class PlanAxes:
     logarithms.
 
     Attributes:
-        names: Names of the axes, in the order of decision: `split`, `sparsity`, `image`, `quality`, `codec`, `width`,
-            `grid`, `bits`, without those that have one level.
+        names: Names of the axes, in the order of decision: `split`, `sparsity`, `image`, `downscale`, `quality`,
+            `effort`, `codec`, `width`, `grid`, `bits`, without those that have one level.
         sizes: Levels of each axis.
         ordered: Whether the levels of an axis have an order, shape (A,); kinds of images and codecs have none.
         levels: Level of every plan on every axis, shape (P, A); -1 where a plan has no such choice.

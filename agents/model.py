@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from autosplit.agents.design import spread
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Outcome, Workload
+from autosplit.core.plan import Measurement, Outcome, Plan, Workload
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
 
@@ -56,6 +56,7 @@ class ModelAgent(Agent):
         self._queue: deque[int] = deque()  # plans of this round
         self._revised: dict[int, Workload] = {}  # measured workloads that differ from the predicted ones
         self._cores: tuple[CoInferenceCore, ...] | None = None
+        self._twins: dict[int, list[int]] = {}
 
     @abstractmethod
     def candidate_plans(self, rng: np.random.Generator) -> IntArray:
@@ -76,18 +77,32 @@ class ModelAgent(Agent):
     def estimated_accuracy(self, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
         """The learnt value of every plan, shape (P,): measured, or `ucb_weight` deviations above the median."""
         values = surrogate.estimate(ucb_weight)
+        for number, twins in self._twins_of_measured().items():
+            values[twins] = self.learnt_value(self._outcomes[number])
         for number, outcome in self._outcomes.items():
             values[number] = self.learnt_value(outcome)
         return values
+
+    def _twins_of_measured(self) -> dict[int, list[int]]:
+        """Plans that run the same networks as a measured one, and so have its accuracy."""
+        if not self._twins:
+            by_networks: dict[Plan, list[int]] = {}
+            for number, plan in enumerate(self.problem.plans):
+                by_networks.setdefault(plan.as_trained, []).append(number)
+            self._twins = {i: group for group in by_networks.values() if len(group) > 1 for i in group}
+        return {number: self._twins[number] for number in self._outcomes if number in self._twins}
 
     def estimated_rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
         """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""
         return core.rewards(self.problem.objective, self.estimated_accuracy(surrogate, ucb_weight))
 
-    def fitted(self, surrogate: AccuracySurrogate) -> AccuracySurrogate:
-        """The surrogate, fitted on everything observed."""
-        numbers = np.array(list(self._outcomes), dtype=np.int64)
-        surrogate.fit(numbers, np.array([self.learnt_value(o) for o in self._outcomes.values()]))
+    def fitted(
+        self, surrogate: AccuracySurrogate, more: Mapping[int, Measurement] | None = None
+    ) -> AccuracySurrogate:
+        """The surrogate, fitted on everything observed, and on the accuracies of more measured plans."""
+        values = {number: m.accuracy for number, m in (more or {}).items()}
+        values |= {number: self.learnt_value(o) for number, o in self._outcomes.items()}
+        surrogate.fit(np.array(list(values), dtype=np.int64), np.array(list(values.values())))
         return surrogate
 
     def cores(self) -> tuple[CoInferenceCore, ...]:

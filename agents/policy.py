@@ -23,6 +23,7 @@ from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_beside, write_whole
 from autosplit.core.hashing import sha256_of, sha256_of_file
+from autosplit.core.intervals import share_interval
 from autosplit.core.operators import TypeSums
 from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
 from autosplit.core.space import PlanSpace
@@ -42,6 +43,7 @@ _ENOUGH = 8  # plans in time that a decision is taken among, if there are so man
 _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _WEIGHT = "network."
+_ENDS = ("low", "high")  # of the intervals
 
 
 class Decision(Frozen):
@@ -49,7 +51,10 @@ class Decision(Frozen):
 
     Attributes:
         plan: The plan.
-        accuracy: Predicted top-1 accuracy in [0, 1]: as measured when the policy was trained, or estimated then.
+        accuracy: Predicted top-1 accuracy in [0, 1]: as measured when the policy was trained, or estimated then. It is
+            the proxy accuracy (F1), and never above that of the uncut network.
+        accuracy_low: Lower end of its 95 % interval.
+        accuracy_high: Upper end.
         payload_bytes: Mean bytes over the channel.
         latency: What the latency model says.
         budget_ms: The budget it was held against.
@@ -59,6 +64,8 @@ class Decision(Frozen):
 
     plan: Plan
     accuracy: float
+    accuracy_low: float
+    accuracy_high: float
     payload_bytes: float
     latency: LatencySummary
     budget_ms: float
@@ -123,11 +130,20 @@ class Knowledge:
         space: The P plans.
         workloads: Work and payload, one a plan, in the order of `space.plans()`.
         accuracy: Of every plan, measured or estimated, shape (P,).
+        low: Lower ends of the 95 % intervals of these, shape (P,); the accuracies themselves where none are known.
+        high: The upper ends.
     """
 
     space: PlanSpace
     workloads: tuple[Workload, ...]
     accuracy: Array
+    low: Array | None = None
+    high: Array | None = None
+
+    def interval(self, number: int) -> tuple[float, float]:
+        """The 95 % interval of a plan's accuracy."""
+        low, high = (self.accuracy if ends is None else ends for ends in (self.low, self.high))
+        return float(low[number]), float(high[number])
 
     def __post_init__(self) -> None:
         if not len(self.space) == len(self.workloads) == len(self.accuracy):
@@ -205,10 +221,13 @@ class CoInferencePolicy:
         if unknown:
             raise ConfigError(f"the policy does not know the plan {unknown[0]!r}; use one of a search of its space")
         allowed = np.array([number[m.plan] for m in measurements], dtype=np.int64)
-        accuracy, workloads = known.accuracy.copy(), list(known.workloads)
+        workloads = list(known.workloads)
+        accuracy, low, high = (known.accuracy.copy() if v is None else v.copy()
+                               for v in (known.accuracy, known.low, known.high))
         for i, m in zip(allowed, measurements, strict=True):
             accuracy[i], workloads[i] = m.accuracy, m.workload
-        return CoInferencePolicy(Knowledge(known.space, tuple(workloads), accuracy), self._latency_model,
+            low[i], high[i] = share_interval(m.accuracy, m.images) if m.images else (m.accuracy, m.accuracy)
+        return CoInferencePolicy(Knowledge(known.space, tuple(workloads), accuracy, low, high), self._latency_model,
                                  self._objective, self.network, self._hidden, self.origin, allowed)
 
     def ranked(self, conditions: Conditions) -> IntArray:
@@ -284,8 +303,9 @@ class CoInferencePolicy:
         # where nothing is in time, the plan that is over the deadline by the least
         at = int(np.where(in_time, rewards, -np.inf).argmax() if in_time.any() else p95_ms.argmin())
         chosen = int(numbers[at])
+        low, high = known.interval(chosen)
         return Decision(
-            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]),
+            plan=known.plans[chosen], accuracy=float(known.accuracy[chosen]), accuracy_low=low, accuracy_high=high,
             payload_bytes=known.workloads[chosen].payload_bytes_mean, latency=breakdown.summary(at),
             budget_ms=conditions.budget_ms, reward=float(rewards[at]), considered=len(numbers))
 
@@ -315,6 +335,9 @@ class CoInferencePolicy:
         tensors = {_WEIGHT + k: v.clone() for k, v in self.network.state_dict().items()}
         tensors |= tensors_of_workloads(self.knowledge.workloads)
         tensors["accuracy"] = torch.tensor(self.knowledge.accuracy, dtype=torch.float64)
+        for name in _ENDS:
+            if (ends := getattr(self.knowledge, name)) is not None:
+                tensors[name] = torch.tensor(ends, dtype=torch.float64)
         return tensors
 
     def save(self, path: str | Path) -> None:
@@ -379,8 +402,10 @@ class CoInferencePolicy:
             if shapes != list(zip(sizes[1:], sizes, strict=False)) or len(space) != len(tensors["accuracy"]):
                 raise ValueError("the sizes in policy.json are not those of policy.safetensors")
             knowledge = Knowledge(space, workloads_of_tensors(space.plans(), tensors),
-                                  tensors["accuracy"].to(torch.float64).numpy())
-            if not ((knowledge.accuracy >= 0) & (knowledge.accuracy <= 1)).all():
+                                  tensors["accuracy"].to(torch.float64).numpy(),
+                                  *(tensors[n].to(torch.float64).numpy() if n in tensors else None for n in _ENDS))
+            if not all(((values >= 0) & (values <= 1)).all() and values.shape == knowledge.accuracy.shape
+                       for values in (knowledge.accuracy, knowledge.low, knowledge.high) if values is not None):
                 raise ValueError("an accuracy is not in [0, 1]")
             if knowledge.tree.actions > found.actions or knowledge.node_observations.shape[1] >= found.observation_size:
                 raise ValueError("the network does not fit the space of plans")

@@ -10,17 +10,21 @@ were never searched.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from autosplit.agents.base import SearchProblem
+from autosplit.agents.expectations import Expectations, expectations
 from autosplit.agents.model import ModelAgent, ModelSettings
 from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.core.conditions import Conditions
+from autosplit.core.intervals import Z95
+from autosplit.core.plan import Measurement
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
@@ -78,6 +82,16 @@ class PPOAgent(ModelAgent):
         super().__init__(problem, self.settings)
         self._sampler = sampler or ConditionsSampler(problem.conditions)
         self._policy: tuple[int, CoInferencePolicy] | None = None
+        self._informed: dict[int, Measurement] = {}
+
+    def inform(self, measurements: Iterable[Measurement]) -> None:
+        """What else was measured of the problem's plans, for `policy` alone: baselines are no part of the search.
+
+        Args:
+            measurements: Of proxy accuracy (F1), like those that the agent observes; other plans are left out.
+        """
+        self._informed |= {self.problem.number[m.plan]: m for m in measurements if m.plan in self.problem.number}
+        self._policy = None
 
     @property
     def policy(self) -> CoInferencePolicy:
@@ -92,17 +106,20 @@ class PPOAgent(ModelAgent):
         if self._policy is None or self._policy[0] != seen:
             self.report_progress(f"training the policy on {seen} measurements")
             _, pool = self.cores()
-            surrogate = self.fitted(copy.deepcopy(self._surrogate))
-            rewards = training_rewards(pool, self.estimated_rewards(pool, surrogate, 0.0), self.settings.sharpness)
+            surrogate = self.fitted(copy.deepcopy(self._surrogate), self._informed)
+            measured = self._informed | {number: o.measurement for number, o in self._outcomes.items()}
+            estimate = Expectations(*(surrogate.estimate(weight) for weight in (0.0, -Z95, Z95)))
+            known = expectations(self.problem.plans, estimate, measured)
+            rewards = training_rewards(pool, pool.rewards(self.problem.objective, known.accuracy),
+                                       self.settings.sharpness)
             # a copy, so that the search goes on as if nobody had asked
             network = self.trainer.trained_copy(
                 pool, rewards, self.settings.last_updates, self.seed_for("policy", self._rounds),
                 self.settings.last_target_share)
             workloads = list(self.problem.workloads)
-            for number, outcome in self._outcomes.items():
-                workloads[number] = outcome.measurement.workload
-            accuracy = self.estimated_accuracy(surrogate, ucb_weight=0.0)
-            knowledge = Knowledge(self.problem.space, tuple(workloads), accuracy)
+            for number, m in measured.items():
+                workloads[number] = m.workload
+            knowledge = Knowledge(self.problem.space, tuple(workloads), *known)
             self._policy = seen, CoInferencePolicy(
                 knowledge, self.problem.latency_model, self.problem.objective, network, self.settings.ppo.hidden,
                 Origin(conditions=self.settings.conditions, seed=self.problem.seed))

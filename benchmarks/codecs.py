@@ -27,6 +27,7 @@ from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.core.plan import CodecSetting
 from autosplit.core.scenario import Scenario
 from autosplit.data.base import ImageDataset, SplitName, in_batches
+from autosplit.data.stored import StoredFormat
 from autosplit.models.splitting import cut
 from autosplit.report.progress import Progress
 from autosplit.runtime.standalone.payload.coder import payload_bytes
@@ -128,7 +129,7 @@ class Bench:
                 for x, y in zip(in_batches(part.features, 256), in_batches(part.labels, 256), strict=True):
                     symbols = network.symbols(x.float())
                     hits += int((network.finish(symbols).argmax(1) == y).sum())
-                    sizes.append(payload_bytes(tables, symbols.numpy()))
+                    sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
                 found |= {f"{name}_accuracy": hits / len(part.labels),
                           f"{name}_bytes": float(np.concatenate(sizes).mean())}
         ratio = 4 * float(np.prod(self.shape)) / float(found["test_bytes"])  # type: ignore[arg-type]
@@ -187,10 +188,11 @@ def jpeg_curve(prepared: Networks) -> list[dict[str, object]]:
     for quality in (5, 10, 20, 30, 50, 75, 90, 95):
         row: dict[str, object] = {"split": "input", "family": "jpeg", "setting": f"q{quality}", "seed": 0}
         bodies: dict[str, object] = {"family": "jpeg with shared tables"}
+        whole, body = StoredFormat("jpeg", quality), StoredFormat("jpeg-shared", quality)
         for name in _PARTS:
-            row[f"{name}_accuracy"] = accuracy(prepared.backbone, data, data.jpeg_images(name, quality))
-            row[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg", quality).double().mean())
-            bodies[f"{name}_bytes"] = float(data.stored_bytes(name, "jpeg-shared", quality).double().mean())
+            row[f"{name}_accuracy"] = accuracy(prepared.backbone, data, data.coded_images(name, whole))
+            row[f"{name}_bytes"] = float(data.stored_bytes(name, whole).double().mean())
+            bodies[f"{name}_bytes"] = float(data.stored_bytes(name, body).double().mean())
         rows += [row, row | bodies]
     return rows
 

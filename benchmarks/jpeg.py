@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autosplit.data.base import Split
-from autosplit.data.stored import decode_images, encode_images
+from autosplit.data.stored import StoredFormat, decode_images, encode_images
 from autosplit.report.progress import Progress
 from autosplit.training.loop import accuracy
 from autosplit.training.prepare import untrained
@@ -43,13 +43,15 @@ def main() -> None:
         images = moved(part.images, pixels)
         stored = accuracy(prepared.backbone, data, Split(images, part.labels))
         rows.append({"moved": pixels, "format": "png", "quality": 0, "accuracy": stored, "lost_points": 0.0,
-                     "bytes": _mean(encode_images(images, "png")), "bytes_with_shared_tables": float("nan")})
+                     "bytes": _mean(encode_images(images, StoredFormat("png"))),
+                     "bytes_with_shared_tables": float("nan")})
         for quality in options.qualities:
-            files = encode_images(images, "jpeg", quality)
+            files = encode_images(images, StoredFormat("jpeg", quality))
             found = accuracy(prepared.backbone, data, Split(decode_images(files, data.shape), part.labels))
             rows.append({"moved": pixels, "format": "jpeg", "quality": quality, "accuracy": found,
                          "lost_points": 100 * (stored - found), "bytes": _mean(files),
-                         "bytes_with_shared_tables": _mean(encode_images(images, "jpeg-shared", quality))})
+                         "bytes_with_shared_tables": _mean(
+                             encode_images(images, StoredFormat("jpeg-shared", quality)))})
     options.out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).round(4).to_csv(options.out / "jpeg.csv", index=False)
     write_json(options.out / "summary.json", {"scenario": scenario.name, "dataset": scenario.dataset,

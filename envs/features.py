@@ -18,6 +18,7 @@ from autosplit.core.plan import Workload
 from autosplit.core.space import PlanSpace
 from autosplit.envs.tree import STEPS, DecisionTree
 from autosplit.latency.channel.rate_process import typical_kbps_and_jitter_ms
+from autosplit.runtime.standalone.payload.image_codecs import IMAGE_KINDS
 
 __all__ = ["CONDITION_BOUNDS", "PLAN_FEATURES", "condition_features", "node_features", "plan_features"]
 
@@ -47,7 +48,7 @@ PLAN_FEATURES = ("position", "macs_share", "sparsity", "device_macs", "width", "
 """Features of a plan; the one-hot of its split point follows."""
 
 _MOST = {"macs": 1e11, "width": 4096.0, "grid": 256.0, "payload_bytes": 1e8}
-_KINDS = {"code": 0, "raw": 1, "png": 2, "jpeg": 2, "jpeg-shared": 2, "none": 3}
+_KINDS: dict[str, int] = {"code": 0, "raw": 1, **dict.fromkeys(IMAGE_KINDS, 2), "none": 3}
 _SPLIT, _SPARSITY, _CODEC = (0, 1), (2, 3), (4, 12)  # first and last feature that each decision settles
 
 
@@ -75,7 +76,8 @@ def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
         sparsity = float(np.mean(plan.sparsity))
         codec, kind = plan.codec, [0.0] * 4
         kind[_KINDS[codec.kind]] = 1.0
-        quality = codec.quality or (100 if codec.kind == "png" else 0)  # PNG loses nothing, as JPEG at its best
+        # PNG loses nothing, as other formats at their best; half the pixels in each direction lose much
+        quality = (codec.quality or (100 if codec.kind == "png" else 0)) / (codec.downscale or 1)
         rows.append([position[plan.split], unpruned[plan.split] / whole, sparsity,
                      _log(work.device.macs, _MOST["macs"]), _log(codec.width or 0, _MOST["width"]),
                      _log(codec.grid or 0, _MOST["grid"]), (codec.bits or 0) / 8, quality / 100,

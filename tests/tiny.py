@@ -14,7 +14,8 @@ from autosplit.training.supernet import Supernet
 CLASSES = 3
 SHAPE = (3, 16, 16)
 SPACE = SearchSpace(
-    sparsities=(0.0, 0.5), widths=(2, 4), grid_levels=2, bits=(2, 8), max_grid=4, jpeg_qualities=(50, 90)
+    sparsities=(0.0, 0.5), widths=(2, 4), grid_levels=2, bits=(2, 8), max_grid=4, jpeg_qualities=(50, 90),
+    webp_qualities=(30,), avif_qualities=(), image_downscales=(1,),
 )
 
 

@@ -107,7 +107,8 @@ def decide(
         latency = found.latency
         print_rich(
             f"{found.plan.label}\n"
-            f"  predicted accuracy {found.accuracy:.1%}, payload {found.payload_bytes:.0f} B\n"
+            f"  predicted accuracy {found.accuracy:.1%} (95 % interval {found.accuracy_low:.1%} to "
+            f"{found.accuracy_high:.1%}, before fine-tuning), payload {found.payload_bytes:.0f} B\n"
             f"  p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms (device {latency.device_ms:.1f}, "
             f"encode {latency.encode_ms:.1f}, uplink {latency.uplink_ms:.1f}, edge {latency.edge_ms:.1f}, "
             f"downlink {latency.downlink_ms:.1f}), in time {latency.in_time:.1%}, energy {latency.energy_mj:.2f} mJ")

@@ -42,7 +42,7 @@ def command(
     page = out or run / REPORT_FILE
     write_report(result, outcomes, page)
     drawn = draw_figures(result, outcomes, figures, format_.value) if figures is not None else []
-    sentence = verdict(result.comparison, result.scenario.conditions.budget_ms)
+    sentence = verdict(result.comparison, result.scenario.conditions.budget_ms, result.best_baseline)
     if as_json:
         typer.echo(json.dumps({"verdict": sentence, "page": str(page), "figures": [str(path) for path in drawn]}))
         return

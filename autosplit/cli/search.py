@@ -133,6 +133,7 @@ def run_search(
     from autosplit.pipeline.search import new_run, search_scenario
     from autosplit.report.progress import Progress
     from autosplit.report.tables import comparison_table
+    from autosplit.report.verdict import verdict, why_chosen
 
     run = run or new_run(scenario, RESULTS)
     if not quiet:
@@ -147,7 +148,11 @@ def run_search(
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json")))
     else:
-        print_rich(comparison_table(result.comparison, result.scenario.conditions.budget_ms),
+        budget_ms = result.scenario.conditions.budget_ms
+        print_rich(comparison_table(result.comparison, budget_ms),
+                   verdict(result.comparison, budget_ms, result.best_baseline),
+                   f"Chosen because {why_chosen(result.choice)}.",
+                   *(f"Careful: {warning}." for warning in result.warnings),
                    f"{'found' if result.feasible else 'least infeasible'}: {result.plan.label}  (run directory {run})")
     best = RESULTS / "best.json"
     if run.parent == RESULTS and not best.exists() and result.feasible:  # of the first run, never over another's

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autosplit.core.plan import LatencySummary
+from autosplit.core.plan import INPUT, OUTPUT, LatencySummary
 
-__all__ = ["ComparisonRow", "quickest_baseline"]
+__all__ = ["CHOSEN", "FINALIST", "ComparisonRow", "best_baseline", "best_split", "quickest_baseline"]
+
+CHOSEN, FINALIST = "autosplit", "finalist"
+"""Methods of the rows that are no baselines: the deployment that the search chose, and its other finalists."""
 
 # Speed-ups are against baselines that keep the accuracy: being faster than one that guesses would mean nothing.
 _MOST_LOSS_POINTS = 1.0
@@ -32,7 +35,15 @@ class ComparisonRow(BaseModel):
         speed_up: p95 latency of the quickest baseline that loses at most one point over this one's; `None` where there
             is no such baseline.
         chosen: Whether this is the plan that the search chose.
-        method: Short name of the baseline, such as `png`, `raw` or `autosplit`.
+        method: Short name of the baseline, such as `png` or `raw`; `autosplit`, or `finalist` for what the search
+            measured as well and did not choose.
+        accuracy_low: Lower end of the accuracy's 95 % interval; like all below absent in files from before it.
+        accuracy_high: Its upper end.
+        difference_points: Accuracy minus that of the chosen plan, percentage points.
+        difference_low_points: Lower end of its 95 % interval, the two deployments paired on the same images.
+        difference_high_points: Its upper end.
+        balanced_accuracy: Mean recall of the classes.
+        least_recall: The lowest of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +62,24 @@ class ComparisonRow(BaseModel):
     speed_up: float | None = None
     chosen: bool = False
     method: str = ""
+    accuracy_low: float | None = Field(default=None, ge=0, le=1)
+    accuracy_high: float | None = Field(default=None, ge=0, le=1)
+    difference_points: float | None = None
+    difference_low_points: float | None = None
+    difference_high_points: float | None = None
+    balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
+    least_recall: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is a baseline, and not something that the search found."""
+        return not self.chosen and self.method != FINALIST
+
+    @property
+    def is_split(self) -> bool:
+        """Whether both sides run a part of the network, and a codec lies between them."""
+        split = self.plan.partition(" | ")[0]
+        return split not in (INPUT, OUTPUT) and not self.baseline
 
     @property
     def in_time_accuracy(self) -> float:
@@ -62,7 +91,28 @@ def quickest_baseline(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
     """The baseline that speed-ups refer to: the one of the lowest p95 latency among those that lose at most one point.
 
     Args:
-        rows: A comparison; the chosen plan is no baseline.
+        rows: A comparison.
     """
-    accurate = [row for row in rows if not row.chosen and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
+    accurate = [row for row in rows if row.baseline and row.accuracy_loss_points <= _MOST_LOSS_POINTS]
     return min(accurate, key=lambda row: row.latency.p95_ms, default=None)
+
+
+def best_split(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
+    """The best split that the search found: the chosen plan, or the first of its other finalists.
+
+    Args:
+        rows: A comparison, in its order: the finalists by what they were chosen by.
+    """
+    return next((row for row in sorted(rows, key=lambda r: not r.chosen) if row.is_split), None)
+
+
+def best_baseline(rows: Sequence[ComparisonRow], method: str = "") -> ComparisonRow | None:
+    """The best baseline.
+
+    Args:
+        rows: A comparison.
+        method: Which one was best on validation images; that of the highest in-time accuracy when left out.
+    """
+    baselines = [row for row in rows if row.baseline]
+    named = next((row for row in baselines if row.method == method), None)
+    return named or max(baselines, key=lambda row: (row.in_time_accuracy, -row.latency.energy_mj), default=None)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Z95", "Interval", "accuracy_interval", "difference_interval"]
+__all__ = ["Z95", "Interval", "accuracy_interval", "difference_interval", "share_interval"]
 
 Z95 = 1.959963984540054
 """Quantile of the normal distribution that leaves 2.5 % on either side."""
@@ -41,11 +41,20 @@ def accuracy_interval(right: ArrayLike, sources: ArrayLike | None = None) -> Int
         sources: What each image was made from, shape (N,); every image stands for itself when left out.
     """
     hits = np.asarray(right, dtype=np.float64)
-    images = len(hits) / _design_effect(hits, sources)
-    share, z2 = hits.mean(), Z95**2 / images
+    return share_interval(float(hits.mean()), len(hits) / _design_effect(hits, sources))
+
+
+def share_interval(share: float, images: float) -> Interval:
+    """The 95 % interval of a share of so many independent images (Wilson), in [0, 1].
+
+    Args:
+        share: In [0, 1].
+        images: How many, above 0.
+    """
+    z2 = Z95**2 / images
     centre = (share + z2 / 2) / (1 + z2)
     half = math.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
-    return Interval(max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def difference_interval(right: ArrayLike, other: ArrayLike, sources: ArrayLike | None = None) -> Interval:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from autosplit.core.answers import Answers
 from autosplit.core.operators import TypeSums
 from autosplit.core.validation import Frozen
+from autosplit.runtime.standalone.payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 
 __all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
            "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
@@ -32,29 +33,36 @@ RESULT_BYTES = 4.0
 
 Fidelity = Literal["F1", "F2", "F3"]
 
-_CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-shared": {"quality"}}
+_NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "png": "PNG"}
+_CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-shared": {"quality"},
+                 **{kind: {"quality", "effort"} for kind in ("webp", "webp-shared", "avif", "avif-shared")}}
 
 
 class CodecSetting(Frozen):
     """How the tensor at the cut becomes bytes.
 
     Attributes:
-        kind: `code` = a codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is;
-            `png`, `jpeg` = the stored image, `jpeg-shared` = the JPEG file without what all files of its size and
-            quality share (all three at split point `input` only); `none` = nothing is sent (`output`).
+        kind: `code` = a codec (encoder, quantiser, range coder); `raw` = the fp32 feature as it is; `none` = nothing is
+            sent (`output`). At split point `input` only: `png`, `jpeg`, `webp`, `avif` = the stored image, with
+            `-shared` the file without what all files of its size and quality share; `file` = the user's own file as
+            it is.
         family: Name of the codec (`code` only).
         width: Channels of the code (`code` only).
         grid: Height of the code in cells (`code` only); 1 for a feature without spatial extent.
         bits: Bits a quantised value has before entropy coding (`code` only).
-        quality: JPEG quality, 1 to 95 (`jpeg` and `jpeg-shared` only).
+        quality: Of a lossy image format: 1 to 95 of JPEG, 0 to 100 of WebP and AVIF.
+        effort: What the encoder of WebP or AVIF does to save bytes, 0 (least) to 6.
+        downscale: By how much height and width of a lossy image are divided before; 1 when left out.
     """
 
-    kind: Literal["code", "raw", "png", "jpeg", "jpeg-shared", "none"]
+    kind: Literal["code", "raw", ImageKind, "file", "none"]
     family: str | None = None
     width: int | None = Field(default=None, ge=1)
     grid: int | None = Field(default=None, ge=1)
     bits: int | None = Field(default=None, ge=1, le=8)
-    quality: int | None = Field(default=None, ge=1, le=95)
+    quality: int | None = Field(default=None, ge=0, le=100)
+    effort: int | None = Field(default=None, ge=0, le=6, exclude_if=lambda value: value is None)
+    downscale: int | None = Field(default=None, ge=2, exclude_if=lambda value: value is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -67,21 +75,47 @@ class CodecSetting(Frozen):
     @model_validator(mode="after")
     def _fields_of_kind(self) -> CodecSetting:
         wanted = _CODEC_FIELDS.get(self.kind, set())
-        given = {n for n in ("family", "width", "grid", "bits", "quality") if getattr(self, n) is not None}
-        if given != wanted:
+        fields = ("family", "width", "grid", "bits", "quality", "effort", "downscale")
+        given = {n for n in fields if getattr(self, n) is not None}
+        if given - ({"downscale"} if "quality" in wanted else set()) != wanted:
             raise ValueError(f"codec kind {self.kind!r} takes {sorted(wanted) or 'no further fields'}, "
                              f"got {sorted(given) or 'none'}")
+        if self.kind.startswith("jpeg") and not 1 <= (self.quality or 0) <= 95:
+            raise ValueError(f"JPEG quality must lie in 1..95, got {self.quality}")
         return self
 
     @property
+    def stored_format(self) -> StoredFormat:
+        """The image format at split point `input`.
+
+        Raises:
+            ConfigError: What crosses is no image that is encoded here.
+        """
+        return StoredFormat(self.kind, 0 if self.quality is None else self.quality,
+                            EFFORT if self.effort is None else self.effort, self.downscale or 1)
+
+    @property
+    def image(self) -> bool:
+        """Whether what crosses is a picture that is encoded."""
+        return self.kind in IMAGE_KINDS
+
+    @property
     def label(self) -> str:
-        """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `jpeg q75 with shared tables`."""
+        """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `WebP q10 at 1/2 with shared tables`."""
         if self.kind == "code":
             family = "" if self.family == DEFAULT_CODEC else f"{self.family} "
             return f"{family}{self.width}ch {self.grid}x{self.grid} {self.bits}b"
-        if self.quality is None:
+        if not self.image:
             return self.kind
-        return f"jpeg q{self.quality}" + (" with shared tables" if self.kind == "jpeg-shared" else "")
+        codec, _, shared = self.kind.partition("-")
+        parts = [_NAMES[codec]]
+        if self.quality is not None:
+            parts.append(f"q{self.quality}")
+        if self.effort not in (None, EFFORT):
+            parts.append(f"effort {self.effort}")
+        if self.downscale is not None:
+            parts.append(f"at 1/{self.downscale}")
+        return " ".join(parts) + (" with shared tables" if shared else "")
 
 
 class Plan(Frozen):
@@ -103,7 +137,7 @@ class Plan(Frozen):
         levels = self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
         if not all(0.0 <= s < 1.0 for s in levels):
             raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity}")
-        allowed = {INPUT: {"png", "jpeg", "jpeg-shared"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
+        allowed = {INPUT: {*IMAGE_KINDS, "file"}, OUTPUT: {"none"}}.get(self.split, {"code", "raw"})
         if self.codec.kind not in allowed:
             raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
                              f"got {self.codec.kind!r}")
@@ -114,7 +148,7 @@ class Plan(Frozen):
 
     @property
     def label(self) -> str:
-        """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | jpeg q75`.
+        """Short text for tables, such as `layer1 | 50% pruned | 8ch 4x4 2b` or `input | JPEG q75`.
 
         Plans pruned by layer show the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
         """
@@ -131,7 +165,20 @@ class Plan(Frozen):
     def lossless(self) -> bool:
         """Whether it leaves the backbone as it is: nothing is pruned, and what crosses is exact."""
         whole = not any(self.sparsity) if isinstance(self.sparsity, tuple) else self.sparsity == 0
-        return whole and self.codec.kind in {"none", "raw", "png"}
+        return whole and self.codec.kind in {"none", "raw", "png", "file"}
+
+    @property
+    def is_split(self) -> bool:
+        """Whether both sides run a part of the network."""
+        return self.split not in (INPUT, OUTPUT)
+
+    @property
+    def as_trained(self) -> Plan:
+        """The plan whose networks this one uses: what both ends leave out of an image file changes no picture."""
+        if not self.codec.kind.endswith("-shared"):
+            return self
+        codec = self.codec.model_copy(update={"kind": self.codec.kind.removesuffix("-shared")})
+        return self.model_copy(update={"codec": codec})
 
 
 class StageCost(Frozen):
@@ -147,7 +194,7 @@ class StageCost(Frozen):
         activation_elements: Activation values written by the operators.
         operators: Operators launched (convolution, linear, normalisation, activation, pooling, add ...).
         coded_symbols: Symbols through the entropy coder.
-        image_pixels: Pixels through an image encoder or decoder (PNG, JPEG).
+        image_pixels: Pixels through an image encoder or decoder, in those of JPEG (`autosplit.models.image_costs`).
         by_type: What `profiled` predicts the time from, by operator type; absent in files from before it.
     """
 

@@ -26,8 +26,8 @@ from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
 from autosplit.runtime.standalone.files import read_json
 
-__all__ = ["RESULT_FILE", "SCHEMA_VERSION", "DeploymentFile", "Provenance", "Result", "TestFigures", "Tolerance",
-           "json_schema", "provenance"]
+__all__ = ["RESULT_FILE", "SCHEMA_VERSION", "Chosen", "DeploymentFile", "Provenance", "Result", "TestFigures",
+           "Tolerance", "json_schema", "provenance"]
 
 RESULT_FILE = "best.json"
 """Name of the result in a run directory."""
@@ -133,6 +133,28 @@ class Provenance(Frozen):
     source: str = ""
 
 
+class Chosen(Frozen):
+    """Why this plan and no other, by validation images.
+
+    Attributes:
+        best: Label of the plan of the highest reward.
+        equals: Labels of the fine-tuned plans in time that cannot be told apart from it, itself among them: of these
+            the cheapest was taken (energy, then bytes, then latency). Empty where none is in time.
+        half_width_points: Smaller differences of accuracy than about this, percentage points, these images cannot show
+            (95 %); 0 where there was nothing to tell apart.
+        images: Validation images.
+        sources: What they were made from; `None` where each stands for itself.
+        best_baseline: Method of the baseline that is taken by the same rule where only baselines are compared.
+    """
+
+    best: str
+    equals: tuple[str, ...]
+    half_width_points: float = Field(ge=0)
+    images: int = Field(ge=1)
+    sources: int | None = None
+    best_baseline: str
+
+
 @dataclass
 class _Place:
     """The file that a result was read from or written to; where it lies does not make it another result."""
@@ -153,7 +175,9 @@ class Result(Frozen):
         outcome: Its fine-tuned measurement on validation data, latency and reward: what it was chosen by.
         backbone_accuracy: Test accuracy of the unsplit backbone.
         test: The plan on the test set.
-        comparison: The plan beside the baselines, test accuracies.
+        comparison: The plan beside the baselines and its other finalists, test accuracies.
+        choice: Why this plan was chosen; absent in files from before it.
+        warnings: What makes the figures say less than they seem to, a line each.
         stored: The weights; `deployment` in the file.
         tolerance: Of a replay.
         provenance: Where it comes from.
@@ -169,6 +193,8 @@ class Result(Frozen):
     backbone_accuracy: float = Field(ge=0, le=1)
     test: TestFigures
     comparison: tuple[ComparisonRow, ...]
+    choice: Chosen | None = None
+    warnings: tuple[str, ...] = ()
     stored: DeploymentFile = Field(alias="deployment")
     tolerance: Tolerance = Tolerance()
     provenance: Provenance
@@ -180,6 +206,11 @@ class Result(Frozen):
         if sum(row.chosen for row in rows) != 1:
             raise ValueError("exactly one row must be the chosen plan")
         return rows
+
+    @property
+    def best_baseline(self) -> str:
+        """Method of the baseline that was best on validation images; empty where that was not recorded."""
+        return "" if self.choice is None else self.choice.best_baseline
 
     def __repr_args__(self) -> list[tuple[str, object]]:
         return [("scenario", self.scenario.name), ("plan", self.plan.label), ("feasible", self.feasible),

@@ -13,13 +13,14 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import DEFAULT_CODEC
+from autosplit.core.plan import DEFAULT_CODEC, CodecSetting
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.core.trust import absolute_code, code_sha256, named_in_file
 from autosplit.core.validation import Frozen, first_error, parse_yaml
 from autosplit.runtime.standalone.files import read_text
+from autosplit.runtime.standalone.payload.image_codecs import ImageKind, missing
 
-__all__ = ["ADDED_KEYS", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
+__all__ = ["ADDED_KEYS", "IMAGE_KEYS", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
            "list_scenarios", "load_scenario"]
 
 
@@ -33,6 +34,10 @@ ADDED_KEYS: dict[str, Any] = {
 
 # parts of the conditions that may be given by name
 _PROFILES: dict[str, type[Any]] = {"device": DeviceProfile, "edge": DeviceProfile, "channel": ChannelProfile}
+
+
+IMAGE_KEYS = ("jpeg_qualities", "webp_qualities", "avif_qualities", "image_downscales")
+"""Keys of the search space that are about split point `input` alone."""
 
 
 class SearchSpace(Frozen):
@@ -49,7 +54,10 @@ class SearchSpace(Frozen):
             cell.
         bits: Bits of a quantised value before entropy coding.
         max_grid: Upper bound of the full code grid's larger side, in cells; `None` = the feature's own size.
-        jpeg_qualities: Qualities offered at split point `input`, beside PNG.
+        jpeg_qualities: Qualities of JPEG offered at split point `input`, beside PNG.
+        webp_qualities: The same of WebP; none where it is empty.
+        avif_qualities: The same of AVIF.
+        image_downscales: By how much height and width of a lossy image may be divided before.
     """
 
     splits: Literal["blocks", "all"] | tuple[str, ...] = "blocks"
@@ -61,8 +69,39 @@ class SearchSpace(Frozen):
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
     max_grid: int | None = Field(default=None, ge=1)
     jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=95)], ...] = (10, 30, 50, 75, 90, 95)
+    webp_qualities: tuple[Annotated[int, Field(ge=0, le=100)], ...] = (0, 10, 30, 60)
+    avif_qualities: tuple[Annotated[int, Field(ge=0, le=100)], ...] = (10, 30, 50, 70)
+    image_downscales: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
 
-    @field_validator("sparsities", "widths", "bits", "jpeg_qualities")
+    def image_settings(self, *kinds: ImageKind) -> tuple[CodecSetting, ...]:
+        """Settings of image formats at split point `input`, those that lose least first.
+
+        WebP is offered at two efforts. AVIF is offered at the least effort alone: at the usual one it takes some ten
+        times as long and saves a few per cent (`benchmarks/image_codecs.py`).
+
+        Args:
+            kinds: Which formats; those that this Pillow cannot encode are left out.
+        """
+        found: list[CodecSetting] = []
+        for kind in kinds:
+            codec = kind.removesuffix("-shared")
+            if codec == "png":
+                found.append(CodecSetting(kind=kind))
+            elif missing(kind) is None:
+                qualities: tuple[int, ...] = getattr(self, f"{codec}_qualities")
+                efforts = {"jpeg": (None,), "webp": (4, 0), "avif": (0,)}[codec]
+                found += [CodecSetting(kind=kind, quality=q, effort=e, downscale=d if d > 1 else None)
+                          for d in self.image_downscales for q in reversed(qualities) for e in efforts]
+        return tuple(found)
+
+    @field_validator("webp_qualities", "avif_qualities")
+    @classmethod
+    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if list(values) != sorted(set(values)):
+            raise ValueError(f"must be ascending and without repetition, got {list(values)}")
+        return values
+
+    @field_validator("sparsities", "widths", "bits", "jpeg_qualities", "image_downscales")
     @classmethod
     def _sorted_unique(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values or list(values) != sorted(set(values)):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autosplit.data.partition import split_training
-from autosplit.data.stored import StoredFormat, cache_key, decode_images, encode_images, is_grey, jpeg_body
+from autosplit.data.stored import StoredFormat, bodies, decode_images, encode_images, is_grey
 
 __all__ = [
     "ImageDataset",
@@ -102,7 +102,7 @@ class ImageDataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     augment: bool = False
-    _files: dict[tuple[str, str, int], list[bytes]] = field(default_factory=dict, init=False, repr=False)
+    _files: dict[tuple[str, StoredFormat], list[bytes]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,57 +140,46 @@ class ImageDataset:
         return normalise(images, self.mean, self.std)
 
     def stored_files(
-        self,
-        split: SplitName,
-        format: StoredFormat,  # noqa: A002
-        quality: int = 75,
-        limit: int | None = None,
+        self, split: SplitName, format: StoredFormat, limit: int | None = None  # noqa: A002
     ) -> list[bytes]:
-        """The images as the PNG or JPEG files that a device would store or send, or as the bodies of JPEG files.
+        """The images as the files that a device would store or send.
 
-        Headers and tables are included, except in a body, which both ends can complete (`autosplit.data.stored`).
-
-        JPEG is baseline with PIL's defaults: the standard Huffman tables (`optimize=False`), 4:2:0 chroma
-        subsampling, no metadata. PNG is PIL's default, deflate level 6. Images are encoded at the network's
-        input resolution. Files are kept, so each image is encoded once a format and quality.
+        Headers and tables are included, except where both ends know them (`autosplit.data.stored`). Images are encoded
+        at the network's input resolution. Files are kept, so each image is encoded once a format.
 
         Args:
             split: Which part.
-            format: "png", "jpeg" or "jpeg-shared".
-            quality: JPEG quality, 1..100; without effect on PNG.
+            format: What they become.
             limit: Only the first so many images.
 
         Raises:
-            ConfigError: Unknown format, or a quality outside 1..100.
+            ConfigError: A format that cannot be encoded here.
         """
-        if format == "jpeg-shared":
-            return [jpeg_body(file, self.shape[0]) for file in self.stored_files(split, "jpeg", quality, limit)]
+        if format.shared:
+            return bodies(self.stored_files(split, format.whole, limit), self.shape, format)
         # encoded as far as anybody asked for: most uses need the first few
-        files = self._files.setdefault((split, *cache_key(format, quality)), [])
+        files = self._files.setdefault((split, format.whole), [])
         images = self.split(split).images[:limit]
         if len(files) < len(images):
-            files.extend(encode_images(images[len(files) :], format, quality))
+            files.extend(encode_images(images[len(files) :], format))
         return files[: len(images)]
 
     def stored_bytes(
-        self,
-        split: SplitName,
-        format: StoredFormat,  # noqa: A002
-        quality: int = 75,
-        limit: int | None = None,
+        self, split: SplitName, format: StoredFormat, limit: int | None = None  # noqa: A002
     ) -> Tensor:
         """Size of each of `stored_files`, bytes: int64, shape (N,)."""
-        files = self.stored_files(split, format, quality, limit)
-        return torch.tensor([len(f) for f in files], dtype=torch.int64)
+        return torch.tensor([len(f) for f in self.stored_files(split, format, limit)], dtype=torch.int64)
 
-    def jpeg_images(self, split: SplitName, quality: int = 75, limit: int | None = None) -> Split:
-        """The images as the edge sees them after JPEG: what `stored_files` decodes to, with the same labels.
+    def coded_images(
+        self, split: SplitName, format: StoredFormat, limit: int | None = None  # noqa: A002
+    ) -> Split:
+        """The images as the edge sees them: what `stored_files` decodes to, with the same labels.
 
         Only the compressed files are kept: they are a fraction of the images, and decoding is quick.
         """
-        decoded = decode_images(self.stored_files(split, "jpeg", quality, limit), self.shape)
         part = self.split(split).first(limit)
-        return Split(decoded, part.labels, part.sources)
+        files = self.stored_files(split, format.whole, limit)
+        return Split(decode_images(files, self.shape, format.downscale), part.labels, part.sources, part.file_bytes)
 
 
 def images_at_once(shape: tuple[int, int, int]) -> int:

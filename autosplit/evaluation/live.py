@@ -28,8 +28,10 @@ from autosplit.core.errors import PruningError
 from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
+from autosplit.data.stored import StoredFormat
 from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import HeadCost
+from autosplit.models.image_costs import image_cost
 from autosplit.runtime.standalone.payload.coder import payload_bytes
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.loop import accuracy, logits_of
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveEvaluator"]
 
 _CALIBRATION_IMAGES = 256
+_PREDICTION_FILES = 256
 _CACHED_BYTES = 150e6
 
 
@@ -76,7 +79,8 @@ class LiveEvaluator:
         self._costs: dict[tuple[object, ...], StageCost] = {}
         self._heads: dict[str, HeadCost | PruningError] = {}
         self._predicted: dict[tuple[str, CodecSetting], tuple[float, float]] = {}
-        self._jpeg_accuracy: dict[int, float] = {}
+        self._coded_backbone: nn.Module | None = prepared.coded_backbone
+        self._coded_accuracy: dict[StoredFormat, float] = {}
 
     @classmethod
     def from_scenario(cls, scenario: Scenario, progress: PhaseReporter | None = None) -> LiveEvaluator:
@@ -97,10 +101,9 @@ class LiveEvaluator:
         return [self._workload(p, *self._predict_payload(p)) for p in plans]
 
     def _workload(self, plan: Plan, payload_mean: float, payload_p95: float) -> Workload:
-        pixels = float(self.data.shape[1] * self.data.shape[2])
         if plan.split == INPUT:
-            device, encode = StageCost(), StageCost(image_pixels=pixels)
-            edge = self._backbone_cost + StageCost(image_pixels=pixels)
+            encode, decode = image_cost(plan.codec, self.data.shape)
+            device, edge = StageCost(), self._backbone_cost + decode
         elif plan.split == OUTPUT:
             device, encode, edge = self._head_cost(plan), StageCost(), StageCost()
         else:
@@ -167,16 +170,16 @@ class LiveEvaluator:
                 self._predicted[key] = self._fixed_payload(plan)
         return self._predicted[key]
 
-    def _fixed_payload(self, plan: Plan) -> tuple[float, float]:
-        """Payload that no network has a say in."""
+    def _fixed_payload(self, plan: Plan, images: int = _PREDICTION_FILES) -> tuple[float, float]:
+        """Payload that no network has a say in; of pictures, over so many validation images."""
+        if plan.codec.kind == "file":
+            lengths = self._validation.file_bytes
+            assert lengths is not None  # who asks for own files knows that there are some
+            return _mean_p95(lengths.numpy())
         if plan.split == INPUT:
-            return _mean_p95(self._stored(plan.codec, len(self._validation)).numpy())
+            return _mean_p95(self.data.stored_bytes("validation", plan.codec.stored_format, images).numpy())
         raw = 4.0 * float(np.prod(self._supernet.points[plan.split].shape)) if plan.codec.kind == "raw" else 0.0
         return raw, raw
-
-    def _stored(self, setting: CodecSetting, limit: int) -> Tensor:
-        assert setting.kind in {"png", "jpeg", "jpeg-shared"}
-        return self.data.stored_bytes("validation", setting.kind, setting.quality or 0, limit=limit)
 
     def _predict_codes(self, split: str) -> None:
         """Payload of every setting at a split point, from features of the unpruned head.
@@ -198,7 +201,7 @@ class LiveEvaluator:
                     calibration, validation = (quantise(code, quantiser.bits, quantiser.limit).numpy()
                                                for code in codes[key])
                 tables = FrequencyTables.fit(calibration, quantiser.bits)
-                self._predicted[split, setting] = _mean_p95(payload_bytes(tables, validation))
+                self._predicted[split, setting] = _mean_p95(payload_bytes(tables.entropy_bits(validation)))
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
@@ -213,7 +216,8 @@ class LiveEvaluator:
     def _measure(self, plan: Plan) -> Measurement:
         start = time.perf_counter()
         if plan.split == INPUT:
-            share, payload = self._image_accuracy(plan.codec), self._fixed_payload(plan)
+            share = self._backbone_accuracy if plan.lossless else self._image_accuracy(plan.codec.stored_format)
+            payload = self._fixed_payload(plan, len(self._validation))
             feature_bytes = float(np.prod(self.data.shape))
         elif plan.codec.kind in {"none", "raw"}:
             payload = self._fixed_payload(plan)
@@ -225,15 +229,13 @@ class LiveEvaluator:
                            feature_bytes=feature_bytes, fidelity="F1", images=len(self._validation),
                            seconds=time.perf_counter() - start)
 
-    def _image_accuracy(self, setting: CodecSetting) -> float:
-        """Accuracy of the whole backbone on the edge, on the images as they arrive."""
-        if setting.kind == "png":
-            return self._backbone_accuracy
-        quality = setting.quality or 0  # a body is decoded to what its file is
-        if quality not in self._jpeg_accuracy:
-            part = self.data.jpeg_images("validation", quality, limit=len(self._validation))
-            self._jpeg_accuracy[quality] = accuracy(self._backbone, self.data, part)
-        return self._jpeg_accuracy[quality]
+    def _image_accuracy(self, format: StoredFormat) -> float:  # noqa: A002
+        """Accuracy of the whole network on the edge, on the images as they arrive."""
+        whole = format.whole  # a body is decoded to what its file is
+        if whole not in self._coded_accuracy:
+            part = self.data.coded_images("validation", whole, len(self._validation))
+            self._coded_accuracy[whole] = accuracy(self._coded_backbone or self._backbone, self.data, part)
+        return self._coded_accuracy[whole]
 
     @cached_property
     def _backbone_accuracy(self) -> float:
@@ -272,7 +274,7 @@ class LiveEvaluator:
             for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):
                 symbols = rest.symbols(feature)
                 hits += int((rest.finish(symbols).argmax(1) == label).sum())
-                sizes.append(payload_bytes(tables, symbols.numpy()))
+                sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
         return hits / len(self._validation), _mean_p95(np.concatenate(sizes))
 
     def _features_of(self, plan: Plan) -> _Features:

@@ -1,9 +1,10 @@
 """Baselines that a found plan has to beat, chosen as searched plans are, and the table that sets them side by side.
 
-A baseline is a *baseline*: a set of plans, of which the best one is chosen in the same steps as by a search. Latency
-first (F0): plans that cannot be in time are not measured. Then accuracy (F1), of a random part of the plans where there
-are more than a search may measure. Then the best ones, one a pruned head, are fine-tuned and measured through real
-payloads in the device's arithmetic (F3), and the best of these on validation images is the baseline's deployment.
+A baseline is a set of plans, of which the best one is chosen in the same steps as by a search. Latency first (F0):
+plans that cannot be in time are not measured. Then accuracy (F1), of a random part of the plans where there are more
+than a search may measure. Then the best ones, one a pruned head, are fine-tuned and measured through real payloads in
+the device's arithmetic (F3), and of these the cheapest that cannot be told apart from the best on validation images is
+the baseline's deployment. Image formats are treated alike: the edge network is fine-tuned on pictures so coded.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from autosplit.core.comparison import ComparisonRow, quickest_baseline
+from autosplit.core.comparison import CHOSEN, ComparisonRow, quickest_baseline
+from autosplit.core.intervals import accuracy_interval
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan
-from autosplit.core.scenario import SearchSettings
-from autosplit.evaluation.objective import best_outcome
+from autosplit.core.scenario import SearchSettings, SearchSpace
 from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
+from autosplit.runtime.standalone.payload.image_codecs import ImageKind
 
-__all__ = ["JPEG", "PNG", "Baseline", "Choice", "choose", "comparison_row", "related", "simple_baselines"]
+__all__ = ["DEVICE", "JPEG", "LOSSY_IMAGES", "OWN_FILES", "PNG", "Baseline", "Choice", "choose", "comparison_row",
+           "related", "simple_baselines"]
 
-PNG, JPEG = "png", "jpeg"
+DEVICE, PNG, JPEG, OWN_FILES = "device", "png", "jpeg", "file"
+LOSSY_IMAGES: tuple[ImageKind, ...] = ("jpeg", "jpeg-shared", "webp", "webp-shared", "avif", "avif-shared")
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Baseline:
 
     Attributes:
         method: Short name, the same in every scenario.
-        title: Name for tables; `{q}` stands for the JPEG quality of the plan that is chosen.
+        title: Name for tables; `{codec}` stands for the codec of the plan that is chosen.
         plans: The plans, at least one.
         everything: Whether all of them are measured, whatever their number and latency: their accuracy is quickly had.
     """
@@ -50,39 +56,44 @@ class Choice:
     Attributes:
         baseline: Who.
         measured: Its F1 outcomes.
-        best: The chosen deployment's outcome on validation images (F3).
+        finalists: Its deployments on validation images (F3).
+        best: The one that it chose.
     """
 
     baseline: Baseline
     measured: tuple[Outcome, ...]
+    finalists: tuple[Outcome, ...]
     best: Outcome
 
     @property
     def name(self) -> str:
         """For tables."""
-        return self.baseline.title.format(q=self.best.plan.codec.quality)
+        return self.baseline.title.format(codec=self.best.plan.codec.label)
 
 
-def simple_baselines(splits: Sequence[str], jpeg_qualities: Sequence[int]) -> list[Baseline]:
-    """Baselines without training of their own: device only, the stored image, and a cut without a codec.
+def simple_baselines(
+    space: SearchSpace, splits: Sequence[str], device_sparsities: Sequence[float], own_files: bool = False
+) -> list[Baseline]:
+    """Baselines without a codec of their own: the network on the device, pruned or not, the image, a cut without codec.
 
     Args:
+        space: Image formats to choose among.
         splits: Split points of the backbone.
-        jpeg_qualities: Qualities to choose among.
+        device_sparsities: Sparsities of the whole network on the device; none where that is not in the search space.
+        own_files: Whether the data set's images came as files, which could be sent as they are.
     """
-
-    def images(*settings: CodecSetting) -> tuple[Plan, ...]:
-        return tuple(Plan(split=INPUT, codec=setting) for setting in settings)
-
-    files, bodies = ([CodecSetting(kind=kind, quality=q) for q in jpeg_qualities] for kind in ("jpeg", "jpeg-shared"))
-    device = (Plan(split=OUTPUT, codec=CodecSetting(kind="none")),)
-    cuts = tuple(Plan(split=s, codec=CodecSetting(kind="raw")) for s in splits)
+    whole, raw = CodecSetting(kind="none"), CodecSetting(kind="raw")
+    pruned = tuple(Plan(split=OUTPUT, sparsity=s, codec=whole) for s in device_sparsities if s > 0)
     found = [
-        Baseline("device", "whole network on device", device, True),
-        Baseline(PNG, "raw image (PNG)", images(CodecSetting(kind="png")), True),
-        Baseline(JPEG, "JPEG q{q}", images(*files), True),
-        Baseline("jpeg-shared", "JPEG q{q} with shared tables", images(*bodies), True),
-        Baseline("raw", "split, no compression", cuts, True),
+        Baseline(DEVICE, "whole network on device", (Plan(split=OUTPUT, codec=whole),), True),
+        Baseline("device-pruned", "pruned network on device", pruned),
+        Baseline(PNG, "raw image (PNG)", (Plan(split=INPUT, codec=CodecSetting(kind="png")),), True),
+        *([Baseline(OWN_FILES, "own files as they are", (Plan(split=INPUT, codec=CodecSetting(kind="file")),),
+                    True)]
+          if own_files else []),
+        *(Baseline(kind, "{codec}", tuple(Plan(split=INPUT, codec=c) for c in space.image_settings(kind)))
+          for kind in LOSSY_IMAGES),
+        Baseline("raw", "split, no compression", tuple(Plan(split=s, codec=raw) for s in splits), True),
     ]
     return [c for c in found if c.plans]
 
@@ -103,13 +114,14 @@ def choose(baseline: Baseline, scorer: Scorer, context: SearchContext, settings:
         drawn = np.random.default_rng(settings.seed).permutation(len(affordable))[: settings.evaluations]
         plans = [plans[affordable[i]] for i in sorted(drawn)]
     measured = scorer.outcomes(context.evaluator.measure(plans))
-    best = best_outcome(fine_tune_best(context, scorer, measured, settings.finalists,
-                                       title=f"{baseline.method} finalist"))
-    return Choice(baseline, tuple(measured), best)
+    finalists = fine_tune_best(context, scorer, measured, settings.finalists, title=f"{baseline.method} finalist")
+    best = cheapest_of_equals(finalists, scorer, context.sources("validation")).taken
+    return Choice(baseline, tuple(measured), tuple(finalists), best)
 
 
 def comparison_row(
-    method: str, name: str, measured: Measurement, scorer: Scorer, reference: float, *, chosen: bool = False
+    method: str, name: str, measured: Measurement, chosen: Measurement, scorer: Scorer, reference: float,
+    sources: ArrayLike | None,
 ) -> ComparisonRow:
     """One line of the table, without what relates it to others (`related`).
 
@@ -117,16 +129,25 @@ def comparison_row(
         method: Short name.
         name: Name for people.
         measured: On test images.
+        chosen: The chosen plan, on the same images.
         scorer: Gives the latency.
         reference: Test accuracy of the uncut network.
-        chosen: Whether it is the plan that was searched.
+        sources: What each test image was made from.
     """
-    latency, work = scorer.latency(measured), measured.workload
+    latency, work, answers = scorer.latency(measured), measured.workload, measured.answers
+    difference = accuracy_difference(measured, chosen, sources)
+    assert answers is not None
+    assert difference is not None
+    accuracy = accuracy_interval(answers.hits, sources)
     return ComparisonRow(
         method=method, name=name, plan=measured.plan.label, accuracy=measured.accuracy,
         accuracy_loss_points=100 * (reference - measured.accuracy), payload_bytes=work.payload_bytes_mean,
         ratio_to_feature=measured.compression_ratio, device_macs=work.device.macs + work.encode.macs, latency=latency,
-        feasible=latency.p95_ms <= scorer.conditions.budget_ms, chosen=chosen,
+        feasible=latency.p95_ms <= scorer.conditions.budget_ms, chosen=method == CHOSEN,
+        accuracy_low=accuracy.low, accuracy_high=accuracy.high,
+        difference_points=100 * (measured.accuracy - chosen.accuracy), difference_low_points=100 * difference.low,
+        difference_high_points=100 * difference.high, balanced_accuracy=answers.balanced_accuracy,
+        least_recall=answers.least_recall,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import OrderedDict
 from contextlib import suppress
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
@@ -14,7 +17,7 @@ from autosplit.core.blueprint import Arithmetic, Blueprint
 from autosplit.core.errors import ResultError
 from autosplit.core.hashing import content_hash, source_hash
 from autosplit.core.machine import arithmetic_key
-from autosplit.core.plan import INPUT, OUTPUT, Measurement, Plan
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
 from autosplit.data.base import SplitName
@@ -22,6 +25,7 @@ from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.splitting import cut
 from autosplit.runtime.deployment import Deployment
+from autosplit.training.coded_images import train_on_coded_images
 from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks
@@ -78,6 +82,8 @@ class SearchContext:
             part: Of the data set.
             title: For the progress bar.
         """
+        if plan.codec.kind == "file":
+            return self._own_files(plan, device_arithmetic, part, title)
         arithmetic = arithmetic_of(device_arithmetic)
         key = (plan, arithmetic, part)
         if key not in self._measured:
@@ -96,6 +102,21 @@ class SearchContext:
                 self._cache.save_record(_FOLDER, entry, found.model_dump(mode="json"))
             self._measured[key] = found
         return self._measured[key]
+
+    def _own_files(self, plan: Plan, device_arithmetic: str, part: SplitName, title: str) -> Measurement:
+        """The user's files as they are: what the edge sees of them is what a PNG would show it."""
+        png = self.measure(Plan(split=INPUT, codec=CodecSetting(kind="png")), device_arithmetic, part, title)
+        lengths = self.networks.data.split(part).file_bytes
+        assert lengths is not None  # who asks for own files knows that there are some
+        sizes = lengths.numpy()
+        work = self.evaluator.workloads([plan])[0].model_copy(update={
+            "payload_bytes_mean": float(sizes.mean()), "payload_bytes_p95": float(np.percentile(sizes, 95))})
+        return png.model_copy(update={"plan": plan, "workload": work})
+
+    def sources(self, part: SplitName) -> NDArray[np.int64] | None:
+        """What each image of a part was made from; `None` where every image stands for itself."""
+        found = self.networks.data.split(part).sources
+        return None if found is None else found.numpy()
 
     def deployment(self, plan: Plan, device_arithmetic: str, title: str = "finalist") -> Deployment:
         """A plan, fine-tuned, as something that runs.
@@ -117,24 +138,31 @@ class SearchContext:
     def _fine_tuned(self, plan: Plan, title: str) -> SplitNetwork:
         """The fine-tuned plan in fp32; the backbone itself, cut where the plan says, where nothing was changed."""
         networks, backbone = self.networks, self.networks.backbone
-        if plan.split == INPUT:
+        if plan.split == INPUT and plan.lossless:
             return SplitNetwork(nn.Identity(), backbone)
-        if plan.sparsity == 0.0 and plan.codec.kind != "code":
+        if plan.split != INPUT and plan.sparsity == 0.0 and plan.codec.kind != "code":
             if plan.split == OUTPUT:
                 return SplitNetwork(backbone, nn.Identity())
             return SplitNetwork(*cut(backbone, networks.supernet.points[plan.split]))
+        plan = plan.as_trained
         blueprint = blueprint_of(networks, plan, "fp32", self._key(plan))
         if self._reuse and (tensors := self._cache.load(_FOLDER, blueprint.key)) is not None:
             with suppress(ResultError):  # not there, or damaged: fine-tuned anew
                 kept = Deployment.of_tensors(blueprint, tensors, "weights in the cache")
                 with self._progress.phase(f"{title}: from the cache"):
                     return kept.network
-        network, settings, cache = networks.supernet.extract(plan), networks.scenario.training, networks.cache
+        settings, cache = networks.scenario.training, networks.cache
         steps = settings.finetune_epochs * steps_per_epoch(networks.data, settings.batch_size)
         with self._progress.phase(f"fine-tune {title}", total=steps) as advance:
-            finetune(network, networks.teacher, Finetuning(
-                networks.data, settings, networks.scenario.search.seed, advance, cache if self._reuse else None,
-                blueprint.key, f"fine-tune {title}"))
+            run = Finetuning(networks.data, settings, networks.scenario.search.seed, advance,
+                             cache if self._reuse else None, blueprint.key, f"fine-tune {title}")
+            if plan.split == INPUT:
+                whole = copy.deepcopy(networks.coded_backbone or backbone)
+                train_on_coded_images(whole, networks.teacher, [plan.codec.stored_format], run)
+                network = SplitNetwork(nn.Identity(), whole).eval()
+            else:
+                network = networks.supernet.extract(plan)
+                finetune(network, networks.teacher, run)
         with suppress(OSError):
             cache.path("partial", blueprint.key).unlink(missing_ok=True)
         cache.save(_FOLDER, blueprint.key, Deployment.fit(blueprint, network, networks.data).tensors(),

@@ -46,7 +46,7 @@ def fine_tune_best(
 
 def uncut(plan: Plan) -> bool:
     """Whether a plan runs the backbone whole and as it is, on one side, so that there is nothing to fine-tune."""
-    return plan.split == INPUT or (plan.split == OUTPUT and plan.sparsity == 0.0)
+    return plan.lossless and plan.split in (INPUT, OUTPUT)
 
 
 def ranked_heads(outcomes: Sequence[Outcome]) -> list[Plan]:

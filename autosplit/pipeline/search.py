@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,36 +18,41 @@ from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
+from autosplit.core.answers import Answers
+from autosplit.core.comparison import CHOSEN, FINALIST, ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResumeError, unwritable
 from autosplit.core.files import write_beside, write_whole
 from autosplit.core.hashing import sha256_of
-from autosplit.core.plan import Outcome
+from autosplit.core.plan import INPUT, OUTPUT, Outcome, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import writing
-from autosplit.core.result import RESULT_FILE, DeploymentFile, Result, TestFigures, provenance
-from autosplit.core.scenario import Scenario, load_scenario
+from autosplit.core.result import RESULT_FILE, Chosen, DeploymentFile, Result, TestFigures, provenance
+from autosplit.core.scenario import Scenario, SearchSpace, load_scenario
 from autosplit.core.trust import remember, require_trusted
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import PNG, Choice, choose, comparison_row, related, simple_baselines
+from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from autosplit.report.progress import Progress
+from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.prepare import prepare
 from autosplit.training.scalars import TENSORBOARD_FOLDER, tensorboard_logs
 
 if TYPE_CHECKING:
     from autosplit.agents.policy import CoInferencePolicy
 
-__all__ = ["new_run", "scorer_of", "search", "search_scenario"]
+__all__ = ["new_run", "scorer_of", "search", "search_scenario", "warnings_of"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
 _SCENARIO = "scenario.yaml"
 _TIMED = 5  # measurements that a duration is estimated from
+_NEARLY_ALL = 0.9  # share of images given one class from which accuracy is called misleading
 
 
 def search(
@@ -153,16 +159,24 @@ def search_scenario(
             _refuse_long(scenario, scorer, context, evaluator, progress, most_exhaustive)
         with timed("baselines"), progress.phase("measure the baselines"):
             splits = [point.name for point in context.networks.points]
+            device = context.evaluator.space.sparsities.get(OUTPUT, ())
+            own_files = context.networks.data.validation.file_bytes is not None
             baselines = [choose(baseline, scorer, context, scenario.search)
-                         for baseline in simple_baselines(splits, scenario.space.jpeg_qualities)]
+                         for baseline in simple_baselines(scenario.space, splits, device, own_files)]
         with timed("search"):
             agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
         with timed("fine-tune"):
-            best = best_outcome(fine_tune_best(
-                context, scorer, agent.outcomes, scenario.search.finalists, on_outcome=record))
+            finalists = _fine_tune(scenario, scorer, context, agent.outcomes, record)
+            sources = context.sources("validation")
+            others = [outcome for choice in baselines for outcome in choice.finalists
+                      if _may_be_chosen(outcome.plan, scenario.space)]
+            pick = cheapest_of_equals([*finalists, *others], scorer, sources)
+            record(pick.taken)
+            best_baseline = cheapest_of_equals([choice.best for choice in baselines], scorer, sources).taken
         with timed("test"), progress.phase("read the test set"):
-            result = _test(scenario, scorer, context, agent, baselines, best, seconds, out)
-        _write(result, ledger, agent, progress, out)
+            tested = _test(scenario, scorer, context, baselines, finalists, pick)
+            result = _result(scenario, context, agent, tested, pick, best_baseline, seconds, out)
+        _write(result, ledger, agent, baselines, progress, out)
     return result
 
 
@@ -329,38 +343,118 @@ def _search_plans(
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
+def _may_be_chosen(plan: Plan, space: SearchSpace) -> bool:
+    """Whether a baseline's plan is one to deploy, and not one to compare with alone."""
+    # the user's own files are there before any part of autosplit runs: there is nothing to export
+    return plan.codec.kind != "file" and {INPUT: space.whole_on_edge, OUTPUT: space.whole_on_device}.get(
+        plan.split, True)
+
+
+def _fine_tune(
+    scenario: Scenario, scorer: Scorer, context: SearchContext, outcomes: Sequence[Outcome],
+    record: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """The search's finalists; a split is among them where one is in time, so that it is known what it would bring."""
+    found = fine_tune_best(context, scorer, outcomes, scenario.search.finalists, on_outcome=record)
+    if not any(o.plan.is_split for o in found):
+        splits = [o for o in outcomes if o.plan.is_split and o.feasible]
+        found += fine_tune_best(context, scorer, splits, 1, on_outcome=record) if splits else []
+    return found
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """The one reading of the test set.
+
+    Attributes:
+        deployment: The chosen plan.
+        evaluation: Of it.
+        reference: Accuracy of the uncut network.
+        rows: The comparison.
+    """
+
+    deployment: Deployment
+    evaluation: Evaluation
+    reference: float
+    rows: tuple[ComparisonRow, ...]
+
+
 def _test(
-    scenario: Scenario, scorer: Scorer, context: SearchContext, agent: Proposer[Any], baselines: Sequence[Choice],
-    best: Outcome, seconds: dict[str, float], out: Path,
-) -> Result:
-    """Read the test set once, for the chosen plan and the baselines beside it."""
+    scenario: Scenario, scorer: Scorer, context: SearchContext, baselines: Sequence[Choice],
+    finalists: Sequence[Outcome], pick: Pick,
+) -> _Tested:
+    """Read the test set once, for the chosen plan, the baselines and the other finalists beside it."""
     networks, arithmetic = context.networks, scenario.conditions.device.arithmetic
-    deployment = context.deployment(best.plan, arithmetic)
+    deployment = context.deployment(pick.taken.plan, arithmetic)
     evaluation = deployment.evaluate(networks.data, "test")
-    tested = {c.baseline.method: context.measure(c.best.plan, arithmetic, "test") for c in baselines}
-    reference = tested[PNG].accuracy  # nothing is lost on the way to the untouched backbone
-    rows = [comparison_row(c.baseline.method, c.name, tested[c.baseline.method], scorer, reference) for c in baselines]
-    rows.append(comparison_row("autosplit", "autosplit", deployment.measurement(evaluation), scorer, reference,
-                               chosen=True))
-    content = deployment.to_bytes()
+    chosen, sources = deployment.measurement(evaluation), context.sources("test")
+    entrants = [(c.baseline.method, c.name, c.best.plan) for c in baselines]
+    taken = cheapest_of_equals([o for o in finalists if o.plan.is_split], scorer, context.sources("validation")).taken \
+        if any(o.plan.is_split for o in finalists) else None
+    for outcome in finalists:
+        if outcome.plan != pick.taken.plan:
+            name = "best split" if taken is not None and outcome.plan == taken.plan else "another finalist"
+            entrants.append((FINALIST, name, outcome.plan))
+    tested = {plan: context.measure(plan, arithmetic, "test") for _, _, plan in entrants}
+    # nothing is lost on the way to the untouched backbone
+    reference = next(tested[plan].accuracy for method, _, plan in entrants if method == PNG)
+    rows = [comparison_row(method, name, tested[plan], chosen, scorer, reference, sources)
+            for method, name, plan in entrants]
+    rows.append(comparison_row(CHOSEN, CHOSEN, chosen, chosen, scorer, reference, sources))
+    return _Tested(deployment, evaluation, reference, related(rows))
+
+
+def _result(
+    scenario: Scenario, context: SearchContext, agent: Proposer[Any], tested: _Tested, pick: Pick,
+    best_baseline: Outcome, seconds: dict[str, float], out: Path,
+) -> Result:
+    networks, best, evaluation = context.networks, pick.taken, tested.evaluation
+    data, sources = networks.data, context.sources("validation")
+    method = next(r.method for r in tested.rows if r.baseline and r.plan == best_baseline.plan.label)
+    content = tested.deployment.to_bytes()
     with writing(out):  # an earlier result of this run keeps its weights, whenever this process ends
         weights = write_beside(out / _WEIGHTS, content)
     return Result(
-        scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=reference,
+        scenario=scenario, feasible=best.feasible, plan=best.plan, outcome=best, backbone_accuracy=tested.reference,
         test=TestFigures(correct=evaluation.correct, images=evaluation.images,
                          payload_bytes_total=int(evaluation.payload_sizes.sum()),
                          payload_bytes_p95=evaluation.payload_p95, payload_sha256=evaluation.payload_sha256),
-        comparison=related(rows),
-        deployment=DeploymentFile(blueprint=deployment.blueprint, weights=weights, sha256=sha256_of(content),
-                                  class_names=networks.data.class_names),
+        comparison=tested.rows,
+        choice=Chosen(best=pick.best.plan.label, equals=tuple(dict.fromkeys(o.plan.label for o in pick.equals)),
+                      half_width_points=100 * pick.half_width, images=len(data.validation),
+                      sources=None if sources is None else len(np.unique(sources)), best_baseline=method),
+        warnings=tuple(warnings_of(evaluation.answers, data.class_names)),
+        deployment=DeploymentFile(blueprint=tested.deployment.blueprint, weights=weights, sha256=sha256_of(content),
+                                  class_names=data.class_names),
         provenance=provenance(
-            seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint, backbone_key=networks.backbone_key,
+            seed=scenario.search.seed, data_fingerprint=data.fingerprint, backbone_key=networks.backbone_key,
             supernet_key=networks.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
             seconds=dict(seconds)),
     )
 
 
-def _write(result: Result, ledger: Ledger, agent: Proposer[Any], progress: PhaseReporter, out: Path) -> None:
+def warnings_of(answers: Answers, class_names: Sequence[str]) -> list[str]:
+    """What makes an accuracy say less than it seems to: classes that are never found, or one named for everything.
+
+    Args:
+        answers: Of the chosen plan on test images.
+        class_names: One a class.
+    """
+    found = []
+    if answers.most_named_share >= _NEARLY_ALL and len(class_names) > 1:
+        found.append(f"{answers.most_named_share:.1%} of the test images are given the class "
+                     f"{class_names[answers.most_named]!r}, and {answers.most_common_share:.1%} belong to one class: "
+                     f"accuracy says little here; balanced accuracy is {answers.balanced_accuracy:.1%}")
+    if answers.least_recall == 0:
+        found.append(f"class {class_names[answers.least_recalled]!r} is never recognised; balanced accuracy is "
+                     f"{answers.balanced_accuracy:.1%}, accuracy {answers.accuracy:.1%}")
+    return found
+
+
+def _write(
+    result: Result, ledger: Ledger, agent: Proposer[Any], baselines: Sequence[Choice], progress: PhaseReporter,
+    out: Path,
+) -> None:
     """The run directory's files for people: result, Pareto table, picture, policy, report."""
     from autosplit.agents.ppo import PPOAgent
     from autosplit.report.draw_matplotlib import write_figure
@@ -372,8 +466,10 @@ def _write(result: Result, ledger: Ledger, agent: Proposer[Any], progress: Phase
     outcomes = ledger.outcomes()
     with writing(out):
         write_whole(out / "pareto.csv", pareto_frame(outcomes).to_csv(index=False))
-    write_figure(tradeoff_figure(outcomes, result.comparison, result.outcome), out / "tradeoff.png")
+    picture = tradeoff_figure(outcomes, result.comparison, result.outcome, result.best_baseline)
+    write_figure(picture, out / "tradeoff.png")
     if isinstance(agent, PPOAgent) and len(agent.outcomes) >= 2:
+        agent.inform(o.measurement for choice in baselines for o in choice.measured)
         with progress.phase("train the policy for other conditions"), writing(out / "policy"):
             agent.policy.save(out / "policy")
     with progress.phase("write the report"):

@@ -17,6 +17,7 @@ from autosplit.report.style import GRID, INK, SOFT, quantity
 __all__ = ["TEMPLATE", "page_chart"]
 
 _SYMBOLS = {"s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross", "X": "x",
+            "d": "diamond-tall", "8": "octagon",
             "o": "circle", "h": "hexagon", "p": "pentagon", "<": "triangle-left", ">": "triangle-right", "*": "star",
             "|": "line-ns"}
 _PAPER = "#ffffff"

@@ -30,9 +30,10 @@ from autosplit.report.style import (
     quantity,
     shades,
 )
+from autosplit.report.verdict import finding
 
 __all__ = ["DEPLOYMENTS", "PLANS", "HeatMap", "SearchCurve", "depth_order", "energy_bars", "energy_figure", "few",
-           "finding", "front_of", "heat_map_figure", "role", "run_figures", "search_curve_figure",
+           "front_of", "heat_map_figure", "role", "run_figures", "search_curve_figure",
            "sensitivity_figures", "shortened", "stage_bars", "stages_figure", "tradeoff_figure"]
 
 PLANS = "plans by split point\n(hollow: too late)"
@@ -56,7 +57,7 @@ def run_figures(result: Result, outcomes: Sequence[Outcome], sensitivity: Sensit
     """
     budget, rows, measured = result.scenario.conditions.budget_ms, result.comparison, measured_plans(outcomes)
     figures = {
-        "tradeoff": tradeoff_figure(outcomes, rows, result.outcome),
+        "tradeoff": tradeoff_figure(outcomes, rows, result.outcome, result.best_baseline),
         "stages": stages_figure(stage_bars(rows, budget), budget),
         "energy": energy_figure(energy_bars(rows)),
         "heat-map": heat_map_figure(HeatMap.of(measured)),
@@ -71,13 +72,17 @@ def run_figures(result: Result, outcomes: Sequence[Outcome], sensitivity: Sensit
 # --- accuracy against latency --------------------------------------------------------------------------------------
 
 
-def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], best: Outcome) -> Figure:
+def tradeoff_figure(
+    outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], best: Outcome, baseline: str = ""
+) -> Figure:
     """Accuracy against p95 latency: measured plans, Pareto front, budget, baselines and the chosen plan.
 
     Args:
         outcomes: Measured plans (validation accuracy) under one set of conditions.
-        rows: The comparison (test accuracy); the row that is `chosen` is the star, the others are baselines.
+        rows: The comparison (test accuracy); the row that is `chosen` is the star, the others are baselines and
+            finalists.
         best: The chosen outcome; the star stands here when no row is `chosen`.
+        baseline: Method of the best baseline, as for `verdict`.
     """
     plans = one_a_plan(outcomes)
     points = [(o.latency.p95_ms, 100 * o.measurement.accuracy) for o in plans]
@@ -124,32 +129,13 @@ def tradeoff_figure(outcomes: Sequence[Outcome], rows: Sequence[ComparisonRow], 
                             bold=True, label=f"{role(best)}\n{star[1]:.1f} %, {quantity(star[0], 'ms')}"))
 
     note = (f"Each dot is one of {len(plans)} measured plans (validation images, most of them in the supernet without "
-            f"fine-tuning). The star is the {role(best)}, the other marks are baselines, all on test images. Better is "
-            "up and left; right of the dashed line is too late.")
+            f"fine-tuning). The star is the {role(best)}, the other marks are baselines and finalists, all on test "
+            "images. Better is up and left; right of the dashed line is too late.")
     if hidden:
         note += f" {hidden} dot{' lies' if hidden == 1 else 's lie'} outside this view."
     chart = Chart(x, y, tuple(traces), limit=budget_line(best.budget_ms, shaded=True), legend="beside")
-    return Figure("Accuracy against latency", note, (chart,), finding(rows, best))
-
-
-def finding(rows: Sequence[ComparisonRow], best: Outcome) -> str:
-    """What the search found, short enough for the title of a figure.
-
-    Args:
-        rows: The comparison, perhaps without a chosen row.
-        best: The chosen outcome.
-    """
-    row = next((r for r in rows if r.chosen), None)
-    accuracy = row.accuracy if row else best.measurement.accuracy
-    p95 = row.latency.p95_ms if row else best.latency.p95_ms
-    if p95 > best.budget_ms:
-        return (f"No plan meets {best.budget_ms:g} ms; the least late takes {quantity(p95, 'ms')} at "
-                f"{accuracy * 100:.1f} %")
-    gain = ""
-    if row and row.speed_up:
-        factor = f"{row.speed_up:.1f}x faster" if row.speed_up >= 1.05 else "no faster"
-        gain = f", {factor} than any baseline that loses at most 1 point"
-    return f"{accuracy * 100:.1f} % accuracy within {best.budget_ms:g} ms{gain}"
+    return Figure("Accuracy against latency", note, (chart,),
+                  finding(rows, best.budget_ms, baseline) if chosen_row is not None else "")
 
 
 def depth_order(outcomes: Sequence[Outcome]) -> list[str]:

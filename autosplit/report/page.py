@@ -24,7 +24,7 @@ from autosplit.report.figures import run_figures
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import DARK, quantity
 from autosplit.report.templates import environment
-from autosplit.report.verdict import verdict
+from autosplit.report.verdict import verdict, why_chosen
 
 __all__ = ["REPORT_FILE", "report_page", "write_report"]
 
@@ -58,16 +58,17 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
     """
     sensitivity, problem = Sensitivity.of_run(result, outcomes)
     figures = run_figures(result, outcomes, sensitivity)
+    budget_ms = result.scenario.conditions.budget_ms
     data = {"figures": {name: page_chart(figure.charts[0]) for name, figure in figures.items()},
             "template": TEMPLATE, "dark": DARK, "sensitivity": sensitivity and slider_data(sensitivity)}
     # Within a script element nothing may look like the element's end.
     embedded = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
-        budget_ms=result.scenario.conditions.budget_ms, rows=result.comparison,
+        budget_ms=budget_ms, rows=result.comparison,
         chosen=next(row for row in result.comparison if row.chosen),
-        verdict=verdict(result.comparison, result.scenario.conditions.budget_ms), figures=figures,
-        sensitivity=sensitivity, problem=problem, data=embedded, plotly=packed_plotly(),
+        verdict=verdict(result.comparison, budget_ms, result.best_baseline), figures=figures,
+        why=why_chosen(result.choice), sensitivity=sensitivity, problem=problem, data=embedded, plotly=packed_plotly(),
         yaml=result.scenario.to_yaml(),
     )
 

@@ -136,9 +136,16 @@ class Look:
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, and greys for what learns nothing
 LOOKS = {
     "device": Look("whole network on device", INK, "s"),
+    "device-pruned": Look("pruned network on device", INK, "d"),
+    "file": Look("own files as they are", SOFT, "8"),
+    "finalist": Look("another finalist", GOLD, "o"),
     "png": Look("raw image (PNG)", SOFT, "D"),
     "jpeg": Look("JPEG", "#d55e00", "^"),
     "jpeg-shared": Look("JPEG with shared tables", RED, "v"),
+    "webp": Look("WebP", "#5b8c2a", "^"),
+    "webp-shared": Look("WebP with shared tables", "#5b8c2a", "v"),
+    "avif": Look("AVIF", "#7a6bb5", "^"),
+    "avif-shared": Look("AVIF with shared tables", "#7a6bb5", "v"),
     "raw": Look("split, fp32 feature", "#a08060", "P"),
     "two-step": Look("split + pruning (2-step)", "#7b4fa3", "X"),
     "aecnn": Look("AECNN", "#0072b2", "o"),

@@ -24,15 +24,16 @@ from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.answers import Answers
 from autosplit.core.blueprint import Blueprint
-from autosplit.core.errors import ConfigError, ResultError, UntrustedCodeError
+from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
 from autosplit.core.plugins import one_line
 from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
-from autosplit.data.stored import decode_images, encode_images, join_jpeg
+from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
+from autosplit.models.image_costs import image_cost
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
@@ -49,7 +50,6 @@ __all__ = ["Deployment", "Evaluation", "build_network"]
 
 _BATCH = 100
 _TABLES = "tables."  # before the names of the tables' arrays in the file of weights
-_QUALITY = 75  # of JPEG, where a plan names none
 
 
 def build_network(blueprint: Blueprint) -> SplitNetwork:
@@ -82,8 +82,6 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     if setting.kind == "code":
         try:
             parts = load_codec(setting.family or DEFAULT_CODEC).blank(blueprint.codec)
-        except UntrustedCodeError:  # whose message is for the user
-            raise
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
             raise ResultError(f"codec {setting.family!r} cannot be built from {blueprint.codec}: {one_line(e)}; "
                               "use the autosplit that wrote it") from e
@@ -193,10 +191,10 @@ class Deployment:
     def workload(self, payload_mean: float, payload_p95: float) -> Workload:
         """Work of each stage, counted on this network, with the payload bytes given."""
         plan, net, shape = self.plan, self.network, self.blueprint.image_shape
-        pixels = StageCost(image_pixels=float(shape[1] * shape[2]))
         device, encode, edge, result = StageCost(), StageCost(), StageCost(), RESULT_BYTES
         if plan.split == INPUT:
-            encode, edge = pixels, stage_cost(net.tail, shape) + pixels
+            encode, decode = image_cost(plan.codec, shape)
+            edge = stage_cost(net.tail, shape) + decode
         elif plan.split == OUTPUT:
             device, result = stage_cost(net.head, shape), 0.0
         else:
@@ -241,11 +239,11 @@ class Deployment:
 
     def encode(self, images: Tensor) -> list[bytes]:
         """Device side: uint8 images (N, C, H, W) to one payload each; empty payloads when nothing crosses."""
-        kind, quality = self.plan.codec.kind, self.plan.codec.quality
-        if kind == "none":
+        codec = self.plan.codec
+        if codec.kind == "none":
             return [b""] * len(images)
-        if kind in ("png", "jpeg", "jpeg-shared"):
-            return encode_images(images, kind, quality or _QUALITY)
+        if self.plan.split == INPUT:
+            return encode_images(images, codec.stored_format)
         values = normalise(images, self.mean, self.std)
         with torch.inference_mode():
             if self._coder is None:
@@ -263,9 +261,10 @@ class Deployment:
         codec, shape = self.plan.codec, self.blueprint.image_shape
         with torch.inference_mode():
             if self.plan.split == INPUT:
-                if codec.kind == "jpeg-shared":
-                    payloads = [join_jpeg(payload, shape, codec.quality or _QUALITY) for payload in payloads]
-                images = decode_images(payloads, shape)
+                stored = codec.stored_format
+                if stored.shared:
+                    payloads = [join_file(payload, shape, stored) for payload in payloads]
+                images = decode_images(payloads, shape, stored.downscale)
                 return self.network(normalise(images, self.mean, self.std))  # type: ignore[no-any-return]
             if self._coder is None:
                 size = self.blueprint.feature_shape

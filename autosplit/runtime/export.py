@@ -277,9 +277,12 @@ def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None,
             versions[name] = version(name)
         except PackageNotFoundError:  # installed under another name, or a build of the user's own
             versions[name] = "unknown"
+    if codec.kind == "file":
+        raise ConfigError("the user's own files are sent as they are in this plan: there is nothing to export")
     return Manifest(
         format_version=FORMAT_VERSION, key=blueprint.key, label=blueprint.plan.label, kind=codec.kind,
-        quality=codec.quality, plan=blueprint.plan.model_dump(mode="json"), backbone=blueprint.backbone,
+        quality=codec.quality, effort=codec.effort, downscale=codec.downscale,
+        plan=blueprint.plan.model_dump(mode="json"), backbone=blueprint.backbone,
         arithmetic=blueprint.arithmetic, image_shape=blueprint.image_shape,
         normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
         class_names=tuple(class_names or map(str, range(blueprint.num_classes))),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from autosplit.runtime.standalone.bundle.manifest import DEVICE, EDGE, FALLBACK, Manifest
 from autosplit.runtime.standalone.bundle.rates import encoder_file, tables_file, tail_file
+from autosplit.runtime.standalone.payload.image_codecs import IMAGE_KINDS
 
 __all__ = ["readme"]
 
-_KINDS = {
+_KINDS: dict[str, str] = {
     "code": "a few entropy-coded bytes with a checksum", "raw": "the feature as little-endian float32",
-    "png": "the image as a PNG file", "jpeg": "the image as a JPEG file",
-    "jpeg-shared": "the image as a JPEG file without the tables that both ends share", "none": "nothing",
+    "none": "nothing",
+    **{kind: f"the image as a {kind.removesuffix('-shared').upper()} file"
+             + (" without what both ends know" if kind.endswith("-shared") else "") for kind in IMAGE_KINDS},
 }
 _FILES = {
     DEVICE: "what the device runs", EDGE: "what the edge runs", FALLBACK: "the whole network for the device",
@@ -26,7 +28,7 @@ def readme(manifest: Manifest) -> str:
         manifest: What is in it.
     """
     shape = "x".join(map(str, manifest.image_shape))
-    pillow = " pillow" if manifest.kind in {"png", "jpeg", "jpeg-shared"} else ""
+    pillow = " pillow" if manifest.kind in IMAGE_KINDS else ""
     described = dict(_FILES)
     for i, rate in enumerate(manifest.rates):
         described |= {encoder_file(i): f"the device's encoder at rate {i}, {rate.label}",

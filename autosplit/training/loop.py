@@ -39,12 +39,14 @@ class Batch:
     """One step's data.
 
     Attributes:
-        images: Normalised float images (N, C, H, W).
+        pictures: uint8 images (N, C, H, W), augmented where the data set says so.
+        images: The same as the network's input, normalised float.
         labels: int64 (N,).
         indices: Place of each image in the training part, int64 (N,).
         augmented: Whether the images differ from those stored.
     """
 
+    pictures: Tensor
     images: Tensor
     labels: Tensor
     indices: Tensor
@@ -94,10 +96,10 @@ def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> 
     for indices in in_batches(order, batch_size):
         if len(indices) < 2:
             continue  # batch norm has no variance of a single image
-        images = data.train.images[indices]
+        pictures = data.train.images[indices]
         if data.augment:
-            images = augment_batch(images, generator)
-        yield Batch(data.normalise(images), data.train.labels[indices], indices, data.augment)
+            pictures = augment_batch(pictures, generator)
+        yield Batch(pictures, data.normalise(pictures), data.train.labels[indices], indices, data.augment)
 
 
 def train(

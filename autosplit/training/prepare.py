@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +16,14 @@ from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, DataError
 from autosplit.core.hashing import content_hash, sha256_of_file
 from autosplit.core.progress import NullProgress, PhaseReporter
-from autosplit.core.scenario import Scenario
+from autosplit.core.scenario import IMAGE_KEYS, Scenario
 from autosplit.data import ImageDataset, load_dataset
 from autosplit.models.loading import backbone_source_hash, build_backbone, load_weights
 from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points, trace
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
+from autosplit.training.coded_images import lossy_formats, train_on_coded_images
+from autosplit.training.finetune import Finetuning
 from autosplit.training.loop import Teacher, steps_per_epoch
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import train_supernet
@@ -41,6 +45,8 @@ class Networks:
         points: The split points of the search space.
         teacher: The backbone's answers, for distillation.
         supernet: Trained, in evaluation mode.
+        coded_backbone: The backbone, trained on images as lossy formats leave them, in evaluation mode; `None` where
+            the search space has no such format.
         backbone_key: Content hash of whatever determines the backbone's weights.
         supernet_key: Content hash of whatever determines the supernet's weights.
         cache: Where weights are kept.
@@ -52,6 +58,7 @@ class Networks:
     points: tuple[SplitPoint, ...]
     teacher: Teacher
     supernet: Supernet
+    coded_backbone: nn.Module | None
     backbone_key: str
     supernet_key: str
     cache: Cache
@@ -101,7 +108,8 @@ def prepare(
     points = _split_points(backbone, data, scenario)
     supernet_key = _supernet_key(scenario, backbone_key, points)
     supernet = _supernet(scenario, data, backbone, supernet_key, teacher, points, progress, cache, trains)
-    return Networks(scenario, data, backbone, points, teacher, supernet, backbone_key, supernet_key, cache)
+    coded = _coded_backbone(scenario, data, backbone, backbone_key, teacher, progress, cache, trains)
+    return Networks(scenario, data, backbone, points, teacher, supernet, coded, backbone_key, supernet_key, cache)
 
 
 def _split_points(backbone: fx.GraphModule, data: ImageDataset, scenario: Scenario) -> tuple[SplitPoint, ...]:
@@ -166,7 +174,7 @@ def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoin
     """Hash of what determines the supernet's weights."""
     settings, profiles = scenario.training, _profiles(scenario)
     # what is not trained does not change the supernet; its split points are named below
-    space = scenario.space.model_dump(mode="json", exclude={"jpeg_qualities", "whole_on_edge", "splits"})
+    space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits"})
     return content_hash({
         **({"profiles": profiles} if profiles else {}),  # so that supernets of uniform heads keep their keys
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
@@ -201,6 +209,30 @@ def _supernet(
     if trains:
         _cached(supernet, "supernet", key, fit, steps, progress, cache)
     return supernet.to(memory_format=torch.channels_last).eval()
+
+
+def _coded_backbone(
+    scenario: Scenario, data: ImageDataset, backbone: fx.GraphModule, backbone_key: str, teacher: Teacher,
+    progress: PhaseReporter, cache: Cache, trains: bool,
+) -> nn.Module | None:
+    """One network for pictures of all formats: to them what the supernet is to splits."""
+    settings = scenario.training
+    formats = lossy_formats(scenario.space)
+    if not (scenario.space.whole_on_edge and formats):
+        return None
+    key = content_hash({
+        "recipe": _RECIPE, "backbone": backbone_key, "formats": [dataclasses.asdict(f) for f in formats],
+        "epochs": settings.finetune_epochs, "lr": settings.finetune_lr, "batch": settings.batch_size,
+        "seed": scenario.search.seed})
+    network = copy.deepcopy(backbone)
+
+    def fit(on_step: Callable[[], None]) -> None:
+        train_on_coded_images(network, teacher, formats, Finetuning(data, settings, scenario.search.seed, on_step))
+
+    if trains:
+        steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
+        _cached(network, "coded-backbone", key, fit, steps, progress, cache)
+    return network.to(memory_format=torch.channels_last).eval()
 
 
 def _cached(

@@ -69,11 +69,7 @@ class Supernet(nn.Module):
         codecs: dict[str, tuple[CodecSetting, ...]] = {}
         if space.whole_on_edge:
             sparsities[INPUT] = (0.0,)
-            codecs[INPUT] = (
-                CodecSetting(kind="png"),
-                *(CodecSetting(kind="jpeg", quality=q) for q in reversed(space.jpeg_qualities)),
-                *(CodecSetting(kind="jpeg-shared", quality=q) for q in reversed(space.jpeg_qualities)),
-            )
+            codecs[INPUT] = space.image_settings("png", "jpeg", "jpeg-shared", "webp-shared", "avif-shared")
         for name in self.points:
             sparsities[name] = self.distinct_sparsities(name)
             codecs[name] = tuple(s for family in self._families for s in self.codec(name, family).settings())

@@ -11,7 +11,7 @@ from PIL import Image
 from autosplit.core.errors import ConfigError
 from autosplit.data import Split
 from autosplit.data.base import build_dataset, build_from_official, channel_statistics, content_fingerprint
-from autosplit.data.stored import encode_images
+from autosplit.data.stored import StoredFormat, encode_images
 
 
 def smooth_images(n, channels=3, side=32, seed=0):
@@ -81,15 +81,15 @@ def test_stored_bytes_are_the_lengths_of_real_files(channels, kind, quality):
         buffer = io.BytesIO()
         picture.save(buffer, kind, **({"quality": quality} if kind == "jpeg" else {}))
         expected.append(len(buffer.getvalue()))
-    sizes = dataset.stored_bytes("validation", kind, quality)
+    sizes = dataset.stored_bytes("validation", StoredFormat(kind, quality))
     assert sizes.dtype == torch.int64
     assert sizes.tolist() == expected
 
 
 def test_jpeg_images_are_the_decoded_files():
     dataset = make()
-    seen = dataset.jpeg_images("test", 50, limit=5)
-    files = dataset.stored_files("test", "jpeg", 50, limit=5)
+    seen = dataset.coded_images("test", StoredFormat("jpeg", 50), limit=5)
+    files = dataset.stored_files("test", StoredFormat("jpeg", 50), limit=5)
     for image, file in zip(seen.images, files, strict=True):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(io.BytesIO(file))))
     assert torch.equal(seen.labels, dataset.test.labels[:5])
@@ -99,17 +99,18 @@ def test_jpeg_images_are_the_decoded_files():
 def test_jpeg_loses_less_at_higher_quality():
     dataset = make()
     original = dataset.test.images.float()
-    errors = [(dataset.jpeg_images("test", q).images.float() - original).abs().mean().item() for q in (10, 50, 95)]
+    errors = [(dataset.coded_images("test", StoredFormat("jpeg", q)).images.float() - original).abs().mean().item()
+              for q in (10, 50, 95)]
     assert errors == sorted(errors, reverse=True)
     assert 0 < errors[-1] < 3
 
 
 def test_grey_jpeg_keeps_one_channel():
-    assert make(1).jpeg_images("test", 75).images.shape == (12, 1, 32, 32)
+    assert make(1).coded_images("test", StoredFormat("jpeg", 75)).images.shape == (12, 1, 32, 32)
 
 
 def test_jpeg_is_baseline_with_subsampled_chroma_and_standard_tables():
-    file = make().stored_files("test", "jpeg", 75, limit=1)[0]
+    file = make().stored_files("test", StoredFormat("jpeg", 75), limit=1)[0]
     frame = file.index(b"\xff\xc0")  # SOF0: baseline
     assert file[frame + 11] == 0x22, "luma is sampled 2x2 against chroma: 4:2:0"
     scan = file.index(b"\xff\xda")
@@ -125,23 +126,23 @@ def test_images_are_encoded_once(monkeypatch):
 
     monkeypatch.setattr("autosplit.data.base.encode_images", counting)
     dataset = make()
-    first = dataset.stored_bytes("test", "jpeg", 75, limit=4)
-    every = dataset.stored_bytes("test", "jpeg", 75)
-    dataset.jpeg_images("test", 75)
+    first = dataset.stored_bytes("test", StoredFormat("jpeg", 75), limit=4)
+    every = dataset.stored_bytes("test", StoredFormat("jpeg", 75))
+    dataset.coded_images("test", StoredFormat("jpeg", 75))
     assert encoded == [4, 8]
     assert torch.equal(every[:4], first)
-    dataset.stored_bytes("test", "jpeg", 50)
-    dataset.stored_bytes("validation", "jpeg", 50)
-    dataset.stored_bytes("test", "png", 1)
-    dataset.stored_bytes("test", "png", 2)
+    dataset.stored_bytes("test", StoredFormat("jpeg", 50))
+    dataset.stored_bytes("validation", StoredFormat("jpeg", 50))
+    dataset.stored_bytes("test", StoredFormat("png", 1))
+    dataset.stored_bytes("test", StoredFormat("png", 2))
     assert encoded == [4, 8, 12, 12, 12]
 
 
 def test_a_copy_with_other_images_does_not_keep_the_files():
     dataset = make()
-    before = dataset.stored_bytes("test", "png")
+    before = dataset.stored_bytes("test", StoredFormat("png"))
     copy = dataclasses.replace(dataset, test=Split(torch.zeros_like(dataset.test.images), dataset.test.labels))
-    assert (copy.stored_bytes("test", "png") < before).all()
+    assert (copy.stored_bytes("test", StoredFormat("png")) < before).all()
 
 
 @pytest.mark.parametrize(
@@ -149,12 +150,12 @@ def test_a_copy_with_other_images_does_not_keep_the_files():
 )
 def test_unknown_format_or_quality_is_refused(kind, quality, message):
     with pytest.raises(ConfigError, match=message):
-        make().stored_bytes("test", kind, quality)
+        make().stored_bytes("test", StoredFormat(kind, quality))
 
 
 def test_two_channels_cannot_be_stored():
     with pytest.raises(ConfigError, match="2 channels"):
-        encode_images(smooth_images(1, 2), "png")
+        encode_images(smooth_images(1, 2), StoredFormat("png"))
 
 
 def test_official_parts_are_disjoint_and_the_test_part_is_untouched():

@@ -40,7 +40,8 @@ MAKERS = (
 """Commands of the pages whose files others need."""
 
 _SMALL = {"name": "digits-m-resnet8", "space__sparsities": (0.0,), "space__widths": (2,), "space__bits": (8,),
-          "space__grid_levels": 1, "space__jpeg_qualities": (50,), "training__codec_steps": 1,
+          "space__grid_levels": 1, "space__jpeg_qualities": (50,), "space__webp_qualities": (),
+          "space__avif_qualities": (), "space__image_downscales": (1,), "training__codec_steps": 1,
           "search__agent": "random"}
 
 

@@ -8,6 +8,7 @@ import torch
 
 from autosplit.compression.network import recalibrate
 from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Plan
+from autosplit.data.stored import StoredFormat
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.training.loop import accuracy, autocast
 
@@ -30,7 +31,8 @@ def without_time(measurements):
 
 def test_every_plan_is_measured(live, measured, prepared):
     assert len(measured) == len(live.space)
-    assert {p.codec.kind for p in measured} == {"code", "png", "jpeg", "jpeg-shared", "none"}
+    images = {"png", "jpeg", "jpeg-shared", "webp-shared"}
+    assert {p.codec.kind for p in measured} - {"avif-shared"} == {"code", "none", *images}
     assert {p.split for p in measured} == {INPUT, OUTPUT, *(point.name for point in prepared.points)}
     for plan, m in measured.items():
         assert m.plan == m.workload.plan == plan
@@ -79,16 +81,16 @@ def test_the_untouched_network_has_the_backbones_accuracy(prepared, measured):
 
 def test_jpeg_accuracy_is_that_of_the_decoded_files(prepared, measured):
     for quality in (50, 90):
-        seen = prepared.data.jpeg_images("validation", quality)
+        seen = prepared.data.coded_images("validation", StoredFormat("jpeg", quality))
         for kind in ("jpeg", "jpeg-shared"):
             m = measured[Plan(split=INPUT, codec=CodecSetting(kind=kind, quality=quality))]
-            assert m.accuracy == accuracy(prepared.backbone, prepared.data, seen)
+            assert m.accuracy == accuracy(prepared.coded_backbone, prepared.data, seen)
 
 
 def test_image_payloads_are_the_stored_files(prepared, measured):
     settings = [CodecSetting(kind=kind, quality=50) for kind in ("jpeg", "jpeg-shared")]
     for setting in (CodecSetting(kind="png"), *settings):
-        sizes = prepared.data.stored_bytes("validation", setting.kind, setting.quality or 75).numpy()
+        sizes = prepared.data.stored_bytes("validation", setting.stored_format).numpy()
         work = measured[Plan(split=INPUT, codec=setting)].workload
         assert work.payload_bytes_mean == sizes.mean()
         assert work.payload_bytes_p95 == np.percentile(sizes, 95)

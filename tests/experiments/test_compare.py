@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from autosplit.core.comparison import FINALIST
 from autosplit.core.errors import ConfigError, DataError, UnknownNameError
 from autosplit.core.result import Result
 from autosplit.evaluation.live import LiveEvaluator
@@ -20,12 +21,13 @@ from autosplit.experiments.compare.curves import latency_panels, payload_panels,
 from autosplit.experiments.compare.files import all_rows, draw_figures, write_tables
 from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
 from autosplit.pipeline import context
+from autosplit.pipeline.baselines import LOSSY_IMAGES
 from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import Ledger
 from autosplit.training.prepare import prepare
 
-METHODS = ["device", "png", "jpeg", "jpeg-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
-           "autosplit"]
+METHODS = ["device", "device-pruned", "png", "file", "jpeg", "jpeg-shared", "webp", "webp-shared", "avif",
+           "avif-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform", "autosplit"]
 
 
 def scenarios(world):
@@ -96,10 +98,13 @@ def test_every_baseline_has_a_row_in_every_scenario(made):
     report = made[0]
     assert report.failed == []
     for comparison in report.done:
-        assert [r.method for r in comparison.rows] == METHODS
-        assert [r.chosen for r in comparison.rows] == [False] * 10 + [True]
+        assert [r.method for r in comparison.rows if r.method != FINALIST] == METHODS
+        assert [r.chosen for r in comparison.rows] == [False] * (len(comparison.rows) - 1) + [True]
         assert set(comparison.measured) == set(METHODS)
-        assert len({r.name for r in comparison.rows}) == 11
+        assert len({r.name for r in comparison.rows if r.method != FINALIST}) == len(METHODS)
+        for r in comparison.rows:
+            assert r.accuracy_low <= r.accuracy <= r.accuracy_high
+            assert r.difference_low_points <= r.difference_points <= r.difference_high_points
 
 
 def test_plans_of_the_literature(literature):
@@ -181,7 +186,7 @@ def test_the_search_takes_part_as_it_is(first):
 
 
 def test_speed_ups_are_over_all_baselines(first):
-    fair = [r.latency.p95_ms for r in first.rows[:-1] if r.accuracy_loss_points <= 1]
+    fair = [r.latency.p95_ms for r in first.rows if r.baseline and r.accuracy_loss_points <= 1]
     assert [r.speed_up for r in first.rows] == pytest.approx([min(fair) / r.latency.p95_ms for r in first.rows])
 
 
@@ -288,7 +293,7 @@ def test_figures(made, tmp_path):
 def test_frontiers_hold_the_best_accuracy_with_at_most_so_many_bytes(made):
     (panel,) = payload_panels(made[0].done)  # both scenarios share their networks
     dots = {s.name: s.points for s in panel.dots}
-    assert set(dots) == {"jpeg", "jpeg-shared", "nested", *LITERATURE_CODECS}
+    assert set(dots) == {*LOSSY_IMAGES, "nested", *LITERATURE_CODECS}
     for series in panel.lines:
         payloads, accuracies = zip(*series.points, strict=True)
         assert list(payloads) == sorted(payloads)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from autosplit.core.answers import Answers
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.scenario import SearchSpace
 from autosplit.evaluation.objective import InTimeAccuracy
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import Baseline, choose, comparison_row, related, simple_baselines
 from autosplit.pipeline.context import SearchContext
 from tests.synthetic import PlainLatency, make_scenario
+
+SPACE = SearchSpace(jpeg_qualities=(10, 50), webp_qualities=(30,), avif_qualities=(40,))
 
 
 def code(split, width=4, sparsity=0.0):
@@ -21,7 +26,10 @@ def code(split, width=4, sparsity=0.0):
 
 def measured(plan, accuracy, payload, fidelity="F1", macs=1e6):
     work = Workload(plan=plan, device=StageCost(conv_macs=macs), payload_bytes_mean=payload, payload_bytes_p95=payload)
-    return Measurement(plan=plan, accuracy=accuracy, workload=work, feature_bytes=3072.0, fidelity=fidelity)
+    labels = np.zeros(1000, dtype=np.int64)
+    answers = Answers.of(np.where(np.arange(1000) < round(1000 * accuracy), 0, 1), labels) if fidelity == "F3" else None
+    return Measurement(plan=plan, accuracy=accuracy, workload=work, feature_bytes=3072.0, fidelity=fidelity,
+                       answers=answers)
 
 
 class Scripted:
@@ -42,6 +50,9 @@ class Scripted:
         self.made.append(plan)
         return measured(plan, *self.tuned.get(plan, self.figures[plan]), fidelity="F3")
 
+    def sources(self, part):
+        return None
+
     def measure_f1(self, plans):
         self.measured.extend(plans)
         return [measured(p, *self.figures[p]) for p in plans]
@@ -60,18 +71,28 @@ def chosen(script, everything=False, budget_ms=100.0, **search):
 
 
 def test_simple_baselines():
-    found = {c.method: c for c in simple_baselines(("a", "b"), (10, 50))}
-    assert list(found) == ["device", "png", "jpeg", "jpeg-shared", "raw"]
+    found = {c.method: c for c in simple_baselines(SPACE, ("a", "b"), (0.0, 0.5))}
+    assert list(found) == ["device", "device-pruned", "png", "jpeg", "jpeg-shared", "webp", "webp-shared", "avif",
+                           "avif-shared", "raw"]
     assert [p.label for p in found["device"].plans] == ["output"]
-    assert [p.label for p in found["jpeg"].plans] == ["input | jpeg q10", "input | jpeg q50"]
-    assert [p.label for p in found["jpeg-shared"].plans] == ["input | jpeg q10 with shared tables",
-                                                             "input | jpeg q50 with shared tables"]
+    assert [p.label for p in found["device-pruned"].plans] == ["output | 50% pruned"]
+    assert [p.label for p in found["jpeg"].plans] == [
+        "input | JPEG q50", "input | JPEG q10", "input | JPEG q50 at 1/2", "input | JPEG q10 at 1/2"]
+    assert [p.label for p in found["webp-shared"].plans][:2] == [
+        "input | WebP q30 with shared tables", "input | WebP q30 effort 0 with shared tables"]
+    assert [p.label for p in found["avif"].plans] == ["input | AVIF q40 effort 0", "input | AVIF q40 effort 0 at 1/2"]
     assert [p.label for p in found["raw"].plans] == ["a | raw", "b | raw"]
-    assert all(c.everything for c in found.values())
+    assert {m for m, c in found.items() if c.everything} == {"device", "png", "raw"}
 
 
-def test_a_backbone_without_cuts_has_no_cut_to_offer():
-    assert [c.method for c in simple_baselines((), (50,))] == ["device", "png", "jpeg", "jpeg-shared"]
+def test_what_is_not_there_is_no_baseline(monkeypatch):
+    """Neither cuts nor a network on the device in the search space, and a Pillow without AVIF."""
+    from PIL import features
+
+    check = features.check
+    monkeypatch.setattr(features, "check", lambda name: name != "avif" and check(name))
+    methods = [c.method for c in simple_baselines(SPACE.model_copy(update={"webp_qualities": ()}), (), ())]
+    assert methods == ["device", "png", "jpeg", "jpeg-shared"]
 
 
 # --- how they choose ------------------------------------------------------------------------------------------------
@@ -137,19 +158,18 @@ def test_further_plans_are_tried_while_fine_tuned_payloads_miss_the_budget():
     assert choice.best.plan == QUICK
 
 
-def test_a_choice_names_its_quality():
-    plans = simple_baselines((), (10, 50))[2].plans
-    script = Scripted({plans[0]: (0.5, 50.0), plans[1]: (0.6, 70.0)})
-    baseline = simple_baselines((), (10, 50))[2]
+def test_a_choice_names_its_codec():
+    baseline = next(c for c in simple_baselines(SPACE, (), ()) if c.method == "jpeg")
+    script = Scripted({plan: (0.5 + 0.1 * (plan.codec.quality == 50), 70.0) for plan in baseline.plans})
     assert choose(baseline, scorer(), script, make_scenario().search).name == "JPEG q50"
 
 
-def test_trivial_choices_on_a_real_network(prepared):
+def test_choices_on_a_real_network(prepared):
     """Each baseline's measurement is of real bytes; on an int8 device its head computes in int8."""
     context, scenario = SearchContext(prepared, reuse=False), prepared.scenario
-    splits, qualities = [p.name for p in prepared.points], scenario.space.jpeg_qualities
-    referee = Scorer.of(scenario)
-    found = {c.method: choose(c, referee, context, scenario.search) for c in simple_baselines(splits, qualities)}
+    splits, referee = [p.name for p in prepared.points], Scorer.of(scenario)
+    baselines = simple_baselines(scenario.space, splits, context.evaluator.space.sparsities[OUTPUT])
+    found = {c.method: choose(c, referee, context, scenario.search) for c in baselines}
     assert found["raw"].best.plan.codec.kind == "raw"
     assert len(found["raw"].measured) == len(splits)
     for method, choice in found.items():
@@ -157,23 +177,29 @@ def test_trivial_choices_on_a_real_network(prepared):
         assert choice.best.measurement.accuracy == evaluation.accuracy
         assert choice.best.measurement.workload.payload_bytes_mean == evaluation.payload_mean
         arithmetic = context.deployment(choice.best.plan, "int8").blueprint.arithmetic
-        assert arithmetic == ("int8" if method in {"device", "raw"} else "fp32")
+        assert arithmetic == ("int8" if method in {"device", "device-pruned", "raw"} else "fp32")
+    # a file and what crosses of it where both ends know the rest show the same pictures to the same network
+    for kind in ("jpeg", "webp", "avif"):
+        setting = found[f"{kind}-shared"].best.plan.codec
+        whole = Plan(split=INPUT, codec=setting.model_copy(update={"kind": kind}))
+        assert context.measure(whole, "int8").answers == found[f"{kind}-shared"].best.measurement.answers
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
-def row(method, accuracy, payload, macs=1e6, is_chosen=False, budget_ms=100.0, plan=None):
+def row(method, accuracy, payload, macs=1e6, budget_ms=100.0, plan=None):
     default = Plan(split=INPUT, codec=CodecSetting(kind="png")) if payload else Plan(
         split=OUTPUT, codec=CodecSetting(kind="none"))
     found = measured(plan or default, accuracy, payload, "F3", macs)
-    return comparison_row(method, method, found, scorer(budget_ms), 0.95, chosen=is_chosen)
+    against = measured(default, 0.93, 100.0, "F3")
+    return comparison_row(method, method, found, against, scorer(budget_ms), 0.95, None)
 
 
 @pytest.fixture
 def table():
     rows = [row("device", 0.95, 0.0, 12e6), row("png", 0.95, 2000.0), row("jpeg", 0.945, 800.0),
-            row("jpeg-shared", 0.90, 200.0), row("autosplit", 0.93, 100.0, is_chosen=True)]
+            row("jpeg-shared", 0.90, 200.0), row("autosplit", 0.93, 100.0)]
     return {r.method: r for r in related(rows)}
 
 
@@ -183,6 +209,11 @@ def test_rows_hold_what_was_measured(table):
     assert table["device"].device_macs == 12e6
     for r in table.values():
         assert r.in_time_accuracy == r.accuracy * r.latency.in_time
+        assert r.accuracy_low < r.accuracy < r.accuracy_high
+        assert r.difference_points == pytest.approx(100 * (r.accuracy - 0.93))
+        assert r.difference_low_points < r.difference_points < r.difference_high_points or not r.difference_points
+    assert table["jpeg-shared"].difference_high_points < 0 < table["png"].difference_low_points
+    assert table["png"].balanced_accuracy == table["png"].least_recall == 0.95  # of the only class
 
 
 def test_speed_ups_are_over_the_quickest_baseline_that_loses_a_point_at_most(table):
@@ -193,7 +224,7 @@ def test_speed_ups_are_over_the_quickest_baseline_that_loses_a_point_at_most(tab
 
 
 def test_the_chosen_plan_is_no_baseline_to_itself():
-    alone = related([row("jpeg", 0.5, 800.0), row("autosplit", 0.95, 100.0, is_chosen=True)])
+    alone = related([row("jpeg", 0.5, 800.0), row("autosplit", 0.95, 100.0)])
     assert [r.speed_up for r in alone] == [None, None]
 
 

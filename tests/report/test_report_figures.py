@@ -7,9 +7,10 @@ import pytest
 
 import autosplit
 from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.result import Chosen
 from autosplit.report.figures import HeatMap, SearchCurve, depth_order, energy_bars, few, front_of, stage_bars
 from autosplit.report.notebook import comparison_html, latency_html, outcome_html
-from autosplit.report.verdict import verdict
+from autosplit.report.verdict import finding, verdict, why_chosen
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
@@ -106,24 +107,53 @@ def test_few_keeps_both_ends():
 
 
 def test_the_verdict(rows):
-    said = verdict(rows, 100.0)
     chosen = rows[-1]
-    assert said.startswith(f"The plan answers in {chosen.latency.p95_ms:.3g} ms (p95) of the 100 ms allowed")
-    assert f"{170 / chosen.latency.p95_ms:.1f} times faster than the best baseline (JPEG q75, 170 ms)" in said
-    assert f"loses {chosen.accuracy_loss_points:.1f} points of accuracy" in said
-    assert said.endswith("against 96.1 % of the uncut network).")
+    what = f"{100 * chosen.accuracy:.1f} % right within {chosen.latency.p95_ms:.3g} ms (p95) of the 100 ms allowed"
+    late = verdict(rows, 100.0)
+    assert late.startswith(f"Split: {chosen.plan} is {what}, and no baseline is in time: the best (")
+    # the best baseline in time, the difference seen from the split
+    fast = rows[2].latency.model_copy(update={"p95_ms": 2 * chosen.latency.p95_ms, "energy_mj": 1.0})
+    jpeg = rows[2].model_copy(update={
+        "latency": fast, "feasible": True, "method": "jpeg", "accuracy": chosen.accuracy - 0.012,
+        "difference_points": -1.2, "difference_low_points": -2.0, "difference_high_points": -0.4})
+    split = verdict([*rows[:2], jpeg, chosen], 100.0, "jpeg")
+    assert "Against the best other deployment (JPEG q75) it has 1.2 points more accuracy (95 % interval +0.4 to " \
+           "+2.0), is 2.0 times faster and takes" in split
+    assert finding([*rows[:2], jpeg, chosen], 100.0, "jpeg").endswith("best baseline: +1.2 points, 2.0 times faster")
 
 
-def test_the_verdict_where_nothing_is_in_time_and_nothing_is_gained(rows):
+def test_the_verdict_where_a_split_buys_nothing(rows):
+    """The network on the device is chosen, and what the best split would bring is said."""
+    device = rows[0].model_copy(update={"plan": "output | 50% pruned", "chosen": True, "method": "autosplit",
+                                        "feasible": True})
+    split = rows[-1].model_copy(update={
+        "chosen": False, "method": "finalist", "accuracy": device.accuracy + 0.002, "difference_points": 0.2,
+        "difference_low_points": -0.6, "difference_high_points": 1.0})
+    said = verdict([*rows[1:4], split, device], 100.0, "png")
+    assert said.startswith("Deploy the whole network on the device (50% pruned): 96.1 % right within 227 ms (p95)")
+    assert f"A split buys nothing here: the best one ({split.plan}) has 0.2 points more accuracy " \
+           "(95 % interval -0.6 to +1.0)" in said
+    assert finding([*rows[1:4], split, device], 100.0).endswith("; a split buys nothing")
+    assert verdict([*rows[1:4], device], 100.0).endswith("No split was in time.")
+
+
+def test_the_verdict_where_nothing_is_in_time(rows):
     late = rows[-1].latency.model_copy(update={"p95_ms": 340.0})
-    chosen = rows[-1].model_copy(update={"latency": late, "feasible": False, "accuracy_loss_points": -0.3})
+    chosen = rows[-1].model_copy(update={"latency": late, "feasible": False})
     said = verdict([*rows[:-1], chosen], 100.0)
-    assert said.startswith("No plan is in time: the least late one takes 340 ms (p95) where 100 ms are allowed")
-    assert "2.0 times slower than" in said
-    assert "gains 0.3 points" in said
-    alone = verdict([chosen.model_copy(update={"accuracy_loss_points": 0.0})], 100.0)
-    assert "trivial" not in alone
-    assert "loses no accuracy" in alone
+    assert said.startswith(f"No deployment is in time: the least late one, {chosen.plan}, takes 340 ms (p95) where "
+                           "100 ms are allowed")
+    assert finding([chosen], 100.0).startswith("No deployment meets 100 ms; the least late takes 340 ms")
+
+
+def test_why_a_plan_was_chosen():
+    assert why_chosen(Chosen(best="a", equals=("a", "b"), half_width_points=1.26, images=2000, sources=300,
+                             best_baseline="png")) == (
+        "it is the cheapest (energy, then bytes, then latency) of 2 plans in time that 2,000 validation images made "
+        "from 300 sources cannot tell apart from the best one; differences below about 1.3 points do not show in them")
+    alone = Chosen(best="a", equals=("a",), half_width_points=0, images=116, best_baseline="png")
+    assert why_chosen(alone).startswith("by 116 validation images it is better than every other")
+    assert why_chosen(alone.model_copy(update={"equals": ()})) == "it is the least late one"
 
 
 def test_notebook_tables(rows, outcomes):

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from autosplit.core.errors import ConfigError
 from autosplit.report.draw_matplotlib import write_figure
-from autosplit.report.figures import finding, tradeoff_figure
+from autosplit.report.figures import tradeoff_figure
 from autosplit.report.pareto import pareto_frame, pareto_mask
 
 
@@ -72,15 +72,6 @@ def test_labels_do_not_overlap(drawn_labels, tmp_path, rows, make_outcomes, seed
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(f.x0 <= b.x0 and b.x1 <= f.x1 and b.y1 <= f.y1 for b, f in zip(boxes, frames, strict=True))
     assert any("off scale" in text for text in texts)
-
-
-def test_title_gives_the_verdict(rows, best, make_outcome):
-    accuracy = rows[-1].accuracy * 100
-    assert finding(rows, best).startswith(f"{accuracy:.1f} % accuracy within 100 ms, 1.9x faster")
-    slow = [rows[-1].model_copy(update={"speed_up": 0.9})]
-    assert "no faster" in finding(slow, best)
-    late = make_outcome(p50_ms=200.0)
-    assert finding([], late).startswith("No plan meets 100 ms; the least late takes 230 ms")
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -15,6 +15,7 @@ from autosplit.core.hashing import sha256_of_file
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.result import Result
 from autosplit.data.base import normalise
+from autosplit.data.stored import StoredFormat
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import trace
@@ -113,11 +114,11 @@ def test_payloads_of_another_deployment_are_refused(deployments, images):
 
 def test_images_cross_as_files(deployments, prepared, images):
     data = prepared.data
-    assert deployments["Png"].encode(images) == data.stored_files("test", "png")
-    assert deployments["Jpeg"].encode(images) == data.stored_files("test", "jpeg", 50)
-    assert deployments["JpegBody"].encode(images) == data.stored_files("test", "jpeg-shared", 50)
+    assert deployments["Png"].encode(images) == data.stored_files("test", StoredFormat("png"))
+    assert deployments["Jpeg"].encode(images) == data.stored_files("test", StoredFormat("jpeg", 50))
+    assert deployments["JpegBody"].encode(images) == data.stored_files("test", StoredFormat("jpeg-shared", 50))
     with torch.inference_mode():
-        expected = prepared.backbone(data.normalise(data.jpeg_images("test", 50).images))
+        expected = prepared.backbone(data.normalise(data.coded_images("test", StoredFormat("jpeg", 50)).images))
         plain = prepared.backbone(data.normalise(images))
     assert torch.allclose(deployments["Jpeg"].run(images)[0], expected, atol=1e-4)
     assert torch.equal(deployments["JpegBody"].run(images)[0], deployments["Jpeg"].run(images)[0])

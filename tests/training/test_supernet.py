@@ -63,11 +63,12 @@ class TestPlanSpace:
         assert space.sparsities == {"input": (0.0,), "stem": (0.0,), **dict.fromkeys(
             ("layer1", "layer2", "layer3", "output"), (0.0, 0.5))}
         assert [c.label for c in space.codecs["input"]] == [
-            "png", "jpeg q90", "jpeg q50", "jpeg q90 with shared tables", "jpeg q50 with shared tables"]
+            "PNG", "JPEG q90", "JPEG q50", "JPEG q90 with shared tables", "JPEG q50 with shared tables",
+            "WebP q30 with shared tables", "WebP q30 effort 0 with shared tables"]
         assert space.codecs["output"] == (CodecSetting(kind="none"),)
         for split in ("stem", "layer1", "layer2", "layer3"):  # widths x grids x bits
             assert len(space.codecs[split]) == 2 * 2 * 2
-        assert len(space) == len(space.plans()) == 5 + 8 + 3 * 2 * 8 + 2
+        assert len(space) == len(space.plans()) == 7 + 8 + 3 * 2 * 8 + 2
 
     def test_ends_can_be_left_out(self, data):
         space = SPACE.model_copy(update={"whole_on_edge": False, "whole_on_device": False, "splits": ("layer2",)})

@@ -34,7 +34,7 @@ def _payload_panel(group: Sequence[Comparison]) -> Panel:
     for measurement in (m for c in group for pool in c.measured.values() for m in pool):
         codec, payload = measurement.plan.codec, measurement.workload.payload_bytes_mean
         name = codec.family or codec.kind
-        if codec.kind in {"code", "jpeg", "jpeg-shared"}:
+        if codec.kind == "code" or (codec.image and codec.quality is not None):
             families.setdefault(name, set()).add((payload, measurement.accuracy))
     right = max((x for points in families.values() for x, _ in points), default=1.0)
     scenario = group[0].scenario
@@ -74,6 +74,8 @@ def _rate_panel(comparison: Comparison, title: str) -> Panel:
     conditions = [scaled_rate(scenario.conditions, float(f)) for f in _FACTORS]
     lines = []
     for row in comparison.rows:
+        if row.method not in comparison.measured:  # a finalist, of the plans that the search measured
+            continue
         best = _best_in_time(comparison.measured[row.method], scenario, conditions)
         points = zip((rate * _FACTORS).tolist(), best.tolist(), strict=True)
         lines.append(Series(row.method, tuple(points)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResultError, unwritable
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import Measurement
+from autosplit.core.plan import OUTPUT, Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
@@ -163,10 +163,12 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
             choices.append(choose(baseline, scorer, context, scenario.search))
     rows = []
     with progress.phase("read the test set for the baselines"):
+        chosen = own.measure(result.plan, arithmetic, "test")
         for choice, (_, context) in zip(choices, entrants, strict=True):
             tested = context.measure(choice.best.plan, arithmetic, "test")
-            rows.append(comparison_row(choice.baseline.method, choice.name, tested, scorer, result.backbone_accuracy))
-    simple, searched = ([r for r in result.comparison if r.chosen is chosen] for chosen in (False, True))
+            rows.append(comparison_row(choice.baseline.method, choice.name, tested, chosen, scorer,
+                                       result.backbone_accuracy, own.sources("test")))
+    simple, searched = ([r for r in result.comparison if r.baseline is baseline] for baseline in (True, False))
     measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in _simple(own)}
     measured["autosplit"] = _measured_by_search(run, own, [m for pool in measured.values() for m in pool])
     measured |= {c.baseline.method: tuple(o.measurement for o in c.measured) for c in choices}
@@ -175,7 +177,8 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
 
 def _simple(context: SearchContext) -> list[Baseline]:
     networks = context.networks
-    return simple_baselines([p.name for p in networks.points], networks.scenario.space.jpeg_qualities)
+    device, own_files = context.evaluator.space.sparsities.get(OUTPUT, ()), networks.data.validation.file_bytes
+    return simple_baselines(networks.scenario.space, [p.name for p in networks.points], device, own_files is not None)
 
 
 def _searched(scenario: Scenario, out: Path, context: SearchContext, progress: PhaseReporter) -> tuple[Result, Path]:

@@ -30,12 +30,12 @@ def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
 
 def image_kpixels(shape: tuple[int, ...], stopwatch: Stopwatch, most: int) -> float:
     """Thousand pixels a second through the JPEG encoder, on a picture of the input's size."""
-    from autosplit.runtime.standalone.payload.image_codecs import encode_images
+    from autosplit.runtime.standalone.payload.image_codecs import StoredFormat, encode_images
 
     height, width = shape[1:]
     # a smooth picture with some noise: the encoder takes longer the more there is to code
     ramp = np.add.outer(np.arange(height), np.arange(width))[None, None] + 40 * np.arange(shape[0])[None, :, None, None]
     image = (ramp + np.random.default_rng(0).integers(0, 32, (1, *shape))).astype(np.uint8)
-    action = partial(encode_images, image, "jpeg", _QUALITY)
+    action = partial(encode_images, image, StoredFormat("jpeg", _QUALITY))
     seconds = steady_medians(lambda: [stopwatch.call(action)], most)[0]
     return float(height * width / seconds / 1e3)

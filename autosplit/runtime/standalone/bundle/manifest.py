@@ -21,6 +21,7 @@ from ..bundle.typed_json import value_of
 from ..errors import BundleError
 from ..files import file_sha256, read_json
 from ..payload.header import MAX_RATES
+from ..payload.image_codecs import EFFORT, ImageKind, StoredFormat
 
 __all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
            "Parity", "Source", "digest_of"]
@@ -29,7 +30,7 @@ FORMAT_VERSION: Literal[4] = 4
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
 
-Kind = Literal["code", "raw", "png", "jpeg", "jpeg-shared", "none"]
+Kind = Literal["code", "raw", ImageKind, "none"]
 
 _MOST_VALUES = 1 << 28  # of an image, a feature or a code
 _CLOSED = {"extra": "forbid"}  # of the JSON Schema
@@ -107,7 +108,9 @@ class Manifest:
         key: Identifies the deployment, in its payloads too.
         label: The plan in a few words.
         kind: How the tensor at the cut becomes bytes; `none` = nothing crosses.
-        quality: Of JPEG, where images cross as such.
+        quality: Of a lossy image format, where images cross as such.
+        effort: Of its encoder, where it has a choice.
+        downscale: By how much height and width of the image are divided before; absent where they are not.
         plan: The plan.
         backbone: Name of the network.
         arithmetic: Number format of what runs on the device.
@@ -132,6 +135,8 @@ class Manifest:
     label: str
     kind: Kind
     quality: int | None
+    effort: int | None
+    downscale: int | None
     plan: dict[str, Any]
     backbone: str
     arithmetic: Literal["fp32", "int8"]
@@ -157,6 +162,16 @@ class Manifest:
     def start(self) -> int:
         """The rate that images are encoded at unless another is asked for; 0 where there are none."""
         return 0 if self.switching is None else self.switching.start
+
+    @property
+    def stored_format(self) -> StoredFormat:
+        """The image format, where images cross as such.
+
+        Raises:
+            ConfigError: Something else crosses, or a number is outside of its range.
+        """
+        return StoredFormat(self.kind, 0 if self.quality is None else self.quality,
+                            EFFORT if self.effort is None else self.effort, self.downscale or 1)
 
     @property
     def exact(self) -> bool:

@@ -24,7 +24,7 @@ from ..files import read_file
 from ..images import checked_images
 from ..payload.frequencies import FrequencyTables
 from ..payload.header import rate_of
-from ..payload.image_codecs import decode_images, encode_images, join_jpeg
+from ..payload.image_codecs import IMAGE_KINDS, decode_images, encode_images, join_file
 from ..payload.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
 
 _BATCH = 64  # images that go through a network together
-_QUALITY = 75
 _EXTERNAL = b"\n\x08location"  # the key of an ONNX file's reference to data in another file
 
 Floats = NDArray[np.float32]
@@ -155,8 +154,8 @@ class DevicePart:
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
             return [b""] * len(images)
-        if kind in ("png", "jpeg", "jpeg-shared"):
-            return encode_images(images, kind, self.manifest.quality or _QUALITY)
+        if kind in IMAGE_KINDS:
+            return encode_images(images, self.manifest.stored_format)
         assert self._network is not None
         if not self._rates:
             return pack_features(self._network(images, self.manifest.feature_shape))
@@ -230,9 +229,10 @@ class EdgePart:
             if manifest.kind == "raw":
                 return 0, unpack_feature(payload, manifest.feature_shape)
             if not self._rates:
-                if manifest.kind == "jpeg-shared":
-                    payload = join_jpeg(payload, manifest.image_shape, manifest.quality or _QUALITY)
-                return 0, decode_images([payload], manifest.image_shape)[0]
+                stored = manifest.stored_format
+                if stored.shared:
+                    payload = join_file(payload, manifest.image_shape, stored)
+                return 0, decode_images([payload], manifest.image_shape, stored.downscale)[0]
             rate = rate_of(payload) if manifest.rates else 0
             if rate >= len(self._rates):
                 raise PayloadError(f"a payload of rate {rate}, this bundle has rates 0 to {len(self._rates) - 1}; "

@@ -1,0 +1,86 @@
+"""Which of several fine-tuned deployments is taken: the cheapest of those that cannot be told apart from the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from autosplit.core.intervals import Interval, difference_interval
+from autosplit.core.plan import Measurement, Outcome
+from autosplit.evaluation.objective import best_outcome
+from autosplit.evaluation.scorer import Scorer
+
+__all__ = ["Pick", "accuracy_difference", "cheapest_of_equals"]
+
+_CLOSE = 0.01  # energies, bytes or latencies that differ by less are equal
+
+_COSTS: tuple[Callable[[Outcome], float], ...] = (
+    lambda o: o.latency.energy_mj, lambda o: o.measurement.workload.payload_bytes_mean, lambda o: o.latency.p95_ms)
+"""What a deployment costs, in the order in which equals are compared."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What was taken, and why.
+
+    Attributes:
+        taken: The deployment.
+        best: The one of the highest reward.
+        equals: Those in time that cannot be told apart from the best, itself among them; empty where none is in time.
+        half_width: Half of the widest 95 % interval of an accuracy difference to the best one, among the equals; what
+            smaller differences the validation images cannot show.
+    """
+
+    taken: Outcome
+    best: Outcome
+    equals: tuple[Outcome, ...]
+    half_width: float
+
+
+def accuracy_difference(one: Measurement, other: Measurement, sources: ArrayLike | None = None) -> Interval | None:
+    """The 95 % interval of one accuracy minus the other, where both answered the same images.
+
+    Args:
+        one: On some images.
+        other: On the same.
+        sources: What each image was made from.
+
+    Returns:
+        `None` where it is not known which images they got right.
+    """
+    if one.answers is None or other.answers is None or one.answers.images != other.answers.images:
+        return None
+    return difference_interval(one.answers.hits, other.answers.hits, sources)
+
+
+def cheapest_of_equals(candidates: Sequence[Outcome], scorer: Scorer, sources: ArrayLike | None = None) -> Pick:
+    """The cheapest deployment in time whose reward could be that of the best: energy, then bytes, then latency.
+
+    A deployment is equal to the best one if its reward would be as high at the upper end of the 95 % interval of its
+    accuracy, taken against the best one's on the same images. Where none is in time, the least late one is taken.
+
+    Args:
+        candidates: Fine-tuned, measured on the same validation images; at least one.
+        scorer: Gives rewards.
+        sources: What each validation image was made from.
+    """
+    best = best_outcome(candidates)
+    if not best.feasible:
+        return Pick(best, best, (), 0.0)
+    equals, half_width = [best], 0.0
+    for outcome in candidates:
+        difference = accuracy_difference(outcome.measurement, best.measurement, sources)
+        if outcome is best or not outcome.feasible or difference is None:
+            continue
+        at_best = min(1.0, max(0.0, best.measurement.accuracy + difference.high))
+        lucky = scorer.outcome(outcome.measurement.model_copy(update={"accuracy": at_best}))
+        if lucky.reward >= best.reward:
+            equals.append(outcome)
+            half_width = max(half_width, difference.half_width)
+    left = equals
+    for cost in _COSTS:
+        limit = min(map(cost, left)) * (1 + _CLOSE)
+        left = [outcome for outcome in left if cost(outcome) <= limit]
+    return Pick(best_outcome(left), best, tuple(equals), half_width)
