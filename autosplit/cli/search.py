@@ -34,6 +34,7 @@ from autosplit.cli.options import (
     changed,
 )
 from autosplit.core.errors import ConfigError, ResumeError
+from autosplit.core.trust import require_trusted
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
@@ -97,6 +98,8 @@ def command(
             raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
                               "start a search without --resume")
     wanted = changed(load_scenario(scenario, trust_code=trust_code), options, assigned, rename=resume is None)
+    for spec in wanted.anchored(data_root).code:  # before data are loaded or anything is timed
+        require_trusted(spec)
     bounded = resume is not None or evaluations is not None or "search.evaluations" in assigned
     if assigned.get("search.agent", agent) == "exhaustive" and not bounded:
         from autosplit.report.progress import Progress
