@@ -20,8 +20,8 @@ from autosplit.core.recorded import RecordedFile
 from autosplit.core.traces import Samples, read_trace
 from autosplit.core.validation import Frozen
 
-__all__ = ["Bursts", "Chain", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits_per_hz", "mean_bits_per_hz",
-           "stationary_loss"]
+__all__ = ["Bursts", "Chain", "Rayleigh", "Shadowing", "Shannon", "Trace", "bits_per_hz",
+           "faded_bits_per_hz", "mean_bits_per_hz", "stationary_loss"]
 
 Chain = tuple[float, float, float, float]
 """Loss in the good and in the bad state, mean number of transmissions that the good and the bad state last."""
@@ -190,11 +190,7 @@ def bits_per_hz(snr: Array, efficiency: float, most: float) -> Array:
 
 
 def mean_bits_per_hz(shannon: Shannon, rayleigh: Rayleigh | None, shadowing: Shadowing | None) -> float:
-    """Mean spectral efficiency over all fading, bits per second and hertz.
-
-    Under Rayleigh fading of mean ratio g it is the integral of P(log2(1 + snr) > r) = exp(-(2 ** r - 1) / g) over r,
-    by Gauss-Legendre quadrature; shadowing is averaged over by the trapezoidal rule.
-    """
+    """Mean spectral efficiency over all fading, bits per second and hertz; over shadowing by the trapezoidal rule."""
     sigma_db = 0.0 if shadowing is None else shadowing.sigma_db.value
     return _mean(shannon.snr_db.value, shannon.efficiency.value, shannon.most, rayleigh is not None, sigma_db)
 
@@ -207,13 +203,24 @@ def _mean(snr_db: float, efficiency: float, most: float, rayleigh: bool, sigma_d
         z = np.linspace(-8.0, 8.0, 1601)
         weights = np.exp(-z**2 / 2)
     snr = 10.0 ** ((snr_db + sigma_db * z) / 10.0)
-    if not rayleigh:
-        reached = bits_per_hz(snr, efficiency, most)
-    else:  # mean of min(log2(1 + x), most / efficiency) for exponential x of mean `snr`
-        nodes, gauss = np.polynomial.legendre.leggauss(64)
-        upper = np.minimum(np.log2(1.0 + 40.0 * snr), most / efficiency)[:, None]  # beyond 40 times the mean: exp(-40)
-        bits = upper * (nodes + 1.0) / 2.0
-        survival: Array = np.exp(-np.expm1(bits * np.log(2.0)) / snr[:, None])
-        mean: Array = (survival * gauss).sum(axis=1) * upper[:, 0] / 2.0
-        reached = efficiency * mean
+    reached = (faded_bits_per_hz if rayleigh else bits_per_hz)(snr, efficiency, most)
     return float((weights * reached).sum() / weights.sum())
+
+
+def faded_bits_per_hz(snr: Array, efficiency: float, most: float) -> Array:
+    """Mean of `bits_per_hz` under Rayleigh fading, bits per second and hertz.
+
+    With the mean ratio g it is the integral of P(log2(1 + snr) > r) = exp(-(2 ** r - 1) / g) over r, by Gauss-Legendre
+    quadrature.
+
+    Args:
+        snr: Mean signal-to-noise ratio as a plain ratio, shape (N,).
+        efficiency: Share of Shannon's bound.
+        most: Upper limit, infinity for none.
+    """
+    nodes, gauss = np.polynomial.legendre.leggauss(64)
+    upper = np.minimum(np.log2(1.0 + 40.0 * snr), most / efficiency)[:, None]  # beyond 40 times the mean: exp(-40)
+    bits = upper * (nodes + 1.0) / 2.0
+    survival: Array = np.exp(-np.expm1(bits * np.log(2.0)) / snr[:, None])
+    mean: Array = (survival * gauss).sum(axis=1) * upper[:, 0] / 2.0
+    return efficiency * mean

@@ -17,7 +17,7 @@ latencies *with* this sum, so it reproduces those. `docs/latency.md` has the sou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import StageCost, Workload
-from autosplit.core.profiles import ChannelProfile, DeviceProfile
+from autosplit.core.profiles import DeviceProfile
 from autosplit.latency.base import LatencyBreakdown
-from autosplit.latency.channel.link import Framing, Traffic, access_ms, payload_draws
-from autosplit.latency.channel.rate_process import RateProcess, rate_process_of
+from autosplit.latency.channel.link import Link, link_of, sizes_bytes
 from autosplit.latency.random import quantile
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ _counts = attrgetter(*_COUNTS)
 _payload = attrgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _Index = NDArray[np.intp]
 
-_BLOCK = 256  # plans that are drawn at once: a (256, DRAWS) array is half a megabyte and stays in the cache
+_BLOCK = 64  # plans that are drawn at once: their draws are a quarter of a megabyte and stay in the cache
 
 
 class AnalyticLatencyModel:
@@ -79,20 +78,16 @@ class AnalyticLatencyModel:
             in_time=(local <= budget).astype(np.float64), energy_mj=energy.copy(), p99_ms=local.copy(),
             compute_mj=energy, transmit_mj=transmit, wait_mj=wait, tail_mj=tail,
         )
-        # whatever depends on the channel is filled in below; channels that cut payloads alike share their draws
-        framings: dict[Framing, list[int]] = {}
-        for i, c in enumerate(conditions):
-            framings.setdefault(Framing.of(c.channel), []).append(i)
-        links = [_Link.of(c.channel) for c in conditions]
-        sending = np.flatnonzero(sent)
-        for rows in (sending[start:start + _BLOCK] for start in range(0, len(sending), _BLOCK)):
-            payload = payload_draws(payloads[rows, 0], payloads[rows, 1])
-            results, which = np.unique(payloads[rows, 2], return_inverse=True)  # few sizes of answers, drawn once each
-            for framing, members in framings.items():
-                up = framing.traffic("uplink", payload)
-                down = framing.traffic("downlink", np.broadcast_to(results[:, None], (len(results), payload.shape[1])))
-                for i in members:
-                    _add_link(answer, rows, i, conditions[i], links[i], up, _Reply(down, which, results > 0))
+        mean, result_bytes = payloads[:, 0], payloads[:, 2]
+        # a strongly skewed sample may have its 95th percentile below its mean: it counts as one of a single size
+        p95 = np.maximum(payloads[:, 1], mean)
+        for result in np.unique(result_bytes[sent]).tolist():  # few sizes of answers
+            for varies in (False, True):
+                plans = np.flatnonzero(sent & (result_bytes == result) & ((p95 > mean) == varies))
+                for rows in (plans[start:start + _BLOCK] for start in range(0, len(plans), _BLOCK)):
+                    sizes = sizes_bytes(mean[rows], p95[rows]) if varies else mean[rows, None]
+                    for i, c in enumerate(conditions):
+                        _add_link(answer, rows, i, c, link_of(c.channel, result), sizes)
         return answer
 
     def stages_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
@@ -117,64 +112,25 @@ def stage_ms(cost: StageCost, device: DeviceProfile) -> float:
 
 def table_of(rows: Sequence[tuple[float, ...]], columns: int) -> Array:
     """P rows as an array, shape (P, columns), also where there are none."""
-    return np.array(rows, dtype=np.float64).reshape(len(rows), columns)
+    flat = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=len(rows) * columns)
+    return flat.reshape(len(rows), columns)
 
 
-@dataclass(frozen=True)
-class _Link:
-    """Draws of one channel: access in both directions, milliseconds, shape (DRAWS,), and how its rate moves."""
-
-    up_access: Array
-    down_access: Array
-    process: RateProcess | None
-
-    @classmethod
-    def of(cls, channel: ChannelProfile) -> _Link:
-        return cls(access_ms("uplink", channel), access_ms("downlink", channel), rate_process_of(channel))
-
-
-@dataclass(frozen=True)
-class _Reply:
-    """The answers of a block of plans: traffic of each distinct size, which size a plan has, and if it has one."""
-
-    traffic: Traffic
-    which: _Index
-    exists: NDArray[np.bool_]
-
-
-def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: Conditions, link: _Link, up: Traffic,
-              reply: _Reply) -> None:
+def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: Conditions, link: Link,
+              sizes: Array) -> None:
     """Write uplink, downlink, percentiles and energy of the plans `rows` under one set of conditions."""
     channel, device = conditions.channel, conditions.device
-    up_per_byte, down_per_byte = 8.0 / channel.uplink_kbps.value, 8.0 / channel.downlink_kbps.value
-    again = channel.retransmit_ms.value
-    sending = device.idle_mw.value + channel.transmit_mw.value
-    uplink = up.air_bytes * up_per_byte
-    transmitted = sending * up.mean_air_bytes * up_per_byte
-    if link.process is not None:
-        uplink = link.process.taken_ms(uplink)
-        transmitted = sending * uplink.mean(axis=1)
-    uplink += link.up_access
-    down = link.down_access + reply.traffic.air_bytes * down_per_byte
-    if channel.packet_loss.value > 0 and again > 0:
-        uplink += up.retries * again
-        down += reply.traffic.retries * again
-    # plans without an answer wait for none
-    down *= reply.exists[:, None]
-
-    answer.uplink_ms[rows, column], = quantile(uplink, 0.5)
-    answer.downlink_ms[rows, column] = quantile(down, 0.5)[0][reply.which]
     # medians of parts do not add up to the median of their sum, so percentiles are taken of summed draws
-    fixed = answer.device_ms[rows, column] + answer.encode_ms[rows, column] + answer.edge_ms[rows, column]
-    total = uplink  # reused: blocks are large and memory traffic is the cost
-    total += fixed[:, None]
-    total += down[reply.which] if len(down) > 1 else down
-    p50, p95, p99 = quantile(total, 0.5, 0.95, 0.99)
-    answer.p50_ms[rows, column], answer.p95_ms[rows, column], answer.p99_ms[rows, column] = p50, p95, p99
-    answer.in_time[rows, column] = (total <= conditions.budget_ms).mean(axis=1)
+    total, uplink, on_air, pauses = link.sent(
+        sizes, answer.device_ms[rows, column] + answer.encode_ms[rows, column] + answer.edge_ms[rows, column])
+    answer.in_time[rows, column] = np.count_nonzero(total <= conditions.budget_ms, axis=1) / total.shape[1]
+    answer.p50_ms[rows, column], answer.p95_ms[rows, column], answer.p99_ms[rows, column] = quantile(
+        total, 0.5, 0.95, 0.99)
+    answer.uplink_ms[rows, column], = quantile(uplink, 0.5)
+    answer.downlink_ms[rows, column] = link.down_median_ms
 
-    waiting = (link.up_access.mean() + up.mean_retries * again + answer.edge_ms[rows, column]
-               + down.mean(axis=1)[reply.which])
+    transmitted = (device.idle_mw.value + channel.transmit_mw.value) * on_air
+    waiting = link.waits_ms + pauses + answer.edge_ms[rows, column]
     waited = (device.idle_mw.value + channel.receive_mw.value) * waiting
     # the tail comes after the answer: it costs energy and no time
     tail_mj = 0.0

@@ -12,7 +12,7 @@ import yaml
 from autosplit.core.errors import ConfigError
 from autosplit.core.profiles import ChannelProfile, load_profile
 from autosplit.latency.channel.rate_process import rate_process_of
-from autosplit.latency.random import DRAWS, uniform
+from autosplit.latency.random import POINTS, uniform
 from tests.latency.channels import assert_percentiles_of, moving, over, sending, trace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,10 +45,18 @@ class TestTransfers:
     @pytest.mark.parametrize("payload", [1, 100, 700, 9000, 60_000])
     def test_each_draw_is_the_integral_of_the_rate(self, channel, payload):
         bits = 8 * (payload + 25)
-        taken = rate_process_of(channel).taken_ms(np.full((1, DRAWS), bits / channel.uplink_kbps.value))[0]
-        starts = uniform("uplink trace") * 1200
-        expected = [played_ms(ROWS, start, bits) for start in starts]
-        np.testing.assert_allclose(taken, expected, rtol=1e-9, atol=1e-9)
+        taken = rate_process_of(channel).taken_ms(np.full(POINTS, bits / channel.uplink_kbps.value))
+        starts = uniform("start") * 1200
+        expected = [played_ms(ROWS, start, bits) for start in starts[::100]]
+        np.testing.assert_allclose(taken[::100], expected, rtol=1e-9, atol=1e-9)
+
+    def test_the_rate_moves_on_during_a_pause(self, channel):
+        taken = rate_process_of(channel).taken_ms(np.full(POINTS, 300.0), np.ones(POINTS), 450.0)
+        for start, place, found in list(zip(uniform("start") * 1200, uniform("pause"), taken, strict=True))[::500]:
+            bits = 300 * channel.uplink_kbps.value
+            before = played_ms(ROWS, start, place * bits)
+            after = played_ms(ROWS, (start + before + 450) % 1200, (1 - place) * bits)
+            assert found == pytest.approx(before + after, rel=1e-6)
 
     @pytest.mark.parametrize("payload", [1, 100, 700])
     def test_percentiles_are_those_of_random_starts(self, channel, payload):
@@ -75,15 +83,16 @@ class TestTransfers:
         again = ChannelProfile.model_validate(twice.model_dump())
         assert again == twice
         assert again.uplink_kbps.value == 2 * channel.uplink_kbps.value
-        doubled = rate_process_of(again).taken_ms(np.full((1, DRAWS), 2000 / again.uplink_kbps.value))
-        once = rate_process_of(channel).taken_ms(np.full((1, DRAWS), 1000 / channel.uplink_kbps.value))
+        doubled = rate_process_of(again).taken_ms(np.full(POINTS, 2000 / again.uplink_kbps.value))
+        once = rate_process_of(channel).taken_ms(np.full(POINTS, 1000 / channel.uplink_kbps.value))
         np.testing.assert_array_equal(doubled, once)
 
     def test_to_the_last_bit_never_faster_with_more_to_send(self, channel):
-        work = np.linspace(0, 5000, 4001)[:, None] + np.zeros((1, DRAWS))
-        taken = rate_process_of(channel).taken_ms(work)
-        assert (np.diff(taken, axis=0) >= 0).all()
-        assert (taken >= 0).all()
+        process, before = rate_process_of(channel), np.zeros(POINTS)
+        for work in np.linspace(0, 5000, 400):
+            taken = process.taken_ms(np.full(POINTS, work))
+            assert (taken >= before).all()
+            before = taken
 
 
 class TestFiles:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import nbinom
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
@@ -17,8 +18,8 @@ from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
 from autosplit.latency.base import ENERGIES
-from autosplit.latency.channel.retransmissions import independent_retries
-from autosplit.latency.random import DRAWS, Z95, normal, quantile
+from autosplit.latency.channel.link import LEVELS
+from autosplit.latency.random import Z95, quantile
 from autosplit.testing import LatencyModelContract, make_conditions, make_workload
 
 from .channels import SHANNON, bursts, figures, moving, sending, trace
@@ -91,17 +92,15 @@ class TestUplink:
         answer = ask(sending(10, p95=1000), conditions())
         assert answer.uplink_ms.item() >= 25 * 8 / 100
 
-    @pytest.mark.parametrize("loss", [0.05, 0.3, 0.6])
-    def test_tries_of_a_packet_are_geometric(self, loss):
-        again = independent_retries("test", loss, np.full((1, DRAWS), 1000))
-        assert 1 + again.mean() / 1000 == pytest.approx(1 / (1 - loss), rel=0.01)
-        first = independent_retries("test", loss, np.full((1, DRAWS), 1))
-        assert np.mean(first >= 1) == pytest.approx(loss, abs=1 / DRAWS)
-        assert np.mean(first >= 2) == pytest.approx(loss**2, abs=1 / DRAWS)
-
-    def test_more_packets_than_are_drawn_keep_the_mean(self):
-        again = independent_retries("test", 0.2, np.full((1, DRAWS), 5000))
-        assert again.mean() / 5000 == pytest.approx(0.25, rel=0.01)
+    @pytest.mark.parametrize("loss", [0.0005, 0.0019, 0.002, 0.05])
+    @pytest.mark.parametrize("packets", [1, 3, 20, 1100])
+    def test_latency_has_the_steps_of_the_number_of_retransmissions(self, loss, packets):
+        link = conditions(packet_loss=loss, packet_overhead_bytes=0)
+        spread = nbinom(packets, 1 - loss)
+        for again in {int(spread.ppf(level)) for level in (0.01, 0.5, 0.95, 0.999)}:
+            slack = (packets + again + 0.5) * 16 + again * 7  # between the latency of `again` retransmissions and more
+            answer = ask(sending(200 * packets), link.model_copy(update={"budget_ms": slack}))
+            assert answer.in_time.item() == pytest.approx(spread.cdf(again), abs=1 / LEVELS)
 
     def test_each_retry_costs_its_airtime_and_the_wait(self):
         c = conditions(packet_loss=0.9)  # the median draw of one packet is lost six times: 0.9 ** 7 < 0.5 < 0.9 ** 6
@@ -132,10 +131,10 @@ class TestDownlinkAndBudget:
     @pytest.mark.parametrize("quantile_of_access", [0.25, 0.5, 0.9])
     def test_in_time_is_the_probability_of_the_delay(self, quantile_of_access):
         c = conditions(access_ms_p50=20, access_ms_p95=90)
-        z = np.quantile(normal("uplink access"), quantile_of_access)
+        z = NormalDist().inv_cdf(quantile_of_access)
         budget = 125 * 8 / 100 + 20 * (90 / 20) ** (z / Z95)
         answer = ask(sending(100), c.model_copy(update={"budget_ms": float(budget)}))
-        assert answer.in_time.item() == pytest.approx(quantile_of_access, abs=1.5 / DRAWS)
+        assert answer.in_time.item() == pytest.approx(quantile_of_access, abs=1.5 / LEVELS)
 
     def test_whole_on_the_device_is_certain(self):
         work = make_workload("output")
@@ -229,10 +228,9 @@ class TestEdges:
             ask(sending(10), c.model_copy(update={"device": device}))
 
     def test_quantiles_of_a_known_sample(self):
-        p50, p95, p99 = quantile(np.arange(DRAWS, dtype=np.float64)[None, ::-1], 0.5, 0.95, 0.99)
-        assert p99.item() == pytest.approx(0.99 * DRAWS - 0.5)
-        assert p50.item() == pytest.approx(0.5 * DRAWS - 0.5)
-        assert p95.item() == pytest.approx(0.95 * DRAWS - 0.5)
+        drawn = np.random.default_rng(0).permuted(np.tile(np.arange(1000.0), (3, 1)), axis=1)
+        for level, found in zip((0.0, 0.5, 0.95, 0.99, 1.0), quantile(drawn, 0.0, 0.5, 0.95, 0.99, 1.0), strict=True):
+            assert found.tolist() == [pytest.approx(min(max(1000 * level - 0.5, 0), 999))] * 3
 
 
 TRACED = [(0, 100), (0.2, 3), (0.3, 0), (0.35, 900)]
@@ -280,7 +278,7 @@ class TestMovingChannels:
         answer = ask(sending(500), moved.model_copy(update={"budget_ms": 1e9}))
         assert answer.in_time.item() == 1
         at_p95 = ask(sending(500), moved.model_copy(update={"budget_ms": answer.p95_ms.item()})).in_time.item()
-        assert at_p95 == pytest.approx(0.95, abs=2 / DRAWS) or at_p95 > 0.95  # equal draws share their rank
+        assert at_p95 == pytest.approx(0.95, abs=2 / LEVELS) or at_p95 > 0.95  # equal draws share their rank
 
 
 @pytest.mark.parametrize(("name", "p99_within"), [("ble-1m", 0.02), ("lte", 0.05)])

@@ -63,10 +63,10 @@ class Pump:
     def _hand_on(self, radio: Radio) -> None:
         with contextlib.suppress(OSError):
             while self._wait():
-                time_s = radio.start_s(time.monotonic())
+                time_s = radio.start_s(time.monotonic()).item()
                 _sleep_until(time_s)  # meanwhile the rest of the message may come
                 while packet := self._packet(radio.packet_bytes):
-                    time_s = radio.arrival_s(time_s, len(packet))
+                    time_s = radio.arrival_s(time_s, len(packet)).item()
                     _sleep_until(time_s)
                     self._sink.sendall(packet)
             self._sink.shutdown(socket.SHUT_WR)

@@ -1,17 +1,18 @@
 """One direction of a channel in real time: when a packet has arrived, drawn packet by packet.
 
-The latency models predict the same link from 256 draws in closed formulas. This one shares nothing with them but the
-profile: it draws what happens to each packet when that is sent, so that a prediction can be held against it.
+The latency models predict the same link from quantiles. This one shares nothing with them but the profile: it draws
+what happens to each packet when that is sent, so that a prediction can be held against it. It sends over any number of
+links at once, each with its own chance: one in a proxy, many thousands where distributions are compared.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autosplit.core.arrays import Array
 from autosplit.core.profiles import ChannelProfile
 
 __all__ = ["DIRECTIONS", "Direction", "Radio", "Rate"]
@@ -24,32 +25,36 @@ _Z95 = 1.6448536269514722  # 95th percentile of the standard normal distribution
 _NEVER_S = 86_400.0
 
 
+_Index = NDArray[np.intp]
+
+
 class Rate(Protocol):
-    """What a rate does over time."""
+    """What a rate does over time, on so many links."""
 
     def new_transfer(self) -> None:
-        """A transfer begins."""
+        """A transfer begins on every link."""
 
-    def end_s(self, start_s: float, kilobits: float) -> float:
-        """When so much has been sent, from a given time on, both in seconds."""
+    def end_s(self, links: _Index, start_s: Array, kilobits: float) -> Array:
+        """When so much has been sent on some links, from given times on, seconds."""
 
 
-@dataclass(frozen=True)
 class ConstantRate:
     """A rate that never changes.
 
-    Attributes:
+    Args:
         kbps: Kilobits per second.
     """
 
-    kbps: float
+    def __init__(self, kbps: float) -> None:
+        self._kbps = kbps
 
     def new_transfer(self) -> None:
         """See `Rate.new_transfer`."""
 
-    def end_s(self, start_s: float, kilobits: float) -> float:
+    def end_s(self, links: _Index, start_s: Array, kilobits: float) -> Array:
         """See `Rate.end_s`."""
-        return start_s + kilobits / self.kbps
+        ended: Array = start_s + np.full(len(links), kilobits / self._kbps)
+        return ended
 
 
 class TraceRate:
@@ -58,29 +63,29 @@ class TraceRate:
     Args:
         kbps: Rates.
         held_s: How long each holds.
-        offset_s: Where in the loop time 0 is.
+        offset_s: Where in the loop time 0 is, one a link.
     """
 
-    def __init__(self, kbps: list[float], held_s: list[float], offset_s: float) -> None:
-        self._kbps, self._offset_s = kbps, offset_s
-        self._ends = np.cumsum(held_s).tolist()
+    def __init__(self, kbps: Array, held_s: Array, offset_s: Array) -> None:
+        self._offset_s = offset_s
+        self._ends_s = np.append(0.0, np.cumsum(held_s))
+        self._sent = np.append(0.0, np.cumsum(kbps * held_s))
 
     def new_transfer(self) -> None:
         """See `Rate.new_transfer`."""
 
-    def end_s(self, start_s: float, kilobits: float) -> float:
+    def end_s(self, links: _Index, start_s: Array, kilobits: float) -> Array:
         """See `Rate.end_s`."""
-        now, lap_s = start_s + self._offset_s, self._ends[-1]
-        while now < start_s + _NEVER_S:
-            lap = math.floor(now / lap_s) * lap_s
-            row = min(int(np.searchsorted(self._ends, now - lap, side="right")), len(self._ends) - 1)
-            until = max(lap + self._ends[row], math.nextafter(now, math.inf))
-            sendable = self._kbps[row] * (until - now)
-            if sendable >= kilobits:
-                return now + kilobits / self._kbps[row] - self._offset_s
-            kilobits -= sendable
-            now = until
-        return start_s + _NEVER_S
+        lap_s, lap_kb = self._ends_s[-1], self._sent[-1]
+        laps, within = np.divmod(start_s + self._offset_s[links], lap_s)
+        more, sent = np.divmod(np.interp(within, self._ends_s, self._sent) + kilobits, lap_kb)
+        # the first instant at which so much is sent, also where nothing is sent for a while after it
+        row = np.clip(np.searchsorted(self._sent, sent), 1, len(self._sent) - 1)
+        low, high = self._sent[row - 1], self._sent[row]
+        share = np.divide(sent - low, high - low, out=np.zeros(len(links)), where=high > low)
+        reached = self._ends_s[row - 1] + share * (self._ends_s[row] - self._ends_s[row - 1])
+        ended: Array = (laps + more) * lap_s + reached - self._offset_s[links]
+        return ended
 
 
 class FadingRate:
@@ -88,41 +93,48 @@ class FadingRate:
 
     Args:
         channel: Its blocks `shannon`, `rayleigh` and `shadowing`.
+        links: How many.
         rng: Draws the fading.
     """
 
-    def __init__(self, channel: ChannelProfile, rng: np.random.Generator) -> None:
+    def __init__(self, channel: ChannelProfile, links: int, rng: np.random.Generator) -> None:
         assert channel.shannon is not None
         self._shannon, self._rng = channel.shannon, rng
         self._sigma_db = 0.0 if channel.shadowing is None else channel.shadowing.sigma_db.value
-        self._block_s = math.inf if channel.rayleigh is None else channel.rayleigh.coherence_ms.value / 1000.0
-        self._block, self._power, self._shadow_db = -1, 1.0, 0.0
+        self._block_s = np.inf if channel.rayleigh is None else channel.rayleigh.coherence_ms.value / 1000.0
+        self._block, self._power, self._shadow_db = np.full(links, -1.0), np.ones(links), np.zeros(links)
 
     def new_transfer(self) -> None:
         """See `Rate.new_transfer`."""
-        self._shadow_db = self._rng.normal(0.0, self._sigma_db)
+        self._shadow_db = self._sigma_db * self._rng.standard_normal(len(self._shadow_db))
 
-    def end_s(self, start_s: float, kilobits: float) -> float:
+    def end_s(self, links: _Index, start_s: Array, kilobits: float) -> Array:
         """See `Rate.end_s`."""
-        if math.isinf(self._block_s):
-            return start_s + kilobits / self._kbps()
-        now = start_s
-        while now < start_s + _NEVER_S:
-            block = math.floor(now / self._block_s + 1e-9)
-            if block != self._block:
-                self._block, self._power = block, self._rng.exponential()
-            until, kbps = (block + 1) * self._block_s, self._kbps()
-            if kbps * (until - now) >= kilobits:
-                return now + kilobits / kbps
-            kilobits -= kbps * (until - now)
-            now = until
-        return start_s + _NEVER_S
+        if np.isinf(self._block_s):
+            return start_s + kilobits / self._kbps(links)
+        now, left = start_s.copy(), np.full(len(links), kilobits)
+        busy = np.arange(len(links))
+        while len(busy):
+            link = links[busy]
+            block = np.floor(now[busy] / self._block_s + 1e-9)
+            fresh = link[block != self._block[link]]
+            self._power[fresh] = self._rng.exponential(size=len(fresh))
+            self._block[link] = block
+            until, kbps = (block + 1) * self._block_s, self._kbps(link)
+            sendable = kbps * (until - now[busy])
+            ends = (sendable >= left[busy]) | (until > start_s[busy] + _NEVER_S)
+            now[busy] = np.where(ends, now[busy] + left[busy] / kbps, until)
+            left[busy] -= sendable
+            busy = busy[~ends]
+        ended: Array = np.minimum(now, start_s + _NEVER_S)
+        return ended
 
-    def _kbps(self) -> float:
+    def _kbps(self, links: _Index) -> Array:
         shannon = self._shannon
-        snr = self._power * 10.0 ** ((shannon.snr_db.value + self._shadow_db) / 10.0)
-        bits_per_hz = min(shannon.efficiency.value * math.log2(1.0 + snr), shannon.most)
-        return max(1e-9, shannon.bandwidth_khz.value * bits_per_hz)
+        snr = self._power[links] * 10.0 ** ((shannon.snr_db.value + self._shadow_db[links]) / 10.0)
+        bits_per_hz = np.minimum(shannon.efficiency.value * np.log2(1.0 + snr), shannon.most)
+        kbps: Array = np.maximum(1e-9, shannon.bandwidth_khz.value * bits_per_hz)
+        return kbps
 
 
 class Radio:
@@ -132,72 +144,78 @@ class Radio:
         channel: The profile.
         direction: Which way.
         seed: Of everything that is drawn.
+        links: How many links send at once, independently of each other.
 
     Attributes:
         packet_bytes: Largest payload of a packet.
-        sent_packets: Transmissions so far, repeated ones too.
+        sent_packets: Transmissions so far on all links, repeated ones too.
         lost_packets: Those of them that were lost.
     """
 
-    def __init__(self, channel: ChannelProfile, direction: Direction, seed: int) -> None:
+    def __init__(self, channel: ChannelProfile, direction: Direction, seed: int, links: int = 1) -> None:
         self._rng = np.random.default_rng([seed, DIRECTIONS.index(direction)])
-        self._channel = channel
-        self._rate = _rate_of(channel, direction, self._rng)
+        self._channel, self._links = channel, np.arange(links)
+        self._rate = _rate_of(channel, direction, links, self._rng)
         self.packet_bytes = max(1, int(channel.packet_bytes.value))
-        self._bad = channel.bursts is not None and self._rng.random() < _share_of_bad(channel)
+        self._bad = self._rng.random(links) < _share_of_bad(channel)
         self.sent_packets, self.lost_packets = 0, 0
 
-    def start_s(self, now_s: float) -> float:
-        """When a transfer that finds the channel idle may begin: after its access delay."""
-        self._rate.new_transfer()
-        if self._channel.bursts is not None:  # the chain was left alone for long
-            self._bad = self._rng.random() < _share_of_bad(self._channel)
-        p50_ms, p95_ms = self._channel.access_ms_p50.value, self._channel.access_ms_p95.value
-        if p50_ms <= 0:
-            return now_s
-        return now_s + p50_ms * math.exp(math.log(p95_ms / p50_ms) / _Z95 * self._rng.normal()) / 1000.0
-
-    def arrival_s(self, start_s: float, count: int) -> float:
-        """When a packet has got through that is first sent at a given time.
+    def start_s(self, now_s: Array | float) -> Array:
+        """When transfers that find the channel idle may begin: after its access delay, seconds, shape (links,).
 
         Args:
-            start_s: Seconds.
+            now_s: When they are asked for, seconds, shape (links,) or one number for all.
+        """
+        self._rate.new_transfer()
+        if self._channel.bursts is not None:  # the chain was left alone for long
+            self._bad = self._rng.random(len(self._links)) < _share_of_bad(self._channel)
+        now = np.full(len(self._links), now_s, dtype=np.float64)
+        p50_ms, p95_ms = self._channel.access_ms_p50.value, self._channel.access_ms_p95.value
+        if p50_ms > 0:
+            now += p50_ms * (p95_ms / p50_ms) ** (self._rng.standard_normal(len(now)) / _Z95) / 1000.0
+        return now
+
+    def arrival_s(self, start_s: Array | float, count: int) -> Array:
+        """When a packet on each link has got through that is first sent at a given time, seconds, shape (links,).
+
+        Args:
+            start_s: Seconds, shape (links,) or one number for all.
             count: Its payload, bytes.
         """
         kilobits = (count + self._channel.packet_overhead_bytes.value) * 8.0 / 1000.0
-        now = start_s
-        while True:
-            now = self._rate.end_s(now, kilobits)
-            self.sent_packets += 1
-            if not self._lost():
-                return now
-            self.lost_packets += 1
-            now += self._channel.retransmit_ms.value / 1000.0
+        now, trying = np.full(len(self._links), start_s, dtype=np.float64), self._links
+        while len(trying):
+            now[trying] = self._rate.end_s(trying, now[trying], kilobits)
+            self.sent_packets += len(trying)
+            trying = trying[self._lost(trying)]
+            self.lost_packets += len(trying)
+            now[trying] += self._channel.retransmit_ms.value / 1000.0
+        return now
 
-    def _lost(self) -> bool:
-        bursts = self._channel.bursts
+    def _lost(self, links: _Index) -> NDArray[np.bool_]:
+        bursts, drawn = self._channel.bursts, self._rng.random(len(links))
         if bursts is None:
-            return self._rng.random() < self._channel.packet_loss.value
-        loss = (bursts.bad_loss if self._bad else bursts.good_loss).value
-        lost = self._rng.random() < loss
-        if self._rng.random() < 1.0 / (bursts.bad_packets if self._bad else bursts.good_packets).value:
-            self._bad = not self._bad
+            return drawn < self._channel.packet_loss.value
+        bad = self._bad[links]
+        lost: NDArray[np.bool_] = drawn < np.where(bad, bursts.bad_loss.value, bursts.good_loss.value)
+        lasts = np.where(bad, bursts.bad_packets.value, bursts.good_packets.value)
+        self._bad[links] = bad ^ (self._rng.random(len(links)) < 1.0 / lasts)
         return lost
 
 
-def _rate_of(channel: ChannelProfile, direction: Direction, rng: np.random.Generator) -> Rate:
+def _rate_of(channel: ChannelProfile, direction: Direction, links: int, rng: np.random.Generator) -> Rate:
     if direction == "downlink":
         return ConstantRate(channel.downlink_kbps.value)
     if channel.trace is not None:
-        samples, factor = channel.trace.samples, channel.trace.factor
-        held_s = (samples.held_ms / 1000.0).tolist()
-        return TraceRate((samples.rate_kbps * factor).tolist(), held_s, float(rng.uniform(0, sum(held_s))))
+        samples, held_s = channel.trace.samples, channel.trace.samples.held_ms / 1000.0
+        return TraceRate(samples.rate_kbps * channel.trace.factor, held_s, rng.uniform(0, held_s.sum(), links))
     if channel.rayleigh is not None or channel.shadowing is not None:
-        return FadingRate(channel, rng)
+        return FadingRate(channel, links, rng)
     return ConstantRate(channel.uplink_kbps.value)
 
 
 def _share_of_bad(channel: ChannelProfile) -> float:
-    assert channel.bursts is not None
+    if channel.bursts is None:
+        return 0.0
     good, bad = channel.bursts.good_packets.value, channel.bursts.bad_packets.value
     return bad / (good + bad)
