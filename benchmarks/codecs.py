@@ -129,7 +129,7 @@ class Bench:
                 for x, y in zip(in_batches(part.features, 256), in_batches(part.labels, 256), strict=True):
                     symbols = network.symbols(x.float())
                     hits += int((network.finish(symbols).argmax(1) == y).sum())
-                    sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
+                    sizes.append(payload_bytes(tables, symbols.numpy()))
                 found |= {f"{name}_accuracy": hits / len(part.labels),
                           f"{name}_bytes": float(np.concatenate(sizes).mean())}
         ratio = 4 * float(np.prod(self.shape)) / float(found["test_bytes"])  # type: ignore[arg-type]

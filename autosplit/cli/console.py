@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -14,7 +14,7 @@ import typer
 
 from autosplit.core.errors import AutosplitError
 from autosplit.core.extras import install_command
-from autosplit.runtime.standalone.errors import error_line, printable
+from autosplit.runtime.standalone.errors import error_line, escaped
 from autosplit.runtime.standalone.signals import abandon_stdout
 
 __all__ = ["EXIT_FAULT", "EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "State", "announce", "goes_on",
@@ -127,18 +127,22 @@ def goes_on(kept: Callable[[], str]) -> Iterator[None]:
 
 def print_rich(*items: Any) -> None:
     """Print tables and text on stdout; names in them come from files and are shown as they are, not obeyed."""
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.text import Text
 
     class Plain(Console):
-        def render_str(self, text: str, **options: Any) -> Text:
-            shown = "\n".join(printable(line) if not line.isprintable() else line for line in text.split("\n"))
-            return super().render_str(shown, **{**options, "markup": False, "emoji": False})
+        def render_str(self, text: str, **options: Any) -> Text:  # before columns get their widths
+            return super().render_str("\n".join(map(escaped, text.split("\n"))), **options)
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment("\n".join(map(escaped, text.split("\n"))), style, control)
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
     # a file or a pipe has no width; tables of 120 columns are what the pages show
-    console = Plain(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Plain(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
     for item in items:
         console.print(item)

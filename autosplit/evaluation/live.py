@@ -201,7 +201,7 @@ class LiveEvaluator:
                     calibration, validation = (quantise(code, quantiser.bits, quantiser.limit).numpy()
                                                for code in codes[key])
                 tables = FrequencyTables.fit(calibration, quantiser.bits)
-                self._predicted[split, setting] = _mean_p95(payload_bytes(tables.entropy_bits(validation)))
+                self._predicted[split, setting] = _mean_p95(payload_bytes(tables, validation))
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class LiveEvaluator:
             for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):
                 symbols = rest.symbols(feature)
                 hits += int((rest.finish(symbols).argmax(1) == label).sum())
-                sizes.append(payload_bytes(tables.entropy_bits(symbols.numpy())))
+                sizes.append(payload_bytes(tables, symbols.numpy()))
         return hits / len(self._validation), _mean_p95(np.concatenate(sizes))
 
     def _features_of(self, plan: Plan) -> _Features:

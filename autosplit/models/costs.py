@@ -23,13 +23,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from autosplit.core.operators import OperatorWork, TypeSums
 from autosplit.core.plan import StageCost
-from autosplit.models.inference import evaluation_mode
+from autosplit.models.dispatch import Watch, name_of, watched
 
 __all__ = ["OperatorWork", "not_counted", "operators", "operators_by_node", "stage_cost"]
 
@@ -111,15 +109,9 @@ def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
 @contextmanager
 def _counting(module: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[_Counter, Tensor]]:
     """What counts while it is entered, and the input to run the network on."""
-    device = next((p.device for p in module.parameters()), None)
-    # in inference mode torch would not take operators apart, nor in its fast path for attention
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with evaluation_mode(module), torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)
-        image = torch.zeros(1, *shape, device=device)
+    counter = _Counter()
+    with watched(module, shape) as image, ExitStack() as stack:
         setattr(image, _FROM_INPUT, -1)
-        counter = _Counter()
         for layer in module.modules():
             if hasattr(layer, "counts_as"):
                 for handle in counter.stand_in(layer):
@@ -128,7 +120,7 @@ def _counting(module: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[_Coun
             yield counter, image
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # (of torch)
+class _Counter(Watch):
     """Notes what each operator costs that is dispatched while it is entered.
 
     Attributes:
@@ -137,7 +129,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # (of torch)
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.works: list[OperatorWork] = []
         self.reasons: dict[str, str] = {}
         self._inside = 0  # modules that stand for something else
@@ -158,27 +150,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # (of torch)
 
         return layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run an operator and note what it costs."""
-        kwargs = kwargs or {}
-        if func.overloadpacket not in flop_registry and func.has_kernel_for_dispatch_key(
-                torch._C.DispatchKey.CompositeImplicitAutograd):
-            with self:  # made of others, which are counted
-                return func.decompose(*args, **kwargs)
-        out = func(*args, **kwargs)
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    def see(self, func: Any, args: tuple[Any, ...], given: list[Tensor], results: list[Tensor]) -> None:
+        """Note what an operator costs, unless it does not depend on the input."""
         moving = [t for t in given if hasattr(t, _FROM_INPUT)]
-        results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-        if moving and results:
+        if moving:
             constants = [t for t in given if not hasattr(t, _FROM_INPUT) and t.numel() > 1]
             owner = -1 if self._inside else self._note(func, args, moving, constants, results[0])
-            if func._schema.is_mutable and isinstance(args[0], Tensor):  # what it is a view of has changed too
-                results += [t for t in (args[0], args[0]._base) if t is not None]
             for t in results:
                 setattr(t, _FROM_INPUT, owner)
-        return out
 
     def _add(self, *works: OperatorWork) -> int:
         self.works += works
@@ -188,8 +167,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # (of torch)
         self, func: Any, args: tuple[Any, ...], moving: Sequence[Tensor], constants: Sequence[Tensor], out: Tensor
     ) -> int:
         """Count one operator; says which of the works gives its result."""
-        name = func.overloadpacket.__name__
-        name = name if name.endswith("__") else name.removesuffix("_")
+        name = name_of(func)
         owner = int(getattr(moving[0], _FROM_INPUT))
         if func.is_view or torch.Tag.inplace_view in func.tags or name in _RESHAPING | _COPIES:
             self.reasons[name] = _COPIED if name in _COPIES else _FREE

@@ -9,6 +9,8 @@ order, so the result is equal bit for bit.
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 from dataclasses import dataclass, field
 
 import torch
@@ -16,8 +18,11 @@ from torch import Tensor, fx, nn
 
 from autosplit.core.errors import SplitError, TraceError, UnknownNameError
 from autosplit.models.inference import evaluation_mode
+from autosplit.models.layouts import channel_axes
 
 __all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "float_shapes", "select_split_points", "trace"]
+
+_log = logging.getLogger(__name__)
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _CONTAINERS = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
@@ -34,6 +39,8 @@ class SplitPoint:
         shape: Shape of that tensor without the batch dimension.
         block_end: Whether a block of the network ends here (a residual block, a stage, a pooling layer).
         aliases: Further module paths that end at the same node, outermost first.
+        channels_last: Whether the shape is (H, W, C) instead of (C, H, W). Such a feature can be cut at, but codecs
+            cannot take it, so the point is not offered.
     """
 
     name: str
@@ -41,6 +48,7 @@ class SplitPoint:
     shape: tuple[int, ...]
     block_end: bool
     aliases: tuple[str, ...] = field(default=())
+    channels_last: bool = False
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -118,7 +126,7 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
     # a value is live from its node to its last user; where one value alone is live, one tensor crosses
     last_use = {n: max((position[u] for u in n.users), default=-1) for n in nodes}
     live_nodes = [n for n in nodes if n.op not in {"get_attr", "output"}]
-    ends = _module_ends(graph)
+    ends, axes = _module_ends(graph), channel_axes(graph, shape)
     points = []
     for i, node in enumerate(nodes):
         if node.op in {"placeholder", "get_attr", "output"} or node not in shapes:
@@ -131,7 +139,8 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
             paths = ends.get(node, [])
             name = paths[0] if paths else node.name
             block_end = any(_is_block(graph, node, path) for path in paths)
-            points.append(SplitPoint(name, node.name, shapes[node], block_end, tuple(paths[1:])))
+            last = len(shapes[node]) == 3 and axes.get(node) == 3
+            points.append(SplitPoint(name, node.name, shapes[node], block_end, tuple(paths[1:]), last))
     return points
 
 
@@ -198,7 +207,8 @@ def _is_block(graph: fx.GraphModule, node: fx.Node, path: str) -> bool:
 
 def block_ends(points: list[SplitPoint]) -> list[SplitPoint]:
     """The points that are offered by default: ends of blocks that a feature map with some extent crosses."""
-    return [p for p in points if p.block_end and len(p.shape) == 3 and p.shape[1] * p.shape[2] > 1]
+    return [p for p in points if p.block_end and len(p.shape) == 3 and p.shape[1] * p.shape[2] > 1
+            and not p.channels_last]
 
 
 def select_split_points(points: list[SplitPoint], wanted: str | tuple[str, ...]) -> list[SplitPoint]:
@@ -206,16 +216,19 @@ def select_split_points(points: list[SplitPoint], wanted: str | tuple[str, ...])
 
     Args:
         points: All points of the backbone.
-        wanted: `blocks`, `all` (every point with a 3-dimensional or flat feature), or names and aliases.
+        wanted: `blocks`, `all` (every point with a feature (C, H, W) or a flat one), or names and aliases.
 
     Raises:
         UnknownNameError: A name is no split point of this backbone.
-        SplitError: Nothing is left.
+        SplitError: Nothing is left, or a point that was named has its channels last.
     """
+    others = [p for p in points if p.channels_last and (wanted != "blocks" or p.block_end)]
+    about = (f"the features of {len(others)} split points, such as {others[0].name!r} of shape {others[0].shape}, have "
+             "their channels last (H, W, C), which codecs cannot take" if others else "")
     if wanted == "blocks":
         chosen = block_ends(points)
     elif wanted == "all":
-        chosen = [p for p in points if len(p.shape) in {1, 3}]
+        chosen = [p for p in points if len(p.shape) in {1, 3} and not p.channels_last]
     else:
         by_name = {alias: p for p in points for alias in (p.name, *p.aliases)}
         for name in wanted:
@@ -223,9 +236,21 @@ def select_split_points(points: list[SplitPoint], wanted: str | tuple[str, ...])
                 raise UnknownNameError("split point", name, by_name)
         names = {by_name[name].name for name in wanted}
         chosen = [p for p in points if p.name in names]
+        if refused := next((p for p in chosen if p.channels_last), None):
+            raise SplitError(f"split point {refused.name!r} gives a feature of shape {refused.shape} with its channels "
+                             "last (H, W, C), which codecs cannot take; choose another, or cut behind a permutation to "
+                             "(C, H, W)")
     if not chosen:
-        raise SplitError("this backbone has no split point of the kind asked for; try `space.splits: all`")
+        raise SplitError("this backbone has no split point of the kind asked for"
+                         + (f": {about}" if about else "") + "; try `space.splits: all`")
+    if about and isinstance(wanted, str):
+        _warn_once(f"not offered: {about}")
     return chosen
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.GraphModule]:

@@ -24,10 +24,11 @@ from autosplit.compression.network import SplitNetwork
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import AutosplitError, ReplayMismatchError
 from autosplit.core.hashing import source_hash
+from autosplit.core.intervals import accuracy_interval
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, LatencySummary, Measurement, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result, Tolerance, provenance
-from autosplit.core.trust import code_sha256, found_again
+from autosplit.core.trust import code_file, code_sha256, found_again, require_trusted
 from autosplit.data.recorded import located
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
@@ -121,6 +122,11 @@ def replay(
     """
     progress = progress or NullProgress()
     result = Result.load(path, trust_code=trust_code)
+    # whatever code will run is asked about before anything takes time
+    scorer = Scorer.of(result.scenario)
+    for spec in (result.scenario.backbone, *result.scenario.codecs):
+        if code_file(spec := found_again(spec)) is not None:
+            require_trusted(spec)
     with progress.phase("rebuild the deployment"):
         deployment = Deployment.from_result(result)
     scenario = result.scenario.model_copy(update={"dataset": located(result, data_root)})
@@ -133,7 +139,6 @@ def replay(
             f"replay differs from the record: provenance.data_fingerprint {data.fingerprint} (recorded "
             f"{recorded_print}): data set {scenario.dataset!r} differs from the recorded one (another content, seed or "
             "image decoder); replay with the data that it was searched on")
-    scorer = Scorer.of(scenario)
     with progress.phase("decode the validation set's payloads"):
         validation = deployment.measurement(deployment.evaluate(data, "validation"))
     with progress.phase("decode the test set's payloads"):
@@ -208,13 +213,13 @@ def _rows(result: Result, networks: Networks, scorer: Scorer, tested: Measuremen
         again: dict[str, Any] = {
             "feasible": row.latency.p95_ms <= scorer.conditions.budget_ms,
             "accuracy_loss_points": 100 * (result.backbone_accuracy - row.accuracy),
+            "difference_points": 100 * (row.accuracy - chosen.accuracy),
             **{name: getattr(derived, name) for name in ("ratio_to_png", "ratio_to_jpeg", "speed_up")}}
-        if "difference_points" in type(row).model_fields:
-            again["difference_points"] = 100 * (row.accuracy - chosen.accuracy)
         plan = plans.get(row.plan)
         if row.chosen:
-            again |= {"plan": tested.plan.label, "accuracy": tested.accuracy, "name": "autosplit",
-                      "method": "autosplit", "chosen": True, **_measured(tested, scorer)}
+            again |= {
+                "plan": tested.plan.label, "accuracy": tested.accuracy, "name": "autosplit", "method": "autosplit",
+                "chosen": True, **_measured(tested, scorer), **_intervals(tested, networks)}
         elif plan is not None and (measured := _without_weights(plan, networks, evaluator)) is not None:
             again |= {"plan": row.plan, "chosen": False, **_measured(measured, scorer)}
         found[key] = again
@@ -227,6 +232,16 @@ def _measured(measured: Measurement, scorer: Scorer) -> dict[str, Any]:
     return {"payload_bytes": work.payload_bytes_mean, "ratio_to_feature": measured.compression_ratio,
             "device_macs": work.device.macs + work.encode.macs, "latency": latency.model_dump(mode="json"),
             "feasible": latency.p95_ms <= scorer.conditions.budget_ms}
+
+
+def _intervals(tested: Measurement, networks: Networks) -> dict[str, Any]:
+    """How sure the accuracy of the chosen plan is, and what else its answers say."""
+    sources, answers = networks.data.test.sources, tested.answers
+    if answers is None:
+        return {}
+    interval = accuracy_interval(answers.hits, None if sources is None else sources.numpy())
+    return {"accuracy_low": interval.low, "accuracy_high": interval.high,
+            "balanced_accuracy": answers.balanced_accuracy, "least_recall": answers.least_recall}
 
 
 def _without_weights(plan: Plan, networks: Networks, evaluator: LiveEvaluator) -> Measurement | None:

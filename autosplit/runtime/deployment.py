@@ -24,7 +24,7 @@ from autosplit.compression.int8 import int8_structure, quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.answers import Answers
 from autosplit.core.blueprint import Blueprint
-from autosplit.core.errors import ConfigError, ResultError
+from autosplit.core.errors import ConfigError, ResultError, UntrustedCodeError
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
@@ -82,6 +82,8 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     if setting.kind == "code":
         try:
             parts = load_codec(setting.family or DEFAULT_CODEC).blank(blueprint.codec)
+        except UntrustedCodeError:  # whose message is for the user
+            raise
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
             raise ResultError(f"codec {setting.family!r} cannot be built from {blueprint.codec}: {one_line(e)}; "
                               "use the autosplit that wrote it") from e

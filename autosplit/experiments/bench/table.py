@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autosplit.core.errors import ResultError, unwritable
+from autosplit.core.errors import ConfigError, ResultError, unwritable
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of, sha256_of_file
 from autosplit.core.plan import Measurement
@@ -92,6 +92,9 @@ def tabulate(
         raise unwritable(out.parent, e) from e
     context = SearchContext(prepare(scenario, progress, data_root=data_root), progress)
     plans = context.evaluator.space.plans()
+    if not any(plan.lossless for plan in plans):
+        raise ConfigError("no plan leaves the network as it is, so its own accuracy would not be known; set "
+                          "space.whole_on_edge or space.whole_on_device to true")
     measured: list[Measurement] = []
     with progress.phase("measure all plans", total=len(plans)) as advance:
         for start in range(0, len(plans), _AT_ONCE):
@@ -99,8 +102,7 @@ def tabulate(
             advance(len(measured) - start)
     table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
     networks = context.networks
-    # unpruned and losslessly sent, or not sent at all: the accuracy of the network itself
-    whole = next(m.accuracy for m in measured if m.plan.sparsity == 0.0 and m.plan.codec.kind in {"png", "none"})
+    whole = next(m.accuracy for m in measured if m.plan.lossless)  # the accuracy of the network itself
     try:
         table.to_csv(out)
         record = TableRecord(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 __all__ = ["AutosplitError", "BundleError", "ConfigError", "LinkError", "PayloadError", "ResultError", "error_line",
-           "printable"]
+           "escaped", "printable"]
 
 _LONGEST = 500  # characters of an error's line: some causes quote whole files
 _END = 160  # of which so many show the end of the message, where the remedy stands
@@ -48,11 +48,16 @@ def printable(text: object, most: int | None = None) -> str:
         text: What to show.
         most: Most characters; what is longer loses its middle. Any number when left out.
     """
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    line = escaped(" ".join(str(text).split()))
     if most is None or len(line) <= most:
         return line
     end = min(_END, most // 3)
     return f"{line[:most - end - 5]} ... {line[-end:]}"
+
+
+def escaped(text: str) -> str:
+    """Text with what is not printable as Python writes it in strings."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def error_line(error: object) -> str:

@@ -4,7 +4,11 @@
 describes them so that another implementation can read them.
 
 The coder is constriction's range coder (Bamler 2022, arXiv 2201.01741) with models of integer frequencies, so the
-same symbols give the same bytes on every machine. A range coder narrows an interval symbol by symbol, each
+same symbols give the same bytes on every machine. Symbols that are rare under the tables cost many bits, up to 16: a
+code that has moved away from the calibration data would take several times the bits that it has. So no payload is
+longer than the plain symbols, `raw_bytes`: where range coding does not make a code shorter, it crosses as it is.
+
+A range coder narrows an interval symbol by symbol, each
 symbol taking a part as wide as its probability; any number in the final interval identifies all symbols. The payload
 carries the one with the shortest byte string: about a third of a byte above the entropy, not up to two 32-bit words.
 
@@ -14,8 +18,9 @@ This module needs numpy and constriction alone, so that a device can run it besi
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import constriction
@@ -26,15 +31,43 @@ from ..errors import ConfigError, PayloadError
 from .frequencies import PRECISION, FrequencyTables, check_symbols
 from .header import FORMAT_VERSION, HEADER_BYTES, MAX_RATES, header
 
-__all__ = ["PayloadCoder", "payload_bytes", "shortest_bytes"]
+__all__ = ["PayloadCoder", "coded_bytes", "payload_bytes", "raw_bytes", "shortest_bytes"]
 
 _CODER_PRECISION = 24  # fixed-point bits of constriction's default coders
 _WORD_BITS = 32
 _STATE_WORDS = 2
 
 
-def payload_bytes(entropy_bits: ArrayLike) -> NDArray[np.float64]:
-    """Expected payload size of codes whose entropy under the tables is known.
+def raw_bytes(shape: Sequence[int], levels: int) -> int:
+    """Bytes of a code's plain symbols, and so the most that any payload has behind its header.
+
+    Args:
+        shape: Of one image's code, (K, gh, gw).
+        levels: Symbols that a value can take, a power of two.
+    """
+    return -(-math.prod(shape) * (levels.bit_length() - 1) // 8)
+
+
+def payload_bytes(tables: FrequencyTables, symbols: NDArray[Any]) -> NDArray[np.float64]:
+    """Expected payload size of codes, without coding them.
+
+    Args:
+        tables: What they are coded with.
+        symbols: Integers of shape (N, K, gh, gw).
+
+    Returns:
+        Expected bytes including the header, shape (N,). One payload is off by less than a byte as a rule; the mean
+        over many by a few hundredths, at most about a tenth, of a byte.
+
+    Raises:
+        ConfigError: Wrong shape, type or range.
+    """
+    most = HEADER_BYTES + raw_bytes(symbols.shape[1:], tables.levels)
+    return np.minimum(coded_bytes(tables.entropy_bits(symbols)), most)
+
+
+def coded_bytes(entropy_bits: ArrayLike) -> NDArray[np.float64]:
+    """Expected size of range-coded payloads, whatever the size of the plain symbols.
 
     A final interval of width 2**-b always holds a number of n = ceil(b / 8) bytes, and holds one of m < n bytes
     with probability 2**(8 m - b); the expectation over the interval's place follows.
@@ -43,8 +76,7 @@ def payload_bytes(entropy_bits: ArrayLike) -> NDArray[np.float64]:
         entropy_bits: Bits of each code (`FrequencyTables.entropy_bits`), any shape.
 
     Returns:
-        Expected bytes including the header, the shape of `entropy_bits`. One payload is off by less than a byte
-        as a rule; the mean over many by a few hundredths, at most about a tenth, of a byte.
+        Expected bytes including the header, the shape of `entropy_bits`.
     """
     bits = np.asarray(entropy_bits, dtype=np.float64)
     whole = np.ceil(bits / 8)
@@ -87,6 +119,7 @@ class PayloadCoder:
         numbers = np.array([FORMAT_VERSION, PRECISION, *self._shape, tables.levels, len(key)], dtype="<u4")
         fingerprint = hashlib.sha256(numbers.tobytes() + key + tables.frequencies.astype("<u4").tobytes()).digest()
         self._seed = zlib.crc32(fingerprint)
+        self._raw_bytes = raw_bytes(self._shape, tables.levels)
         # the costliest code, with what the coder's rounding can add (below 2**-7 bits a symbol)
         most_bits = float(tables.symbol_bits.max(axis=1).sum()) * self._cells + tables.channels * self._cells / 128
         self._max_coded = int(most_bits / 8) + 2
@@ -99,7 +132,7 @@ class PayloadCoder:
     @property
     def max_payload_bytes(self) -> int:
         """No payload of this coder is longer, whatever the symbols."""
-        return HEADER_BYTES + self._max_coded
+        return HEADER_BYTES + self._raw_bytes
 
     def encode(self, symbols: NDArray[Any]) -> bytes:
         """The payload of one image, decoded once before it is returned.
@@ -115,7 +148,7 @@ class PayloadCoder:
         if symbols.shape != self._shape:
             raise ConfigError(f"the payload coder was built for symbols of shape {self._shape}, got {symbols.shape}")
         flat = np.ascontiguousarray(symbols, dtype=np.int32).reshape(self._shape[0], self._cells)
-        coded = self._to_coded(flat)
+        coded = self._to_body(flat)
         if not np.array_equal(self._to_symbols(coded), flat):
             raise PayloadError("the range coder's output does not decode to its input; check the installed version "
                                "of constriction (autosplit is tested with 0.4.2 and 0.5)")
@@ -152,7 +185,7 @@ class PayloadCoder:
             raise PayloadError(f"checksum of a payload of {size} bytes does not match: it was truncated or altered, "
                                "or comes from another deployment")
         flat = self._to_symbols(coded)
-        if self._to_coded(flat) != coded:  # a longer string in the same interval decodes too, but nobody sends it
+        if self._to_body(flat) != coded:  # a longer string in the same interval decodes too, but nobody sends it
             raise PayloadError(f"payload of {size} bytes is not what this deployment's coder makes of its symbols; it "
                                "was altered on the way")
         return flat.reshape(self._shape)
@@ -166,6 +199,14 @@ class PayloadCoder:
         images = [self.decode(payload) for payload in payloads]
         return np.stack(images) if images else np.zeros((0, *self._shape), dtype=np.int32)
 
+    def _to_body(self, flat: NDArray[np.int32]) -> bytes:
+        """What stands behind the header: the symbols range-coded, or as they are where that is not shorter."""
+        coded = self._to_coded(flat)
+        if len(coded) < self._raw_bytes:
+            return coded
+        bits = self._levels.bit_length() - 1
+        return np.packbits(flat.reshape(-1, 1) >> np.arange(bits - 1, -1, -1) & 1).tobytes()
+
     def _to_coded(self, flat: NDArray[np.int32]) -> bytes:
         """Range-code symbols of shape (K, cells)."""
         encoder = constriction.stream.queue.RangeEncoder()
@@ -174,7 +215,12 @@ class PayloadCoder:
         return shortest_bytes(encoder)
 
     def _to_symbols(self, coded: bytes) -> NDArray[np.int32]:
-        """Symbols of shape (K, cells) of coded bytes, which zeros continue."""
+        """Symbols of shape (K, cells) of what stands behind the header; range-coded bytes are continued by zeros."""
+        if len(coded) == self._raw_bytes:
+            bits = self._levels.bit_length() - 1
+            count = math.prod(self._shape) * bits
+            each = np.unpackbits(np.frombuffer(coded, np.uint8), count=count).reshape(-1, bits)
+            return (each @ (1 << np.arange(bits - 1, -1, -1))).astype(np.int32).reshape(self._shape[0], self._cells)
         # the decoder reads ahead, so it gets as many zero bytes as the longest code could need
         room = -(-self._max_coded // 4) + _STATE_WORDS
         words = np.frombuffer(coded.ljust(4 * room, b"\0"), dtype=">u4").astype(np.uint32)

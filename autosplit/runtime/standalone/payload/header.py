@@ -6,7 +6,7 @@ import zlib
 
 __all__ = ["FORMAT_VERSION", "HEADER_BYTES", "MAX_RATES", "header", "rate_of"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the byte format, 0 to 15."""
 
 HEADER_BYTES = 4
