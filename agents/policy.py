@@ -44,6 +44,7 @@ _STAGES = ("device", "encode", "edge")
 _BYTES = ("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _WEIGHT = "network."
 _ENDS = ("low", "high")  # of the intervals
+_MOST_WORK = 1e18  # of any count of work or bytes
 
 
 class Decision(Frozen):
@@ -404,6 +405,8 @@ class CoInferencePolicy:
             knowledge = Knowledge(space, workloads_of_tensors(space.plans(), tensors),
                                   tensors["accuracy"].to(torch.float64).numpy(),
                                   *(tensors[n].to(torch.float64).numpy() if n in tensors else None for n in _ENDS))
+            if max(float(tensors[name].max()) for name in ("stages", "bytes")) > _MOST_WORK:
+                raise ValueError("a workload is larger than any network's")
             if not all(((values >= 0) & (values <= 1)).all() and values.shape == knowledge.accuracy.shape
                        for values in (knowledge.accuracy, knowledge.low, knowledge.high) if values is not None):
                 raise ValueError("an accuracy is not in [0, 1]")
@@ -413,7 +416,7 @@ class CoInferencePolicy:
             # weights that are finite may still overflow on their way through the network
             probe = np.zeros(found.observation_size - knowledge.node_observations.shape[1], dtype=np.float32)
             by_likelihood(network, knowledge.tree, knowledge.node_observations, probe)
-        except (LookupError, TypeError, RuntimeError, ValueError) as e:
+        except (LookupError, TypeError, RuntimeError, ValueError, ArithmeticError) as e:
             raise ResultError(f"policy {folder}: cannot be read ({e}); train it anew") from e
         return cls(knowledge, latency_model, objective, network, found.hidden, found.origin)
 

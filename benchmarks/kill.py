@@ -341,16 +341,19 @@ def _policy(folder: Path) -> str:
     return CoInferencePolicy.load(folder, load_latency_model("analytic")).sha256
 
 
-def run(instants: int, seed: int, folder: Path) -> Iterator[Killed]:
+def run(instants: int, seed: int, folder: Path, only: Sequence[str] = ()) -> Iterator[Killed]:
     """Kill commands at so many random instants, in a random order.
 
     Args:
         instants: Over all commands, by `SHARES`.
         seed: Of order and instants.
         folder: Where everything lies, empty.
+        only: Names of the commands; all when left out.
     """
     rng = random.Random(seed)
-    commands = [c for c, share in SHARES.items() for _ in range(max(1, round(share * instants)))]
+    shares = {c: share for c, share in SHARES.items() if c in (only or SHARES)}
+    commands = [c for c, share in shares.items()
+                for _ in range(max(1, round(share / sum(shares.values()) * instants)))]
     rng.shuffle(commands)
     arena = Arena(folder, rng)
     for command in commands:
@@ -362,13 +365,14 @@ def main() -> None:
     """Run from the command line."""
     options = parser(__doc__, scenario=False)
     options.add_argument("--instants", type=int, default=50, help="commands that are killed [50]")
+    options.add_argument("--only", action="append", choices=SHARES, help="kill this command alone; may be repeated")
     given = options.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     found = []
     with tempfile.TemporaryDirectory() as folder, (given.out / "killed.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([field.name for field in fields(Killed)])
-        for killed in run(given.instants, given.seed, Path(folder)):
+        for killed in run(given.instants, given.seed, Path(folder), given.only or ()):
             found.append(killed)
             table.writerow(asdict(killed).values())
             file.flush()
