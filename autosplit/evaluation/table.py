@@ -182,7 +182,9 @@ def _complete(row: dict[Any, Any], number: int) -> dict[Any, Any]:
 
 def _from_row(row: dict[Any, Any], number: int) -> Measurement:
     try:
-        codec = {n: row[f"codec_{n}"] for n in _CODEC if not _absent(row[f"codec_{n}"])}
+        # choices that were added later are absent from older tables, as they are from settings without them
+        cells = {n: row["codec_kind"] if n == "kind" else row.get(f"codec_{n}", "") for n in _CODEC}
+        codec = {n: cell for n, cell in cells.items() if not _absent(cell)}
         plan = {"split": row["split"], "sparsity": row["sparsity"], "codec": codec}
         stages = {s: {n: row[f"{s}_{n}"] for n in STAGE_COUNTS} | _by_type(row.get(f"{s}_by_type")) for s in _STAGES}
         workload = {"plan": plan, **stages, **{n: row[n] for n in _WORKLOAD}}

@@ -1,3 +1,8 @@
+import csv
+import gzip
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from autosplit.core.errors import ConfigError, DataError
@@ -5,6 +10,8 @@ from autosplit.core.operators import TypeSums
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.table import TableEvaluator
 from tests.synthetic import make_table, small_table
+
+COMMITTED = Path(__file__).parents[2] / "results/tables"
 
 
 def test_serves_its_measurements_in_order():
@@ -78,3 +85,13 @@ def test_sums_by_operator_type_are_kept_and_older_tables_have_none(tmp_path):
     assert TableEvaluator.from_csv(tmp_path / "new.csv").measurements == new.measurements
     assert TableEvaluator.from_frame(new.to_frame()).measurements == new.measurements
     assert {m.workload.device.by_type for m in TableEvaluator.from_csv(tmp_path / "old.csv").measurements} == {None}
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*.csv.gz")), ids=lambda p: p.name)
+def test_committed_tables_have_all_columns_that_are_read(path):
+    """Also when plans get a new choice, or measurements a new figure."""
+    with gzip.open(path, "rt") as file:
+        row = next(csv.DictReader(file))
+    (measured,) = TableEvaluator.from_frame(pd.DataFrame([row])).measurements
+    assert measured.plan.split == row["split"]
+    assert measured.accuracy == float(row["accuracy"])
