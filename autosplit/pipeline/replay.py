@@ -32,7 +32,7 @@ from autosplit.core.trust import code_file, code_sha256, found_again, require_tr
 from autosplit.data.recorded import located
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
-from autosplit.pipeline.baselines import related
+from autosplit.pipeline.baselines import LOSSY_IMAGES, related
 from autosplit.pipeline.context import arithmetic_of, blueprint_of
 from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.prepare import Networks, untrained
@@ -270,9 +270,8 @@ def _plans(networks: Networks) -> dict[str, Plan]:
     space, none = networks.supernet.plan_space, CodecSetting(kind="none")
     return {plan.label: plan for plan in (
         *space.plans(),
-        Plan(split=INPUT, codec=CodecSetting(kind="png")),
-        *(Plan(split=INPUT, codec=CodecSetting(kind=kind, quality=q)) for kind in ("jpeg", "jpeg-shared")
-          for q in networks.scenario.space.jpeg_qualities),
+        *(Plan(split=INPUT, codec=setting)
+          for setting in networks.scenario.space.image_settings("png", *LOSSY_IMAGES)),
         Plan(split=OUTPUT, codec=none),
         *(Plan(split=point.name, codec=CodecSetting(kind="raw")) for point in networks.points))}
 
