@@ -22,7 +22,7 @@ from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import STEPS
 from autosplit.evaluation.objective import Objective
 from autosplit.evaluation.table import TableEvaluator
-from autosplit.latency.base import LatencyModel
+from autosplit.latency.base import LatencyModel, coarse_of
 
 __all__ = ["PolicySettings", "train_policy"]
 
@@ -76,7 +76,7 @@ def train_policy(
     knowledge = Knowledge(space, tuple(m.workload for m in measured), *known)
     with progress.phase(f"latencies under {settings.conditions} conditions"):
         pool = distribution.pool(settings.conditions, [seed, 0])
-        core = CoInferenceCore.build(space, knowledge.workloads, latency_model, pool)
+        core = CoInferenceCore.build(space, knowledge.workloads, coarse_of(latency_model), pool)
         shaped = training_rewards(core, core.rewards(objective, knowledge.accuracy))
         rewards = np.where(core.allowed, shaped, 0.0)
         # all plans may be chosen from here on: the policy has to learn which are in time

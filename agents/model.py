@@ -21,6 +21,7 @@ from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Measurement, Outcome, Plan, Workload
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
+from autosplit.latency.base import LatencyModel, coarse_of
 
 __all__ = ["ModelAgent", "ModelSettings"]
 
@@ -109,12 +110,18 @@ class ModelAgent(Agent):
         """One core for each of `pools`, with the measured workloads where they differ from the predicted ones."""
         p = self.problem
         if self._cores is None:
-            self._cores = tuple(CoInferenceCore.build(p.space, p.workloads, p.latency_model, pool)
+            self._cores = tuple(CoInferenceCore.build(p.space, p.workloads, self._model_for(len(pool)), pool)
                                 for pool in self.pools())
         if self._revised:
-            self._cores = tuple(core.revised(self._revised, p.latency_model) for core in self._cores)
+            self._cores = tuple(core.revised(self._revised, self._model_for(len(core.conditions)))
+                                for core in self._cores)
             self._revised = {}
         return self._cores
+
+    def _model_for(self, conditions: int) -> LatencyModel:
+        """What gives the latencies of a pool: exact under the problem's conditions, quick under many."""
+        model = self.problem.latency_model
+        return model if conditions == 1 else coarse_of(model)
 
     def _propose(self, n: int) -> Sequence[int]:
         queue = deque(i for i in self._queue if self._open[i])  # others may have been observed meanwhile

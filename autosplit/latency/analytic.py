@@ -16,6 +16,7 @@ latencies *with* this sum, so it reproduces those. `docs/latency.md` has the sou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
@@ -29,7 +30,7 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.plan import StageCost, Workload
 from autosplit.core.profiles import DeviceProfile
 from autosplit.latency.base import LatencyBreakdown
-from autosplit.latency.channel.link import Link, link_of, sizes_bytes
+from autosplit.latency.channel.link import COARSE, FINE, Link, link_of, sizes_bytes
 from autosplit.latency.random import quantile
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _counts = attrgetter(*_COUNTS)
 _payload = attrgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _Index = NDArray[np.intp]
 
-_BLOCK = 64  # plans that are drawn at once: their draws are a quarter of a megabyte and stay in the cache
+_DRAWS_AT_ONCE = 2**16  # of all plans that are drawn together: half a megabyte, which stays in the cache
 
 
 class AnalyticLatencyModel:
@@ -55,6 +56,15 @@ class AnalyticLatencyModel:
     shared by all plans and conditions (`autosplit.latency.random`), so the model has no state: equal arguments give
     equal answers, one by one or together.
     """
+
+    _resolution = FINE
+
+    @property
+    def coarse(self) -> AnalyticLatencyModel:
+        """The same model, quicker and less exact, for many channels that are asked about once each."""
+        model = copy.copy(self)
+        model._resolution = COARSE
+        return model
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
         """See `LatencyModel.latency`.
@@ -81,13 +91,16 @@ class AnalyticLatencyModel:
         mean, result_bytes = payloads[:, 0], payloads[:, 2]
         # a strongly skewed sample may have its 95th percentile below its mean: it counts as one of a single size
         p95 = np.maximum(payloads[:, 1], mean)
+        block = _DRAWS_AT_ONCE // self._resolution.levels
         for result in np.unique(result_bytes[sent]).tolist():  # few sizes of answers
             for varies in (False, True):
                 plans = np.flatnonzero(sent & (result_bytes == result) & ((p95 > mean) == varies))
-                for rows in (plans[start:start + _BLOCK] for start in range(0, len(plans), _BLOCK)):
-                    sizes = sizes_bytes(mean[rows], p95[rows]) if varies else mean[rows, None]
-                    for i, c in enumerate(conditions):
-                        _add_link(answer, rows, i, c, link_of(c.channel, result), sizes)
+                blocks = [plans[start:start + block] for start in range(0, len(plans), block)]
+                for i, c in enumerate(conditions if len(plans) else ()):
+                    link = link_of(c.channel, result, self._resolution)
+                    for rows in blocks:
+                        sizes = sizes_bytes(mean[rows], p95[rows], self._resolution) if varies else mean[rows, None]
+                        _add_link(answer, rows, i, c, link, sizes)
         return answer
 
     def stages_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:

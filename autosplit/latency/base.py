@@ -20,7 +20,7 @@ from autosplit.core.plan import LatencySummary, Workload
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
-__all__ = ["ENERGIES", "LatencyBreakdown", "LatencyModel"]
+__all__ = ["ENERGIES", "LatencyBreakdown", "LatencyModel", "coarse_of"]
 
 ENERGIES = ("compute_mj", "transmit_mj", "wait_mj", "tail_mj")
 """What `LatencyBreakdown.energy_mj` is the sum of."""
@@ -120,3 +120,16 @@ class LatencyModel(Protocol):
             Arrays of shape (P, C): finite, not negative, `p50_ms <= p95_ms <= p99_ms`, `0 <= in_time <= 1`.
         """
         ...
+
+
+def coarse_of(model: LatencyModel) -> LatencyModel:
+    """A quicker and less exact variant of a model, for many conditions that are asked about once each.
+
+    Args:
+        model: One that has such a variant says so by an attribute `coarse`.
+
+    Returns:
+        The variant, or the model itself.
+    """
+    quick: LatencyModel = getattr(model, "coarse", model)
+    return quick

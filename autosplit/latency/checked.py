@@ -12,7 +12,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.errors import PluginError
 from autosplit.core.plan import Workload
 from autosplit.core.plugins import one_line
-from autosplit.latency.base import LatencyBreakdown, LatencyModel
+from autosplit.latency.base import LatencyBreakdown, LatencyModel, coarse_of
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
@@ -37,6 +37,12 @@ class CheckedLatencyModel:
     def __init__(self, model: LatencyModel, name: str) -> None:
         self.model = model
         self.name = name
+
+    @property
+    def coarse(self) -> LatencyModel:
+        """The model's own quicker variant, as `coarse_of` gives it; checked like the model itself."""
+        quick = coarse_of(self.model)
+        return self if quick is self.model else CheckedLatencyModel(quick, self.name)
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
         """See `LatencyModel.latency`.

@@ -11,10 +11,14 @@ In two steps, because a search asks for thousands of payloads on one channel:
    those of a lattice in the plane.
 
 Draws, quantiles and interpolation keep the order of payloads, so a larger one is nowhere predicted faster.
+
+Policies are trained under hundreds of channels that are asked once each. For them there is a coarse resolution, with
+every sixteenth point of the lattice and an eighth of the quantiles.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
@@ -27,7 +31,7 @@ from autosplit.latency.channel.rate_process import rate_process_of
 from autosplit.latency.channel.retransmissions import retransmissions
 from autosplit.latency.random import POINTS, Z95, lognormal_ms, quantile, standard_normal, uniform
 
-__all__ = ["LEVELS", "SIZES", "Link", "link_of", "sizes_bytes"]
+__all__ = ["COARSE", "FINE", "LEVELS", "SIZES", "Link", "Resolution", "link_of", "sizes_bytes"]
 
 LEVELS = 1024
 """Quantiles that are kept of a node; probabilities have this resolution."""
@@ -35,33 +39,57 @@ LEVELS = 1024
 SIZES = 128
 """Different sizes of a plan's payload."""
 
-_UPLINK_SIZES = slice(1, None, 5)  # 26 of the sizes, as many small as large ones, are enough for medians and means
-_UPLINK_LEVELS = 208
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How finely distributions are worked out.
+
+    Attributes:
+        step: Every so manieth point of the lattice is used.
+        levels: Quantiles of a node.
+        sizes: Sizes of a plan's payload.
+        uplink_sizes: The first of those that the uplink alone is computed for, and the step to the next: fewer are
+            enough for medians and means.
+        uplink_levels: Quantiles of the uplink alone.
+    """
+
+    step: int
+    levels: int
+    sizes: int
+    uplink_sizes: tuple[int, int]
+    uplink_levels: int
+
+
+FINE = Resolution(1, LEVELS, SIZES, (1, 5), 208)  # 26 of the sizes, as many small as large ones
+COARSE = Resolution(16, 128, 16, (0, 1), 128)
+
 _FEW = 16  # packets up to which the last one's size matters where it is sent again
 _MANY = 4096  # packets up to which every number of them has a node
 _Index = NDArray[np.intp]
 
 
-def sizes_bytes(mean_bytes: Array, p95_bytes: Array) -> Array:
+def sizes_bytes(mean_bytes: Array, p95_bytes: Array, resolution: Resolution = FINE) -> Array:
     """Payload of N plans over images: a normal distribution with this mean and 95th percentile, cut off at 0.
 
     Args:
         mean_bytes: Shape (N,).
         p95_bytes: Shape (N,); at least the mean.
+        resolution: How many sizes.
 
     Returns:
-        Equally probable sizes, bytes, ascending, shape (N, SIZES).
+        Equally probable sizes, bytes, ascending, shape (N, resolution.sizes).
     """
     # the 95th percentile of a normal distribution is mean + sigma * Z95
     sigma = (p95_bytes - mean_bytes) / Z95
-    sizes: Array = np.maximum(mean_bytes[:, None] + sigma[:, None] * _normal_sizes(), 0.0)
+    sizes: Array = np.maximum(mean_bytes[:, None] + sigma[:, None] * _normal_sizes(resolution.sizes), 0.0)
     return sizes
 
 
 @lru_cache(maxsize=32)
-def link_of(channel: ChannelProfile, result_bytes: float) -> Link:
+def link_of(channel: ChannelProfile, result_bytes: float, resolution: Resolution = FINE) -> Link:
     """The link of a channel; equal channels share one, and what has been worked out for it."""
-    return Link(channel, result_bytes)
+    return Link(channel, result_bytes, resolution)
 
 
 class Link:
@@ -70,6 +98,7 @@ class Link:
     Args:
         channel: The profile.
         result_bytes: Size of the answer; a plan without one does not wait for it.
+        resolution: How finely distributions are worked out.
 
     Attributes:
         down_median_ms: Median time of the answer.
@@ -80,25 +109,27 @@ class Link:
             the access delay that contradict each other.
     """
 
-    def __init__(self, channel: ChannelProfile, result_bytes: float) -> None:
+    def __init__(self, channel: ChannelProfile, result_bytes: float, resolution: Resolution = FINE) -> None:
         for name in ("packet_bytes", "uplink_kbps", "downlink_kbps"):
             if getattr(channel, name).value <= 0:
                 raise ConfigError(f"channel {channel.name!r}: {name} must be above 0")
         if channel.packet_loss.value >= 1:
             raise ConfigError(f"channel {channel.name!r}: packet_loss must be below 1, "
                               f"got {channel.packet_loss.value:g}")
-        self._channel, self._process = channel, rate_process_of(channel)
+        self._resolution, step = resolution, resolution.step
+        process = rate_process_of(channel)
+        self._channel, self._process = channel, process and process.every(step)
         self._packet_bytes, self._overhead_bytes = channel.packet_bytes.value, channel.packet_overhead_bytes.value
         access = (channel.access_ms_p50.value, channel.access_ms_p95.value, f"channel {channel.name!r}")
-        self._access_ms = lognormal_ms("uplink access", *access)
-        self._down_ms = np.zeros(POINTS)
+        self._access_ms = lognormal_ms("uplink access", *access)[::step]
+        self._down_ms = np.zeros(POINTS // step)
         if result_bytes > 0:
             packets = max(1, int(np.ceil(result_bytes / self._packet_bytes)))
             air_bytes, again = self._sent(packets, result_bytes - (packets - 1) * self._packet_bytes)
             down_ms = air_bytes * 8.0 / channel.downlink_kbps.value + again * channel.retransmit_ms.value
             # retransmissions come in ascending order, which is the uplink's: here they take that of their coordinate
-            order = (uniform("downlink retries") * POINTS).astype(np.intp)
-            self._down_ms = lognormal_ms("downlink access", *access) + down_ms[order]
+            order = (uniform("downlink retries")[::step] * len(down_ms)).astype(np.intp)
+            self._down_ms = lognormal_ms("downlink access", *access)[::step] + down_ms[order]
         self.down_median_ms = quantile(self._down_ms.copy(), 0.5)[0].item()
         self.waits_ms = float(self._access_ms.mean() + self._down_ms.mean())
         self._packets, self._bytes = _nodes(self._packet_bytes, self._overhead_bytes)
@@ -108,7 +139,8 @@ class Link:
         count = len(self._bytes)
         self._every = np.arange(count)
         self._known = np.zeros(count, dtype=np.bool_)
-        self._total_ms, self._uplink_ms = np.empty((count, LEVELS)), np.empty((count, _UPLINK_LEVELS))
+        self._total_ms, self._uplink_ms = (np.empty((count, n)) for n in (resolution.levels,
+                                                                                  resolution.uplink_levels))
         self._air_ms, self._wait_ms = np.empty(count), np.empty(count)
 
     def sent(self, payload_bytes: Array, before_ms: Array) -> tuple[Array, Array, Array, Array]:
@@ -141,8 +173,8 @@ class Link:
         certain_ms = self._certain_ms(payload_bytes)
         total_ms = _paired(self._total_ms, below, above, share, certain_ms + before_ms[:, None])
         if payload_bytes.shape[1] > 1:
-            below, above = below[:, _UPLINK_SIZES], above[:, _UPLINK_SIZES]
-            share, certain_ms = share[:, _UPLINK_SIZES], certain_ms[:, _UPLINK_SIZES]
+            some = slice(self._resolution.uplink_sizes[0], None, self._resolution.uplink_sizes[1])
+            below, above, share, certain_ms = below[:, some], above[:, some], share[:, some], certain_ms[:, some]
         uplink_ms = _paired(self._uplink_ms, below, above, share, certain_ms)
         air_ms, wait_ms = (v[below] + share * (v[above] - v[below]) for v in (self._air_ms, self._wait_ms))
         return total_ms, uplink_ms, (certain_ms + air_ms).mean(axis=1), wait_ms.mean(axis=1)
@@ -165,18 +197,20 @@ class Link:
         else:
             air_ms = self._process.taken_ms(air_bytes * per_byte, again, self._channel.retransmit_ms.value)
         uplink_ms = self._access_ms + air_ms + wait_ms
-        for table, draws in ((self._total_ms, uplink_ms + self._down_ms), (self._uplink_ms, uplink_ms[::8])):
+        for table, draws in ((self._total_ms, uplink_ms + self._down_ms),
+                             (self._uplink_ms, uplink_ms[::8 if self._resolution is FINE else 1])):
             draws = np.sort(draws)
             table[node] = draws[((_order(table.shape[1]) + 0.5) * (len(draws) / table.shape[1])).astype(np.intp)]
         self._air_ms[node], self._wait_ms[node] = air_ms.mean(), wait_ms.mean()
         self._known[node] = True
 
     def _sent(self, packets: int, last_bytes: float) -> tuple[Array, Array]:
-        """Bytes on the air, and packets sent again, whole, in ascending order, shape (POINTS,) each."""
+        """Bytes on the air, and packets sent again, whole, in ascending order, each of shape (POINTS / step,)."""
         bursts = self._channel.bursts
         chain = None if bursts is None else bursts.chain
         # counts of all packets and of the full ones are taken at the same level: the last packet has the difference
-        full_again, again = (retransmissions(n, self._channel.packet_loss.value, chain) for n in (packets - 1, packets))
+        full_again, again = (retransmissions(n, self._channel.packet_loss.value, chain)[:: self._resolution.step]
+                             for n in (packets - 1, packets))
         full, last = self._packet_bytes + self._overhead_bytes, last_bytes + self._overhead_bytes
         air_bytes: Array = (packets - 1 + full_again) * full + (1 + again - full_again) * last
         return air_bytes, again
@@ -215,9 +249,9 @@ def _paired(table: Array, below: _Index, above: _Index, share: Array, certain_ms
 def _order(count: int) -> _Index:
     """Ranks of the quantiles that are paired with ascending sizes, shape (count,)."""
     # of the lattices of 1,024 points, this generator's has the most even sums of a normal and some other coordinate
-    return np.arange(count) * {LEVELS: 173, _UPLINK_LEVELS: 83}[count] % count
+    return np.arange(count) * {FINE.levels: 173, FINE.uplink_levels: 83, COARSE.levels: 47}[count] % count
 
 
 @cache
-def _normal_sizes() -> Array:
-    return standard_normal((np.arange(SIZES) + 0.5) / SIZES)
+def _normal_sizes(count: int) -> Array:
+    return standard_normal((np.arange(count) + 0.5) / count)

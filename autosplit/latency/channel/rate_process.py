@@ -45,6 +45,11 @@ class RateProcess:
     start_ms: Array
     mean: Array | None
 
+    def every(self, step: int) -> RateProcess:
+        """The process of every so manieth draw alone."""
+        done = self.done[::step] if len(self.done) > 1 else self.done
+        return RateProcess(done, self.began_ms, self.start_ms[::step], None if self.mean is None else self.mean[::step])
+
     def taken_ms(self, work_ms: Array, again: Array | None = None, wait_ms: float = 0.0) -> Array:
         """How long transfers take on the air; neither this nor its sum with the waits falls with more to send.
 
@@ -57,13 +62,14 @@ class RateProcess:
         Returns:
             Milliseconds without the waits, shape (POINTS,).
         """
-        every = np.arange(POINTS)
+        count = len(self.start_ms)
+        every = np.arange(count)
         done = self._done_at(every, self.start_ms)
-        needed, waited = done + work_ms, np.zeros(POINTS) if again is None else again * wait_ms
+        needed, waited = done + work_ms, np.zeros(count) if again is None else again * wait_ms
         paused = np.flatnonzero(waited)
         if again is not None and len(paused):
             # a further wait leaves the places of those before it alone, so it can only delay the end
-            places = (uniform("pause")[paused, None] + np.array([0.0, 0.5, 0.25, 0.75])) % 1.0
+            places = (uniform("pause")[:: POINTS // count][paused, None] + np.array([0.0, 0.5, 0.25, 0.75])) % 1.0
             pauses = (again[paused, None] + np.array([3, 2, 1, 0])) // 4 * wait_ms
             order = np.argsort(places, axis=1)
             places, pauses = (np.take_along_axis(v, order, axis=1) for v in (places, pauses))
