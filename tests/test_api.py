@@ -120,7 +120,7 @@ def test_a_deployment_classifies_tensors_arrays_and_files(deployment, prepared, 
 def test_images_that_do_not_fit_are_refused(deployment, tmp_path):
     with pytest.raises(ConfigError, match=r"uint8 images of shape \(N, 3, 16, 16\), got float32 \(2, 3, 16, 16\)"):
         deployment.classify(np.zeros((2, 3, 16, 16), np.float32))
-    with pytest.raises(ConfigError, match="no such image file"):
+    with pytest.raises(ConfigError, match="no such file"):
         deployment.classify([tmp_path / "gone.png"])
 
 

@@ -35,7 +35,7 @@ def test_the_table_holds_the_whole_space(made, world, monkeypatch):
     space = table.evaluator.space
     assert len(space) == table.record.plans == len(table.evaluator.measurements)
     assert shown.stdout.startswith(f"{len(space)} plans in {path}")
-    assert table.record.scenario.fingerprint == world.scenario().fingerprint
+    assert table.record.scenario.fingerprint == world.scenario().anchored().fingerprint
     assert table.record.provenance.supernet_key
     assert {m.fidelity for m in table.evaluator.measurements} == {"F1"}
 

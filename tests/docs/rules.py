@@ -127,14 +127,15 @@ RULES: Sequence[Rule] = (
     _benchmark("elsewhere", "--scenarios 1 --draws 3 --evaluations 12 --agents ppo"),
     _benchmark("codecs", "--scenario tiny.yaml --splits layer1 --images 64 --steps 2 --codec-steps 1 "
                          "--targets 512 --families nested"),
+    _benchmark("image_codecs", "--sides 32 --images 2 --rounds 1"),
     _benchmark("jpeg", "--scenario tiny.yaml --qualities 50 --moves 0 3"),
-    _benchmark("latency", "--plans 20 --repetitions 1"),
+    _benchmark("latency", "--plans 20 --repetitions 1 --transfers 2000"),
     _benchmark("measuring", "--scenario tiny.yaml --plans 1 --most 1"),
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
-READ_ONLY = {"adaptive": 9, "envs": 3, "fidelity": 4, "int8_forms": 7, "layerwise": 3, "profiled": 4, "recipes": 6,
-             "serving": 4, "structure": 60}
+READ_ONLY = {"adaptive": 9, "costs": 60, "envs": 3, "fidelity": 4, "int8_forms": 7, "kill": 60, "layerwise": 3,
+             "profiled": 4, "recipes": 6, "serving": 4, "structure": 60}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {
