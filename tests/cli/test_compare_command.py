@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 
+from autosplit.core.answers import Answers
 from autosplit.core.errors import PruningError
 from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Workload
 from autosplit.evaluation.scorer import Scorer
@@ -29,9 +31,10 @@ def canned(scenario, out, contexts, progress):
             split="output", codec=CodecSetting(kind="none"))
         work = Workload(plan=plan, device=StageCost(conv_macs=2e6 if payload else 12e6), payload_bytes_mean=payload,
                         payload_bytes_p95=1.1 * payload)
-        found = Measurement(plan=plan, accuracy=0.97 - 0.003 * number, workload=work, feature_bytes=65536)
-        rows.append(comparison_row(method, f"the {method}", found, Scorer.of(scenario), 0.97,
-                                   chosen=method == "autosplit"))
+        accuracy = 0.97 - 0.003 * number
+        answers = Answers.of(np.arange(1000) >= round(1000 * accuracy), np.zeros(1000, dtype=np.int64))
+        found = Measurement(plan=plan, accuracy=accuracy, workload=work, feature_bytes=65536, answers=answers)
+        rows.append(comparison_row(method, f"the {method}", found, found, Scorer.of(scenario), 0.97, None))
         pools[method] = (found,)
     return Comparison(scenario, related(rows), pools, out / "runs" / scenario.fingerprint, "networks")
 
