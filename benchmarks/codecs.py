@@ -12,6 +12,7 @@ stands beside them. Writes `codecs.csv`, `summary.json` and `codecs.png`; a run 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,8 +205,7 @@ def prepared_for(scenario: Scenario, progress: Progress) -> Networks:
     short = scenario.replace(**{"space.sparsities": (0.0,), "space.widths": (1,), "space.bits": (2,),
                                 "training.supernet_epochs": 1, "space.grid_levels": 1})
     found = untrained(short, progress) if scenario.weights else prepare(short, progress)
-    return Networks(scenario, found.data, found.backbone, found.points, found.teacher, found.supernet,
-                    found.backbone_key, found.supernet_key, found.cache)
+    return dataclasses.replace(found, scenario=scenario)
 
 
 def _read(path: Path) -> list[dict[str, object]]:
