@@ -72,6 +72,8 @@ def runs(world, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
+        # what the agent proposes, and no baseline that is cheaper
+        patch.setattr("autosplit.pipeline.search._may_be_chosen", lambda plan, space: False)
         for kind in KINDS:
             scenario = world.scenario(search__agent=world.agent(kind), conditions__budget_ms=1e4)
             search(scenario.replace(search__evaluations=1), root / kind)

@@ -114,5 +114,5 @@ def best_baseline(rows: Sequence[ComparisonRow], method: str = "") -> Comparison
         method: Which one was best on validation images; that of the highest in-time accuracy when left out.
     """
     baselines = [row for row in rows if row.baseline]
-    named = next((row for row in baselines if row.method == method), None)
+    named = next((row for row in baselines if method and row.method == method), None)
     return named or max(baselines, key=lambda row: (row.in_time_accuracy, -row.latency.energy_mj), default=None)

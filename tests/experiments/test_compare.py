@@ -177,7 +177,7 @@ def test_rows_are_what_the_deployments_do_in_the_devices_arithmetic(made, litera
 def test_the_search_takes_part_as_it_is(first):
     result = Result.load(first.run / "best.json")
     ours, searched = first.rows[-1], result.comparison[-1]
-    assert result.scenario == first.scenario
+    assert result.scenario == first.scenario.anchored()
     same = {"ratio_to_png", "ratio_to_jpeg", "speed_up"}
     assert ours.model_dump(exclude=same) == searched.model_dump(exclude=same)
     assert ours.accuracy_loss_points == pytest.approx(100 * (result.backbone_accuracy - ours.accuracy))

@@ -212,7 +212,7 @@ def test_report_command(world, tmp_path):
                    "--json")
     assert shown.exit_code == 0, shown.stderr
     said = json.loads(shown.stdout)
-    assert said["verdict"].startswith(("The plan answers", "No plan is in time"))
+    assert said["verdict"].startswith(("Deploy ", "Split: ", "No deployment is in time"))
     assert Path(said["page"]).read_text(encoding="utf-8") == (world.run / REPORT_FILE).read_text(encoding="utf-8")
     assert len(said["figures"]) == 6
     assert all(imread(path).shape[2] == 4 for path in said["figures"])
