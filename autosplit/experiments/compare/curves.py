@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from autosplit.core.comparison import FINALIST
 from autosplit.core.conditions import Conditions
 from autosplit.core.plan import Measurement
 from autosplit.core.scenario import Scenario
@@ -38,7 +39,8 @@ def _payload_panel(group: Sequence[Comparison]) -> Panel:
             families.setdefault(name, set()).add((payload, measurement.accuracy))
     right = max((x for points in families.values() for x, _ in points), default=1.0)
     scenario = group[0].scenario
-    marks = dict.fromkeys((r.method, (r.payload_bytes, r.accuracy)) for c in group for r in c.rows if r.payload_bytes)
+    marks = dict.fromkeys((r.method, (r.payload_bytes, r.accuracy)) for c in group for r in c.rows
+                          if r.payload_bytes and r.method != FINALIST)
     return Panel(
         f"{scenario.backbone.rpartition('/')[2]} on {scenario.dataset.rpartition('/')[2]}",
         lines=tuple(Series(n, _frontier(points, right)) for n, points in families.items()),
@@ -58,7 +60,8 @@ def _frontier(points: Iterable[tuple[float, float]], right: float) -> tuple[tupl
 
 def latency_panels(comparisons: Sequence[Comparison]) -> list[Panel]:
     """A panel a scenario: every row, with the budget."""
-    return [Panel(title, marks=tuple(Series(r.method, ((r.latency.p95_ms, r.accuracy),)) for r in c.rows),
+    return [Panel(title, marks=tuple(Series(r.method, ((r.latency.p95_ms, r.accuracy),)) for r in c.rows
+                                     if r.method != FINALIST),
                   limit=c.scenario.conditions.budget_ms)
             for c, title in zip(comparisons, titles(comparisons), strict=True)]
 
