@@ -48,7 +48,7 @@ PLAN_FEATURES = ("position", "macs_share", "sparsity", "device_macs", "width", "
 """Features of a plan; the one-hot of its split point follows."""
 
 _MOST = {"macs": 1e11, "width": 4096.0, "grid": 256.0, "payload_bytes": 1e8}
-_KINDS: dict[str, int] = {"code": 0, "raw": 1, **dict.fromkeys(IMAGE_KINDS, 2), "none": 3}
+_KINDS: dict[str, int] = {"code": 0, "raw": 1, **dict.fromkeys((*IMAGE_KINDS, "file"), 2), "none": 3}
 _SPLIT, _SPARSITY, _CODEC = (0, 1), (2, 3), (4, 12)  # first and last feature that each decision settles
 
 

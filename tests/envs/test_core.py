@@ -115,7 +115,7 @@ def test_every_kind_of_codec_has_features_and_a_body_is_an_image():
 
 
 def test_conditions_beyond_the_bounds_are_cut():
-    features = condition_features([make_conditions(1e9, uplink_kbps=1e-9)])
+    features = condition_features([make_conditions(1e9, uplink_kbps=1e-3)])
     names = list(CONDITION_BOUNDS)
     assert features[0, names.index("budget_ms")] == 1
     assert features[0, names.index("uplink_kbps")] == 0

@@ -211,5 +211,5 @@ class TestErrors:
         assert "\n" not in str(caught.value)
 
     def test_a_missing_csv(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"timings '.*gone.csv': No such file"):
+        with pytest.raises(ConfigError, match=r"timings '.*gone.csv': no such file"):
             read_timings(str(tmp_path / "gone.csv"), "0" * 64)

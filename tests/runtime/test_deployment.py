@@ -119,7 +119,8 @@ def test_images_cross_as_files(deployments, prepared, images):
     assert deployments["JpegBody"].encode(images) == data.stored_files("test", StoredFormat("jpeg-shared", 50))
     with torch.inference_mode():
         # the network was tuned to pictures so coded
-        expected = deployments["Jpeg"].network(data.normalise(data.coded_images("test", StoredFormat("jpeg", 50)).images))
+        coded = data.normalise(data.coded_images("test", StoredFormat("jpeg", 50)).images)
+        expected = deployments["Jpeg"].network(coded)
         plain = prepared.backbone(data.normalise(images))
     assert torch.allclose(deployments["Jpeg"].run(images)[0], expected, atol=1e-4)
     assert torch.equal(deployments["JpegBody"].run(images)[0], deployments["Jpeg"].run(images)[0])
