@@ -101,7 +101,7 @@ def test_without_reuse_nothing_is_taken_from_the_cache(own, evaluated):
 
 def test_figures_of_other_code_are_not_taken(own, evaluated, monkeypatch):
     SearchContext(own).measure(WHOLE, "fp32")
-    monkeypatch.setattr(context, "_code", lambda: "other")
+    monkeypatch.setattr(context, "source_hash", lambda *modules: "other")
     SearchContext(own).measure(WHOLE, "fp32")
     assert len(evaluated) == 2
 
