@@ -49,7 +49,7 @@ def make_outcome(i, fidelity="F1", p95_ms=None, reward=None):
                     payload_bytes_p95=1e-300, result_bytes=5e-324)
     measurement = Measurement(plan=plan, accuracy=(0.1 + 0.2 + i / 97) % 1, workload=work, feature_bytes=65536.0,
                               fidelity=fidelity, images=1024, seconds=0.1 * 3)
-    latency = LatencySummary(device_ms=0.1 + 0.2, encode_ms=1 / 3, uplink_ms=2 / 3, edge_ms=float("inf"),
+    latency = LatencySummary(device_ms=0.1 + 0.2, encode_ms=1 / 3, uplink_ms=2 / 3, edge_ms=1.7e308,
                              downlink_ms=1.1, p50_ms=70.0 + i, p95_ms=80.0 + i if p95_ms is None else p95_ms,
                              in_time=0.97, energy_mj=3.3)
     return Outcome(measurement=measurement, latency=latency, budget_ms=100.0,
@@ -142,7 +142,7 @@ def test_best_prefers_feasible_then_fidelity_then_reward(run, scenario):
 def test_impossible_values_are_refused(run, scenario):
     with Ledger.create(run, scenario) as ledger:
         with pytest.raises(PluginError, match=r"layer1.*nan"):
-            ledger.record(make_outcome(0, reward=float("nan")), "a")
+            ledger.record(make_outcome(0).model_copy(update={"reward": float("nan")}), "a")
         with pytest.raises(ValueError, match="fidelity F3"):
             ledger.record(make_outcome(0), "a", "F3")
         assert len(ledger) == 0
