@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.intervals import share_interval
 from autosplit.core.plan import Measurement, Plan
 
-__all__ = ["Expectations", "as_measured", "expectations"]
+__all__ = ["Expectations", "expectations", "twins_of"]
 
 
 class Expectations(NamedTuple):
@@ -28,20 +28,12 @@ class Expectations(NamedTuple):
     high: Array
 
 
-def as_measured(plans: Sequence[Plan], measured: Mapping[int, Measurement]) -> dict[int, Measurement]:
-    """What is known of plans by measurement: of each one, or of the plan that runs the same networks.
-
-    Args:
-        plans: All plans.
-        measured: Some measurements, by the number of the plan.
-
-    Returns:
-        By the number of the plan. The accuracy is the plan's own, not what else its measurement holds.
-    """
-    by_networks = {plans[number].as_trained: m for number, m in measured.items()}
-    found = {number: by_networks[plan.as_trained] for number, plan in enumerate(plans)
-             if plan.as_trained in by_networks}
-    return found | dict(measured)
+def twins_of(plans: Iterable[Plan]) -> list[list[int]]:
+    """Numbers of the plans that run the same networks and so have one accuracy: groups of at least two."""
+    groups: dict[Plan, list[int]] = {}
+    for number, plan in enumerate(plans):
+        groups.setdefault(plan.as_trained, []).append(number)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def expectations(
@@ -58,12 +50,12 @@ def expectations(
         measured: Measurements by the number of the plan.
     """
     accuracy, low, high = (values.copy() for values in estimate)
-    for number, m in as_measured(plans, measured).items():
+    for number, m in measured.items():
         accuracy[number] = m.accuracy
         low[number], high[number] = share_interval(m.accuracy, m.images) if m.images else (m.accuracy, m.accuracy)
-    first: dict[Plan, int] = {}
-    for number, plan in enumerate(plans):  # twins have one estimate too
-        twin = first.setdefault(plan.as_trained, number)
-        accuracy[number], low[number], high[number] = accuracy[twin], low[twin], high[twin]
+    for group in twins_of(plans):  # a measured one speaks for all; without any they have one estimate too
+        speaker = next((number for number in group if number in measured), group[0])
+        for values in (accuracy, low, high):
+            values[group] = values[speaker]
     uncut = max((m.accuracy for m in measured.values() if m.plan.lossless), default=1.0)
     return Expectations(*(np.minimum(values, uncut) for values in (accuracy, low, high)))

@@ -10,15 +10,17 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.design import spread
+from autosplit.agents.expectations import twins_of
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Measurement, Outcome, Plan, Workload
+from autosplit.core.plan import Measurement, Outcome, Workload
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
 from autosplit.latency.base import LatencyModel, coarse_of
@@ -57,7 +59,6 @@ class ModelAgent(Agent):
         self._queue: deque[int] = deque()  # plans of this round
         self._revised: dict[int, Workload] = {}  # measured workloads that differ from the predicted ones
         self._cores: tuple[CoInferenceCore, ...] | None = None
-        self._twins: dict[int, list[int]] = {}
 
     @abstractmethod
     def candidate_plans(self, rng: np.random.Generator) -> IntArray:
@@ -78,20 +79,17 @@ class ModelAgent(Agent):
     def estimated_accuracy(self, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
         """The learnt value of every plan, shape (P,): measured, or `ucb_weight` deviations above the median."""
         values = surrogate.estimate(ucb_weight)
-        for number, twins in self._twins_of_measured().items():
-            values[twins] = self.learnt_value(self._outcomes[number])
-        for number, outcome in self._outcomes.items():
-            values[number] = self.learnt_value(outcome)
+        learnt = {number: self.learnt_value(outcome) for number, outcome in self._outcomes.items()}
+        for number, value in learnt.items():
+            values[self._twins.get(number, number)] = value
+        for number, value in learnt.items():  # where twins were both measured, each keeps its own
+            values[number] = value
         return values
 
-    def _twins_of_measured(self) -> dict[int, list[int]]:
-        """Plans that run the same networks as a measured one, and so have its accuracy."""
-        if not self._twins:
-            by_networks: dict[Plan, list[int]] = {}
-            for number, plan in enumerate(self.problem.plans):
-                by_networks.setdefault(plan.as_trained, []).append(number)
-            self._twins = {i: group for group in by_networks.values() if len(group) > 1 for i in group}
-        return {number: self._twins[number] for number in self._outcomes if number in self._twins}
+    @cached_property
+    def _twins(self) -> dict[int, list[int]]:
+        """For each plan that has twins all of them, itself among them."""
+        return {number: group for group in twins_of(self.problem.plans) for number in group}
 
     def estimated_rewards(self, core: CoInferenceCore, surrogate: AccuracySurrogate, ucb_weight: float) -> Array:
         """Reward of every plan under every conditions of a core, by these estimates, shape (P, C)."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from autosplit.agents.base import SearchProblem
+from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.enumerate import RandomAgent
 from autosplit.agents.evolution import EvolutionAgent
 from autosplit.agents.live import PPOLiveAgent
@@ -111,50 +111,17 @@ class NoPrior(PPOAgent):
         self._surrogate = AccuracySurrogate(problem.features)
 
 
-class NoPriorTPE(TPEAgent):
-    """`tpe` without the initial design: it begins with suggestions of its own, as random as Optuna makes them."""
-
-    name = "tpe-no-prior"
-    primed = False
-
-
-class NoPriorGP(GPAgent):
-    """`gp` without the initial design."""
-
-    name = "gp-no-prior"
-    primed = False
+def unprimed(method: type[Agent]) -> type[Agent]:
+    """A method without the initial design: it begins with proposals of its own. Its name ends in `-no-prior`."""
+    return type(f"NoPrior{method.__name__}", (method,), {
+        "__doc__": f"`{method.name}` without the initial design.", "__module__": __name__,
+        "name": f"{method.name}-no-prior", "primed": False})
 
 
-class NoPriorNSGA2(NSGA2Agent):
-    """`nsga2` without the initial design."""
-
-    name = "nsga2-no-prior"
-    primed = False
-
-
-class NoPriorLocalSearch(LocalSearchAgent):
-    """`local-search` without the initial design."""
-
-    name = "local-search-no-prior"
-    primed = False
-
-
-class NoPriorEvolution(EvolutionAgent):
-    """`evolution` without the initial design."""
-
-    name = "evolution-no-prior"
-    primed = False
-
-
-class NoPriorRandom(RandomAgent):
-    """`random` without the initial design: uniform draws from the first measurement on."""
-
-    name = "random-no-prior"
-    primed = False
-
-
-class NoPriorLive(PPOLiveAgent):
-    """`ppo-live` without the initial design."""
-
-    name = "ppo-live-no-prior"
-    primed = False
+NoPriorTPE = unprimed(TPEAgent)
+NoPriorGP = unprimed(GPAgent)
+NoPriorNSGA2 = unprimed(NSGA2Agent)
+NoPriorLocalSearch = unprimed(LocalSearchAgent)
+NoPriorEvolution = unprimed(EvolutionAgent)
+NoPriorRandom = unprimed(RandomAgent)
+NoPriorLive = unprimed(PPOLiveAgent)

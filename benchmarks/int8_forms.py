@@ -1,6 +1,6 @@
 """Which ONNX form of an int8 network answers as the deployment does: integer operators, or quantise-dequantise pairs.
 
-    python -m benchmarks.int8_forms results/best.json --whole --out results/benchmarks/int8-forms
+    python -m benchmarks.int8_forms results/split/best.json --whole --out results/benchmarks/int8-forms
 
 For the device's network of each result (with `--whole` also for the whole network, its fallback, whose weights are
 taken from the cache), on all test images: how many outputs (symbols or logits) and images differ from the

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autosplit.core.plan import INPUT, OUTPUT, LatencySummary
 
-__all__ = ["CHOSEN", "FINALIST", "ComparisonRow", "best_baseline", "best_split", "quickest_baseline"]
+__all__ = ["CHOSEN", "FINALIST", "OWN_FILES", "ComparisonRow", "best_baseline", "best_split", "quickest_baseline"]
 
 CHOSEN, FINALIST = "autosplit", "finalist"
 """Methods of the rows that are no baselines: the deployment that the search chose, and its other finalists."""
+
+OWN_FILES = "file"
+"""Method of the baseline that sends the user's own files as they are: it is shown, and never chosen."""
 
 # Speed-ups are against baselines that keep the accuracy: being faster than one that guesses would mean nothing.
 _MOST_LOSS_POINTS = 1.0

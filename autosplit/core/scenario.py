@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
@@ -38,6 +38,9 @@ _PROFILES: dict[str, type[Any]] = {"device": DeviceProfile, "edge": DeviceProfil
 
 IMAGE_KEYS = ("jpeg_qualities", "webp_qualities", "avif_qualities", "image_downscales")
 """Keys of the search space that are about split point `input` alone."""
+
+
+_MAY_BE_EMPTY = ("webp_qualities", "avif_qualities")
 
 
 class SearchSpace(Frozen):
@@ -94,17 +97,12 @@ class SearchSpace(Frozen):
                           for d in self.image_downscales for q in reversed(qualities) for e in efforts]
         return tuple(found)
 
-    @field_validator("webp_qualities", "avif_qualities")
+    @field_validator("sparsities", "widths", "bits", "jpeg_qualities", "webp_qualities", "avif_qualities",
+                     "image_downscales")
     @classmethod
-    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError(f"must be ascending and without repetition, got {list(values)}")
-        return values
-
-    @field_validator("sparsities", "widths", "bits", "jpeg_qualities", "image_downscales")
-    @classmethod
-    def _sorted_unique(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not values or list(values) != sorted(set(values)):
+    def _sorted_unique(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        missing_values = not values and info.field_name not in _MAY_BE_EMPTY
+        if missing_values or list(values) != sorted(set(values)):
             raise ValueError(f"must be ascending and without repetition, got {list(values)}")
         return values
 

@@ -53,9 +53,7 @@ def operators(module: nn.Module, shape: tuple[int, ...]) -> list[OperatorWork]:
         module: As for `stage_cost`.
         shape: Shape of one input without the batch dimension.
     """
-    with _counting(module, shape) as (counter, image):
-        module(image)
-    return counter.works
+    return _counted(module, shape).works
 
 
 def operators_by_node(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[OperatorWork, ...]]:
@@ -82,9 +80,7 @@ def not_counted(module: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
         module: As for `stage_cost`.
         shape: Shape of one input without the batch dimension.
     """
-    with _counting(module, shape) as (counter, image):
-        module(image)
-    return counter.reasons
+    return _counted(module, shape).reasons
 
 
 def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
@@ -104,6 +100,13 @@ def stage_cost(module: nn.Module, shape: tuple[int, ...]) -> StageCost:
         weight_elements=float(sum(w.weights for w in found)),
         activation_elements=float(sum(w.outputs for w in found)), operators=len(found),
         by_type=TypeSums.of(found) if found else None)
+
+
+def _counted(module: nn.Module, shape: tuple[int, ...]) -> _Counter:
+    """What one run of a network brings."""
+    with _counting(module, shape) as (counter, image):
+        module(image)
+    return counter
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autosplit.core.comparison import CHOSEN, ComparisonRow, quickest_baseline
+from autosplit.core.comparison import CHOSEN, OWN_FILES, ComparisonRow, quickest_baseline
 from autosplit.core.intervals import accuracy_interval
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan
 from autosplit.core.scenario import SearchSettings, SearchSpace
@@ -25,10 +25,10 @@ from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind
 
-__all__ = ["DEVICE", "JPEG", "LOSSY_IMAGES", "OWN_FILES", "PNG", "Baseline", "Choice", "choose", "comparison_row",
-           "related", "simple_baselines"]
+__all__ = ["DEVICE", "JPEG", "LOSSY_IMAGES", "PNG", "Baseline", "Choice", "baselines_of", "choose",
+           "comparison_row", "related", "simple_baselines"]
 
-DEVICE, PNG, JPEG, OWN_FILES = "device", "png", "jpeg", "file"
+DEVICE, PNG, JPEG = "device", "png", "jpeg"
 LOSSY_IMAGES: tuple[ImageKind, ...] = ("jpeg", "jpeg-shared", "webp", "webp-shared", "avif", "avif-shared")
 
 
@@ -96,6 +96,14 @@ def simple_baselines(
         Baseline("raw", "split, no compression", tuple(Plan(split=s, codec=raw) for s in splits), True),
     ]
     return [c for c in found if c.plans]
+
+
+def baselines_of(context: SearchContext) -> list[Baseline]:
+    """The simple baselines of a scenario: over its own split points, sparsities, image formats and files."""
+    networks = context.networks
+    return simple_baselines(networks.scenario.space, [point.name for point in networks.points],
+                            context.evaluator.space.sparsities.get(OUTPUT, ()),
+                            networks.data.validation.file_bytes is not None)
 
 
 def choose(baseline: Baseline, scorer: Scorer, context: SearchContext, settings: SearchSettings) -> Choice:

@@ -146,7 +146,7 @@ def replay(
         tested = deployment.measurement(evaluation)
     with progress.phase("compare with the record"):
         latency = scorer.latency(tested)
-        now = _replayed(result, networks, scorer, deployment, validation, evaluation)
+        now = _replayed(result, networks, scorer, deployment, validation, tested, evaluation)
         same = _is_same_machine(result)
         differences, unchecked = [], []
         for field, recorded, found in _leaves(_by_method(result.model_dump(mode="json")), now):
@@ -164,11 +164,11 @@ def replay(
 
 def _replayed(
     result: Result, networks: Networks, scorer: Scorer, deployment: Deployment, validation: Measurement,
-    evaluation: Evaluation,
+    tested: Measurement, evaluation: Evaluation,
 ) -> dict[str, Any]:
     """The file as it should be, without the fields that nothing here determines."""
-    scenario, data, tested = result.scenario, networks.data, deployment.measurement(evaluation)
-    outcome = scorer.outcome(validation).model_dump(mode="json")
+    scenario, data, found = result.scenario, networks.data, scorer.outcome(validation)
+    outcome = found.model_dump(mode="json")
     del outcome["measurement"]["seconds"]
     blueprint = deployment.blueprint
     try:
@@ -188,7 +188,7 @@ def _replayed(
     return {
         "schema_version": result.schema_version,
         "scenario": {"code": code},
-        "feasible": scorer.outcome(validation).feasible,
+        "feasible": found.feasible,
         "plan": blueprint.plan.model_dump(mode="json"),
         "outcome": outcome,
         # nothing is lost on the way to the untouched backbone

@@ -33,7 +33,7 @@ from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
-from autosplit.pipeline.baselines import PNG, Choice, choose, comparison_row, related, simple_baselines
+from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comparison_row, related
 from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
@@ -158,11 +158,7 @@ def search_scenario(
         if most_exhaustive is not None and scenario.search.agent == ExhaustiveAgent.name:
             _refuse_long(scenario, scorer, context, evaluator, progress, most_exhaustive)
         with timed("baselines"), progress.phase("measure the baselines"):
-            splits = [point.name for point in context.networks.points]
-            device = context.evaluator.space.sparsities.get(OUTPUT, ())
-            own_files = context.networks.data.validation.file_bytes is not None
-            baselines = [choose(baseline, scorer, context, scenario.search)
-                         for baseline in simple_baselines(scenario.space, splits, device, own_files)]
+            baselines = [choose(baseline, scorer, context, scenario.search) for baseline in baselines_of(context)]
         with timed("search"):
             agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
         with timed("fine-tune"):
@@ -389,13 +385,13 @@ def _test(
     evaluation = deployment.evaluate(networks.data, "test")
     chosen, sources = deployment.measurement(evaluation), context.sources("test")
     entrants = [(c.baseline.method, c.name, c.best.plan) for c in baselines]
-    taken = cheapest_of_equals([o for o in finalists if o.plan.is_split], scorer, context.sources("validation")).taken \
-        if any(o.plan.is_split for o in finalists) else None
-    for outcome in finalists:
-        if outcome.plan != pick.taken.plan:
-            name = "best split" if taken is not None and outcome.plan == taken.plan else "another finalist"
-            entrants.append((FINALIST, name, outcome.plan))
-    tested = {plan: context.measure(plan, arithmetic, "test") for _, _, plan in entrants}
+    splits = [outcome for outcome in finalists if outcome.plan.is_split]
+    best_splits = [cheapest_of_equals(splits, scorer, context.sources("validation")).taken.plan] if splits else []
+    entrants += [(FINALIST, "best split" if outcome.plan in best_splits else "another finalist", outcome.plan)
+                 for outcome in finalists if outcome.plan != pick.taken.plan]
+    # what was chosen may be a baseline as well, and is read once
+    tested = {pick.taken.plan: chosen} | {plan: context.measure(plan, arithmetic, "test")
+                                          for _, _, plan in entrants if plan != pick.taken.plan}
     # nothing is lost on the way to the untouched backbone
     reference = next(tested[plan].accuracy for method, _, plan in entrants if method == PNG)
     rows = [comparison_row(method, name, tested[plan], chosen, scorer, reference, sources)

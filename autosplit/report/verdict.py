@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autosplit.core.comparison import ComparisonRow, best_baseline, best_split
+from autosplit.core.comparison import OWN_FILES, ComparisonRow, best_baseline, best_split
 from autosplit.core.result import Chosen
 from autosplit.report.style import quantity
 
 __all__ = ["finding", "verdict", "why_chosen"]
 
-OWN_FILES = "input | file"
 _EVEN = 0.05  # points of accuracy, and share of a latency or an energy, that make no difference worth a word
 
 
@@ -31,7 +30,7 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float, baseline: str = "")
     what = f"{_percent(chosen)} right within {p95} (p95) of the {budget} allowed"
     if split is not chosen:
         opening = f"Deploy {_name(chosen)}: {what}"
-        if other is not None and other.feasible and other.plan == OWN_FILES:
+        if other is not None and other.feasible and other.method == OWN_FILES:
             opening += f"; sending your own files as they are has {_against(other, chosen)}"
         if split is None:
             return f"{opening}. No split was in time."

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autosplit.agents.expectations import Expectations, as_measured, expectations
+from autosplit.agents.expectations import Expectations, expectations, twins_of
 from autosplit.agents.ppo import PPOAgent
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, Workload
 from tests.agents.cases import LATENCY, SMALL, search
@@ -49,8 +49,10 @@ def test_nothing_is_expected_to_be_better_than_the_uncut_network():
 
 
 def test_a_plan_without_a_twin_is_its_own():
-    assert list(as_measured(PLANS, {3: measured(SPLIT, 0.5)})) == [3]
-    assert as_measured(PLANS, {2: measured(BODY, 0.5)}).keys() == {1, 2}
+    assert twins_of(PLANS) == [[1, 2]]
+    guess = guessed(0.9, 0.7, 0.7, 0.6, 0.4)
+    assert expectations(PLANS, guess, {3: measured(SPLIT, 0.5)}).accuracy.tolist() == [0.9, 0.7, 0.7, 0.5, 0.4]
+    assert expectations(PLANS, guess, {2: measured(BODY, 0.5)}).accuracy.tolist() == [0.9, 0.5, 0.5, 0.6, 0.4]
 
 
 def test_a_searchs_policy_knows_its_baselines():

@@ -5,7 +5,7 @@
 | `tiny.yaml`, `my-scenario.yaml`, `my.yaml` | a scenario of seconds: the tiny world's with few plans, agent `random` |
 | `photos/`, `photo.png`, `a.png`, `b.npy` | pictures of that world; images for the bundle |
 | `my-weights.safetensors` | weights of `examples/backbone.py` for three classes |
-| `results/best.json`, `results/reference` | as they are in the repository |
+| `results/best.json`, `results/reference`, `results/split` | as they are in the repository |
 | `results/benchmarks/search-digits-m` | the repository's searches of one scenario |
 | `results/tables/digits-m.csv.gz` | plans of the repository's table: sparsities 0, .25, .5 and .75, codes of 4 bits |
 | `examples/`, `benchmarks/` | as they are in the repository |
@@ -30,7 +30,7 @@ from tests.docs.pages import ROOT
 
 MAKERS = (
     "autosplit train-policy results/tables/digits-m.csv.gz --out policies/digits-m",
-    "autosplit export results/best.json --out bundle",
+    "autosplit export results/split --out bundle",
     "autosplit adapt RUN --out DIR",
     "autosplit serve --make-keys keys --device porch",
     "autosplit profile --backbone resnet20 --image-shape 3x32x32 --threads 1 --engine onnxruntime "
@@ -55,7 +55,7 @@ def furnish(folder: Path, world) -> None:
     scenario = world.scenario(**_SMALL).to_yaml()
     for name in ("tiny.yaml", "my-scenario.yaml", "my.yaml"):
         (folder / name).write_text(scenario)
-    for name in ("examples", "benchmarks", "results/reference"):
+    for name in ("examples", "benchmarks", "results/reference", "results/split"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(world.run, folder / "results" / "tiny")
     searches = folder / "results" / "benchmarks" / "search-digits-m"

@@ -7,6 +7,7 @@ from autosplit.core.answers import Answers
 from autosplit.core.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, Workload
 from autosplit.evaluation.objective import load_objective
 from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals
+from autosplit.pipeline.search import warnings_of
 
 LABELS = np.zeros(1000, dtype=np.int64)
 
@@ -85,3 +86,14 @@ def test_unknown_answers_are_no_proof_of_equality():
     assert accuracy_difference(best, cheap) is None
     assert picked({"best": (90, 5.0), "cheap": (50, 3.0)}, best, cheap).taken.reward >= 0.99
     assert accuracy_difference(best, measured(range(5), images=900)) is None
+
+
+def test_an_accuracy_that_says_little_is_called_so():
+    """Sixty dogs to a cat: naming the dog always is right for 98 %."""
+    labels = np.repeat([0, 1], [600, 10])
+    always, never_a_cat = warnings_of(Answers.of(np.zeros(610, dtype=np.int64), labels), ("dog", "cat"))
+    assert always.startswith("100.0% of the test images are given the class 'dog', and 98.4% belong to one class")
+    assert always.endswith("balanced accuracy is 50.0%")
+    assert never_a_cat.startswith("class 'cat' is never recognised; balanced accuracy is 50.0%, accuracy 98.4%")
+    even = np.repeat([0, 1], 300)
+    assert warnings_of(Answers.of(even, even), ("dog", "cat")) == []

@@ -10,19 +10,18 @@ from pathlib import Path
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResultError, unwritable
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import OUTPUT, Measurement
+from autosplit.core.plan import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
 from autosplit.pipeline.baselines import (
-    Baseline,
     Choice,
+    baselines_of,
     choose,
     comparison_row,
     related,
-    simple_baselines,
 )
 from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
@@ -169,16 +168,10 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
             rows.append(comparison_row(choice.baseline.method, choice.name, tested, chosen, scorer,
                                        result.backbone_accuracy, own.sources("test")))
     simple, searched = ([r for r in result.comparison if r.baseline is baseline] for baseline in (True, False))
-    measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in _simple(own)}
+    measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in baselines_of(own)}
     measured["autosplit"] = _measured_by_search(run, own, [m for pool in measured.values() for m in pool])
     measured |= {c.baseline.method: tuple(o.measurement for o in c.measured) for c in choices}
     return Comparison(scenario, related([*simple, *rows, *searched]), measured, run, own.networks.supernet_key)
-
-
-def _simple(context: SearchContext) -> list[Baseline]:
-    networks = context.networks
-    device, own_files = context.evaluator.space.sparsities.get(OUTPUT, ()), networks.data.validation.file_bytes
-    return simple_baselines(networks.scenario.space, [p.name for p in networks.points], device, own_files is not None)
 
 
 def _searched(scenario: Scenario, out: Path, context: SearchContext, progress: PhaseReporter) -> tuple[Result, Path]:

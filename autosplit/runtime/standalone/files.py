@@ -37,17 +37,7 @@ _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSO
 
 def check_regular(path: str | Path, what: str = "", *, error: type[AutosplitError] = ConfigError,
                   most_bytes: int = MOST_BYTES) -> int:
-    """The size of a file in bytes, for those that a library opens by its name.
-
-    Args:
-        path: The file; links are followed.
-        what: How messages name it; its path when left out.
-        error: Class of the error.
-        most_bytes: Largest size that is accepted.
-
-    Raises:
-        AutosplitError: Of class `error`: there is no such file, it is no regular one, or it is too large.
-    """
+    """The size of a file, bytes, for those that a library opens by name; arguments and errors as of `read_file`."""
     try:
         found = os.stat(path)  # noqa: PTH116 (a path may hold a NUL, which Path.stat takes for absent)
     except (OSError, ValueError) as e:
