@@ -68,11 +68,12 @@ class SearchContext:
         self.evaluator = CachedEvaluator(LiveEvaluator(networks), file=measurement_file(networks) if reuse else None)
         self._progress, self._reuse = progress or NullProgress(), reuse
         self._cache = networks.cache
-        self._measured: dict[tuple[Plan, Arithmetic, SplitName], Measurement] = {}
-        self._made: OrderedDict[tuple[Plan, Arithmetic], Deployment] = OrderedDict()
+        self._measured: dict[tuple[Plan, Arithmetic, SplitName, bool], Measurement] = {}
+        self._made: OrderedDict[tuple[Plan, Arithmetic, bool], Deployment] = OrderedDict()
 
     def measure(
-        self, plan: Plan, device_arithmetic: str, part: SplitName = "validation", title: str = "finalist"
+        self, plan: Plan, device_arithmetic: str, part: SplitName = "validation", title: str = "finalist",
+        tuned: bool = True,
     ) -> Measurement:
         """Fine-tune a plan (or find it fine-tuned) and classify one part of the data with its deployment (F3).
 
@@ -81,13 +82,14 @@ class SearchContext:
             device_arithmetic: Number format of the device's profile.
             part: Of the data set.
             title: For the progress bar.
+            tuned: Whether the edge network is fine-tuned to the plan's own image format, or the one for all formats.
         """
         if plan.codec.kind == "file":
             return self._own_files(plan, device_arithmetic, part, title)
         arithmetic = arithmetic_of(device_arithmetic)
-        key = (plan, arithmetic, part)
+        key = (plan, arithmetic, part, tuned)
         if key not in self._measured:
-            blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan))
+            blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan, tuned))
             # figures depend on the code that quantises, codes, counts and runs, and on this processor's arithmetic
             entry = content_hash([blueprint.key, blueprint.arithmetic, part, source_hash(*_CODE), arithmetic_key()])
             found = None
@@ -96,7 +98,7 @@ class SearchContext:
                     found = Measurement.model_validate(record)
             if found is None:
                 start = time.perf_counter()
-                deployment = self.deployment(plan, device_arithmetic, title)
+                deployment = self.deployment(plan, device_arithmetic, title, tuned)
                 evaluation = deployment.evaluate(self.networks.data, part)
                 found = deployment.measurement(evaluation, time.perf_counter() - start)
                 self._cache.save_record(_FOLDER, entry, found.model_dump(mode="json"))
@@ -118,28 +120,33 @@ class SearchContext:
         found = self.networks.data.split(part).sources
         return None if found is None else found.numpy()
 
-    def deployment(self, plan: Plan, device_arithmetic: str, title: str = "finalist") -> Deployment:
+    def deployment(
+        self, plan: Plan, device_arithmetic: str, title: str = "finalist", tuned: bool = True
+    ) -> Deployment:
         """A plan, fine-tuned, as something that runs.
 
         Args:
             plan: As for `measure`.
             device_arithmetic: As for `measure`.
             title: For the progress bar.
+            tuned: As for `measure`.
         """
-        key = (plan, arithmetic_of(device_arithmetic))
+        key = (plan, arithmetic := arithmetic_of(device_arithmetic), tuned)
         if key not in self._made:
-            blueprint = blueprint_of(self.networks, plan, key[1], self._key(plan))
-            self._made[key] = Deployment.fit(blueprint, self._fine_tuned(plan, title), self.networks.data)
+            blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan, tuned))
+            self._made[key] = Deployment.fit(blueprint, self._fine_tuned(plan, title, tuned), self.networks.data)
         self._made.move_to_end(key)
         while len(self._made) > _KEPT:
             self._made.popitem(last=False)
         return self._made[key]
 
-    def _fine_tuned(self, plan: Plan, title: str) -> SplitNetwork:
+    def _fine_tuned(self, plan: Plan, title: str, tuned: bool) -> SplitNetwork:
         """The fine-tuned plan in fp32; the backbone itself, cut where the plan says, where nothing was changed."""
         networks, backbone = self.networks, self.networks.backbone
         if plan.split == INPUT and plan.lossless:
             return SplitNetwork(nn.Identity(), backbone)
+        if plan.split == INPUT and not tuned:
+            return SplitNetwork(nn.Identity(), networks.coded_backbone or backbone)
         if plan.split != INPUT and plan.sparsity == 0.0 and plan.codec.kind != "code":
             if plan.split == OUTPUT:
                 return SplitNetwork(backbone, nn.Identity())
@@ -169,9 +176,10 @@ class SearchContext:
                    {"kind": "fine-tuned plan", "plan": plan.label})
         return network
 
-    def _key(self, plan: Plan) -> str:
+    def _key(self, plan: Plan, tuned: bool = True) -> str:
         settings = self.networks.scenario.training
         return content_hash({
+            **({} if tuned else {"tuned": False}),
             "supernet": self.networks.supernet_key, "plan": plan.model_dump(mode="json"),
             "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
             "batch": settings.batch_size, "seed": self.networks.scenario.search.seed,

@@ -158,13 +158,13 @@ def search_scenario(
         if most_exhaustive is not None and scenario.search.agent == ExhaustiveAgent.name:
             _refuse_long(scenario, scorer, context, evaluator, progress, most_exhaustive)
         with timed("baselines"), progress.phase("measure the baselines"):
-            baselines = [choose(baseline, scorer, context, scenario.search) for baseline in baselines_of(context)]
+            baselines = choose(baselines_of(context), scorer, context, scenario.search)
         with timed("search"):
             agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
         with timed("fine-tune"):
             finalists = _fine_tune(scenario, scorer, context, agent.outcomes, record)
             sources = context.sources("validation")
-            others = [outcome for choice in baselines for outcome in choice.finalists
+            others = [outcome for choice in baselines if choice.tuned for outcome in choice.finalists
                       if _may_be_chosen(outcome.plan, scenario.space)]
             pick = cheapest_of_equals([*finalists, *others], scorer, sources)
             record(pick.taken)
@@ -384,18 +384,19 @@ def _test(
     deployment = context.deployment(pick.taken.plan, arithmetic)
     evaluation = deployment.evaluate(networks.data, "test")
     chosen, sources = deployment.measurement(evaluation), context.sources("test")
-    entrants = [(c.baseline.method, c.name, c.best.plan) for c in baselines]
+    entrants = [(c.baseline.method, c.name, c.best.plan, c.tuned) for c in baselines]
     splits = [outcome for outcome in finalists if outcome.plan.is_split]
     best_splits = [cheapest_of_equals(splits, scorer, context.sources("validation")).taken.plan] if splits else []
-    entrants += [(FINALIST, "best split" if outcome.plan in best_splits else "another finalist", outcome.plan)
+    entrants += [(FINALIST, "best split" if outcome.plan in best_splits else "another finalist", outcome.plan, True)
                  for outcome in finalists if outcome.plan != pick.taken.plan]
     # what was chosen may be a baseline as well, and is read once
-    tested = {pick.taken.plan: chosen} | {plan: context.measure(plan, arithmetic, "test")
-                                          for _, _, plan in entrants if plan != pick.taken.plan}
+    tested = {(plan, tuned): context.measure(plan, arithmetic, "test", tuned=tuned)
+              for _, _, plan, tuned in entrants if plan != pick.taken.plan or not tuned}
+    tested[pick.taken.plan, True] = chosen
     # nothing is lost on the way to the untouched backbone
-    reference = next(tested[plan].accuracy for method, _, plan in entrants if method == PNG)
-    rows = [comparison_row(method, name, tested[plan], chosen, scorer, reference, sources)
-            for method, name, plan in entrants]
+    reference = next(tested[plan, True].accuracy for method, _, plan, _ in entrants if method == PNG)
+    rows = [comparison_row(method, name, tested[plan, tuned], chosen, scorer, reference, sources)
+            for method, name, plan, tuned in entrants]
     rows.append(comparison_row(CHOSEN, CHOSEN, chosen, chosen, scorer, reference, sources))
     return _Tested(deployment, evaluation, reference, related(rows))
 
@@ -419,7 +420,7 @@ def _result(
         choice=Chosen(best=pick.best.plan.label, equals=tuple(dict.fromkeys(o.plan.label for o in pick.equals)),
                       half_width_points=100 * pick.half_width, images=len(data.validation),
                       sources=None if sources is None else len(np.unique(sources)), best_baseline=method),
-        warnings=tuple(warnings_of(evaluation.answers, data.class_names)),
+        warnings=(*data.notes, *warnings_of(evaluation.answers, data.class_names)),
         deployment=DeploymentFile(blueprint=tested.deployment.blueprint, weights=weights, sha256=sha256_of(content),
                                   class_names=data.class_names),
         provenance=provenance(

@@ -228,7 +228,7 @@ def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
     (("--finalists", 0), "search.finalists: "),
     (("--seed", -1), "search.seed: "),
     (("--image-size", 2), "image_size: "),
-    (("--weights", "gone.safetensors"), "weights 'gone.safetensors': no such file"),
+    (("--weights", "gone.safetensors"), "gone.safetensors': no such file"),
 ])
 def test_one_line_names_the_culprit(warm, tiny, out, options, message):
     assert message in failure("search", *tiny, *options, *out)

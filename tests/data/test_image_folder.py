@@ -10,6 +10,7 @@ from PIL import Image, features
 
 from autosplit.core.errors import DataError
 from autosplit.data import image_folder, load_dataset
+from autosplit.data.stored import StoredFormat
 
 PARTS = ("train", "calibration", "validation", "test")
 
@@ -310,7 +311,7 @@ def test_grey_folders_are_known_and_stored_as_grey_files(tmp_path):
     dataset = load(tmp_path)
     assert dataset.grey
     assert dataset.shape == (3, 32, 32)
-    assert torch.equal(dataset.stored_bytes("test", "png"), dataset.test.file_bytes)
+    assert torch.equal(dataset.stored_bytes("test", StoredFormat("png")), dataset.test.file_bytes)
     Image.new("RGB", (32, 32), (1, 2, 3)).save(tmp_path / "a" / "colour.png")
     assert not load(tmp_path).grey
 

@@ -37,7 +37,7 @@ class Scripted:
 
     def __init__(self, figures, tuned=()):
         self.figures, self.tuned = figures, dict(tuned)
-        self.measured, self.made = [], []
+        self.measured, self.made, self.untuned = [], [], []
 
     def workloads(self, plans):
         return [measured(p, *self.figures[p]).workload for p in plans]
@@ -46,7 +46,10 @@ class Scripted:
     def evaluator(self):
         return SimpleNamespace(workloads=self.workloads, measure=self.measure_f1)
 
-    def measure(self, plan, arithmetic, part="validation", title=""):
+    def measure(self, plan, arithmetic, part="validation", title="", tuned=True):
+        if not tuned:
+            self.untuned.append(plan)
+            return measured(plan, *self.figures[plan], fidelity="F3")
         self.made.append(plan)
         return measured(plan, *self.tuned.get(plan, self.figures[plan]), fidelity="F3")
 
@@ -64,7 +67,7 @@ def scorer(budget_ms=100.0):
 
 def chosen(script, everything=False, budget_ms=100.0, **search):
     baseline = Baseline("mine", "mine", tuple(script.figures), everything)
-    return choose(baseline, scorer(budget_ms), script, make_scenario().search.model_copy(update=search))
+    return choose([baseline], scorer(budget_ms), script, make_scenario().search.model_copy(update=search))[0]
 
 
 # --- who there is ---------------------------------------------------------------------------------------------------
@@ -161,7 +164,22 @@ def test_further_plans_are_tried_while_fine_tuned_payloads_miss_the_budget():
 def test_a_choice_names_its_codec():
     baseline = next(c for c in simple_baselines(SPACE, (), ()) if c.method == "jpeg")
     script = Scripted({plan: (0.5 + 0.1 * (plan.codec.quality == 50), 70.0) for plan in baseline.plans})
-    assert choose(baseline, scorer(), script, make_scenario().search).name == "JPEG q50"
+    assert choose([baseline], scorer(), script, make_scenario().search)[0].name == "JPEG q50"
+
+
+def test_formats_that_another_beats_or_that_are_late_have_the_network_for_all_of_them():
+    """JPEG costs more than WebP and is worse; with shared tables it is better; AVIF is late."""
+    baselines = [b for b in simple_baselines(SPACE, (), ()) if b.method not in {"device", "png"}]
+    figures = {"jpeg": (0.8, 90.0), "jpeg-shared": (0.95, 80.0), "webp": (0.9, 70.0), "webp-shared": (0.9, 50.0),
+               "avif": (0.99, 2000.0), "avif-shared": (0.9, 60.0)}
+    script = Scripted({plan: figures[b.method] for b in baselines for plan in b.plans})
+    found = {c.baseline.method: c for c in choose(baselines, scorer(), script, make_scenario().search)}
+    assert {method for method, choice in found.items() if choice.tuned} == {"jpeg-shared", "webp", "webp-shared",
+                                                                            "avif-shared"}
+    assert {p.codec.kind for p in script.untuned} == {"jpeg", "avif"}
+    assert found["avif"].name.endswith("(edge for all formats)")
+    assert not found["avif"].best.feasible
+    assert found["jpeg"].best.measurement.fidelity == "F3"
 
 
 def test_choices_on_a_real_network(prepared):
@@ -169,20 +187,21 @@ def test_choices_on_a_real_network(prepared):
     context, scenario = SearchContext(prepared, reuse=False), prepared.scenario
     splits, referee = [p.name for p in prepared.points], Scorer.of(scenario)
     baselines = simple_baselines(scenario.space, splits, context.evaluator.space.sparsities[OUTPUT])
-    found = {c.method: choose(c, referee, context, scenario.search) for c in baselines}
+    found = {c.baseline.method: c for c in choose(baselines, referee, context, scenario.search)}
     assert found["raw"].best.plan.codec.kind == "raw"
     assert len(found["raw"].measured) == len(splits)
     for method, choice in found.items():
-        evaluation = context.deployment(choice.best.plan, "int8").evaluate(prepared.data, "validation")
+        deployment = context.deployment(choice.best.plan, "int8", tuned=choice.tuned)
+        evaluation = deployment.evaluate(prepared.data, "validation")
         assert choice.best.measurement.accuracy == evaluation.accuracy
         assert choice.best.measurement.workload.payload_bytes_mean == evaluation.payload_mean
-        arithmetic = context.deployment(choice.best.plan, "int8").blueprint.arithmetic
-        assert arithmetic == ("int8" if method in {"device", "device-pruned", "raw"} else "fp32")
+        assert deployment.blueprint.arithmetic == ("int8" if method in {"device", "device-pruned", "raw"} else "fp32")
     # a file and what crosses of it where both ends know the rest show the same pictures to the same network
     for kind in ("jpeg", "webp", "avif"):
         setting = found[f"{kind}-shared"].best.plan.codec
         whole = Plan(split=INPUT, codec=setting.model_copy(update={"kind": kind}))
-        assert context.measure(whole, "int8").answers == found[f"{kind}-shared"].best.measurement.answers
+        tuned = found[f"{kind}-shared"].tuned
+        assert context.measure(whole, "int8", tuned=tuned).answers == found[f"{kind}-shared"].best.measurement.answers
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

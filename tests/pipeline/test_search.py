@@ -295,10 +295,11 @@ def test_broken_files_and_unequal_shapes_are_told(warm, tmp_path, capsys):
     run = invoke("search", "--scenario", warm.root / "tiny.yaml", "--dataset", f"image-folder:{tmp_path / 'pictures'}",
                  "--image-size", 16, "--agent", "random", "--evaluations", 2, "--out", tmp_path / "run")
     assert run.exit_code == 0, run.stderr
-    line = next(line for line in run.stderr.splitlines() if line.startswith("load data"))
-    assert "skipped 1 of 36 files" in line
-    assert "red/000.png" in line
-    assert "resized" in line
+    careful = [line for line in run.stdout.splitlines() if line.startswith("Careful: ")]
+    assert any("skipped 1 of 36 files" in line and "red/000.png" in line for line in careful)
+    assert any("resized" in line for line in careful)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(line.removeprefix("Careful: ").rstrip(".") in page for line in careful)
 
 
 # --- nothing feasible -----------------------------------------------------------------------------------------------
@@ -329,7 +330,7 @@ def test_infeasible_budget(warm, tmp_path):
     ({"space.splits": ("layer1", "layr2")}, UnknownNameError, "unknown split point 'layr2'; did you mean 'layer2'"),
     ({"dataset": "digits"}, UnknownNameError, "unknown data set 'digits'; did you mean 'digits-m'"),
     ({"dataset": "image-folder:/nowhere"}, DataError, "no such folder as /nowhere"),
-    ({"weights": "gone.safetensors"}, ConfigError, "weights 'gone.safetensors': no such file"),
+    ({"weights": "gone.safetensors"}, ConfigError, "gone.safetensors': no such file"),
 ])
 def test_errors_cost_no_training_and_leave_no_run_behind(world, tmp_path, monkeypatch, changes, error, message):
     def forbidden(*args, **kwargs):

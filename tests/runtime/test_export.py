@@ -229,7 +229,7 @@ def test_what_is_no_bundle_is_refused(tmp_path, copy):
 def test_networks_and_tables_that_do_not_run_here_are_refused(copy):
     (copy / "tables.npy").write_bytes(b"no tables")
     seal(copy)
-    with pytest.raises(BundleError, match="no tables of this bundle"):
+    with pytest.raises(BundleError, match=r"tables\.npy: no numpy array"):
         load_device(copy)
     (copy / "device.onnx").write_bytes(b"no network")
     seal(copy)

@@ -16,13 +16,7 @@ from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
-from autosplit.pipeline.baselines import (
-    Choice,
-    baselines_of,
-    choose,
-    comparison_row,
-    related,
-)
+from autosplit.pipeline.baselines import Choice, baselines_of, choose, comparison_row, related
 from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from autosplit.pipeline.search import scorer_of, search_scenario
@@ -159,7 +153,7 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
     choices: list[Choice] = []
     for baseline, context in entrants:
         with progress.phase(f"baseline {baseline.method}"):
-            choices.append(choose(baseline, scorer, context, scenario.search))
+            choices += choose([baseline], scorer, context, scenario.search)
     rows = []
     with progress.phase("read the test set for the baselines"):
         chosen = own.measure(result.plan, arithmetic, "test")

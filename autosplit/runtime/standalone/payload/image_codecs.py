@@ -40,7 +40,7 @@ _LEAST_EFFORT, _MOST_EFFORT, _AVIF_SPEED = 0, 6, 10
 # a marker is FF and a byte that is not 00: in the body the encoder stuffs a 00 behind every FF, so none can occur there
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _GREY_SCAN = b"\xff\xda\x00\x08\x01"  # the scan's header of a file of one channel: eight bytes long
-_GREY = b"\xff"  # ends the body of a grey file where colour could be; no body ends like this otherwise
+_GREY = b"\xff"  # marks the body of a grey file where colour could be: no JPEG body ends so, no AVIF body begins so
 _MARKER = re.compile(rb"\xff[^\0]|\xff\Z", re.DOTALL)
 
 
@@ -169,8 +169,10 @@ def bodies(files: Sequence[bytes], shape: tuple[int, int, int], format: StoredFo
     found = []
     for file in files:
         head, body, _ = split_file(file, format)
-        if shape[0] == 3 and head[-10:].startswith(_GREY_SCAN):
+        if shape[0] == 3 and format.codec == "jpeg" and head[-10:].startswith(_GREY_SCAN):
             body += _GREY
+        elif shape[0] == 3 and format.codec == "avif" and join_file(body, (1, *shape[1:]), format) == file:
+            body = _GREY + body
         # an encoder may write other boxes for an unusual picture; then the file goes whole
         found.append(body if join_file(body, shape, format) == file else file)
     return found
@@ -253,6 +255,8 @@ def join_file(body: bytes, shape: tuple[int, int, int], format: StoredFormat) ->
         raise PayloadError(f"an empty {format.codec.upper()} body; send the image again")
     if format.codec == "jpeg" and shape[0] == 3 and body.endswith(_GREY):
         return join_file(body.removesuffix(_GREY), (1, *shape[1:]), format)
+    if format.codec == "avif" and shape[0] == 3 and body.startswith(_GREY):
+        return join_file(body.removeprefix(_GREY), (1, *shape[1:]), format)
     before, template, behind = _frame(shape, format.whole)
     if format.codec == "jpeg":
         if marker := _MARKER.search(body):
