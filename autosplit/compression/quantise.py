@@ -65,7 +65,7 @@ def quantise(code: Tensor, bits: int, limit: Tensor | float) -> Tensor:
     """
     bound = _limit_tensor(limit, code.device)
     cells = _cells(code.to(bound.dtype), bits, bound) + levels(bits) // 2
-    return torch.where(torch.isnan(cells), torch.full_like(cells, -1.0), cells).to(torch.int32)
+    return cells.nan_to_num(nan=-1.0).to(torch.int32)
 
 
 def dequantise(symbols: Tensor, bits: int, limit: Tensor | float) -> Tensor:

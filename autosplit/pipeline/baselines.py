@@ -4,9 +4,8 @@ A baseline is a set of plans, of which the best one is chosen in the same steps 
 plans that cannot be in time are not measured. Then accuracy (F1), of a random part of the plans where there are more
 than a search may measure. Then the best ones, one a pruned head, are fine-tuned and measured through real payloads in
 the device's arithmetic (F3), and of these the cheapest that cannot be told apart from the best on validation images is
-the baseline's deployment. Image formats are treated alike: the edge network is fine-tuned on pictures so coded. Where
-another format is better at F1 and costs no more, or where the pictures come too late, that is the network for all
-formats; all others have one of their own.
+the baseline's deployment. Image formats are treated alike: the edge network is fine-tuned on pictures so coded, except
+where they come too late whatever it answers.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcom
 from autosplit.core.scenario import SearchSettings, SearchSpace
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
-from autosplit.pipeline.choice import COSTS, accuracy_difference, cheapest_of_equals
+from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind
@@ -74,7 +73,7 @@ class Choice:
     def name(self) -> str:
         """For tables."""
         name = self.baseline.title.format(codec=self.best.plan.codec.label)
-        return name if self.tuned else f"{name} (edge for all formats)"
+        return name if self.tuned else f"{name} (not tuned: late)"
 
 
 def simple_baselines(
@@ -112,54 +111,30 @@ def baselines_of(context: SearchContext) -> list[Baseline]:
                             networks.data.validation.file_bytes is not None)
 
 
-def choose(
-    baselines: Sequence[Baseline], scorer: Scorer, context: SearchContext, settings: SearchSettings
-) -> list[Choice]:
-    """Let each baseline choose its best plan on validation data.
+def choose(baseline: Baseline, scorer: Scorer, context: SearchContext, settings: SearchSettings) -> Choice:
+    """Let a baseline choose its best plan on validation data.
 
     Args:
-        baselines: What chooses.
+        baseline: What chooses.
         scorer: Gives latency and reward.
         context: Measures (F1), fine-tunes and measures (F3).
-        settings: How many plans each may measure and fine-tune.
+        settings: How many plans may be measured and fine-tuned.
     """
-    measured = [_measured(baseline, scorer, context, settings) for baseline in baselines]
-    pictures = [best_outcome(m) for b, m in zip(baselines, measured, strict=True) if b.method in LOSSY_IMAGES]
-    return [_choice(b, m, pictures, scorer, context, settings) for b, m in zip(baselines, measured, strict=True)]
-
-
-def _measured(
-    baseline: Baseline, scorer: Scorer, context: SearchContext, settings: SearchSettings
-) -> list[Outcome]:
-    """A baseline's plans at F1."""
     plans: Sequence[Plan] = baseline.plans
     if not baseline.everything:
         # those that may be in time, or as many of them, drawn at random, as a search may measure
         affordable = scorer.affordable(context.evaluator.workloads(plans))
         drawn = np.random.default_rng(settings.seed).permutation(len(affordable))[: settings.evaluations]
         plans = [plans[affordable[i]] for i in sorted(drawn)]
-    return scorer.outcomes(context.evaluator.measure(plans))
-
-
-def _choice(
-    baseline: Baseline, measured: Sequence[Outcome], pictures: Sequence[Outcome], scorer: Scorer,
-    context: SearchContext, settings: SearchSettings,
-) -> Choice:
-    """What a baseline enters with, of what it measured; `pictures` are the best of each lossy image format."""
+    measured = scorer.outcomes(context.evaluator.measure(plans))
     best = best_outcome(measured)
-    if baseline.method in LOSSY_IMAGES and (not best.feasible or any(_beats(other, best) for other in pictures)):
+    if baseline.method in LOSSY_IMAGES and not best.feasible:  # its bytes do not depend on the network
         arithmetic = scorer.conditions.device.arithmetic
         best = scorer.outcome(context.measure(best.plan, arithmetic, tuned=False))
         return Choice(baseline, tuple(measured), (best,), best, tuned=False)
     finalists = fine_tune_best(context, scorer, measured, settings.finalists, title=f"{baseline.method} finalist")
     best = cheapest_of_equals(finalists, scorer, context.sources("validation")).taken
     return Choice(baseline, tuple(measured), tuple(finalists), best)
-
-
-def _beats(one: Outcome, other: Outcome) -> bool:
-    """Whether one format is more accurate than another, and costs neither more energy nor bytes nor time."""
-    return (one.feasible and one.measurement.accuracy > other.measurement.accuracy
-            and all(cost(one) <= cost(other) for cost in COSTS))
 
 
 def comparison_row(

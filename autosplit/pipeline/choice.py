@@ -12,11 +12,11 @@ from autosplit.core.plan import Measurement, Outcome
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 
-__all__ = ["COSTS", "Pick", "accuracy_difference", "cheapest_of_equals"]
+__all__ = ["Pick", "accuracy_difference", "cheapest_of_equals"]
 
 _CLOSE = 0.01  # energies, bytes or latencies that differ by less are equal
 
-COSTS: tuple[Callable[[Outcome], float], ...] = (
+_COSTS: tuple[Callable[[Outcome], float], ...] = (
     lambda o: o.latency.energy_mj, lambda o: o.measurement.workload.payload_bytes_mean, lambda o: o.latency.p95_ms)
 """What a deployment costs, in the order in which equals are compared."""
 
@@ -80,7 +80,7 @@ def cheapest_of_equals(candidates: Sequence[Outcome], scorer: Scorer, sources: A
             equals.append(outcome)
             half_width = max(half_width, difference.half_width)
     left = equals
-    for cost in COSTS:
+    for cost in _COSTS:
         limit = min(map(cost, left)) * (1 + _CLOSE)
         left = [outcome for outcome in left if cost(outcome) <= limit]
     return Pick(best_outcome(left), best, tuple(equals), half_width)

@@ -158,7 +158,7 @@ def search_scenario(
         if most_exhaustive is not None and scenario.search.agent == ExhaustiveAgent.name:
             _refuse_long(scenario, scorer, context, evaluator, progress, most_exhaustive)
         with timed("baselines"), progress.phase("measure the baselines"):
-            baselines = choose(baselines_of(context), scorer, context, scenario.search)
+            baselines = [choose(baseline, scorer, context, scenario.search) for baseline in baselines_of(context)]
         with timed("search"):
             agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
         with timed("fine-tune"):

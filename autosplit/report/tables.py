@@ -23,7 +23,7 @@ CAPTION = """\
 accuracy: test images classified right, below it the 95 % interval
 against *: points of accuracy against the chosen plan, paired on the same images,
 below it the 95 % interval; where it holds 0 the two cannot be told apart
-image formats: the network on the edge was fine-tuned on pictures so coded
+image formats: the network on the edge was fine-tuned on pictures so coded, unless late
 payload: mean bytes sent per image; ratios: fp32 feature / PNG / JPEG over it
 p95, p50: milliseconds within which 95 % and half of the answers arrive
 in time: whether p95 is within the budget, and the share of answers that are

@@ -67,7 +67,7 @@ def scorer(budget_ms=100.0):
 
 def chosen(script, everything=False, budget_ms=100.0, **search):
     baseline = Baseline("mine", "mine", tuple(script.figures), everything)
-    return choose([baseline], scorer(budget_ms), script, make_scenario().search.model_copy(update=search))[0]
+    return choose(baseline, scorer(budget_ms), script, make_scenario().search.model_copy(update=search))
 
 
 # --- who there is ---------------------------------------------------------------------------------------------------
@@ -164,22 +164,18 @@ def test_further_plans_are_tried_while_fine_tuned_payloads_miss_the_budget():
 def test_a_choice_names_its_codec():
     baseline = next(c for c in simple_baselines(SPACE, (), ()) if c.method == "jpeg")
     script = Scripted({plan: (0.5 + 0.1 * (plan.codec.quality == 50), 70.0) for plan in baseline.plans})
-    assert choose([baseline], scorer(), script, make_scenario().search)[0].name == "JPEG q50"
+    assert choose(baseline, scorer(), script, make_scenario().search).name == "JPEG q50"
 
 
-def test_formats_that_another_beats_or_that_are_late_have_the_network_for_all_of_them():
-    """JPEG costs more than WebP and is worse; with shared tables it is better; AVIF is late."""
-    baselines = [b for b in simple_baselines(SPACE, (), ()) if b.method not in {"device", "png"}]
-    figures = {"jpeg": (0.8, 90.0), "jpeg-shared": (0.95, 80.0), "webp": (0.9, 70.0), "webp-shared": (0.9, 50.0),
-               "avif": (0.99, 2000.0), "avif-shared": (0.9, 60.0)}
-    script = Scripted({plan: figures[b.method] for b in baselines for plan in b.plans})
-    found = {c.baseline.method: c for c in choose(baselines, scorer(), script, make_scenario().search)}
-    assert {method for method, choice in found.items() if choice.tuned} == {"jpeg-shared", "webp", "webp-shared",
-                                                                            "avif-shared"}
-    assert {p.codec.kind for p in script.untuned} == {"jpeg", "avif"}
-    assert found["avif"].name.endswith("(edge for all formats)")
-    assert not found["avif"].best.feasible
-    assert found["jpeg"].best.measurement.fidelity == "F3"
+def test_pictures_that_come_too_late_need_no_network_of_their_own():
+    baseline = next(c for c in simple_baselines(SPACE, (), ()) if c.method == "webp")
+    script = Scripted({plan: (0.5, 2000.0) for plan in baseline.plans})
+    choice = choose(baseline, scorer(), script, make_scenario().search)
+    assert script.untuned == [choice.best.plan]
+    assert not script.made
+    assert not choice.tuned
+    assert choice.name.endswith(" (not tuned: late)")
+    assert choice.best.measurement.fidelity == "F3"
 
 
 def test_choices_on_a_real_network(prepared):
@@ -187,7 +183,7 @@ def test_choices_on_a_real_network(prepared):
     context, scenario = SearchContext(prepared, reuse=False), prepared.scenario
     splits, referee = [p.name for p in prepared.points], Scorer.of(scenario)
     baselines = simple_baselines(scenario.space, splits, context.evaluator.space.sparsities[OUTPUT])
-    found = {c.baseline.method: c for c in choose(baselines, referee, context, scenario.search)}
+    found = {c.method: choose(c, referee, context, scenario.search) for c in baselines}
     assert found["raw"].best.plan.codec.kind == "raw"
     assert len(found["raw"].measured) == len(splits)
     for method, choice in found.items():

@@ -153,7 +153,7 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
     choices: list[Choice] = []
     for baseline, context in entrants:
         with progress.phase(f"baseline {baseline.method}"):
-            choices += choose([baseline], scorer, context, scenario.search)
+            choices.append(choose(baseline, scorer, context, scenario.search))
     rows = []
     with progress.phase("read the test set for the baselines"):
         chosen = own.measure(result.plan, arithmetic, "test")

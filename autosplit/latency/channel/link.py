@@ -86,7 +86,7 @@ def sizes_bytes(mean_bytes: Array, p95_bytes: Array, resolution: Resolution = FI
     return sizes
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=512)  # a policy is trained under some hundred channels, asked again and again
 def link_of(channel: ChannelProfile, result_bytes: float, resolution: Resolution = FINE) -> Link:
     """The link of a channel; equal channels share one, and what has been worked out for it."""
     return Link(channel, result_bytes, resolution)
