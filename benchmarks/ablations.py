@@ -111,17 +111,17 @@ class NoPrior(PPOAgent):
         self._surrogate = AccuracySurrogate(problem.features)
 
 
-def unprimed(method: type[Agent]) -> type[Agent]:
+def unprimed(name: str, method: type[Agent]) -> type[Agent]:
     """A method without the initial design: it begins with proposals of its own. Its name ends in `-no-prior`."""
-    return type(f"NoPrior{method.__name__}", (method,), {
+    return type(name, (method,), {
         "__doc__": f"`{method.name}` without the initial design.", "__module__": __name__,
         "name": f"{method.name}-no-prior", "primed": False})
 
 
-NoPriorTPE = unprimed(TPEAgent)
-NoPriorGP = unprimed(GPAgent)
-NoPriorNSGA2 = unprimed(NSGA2Agent)
-NoPriorLocalSearch = unprimed(LocalSearchAgent)
-NoPriorEvolution = unprimed(EvolutionAgent)
-NoPriorRandom = unprimed(RandomAgent)
-NoPriorLive = unprimed(PPOLiveAgent)
+NoPriorTPE = unprimed("NoPriorTPE", TPEAgent)
+NoPriorGP = unprimed("NoPriorGP", GPAgent)
+NoPriorNSGA2 = unprimed("NoPriorNSGA2", NSGA2Agent)
+NoPriorLocalSearch = unprimed("NoPriorLocalSearch", LocalSearchAgent)
+NoPriorEvolution = unprimed("NoPriorEvolution", EvolutionAgent)
+NoPriorRandom = unprimed("NoPriorRandom", RandomAgent)
+NoPriorLive = unprimed("NoPriorLive", PPOLiveAgent)

@@ -59,7 +59,8 @@ def main() -> None:
     for side in options.sides:
         images = crops(side, options.images)
         files = {f: encode_images(images, f) for f in _FORMATS}  # also the first call, which loads the encoder
-        times = np.array([[(seconds_of(partial(encode_images, images, f)), seconds_of(partial(decode_images, files[f])))
+        times = np.array([[(seconds_of(partial(encode_images, images, f)),
+                            seconds_of(partial(decode_images, files[f], images.shape[1:])))
                            for f in _FORMATS] for _ in range(options.rounds)])
         ratios = np.median(times / times[:, :1], axis=0)
         for f, (encode, decode), (encode_s, _) in zip(_FORMATS, ratios, np.median(times, axis=0), strict=True):

@@ -72,10 +72,11 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
         levels = {"sparsity": plan.sparsity}
     params.update(levels)
     shapes.update(dict.fromkeys(levels, FloatDistribution(0.0, 1.0)))
-    bounds = {"width": max(space["widths"]), "grid": space["max_grid"] or 1, "bits": 8, "quality": 95}
-    for name, bound in bounds.items():
+    bounds = {"width": (1, max(space["widths"])), "grid": (1, space["max_grid"] or 1), "bits": (1, 8),
+              "quality": (0, 100), "effort": (0, 6), "downscale": (2, 2)}
+    for name, (least, most) in bounds.items():
         value = getattr(plan.codec, name)
         if value is not None:
             params[name] = value
-            shapes[name] = IntDistribution(1, max(bound, value))
+            shapes[name] = IntDistribution(least, max(most, value))
     return params, shapes

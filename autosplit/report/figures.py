@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.comparison import ComparisonRow
+from autosplit.core.comparison import FINALIST, ComparisonRow, best_baseline, best_split
 from autosplit.core.plan import INPUT, OUTPUT, Outcome
 from autosplit.core.result import Result
 from autosplit.report.charts import Axis, Bars, Cells, Chart, Figure, Limit, Trace, log_axis, percent_axis
@@ -38,6 +38,7 @@ __all__ = ["DEPLOYMENTS", "PLANS", "HeatMap", "SearchCurve", "depth_order", "ene
 
 PLANS = "plans by split point\n(hollow: too late)"
 DEPLOYMENTS = "deployments\n(test images)"
+_NAMED = ("device", "png")  # named in the figure, beside what the verdict speaks of and what is off the scale
 _OFF_SCALE = 6.0  # times the budget; what takes longer would press the rest of the chart together
 _LEGEND_ENTRIES = 8
 _LONGEST_BAR = 4.0  # times the median bar; a longer one is cut, since it would flatten all others
@@ -117,13 +118,18 @@ def tradeoff_figure(
         end = 1.25 * max([right, *times])
         traces.append(Trace("Pareto front", (*front[:, 0].tolist(), end), (*front[:, 1].tolist(), float(front[-1, 1])),
                             INK, line="steps", group=PLANS))
+    named = [best_split(rows), best_baseline(rows, baseline), *(row for row in rows if row.method in _NAMED)]
     for row in sorted(rows, key=lambda r: r.chosen):
+        if chosen_row is not None and not row.chosen and row.plan == chosen_row.plan:  # below the star
+            continue
         style, percent = look(row.method), 100 * row.accuracy
+        text = f"{row.name}\n{percent:.1f} %, {quantity(row.latency.p95_ms, 'ms')}"
         traces.append(Trace(
-            role(best) if row.chosen else row.name, (row.latency.p95_ms,), (max(percent, y.limits[0]),),
+            role(best) if row.chosen else row.name if row.method == FINALIST else style.label,
+            (row.latency.p95_ms,), (max(percent, y.limits[0]),),
             GOLD if row.chosen else style.colour, marker=style.marker, size=16 if row.chosen else 8.5,
             edge=INK if row.chosen else "#ffffff", group=DEPLOYMENTS, bold=row.chosen,
-            label=f"{row.name}\n{percent:.1f} %, {quantity(row.latency.p95_ms, 'ms')}", hover=(about_row(row),)))
+            label=text if row.chosen or row in named or row.latency.p95_ms > right else "", hover=(about_row(row),)))
     if chosen_row is None:
         traces.append(Trace(role(best), star[:1], star[1:], GOLD, marker="*", size=16, edge=INK, group=DEPLOYMENTS,
                             bold=True, label=f"{role(best)}\n{star[1]:.1f} %, {quantity(star[0], 'ms')}"))

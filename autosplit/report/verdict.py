@@ -56,7 +56,7 @@ def finding(rows: Sequence[ComparisonRow], budget_ms: float, baseline: str = "")
     if other is None or not other.feasible:
         return f"{opening}; no baseline is in time"
     factor, gap = other.latency.p95_ms / chosen.latency.p95_ms, 100 * (chosen.accuracy - other.accuracy)
-    return f"{opening}; best baseline: {gap:+.1f} points, {_times(factor, 'faster', 'slower')}"
+    return f"{opening}; {gap:+.1f} points, {_times(factor, 'faster', 'slower')} than the best baseline"
 
 
 def why_chosen(choice: Chosen | None) -> str:

@@ -40,6 +40,7 @@ PLANS = [
     Plan(split="input", codec=CodecSetting(kind="jpeg", quality=75)),
     Plan(split="input", codec=CodecSetting(kind="png")),
     Plan(split="output", codec=CodecSetting(kind="none")),
+    Plan(split="input", codec=CodecSetting(kind="avif", quality=0, effort=0, downscale=2)),
 ]
 
 
@@ -117,6 +118,8 @@ def test_optuna_reads_feasibility_and_parameters(run, scenario, tmp_path, capfd)
     assert first.params == {"split": "layer1", "codec": "code", "sparsity": 0.1, "width": 64, "grid": 4, "bits": 2}
     assert second.params["sparsity.1"] == 1 / 3
     assert jpeg.params["quality"] == 75
+    assert {n: study.trials[6].params[n] for n in ("quality", "effort", "downscale")} == {"quality": 0, "effort": 0,
+                                                                                          "downscale": 2}
     assert first.distributions["split"] == second.distributions["split"]
     assert (first.datetime_complete - first.datetime_start).total_seconds() == pytest.approx(0.3, abs=1e-3)
 

@@ -68,7 +68,7 @@ def test_labels_do_not_overlap(drawn_labels, tmp_path, rows, make_outcomes, seed
     outcomes = make_outcomes(seed=seed)
     write_figure(tradeoff_figure(outcomes, rows, outcomes[0]), tmp_path / "x.png")
     texts, boxes, frames = zip(*drawn_labels(), strict=True)
-    assert len(boxes) == len(set(texts)) == len(rows)
+    assert len(boxes) == len(set(texts)) == sum(row.name in text for row in rows for text in texts) < len(rows)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(f.x0 <= b.x0 and b.x1 <= f.x1 and b.y1 <= f.y1 for b, f in zip(boxes, frames, strict=True))
     assert any("off scale" in text for text in texts)
