@@ -119,7 +119,8 @@ def test_the_verdict(rows):
     split = verdict([*rows[:2], jpeg, chosen], 100.0, "jpeg")
     assert "Against the best other deployment (JPEG q75) it has 1.2 points more accuracy (95 % interval +0.4 to " \
            "+2.0), is 2.0 times faster and takes" in split
-    assert finding([*rows[:2], jpeg, chosen], 100.0, "jpeg").endswith("; +1.2 points, 2.0 times faster than the best baseline")
+    assert finding([*rows[:2], jpeg, chosen], 100.0, "jpeg").endswith(
+        "; +1.2 points, 2.0 times faster than the best baseline")
 
 
 def test_the_verdict_where_a_split_buys_nothing(rows):
