@@ -61,9 +61,9 @@ def made(world, tmp_path_factory):
         seen.tuned[run.key] += 1
         return real["tune"](network, teacher, run)
 
-    def figures(self, plan, arithmetic, part="validation", title="finalist"):
+    def figures(self, plan, arithmetic, part="validation", title="finalist", tuned=True):
         seen.read.append((plan, part))
-        return real["figures"](self, plan, arithmetic, part, title)
+        return real["figures"](self, plan, arithmetic, part, title, tuned)
 
     def preparing(scenario, *args, **kwargs):
         seen.networks.append(scenario.codecs)
