@@ -9,6 +9,27 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import pytest
 
+_SHARED = {
+    "docs": ("tests/docs/",),  # one folder of what the commands of all pages make
+    "runs": ("tests/experiments/emulation/test_bench_link.py", "tests/pipeline/test_foreign_code.py",
+             "tests/pipeline/test_replay.py", "tests/runtime/test_deployment.py", "tests/runtime/test_export.py",
+             "tests/runtime/test_serving_a_bundle.py"),
+}
+"""Tests that share what takes a minute to make."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """What tests share is made by one worker alone: files are not divided, and some belong together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatTheyShare(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return next((name for name, begins in _SHARED.items() if file.startswith(begins)), file)
+
+    return ByWhatTheyShare(config, log)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
 from autosplit.envs.conditions import ProfilesSampler
 from autosplit.evaluation.table import TableEvaluator
-from autosplit.latency.base import LatencyModel
+from autosplit.latency.base import LatencyModel, coarse_of
 
 __all__ = ["draw_conditions"]
 
 _MOST_DRAWS = 200  # a scenario
+_ROUGHLY = 0.1  # by how much a latency may be off that is told quickly
 
 
 def draw_conditions(
@@ -37,17 +40,30 @@ def draw_conditions(
     rng = np.random.default_rng([seed, 0xBE])  # not the draws that a policy trained with this seed has seen
     sampler, plans = ProfilesSampler.named(), table.space.plans()
     workloads, lossless = table.workloads(plans), np.array([p.lossless for p in plans], dtype=np.bool_)
+    # most draws are far from suitable: that is told quickly, and what is left looked at closely
+    passes = [(coarse_of(latency_model), 1 + _ROUGHLY), (latency_model, 1.0)]
     found: list[Conditions] = []
-    for _ in range(_MOST_DRAWS * count):
-        if len(found) == count:
-            break
-        drawn = sampler.sample(rng)
-        p95_ms = latency_model.latency(workloads, [drawn]).p95_ms[:, 0]
-        in_time = p95_ms <= drawn.budget_ms
-        if in_time.sum() >= least_plans and not in_time[lossless].any():
-            found.append(drawn)
+    drawn = 0
+    while len(found) < count and drawn < _MOST_DRAWS * count and (~lossless).sum() >= least_plans:
+        candidate = sampler.sample(rng)
+        drawn += 1
+        if all(_suits(model.latency(workloads, [candidate]).p95_ms[:, 0] / candidate.budget_ms, lossless, least_plans,
+                      slack) for model, slack in passes):
+            found.append(candidate)
     if len(found) < count:
-        raise ConfigError(f"only {len(found)} of {_MOST_DRAWS * count} drawn conditions leave {least_plans} of "
-                          f"{len(plans)} plans in time and no lossless one; ask for fewer "
-                          "--evaluations, or take a larger table")
+        raise ConfigError(f"only {len(found)} of {drawn} drawn conditions leave {least_plans} of {len(plans)} plans in "
+                          f"time and none of the {lossless.sum()} lossless ones; ask for fewer --evaluations, or take "
+                          "a larger table")
     return found
+
+
+def _suits(share: Array, lossless: NDArray[np.bool_], least_plans: int, slack: float) -> bool:
+    """Whether enough plans are in time and no lossless one is, each with some slack.
+
+    Args:
+        share: p95 latency of each plan, as a share of the budget.
+        lossless: Which of them are.
+        least_plans: As of `draw_conditions`.
+        slack: At least 1; 1 for no slack.
+    """
+    return bool((share <= slack).sum() >= least_plans and not (share[lossless] <= 1 / slack).any())
