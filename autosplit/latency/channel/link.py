@@ -139,8 +139,9 @@ class Link:
         count = len(self._bytes)
         self._every = np.arange(count)
         self._known = np.zeros(count, dtype=np.bool_)
-        self._total_ms, self._uplink_ms = (np.empty((count, n)) for n in (resolution.levels,
-                                                                                  resolution.uplink_levels))
+        # single precision: thousands of plans are a matter of memory
+        self._total_ms, self._uplink_ms = (np.empty((count, n), dtype=np.float32)
+                                           for n in (resolution.levels, resolution.uplink_levels))
         self._air_ms, self._wait_ms = np.empty(count), np.empty(count)
 
     def sent(self, payload_bytes: Array, before_ms: Array) -> tuple[Array, Array, Array, Array]:
@@ -235,6 +236,7 @@ def _paired(table: Array, below: _Index, above: _Index, share: Array, certain_ms
     """Quantiles of each size, from the nodes below and above, shape (N, columns of the table)."""
     sizes = share.shape[1]
     by_size = table.reshape(-1, table.shape[1] // sizes)
+    share, certain_ms = share.astype(table.dtype), certain_ms.astype(table.dtype)
     drawn = by_size.take(below * sizes + np.arange(sizes), axis=0)
     step = by_size.take(above * sizes + np.arange(sizes), axis=0)
     step -= drawn
