@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,13 +211,14 @@ class Link:
         bursts = self._channel.bursts
         chain = None if bursts is None else bursts.chain
         # counts of all packets and of the full ones are taken at the same level: the last packet has the difference
-        full_again, again = (retransmissions(n, self._channel.packet_loss.value, chain)[:: self._resolution.step]
+        full_again, again = (retransmissions(n, self._channel.packet_loss.value, chain, self._resolution.step)
                              for n in (packets - 1, packets))
         full, last = self._packet_bytes + self._overhead_bytes, last_bytes + self._overhead_bytes
         air_bytes: Array = (packets - 1 + full_again) * full + (1 + again - full_again) * last
         return air_bytes, again
 
 
+@lru_cache(maxsize=64)
 def _nodes(packet_bytes: float, overhead_bytes: float) -> tuple[Array, Array]:
     """Number of packets and payload, bytes, of all nodes, ascending.
 
@@ -232,7 +234,7 @@ def _nodes(packet_bytes: float, overhead_bytes: float) -> tuple[Array, Array]:
     return np.append(few, more), np.append(few - 1 + shares, more) * packet_bytes
 
 
-def _paired(table: Array, below: _Index, above: _Index, share: Array, certain_ms: Array) -> Array:
+def _paired(table: NDArray[np.float32], below: _Index, above: _Index, share: Array, certain_ms: Array) -> Array:
     """Quantiles of each size, from the nodes below and above, shape (N, columns of the table)."""
     sizes = share.shape[1]
     by_size = table.reshape(-1, table.shape[1] // sizes)
@@ -243,7 +245,7 @@ def _paired(table: Array, below: _Index, above: _Index, share: Array, certain_ms
     step *= share[:, :, None]
     drawn += step
     drawn += certain_ms[:, :, None]
-    draws: Array = drawn.reshape(len(above), -1)
+    draws: NDArray[Any] = drawn.reshape(len(above), -1)
     return draws
 
 

@@ -23,8 +23,8 @@ __all__ = ["probabilities", "retransmissions"]
 _NEGLIGIBLE = 1e-12
 
 
-def retransmissions(packets: int, loss: float, chain: Chain | None) -> Array:
-    """Retransmissions of a transfer at `POINTS` equally probable levels, ascending, shape (POINTS,).
+def retransmissions(packets: int, loss: float, chain: Chain | None, step: int = 1) -> Array:
+    """Retransmissions of a transfer at `POINTS` equally probable levels, ascending, shape (POINTS / step,).
 
     No level falls as packets are added.
 
@@ -32,11 +32,13 @@ def retransmissions(packets: int, loss: float, chain: Chain | None) -> Array:
         packets: Number of packets that have to get through.
         loss: Probability in [0, 1) that a transmission is lost.
         chain: How losses come in bursts, from the chain's stationary state; `None` where they are independent.
+        step: Every so manieth level is wanted.
     """
     below = np.cumsum(probabilities(packets, loss, chain))
     # the points up to each sum have at most so many: the inverse of the distribution at the midpoints of the levels
     until = np.clip(np.round(below * POINTS), 0, POINTS).astype(np.intp)
     until[-1] = POINTS
+    until = -(-until // step)  # of every `step`-th level
     levels: Array = np.repeat(np.arange(len(below), dtype=np.float64), np.diff(until, prepend=0))
     return levels
 
