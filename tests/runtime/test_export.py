@@ -252,7 +252,8 @@ def test_the_command_tells_what_it_compared(runs, tmp_path, images):
     assert f"{len(images)}" in shown
 
 
-def test_a_fallback_needs_the_backbone(runs, tmp_path):
+def test_a_fallback_needs_the_backbone(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "empty"))
     line = failure("export", runs["JpegBody"], "--out", tmp_path / "b", "--fallback")
     assert "is not in the cache" in line
     assert not (tmp_path / "b").exists()
