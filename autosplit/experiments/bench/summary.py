@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_regret", "scenario_frame", "summarise", "to_markdown"]
 
+_NO_PRIOR = "-no-prior"
 _CLOSE = 0.01
 _LEVELS = {"1_percent": _CLOSE, "0.1_percent": 0.001, "best": 0.0}
 """Regrets that searches are to come down to, by the name of their columns."""
@@ -102,26 +103,32 @@ def to_markdown(frame: pd.DataFrame, evaluations: int) -> str:
 
 
 def draw_regret(runs: Sequence[Run], evaluations: int, *paths: Path) -> None:
-    """Regret against measurements: median and quartiles over scenarios and seeds, a panel a table."""
+    """Regret against measurements: median and quartiles over scenarios and seeds, a panel a table.
+
+    A method whose name ends in `-no-prior` is dashed, in the colour of the one that it is a version of.
+    """
     tables = list(dict.fromkeys(r.table for r in runs))
     methods = list(dict.fromkeys(r.method for r in runs))
+    colours = {name: _COLOURS[i % len(_COLOURS)]
+               for i, name in enumerate(dict.fromkeys(m.removesuffix(_NO_PRIOR) for m in methods))}
     x = np.arange(1, evaluations + 1)
-    with figure_file(*paths, size=(6.4 * len(tables), 5.0)) as figure:
+    with figure_file(*paths, size=(6.4 * len(tables) + 1.6, 5.0)) as figure:
         figure.set_layout_engine("constrained")
         panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
         for axes, table in zip(panels, tables, strict=True):
             for number, method in enumerate(methods):
                 curve = np.array([r.curve(evaluations) for r in runs if (r.table, r.method) == (table, method)])
                 low, middle, high = (np.maximum(np.percentile(curve, q, axis=0), _FLOOR) for q in (25, 50, 75))
-                colour = _COLOURS[number % len(_COLOURS)]
+                colour = colours[method.removesuffix(_NO_PRIOR)]
                 front = {"linewidth": 2.4, "zorder": 4} if number == 0 else {"linewidth": 1.4}
-                axes.plot(x, middle, color=colour, label=method, **front)
+                axes.plot(x, middle, "--" if method.endswith(_NO_PRIOR) else "-", color=colour, label=method, **front)
                 axes.fill_between(x, low, high, color=colour, alpha=0.06, linewidth=0)
             axes.axhline(_CLOSE, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
             axes.set(yscale="log", title=table, xlabel="measurements", xlim=(1, evaluations), ylim=(_FLOOR, 1.0))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
             axes.grid(color=GRID)
         panels[0].set_ylabel("regret against the best plan of the table")
-        panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9, edgecolor=GRID)
+        figure.legend(*panels[-1].get_legend_handles_labels(), fontsize=8, loc="outside right upper", edgecolor=GRID)
 
 
 def _compared(row: Mapping[Any, Any], which: str) -> str:
