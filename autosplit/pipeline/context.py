@@ -180,6 +180,7 @@ class SearchContext:
         settings = self.networks.scenario.training
         return content_hash({
             **({} if tuned else {"tuned": False}),
+            **({"coded": self.networks.coded_key} if plan.split == INPUT and not plan.lossless else {}),
             "supernet": self.networks.supernet_key, "plan": plan.model_dump(mode="json"),
             "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
             "batch": settings.batch_size, "seed": self.networks.scenario.search.seed,

@@ -49,6 +49,7 @@ class Networks:
             the search space has no such format.
         backbone_key: Content hash of whatever determines the backbone's weights.
         supernet_key: Content hash of whatever determines the supernet's weights.
+        coded_key: Content hash of whatever determines those of `coded_backbone`; empty where there is none.
         cache: Where weights are kept.
     """
 
@@ -61,6 +62,7 @@ class Networks:
     coded_backbone: nn.Module | None
     backbone_key: str
     supernet_key: str
+    coded_key: str
     cache: Cache
 
 
@@ -108,8 +110,11 @@ def prepare(
     points = _split_points(backbone, data, scenario)
     supernet_key = _supernet_key(scenario, backbone_key, points)
     supernet = _supernet(scenario, data, backbone, supernet_key, teacher, points, progress, cache, trains)
-    coded = _coded_backbone(scenario, data, backbone, backbone_key, teacher, progress, cache, trains)
-    return Networks(scenario, data, backbone, points, teacher, supernet, coded, backbone_key, supernet_key, cache)
+    coded_key = _coded_key(scenario, backbone_key)
+    coded = (_coded_backbone(scenario, data, backbone, coded_key, teacher, progress, cache, trains) if coded_key
+             else None)
+    return Networks(scenario, data, backbone, points, teacher, supernet, coded, backbone_key, supernet_key, coded_key,
+                    cache)
 
 
 def _split_points(backbone: fx.GraphModule, data: ImageDataset, scenario: Scenario) -> tuple[SplitPoint, ...]:
@@ -211,19 +216,23 @@ def _supernet(
     return supernet.to(memory_format=torch.channels_last).eval()
 
 
-def _coded_backbone(
-    scenario: Scenario, data: ImageDataset, backbone: fx.GraphModule, backbone_key: str, teacher: Teacher,
-    progress: PhaseReporter, cache: Cache, trains: bool,
-) -> nn.Module | None:
-    """One network for pictures of all formats: to them what the supernet is to splits."""
-    settings = scenario.training
-    formats = lossy_formats(scenario.space)
+def _coded_key(scenario: Scenario, backbone_key: str) -> str:
+    """Hash of what determines the network for coded pictures; empty where the search space has no such pictures."""
+    settings, formats = scenario.training, lossy_formats(scenario.space)
     if not (scenario.space.whole_on_edge and formats):
-        return None
-    key = content_hash({
+        return ""
+    return content_hash({
         "recipe": _RECIPE, "backbone": backbone_key, "formats": [dataclasses.asdict(f) for f in formats],
         "epochs": settings.finetune_epochs, "lr": settings.finetune_lr, "batch": settings.batch_size,
         "seed": scenario.search.seed})
+
+
+def _coded_backbone(
+    scenario: Scenario, data: ImageDataset, backbone: fx.GraphModule, key: str, teacher: Teacher,
+    progress: PhaseReporter, cache: Cache, trains: bool,
+) -> nn.Module:
+    """One network for pictures of all formats: to them what the supernet is to splits."""
+    settings, formats = scenario.training, lossy_formats(scenario.space)
     network = copy.deepcopy(backbone)
 
     def fit(on_step: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from autosplit.core.cache import Cache
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.evaluation.cached import measurement_file
 from autosplit.evaluation.objective import InTimeAccuracy
 from autosplit.evaluation.scorer import score
 from autosplit.pipeline import context
@@ -104,6 +105,17 @@ def test_figures_of_other_code_are_not_taken(own, evaluated, monkeypatch):
     monkeypatch.setattr(context, "source_hash", lambda *modules: "other")
     SearchContext(own).measure(WHOLE, "fp32")
     assert len(evaluated) == 2
+
+
+def test_pictures_do_not_share_what_was_learnt_of_other_formats(own):
+    """One network is taught all formats of a search space, and those of a finalist begin with it."""
+    other = replace(own, coded_key="of other formats")
+    assert measurement_file(other) != measurement_file(own)
+    jpeg = Plan(split=INPUT, codec=CodecSetting(kind="jpeg", quality=50))
+    for tuned in (True, False):
+        assert SearchContext(other)._key(jpeg, tuned) != SearchContext(own)._key(jpeg, tuned)
+    for plan in (PNG, WHOLE, CODE):
+        assert SearchContext(other)._key(plan) == SearchContext(own)._key(plan)
 
 
 def test_damaged_figures_are_made_again(own, evaluated):
