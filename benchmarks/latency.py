@@ -5,8 +5,8 @@
 The simulation (`simulated_ms`) sends every transfer packet by packet, with random numbers of its own, and shares
 nothing with the model but the profiles. `quantiles.csv` compares p50, p95 and p99 and the probability of being in time
 for deadlines at and around these three quantiles. A payload has one size, or a 95th percentile 1.2 times its mean. What
-was simulated is in `simulated.json`; a case that is there already is taken as it is, since the simulation takes hours
-(most of them for 600 kB in small packets, which `--largest` leaves out) and the model a second.
+was simulated is in `simulated.json`; a case that is there already is taken as it is, since the simulation takes far
+longer than the model, above all for 600 kB in small packets, which `--largest` leaves out.
 
 Timed are calls with `--plans` plans, whose payloads are spread evenly over the logarithm from 30 bytes to 600 kB, with
 one size each or 1.2 times the mean as their 95th percentile. Channels take turns, and the least of all repetitions

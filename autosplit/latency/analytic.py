@@ -46,7 +46,7 @@ _parts = itemgetter("device", "encode", "edge")
 _payload = itemgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
 _Index = NDArray[np.intp]
 
-_DRAWS_AT_ONCE = 2**16  # of all plans that are drawn together: half a megabyte, which stays in the cache
+_DRAWS_AT_ONCE = 2**16  # of all plans that are drawn together: a quarter of a megabyte, which stays in the cache
 
 
 class AnalyticLatencyModel:

@@ -183,6 +183,9 @@ def test_damaged_policies_are_refused(searched, tmp_path):
     (tmp_path / "policy.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ResultError, match=r"policy\.safetensors: cannot be read"):
         CoInferencePolicy.load(tmp_path, LATENCY)
+    (tmp_path / "policy.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ResultError, match="was altered"):
+        CoInferencePolicy.load(tmp_path, LATENCY)
 
 
 def test_surrogate_ranks_unmeasured_plans_and_knows_what_it_does_not_know():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -228,7 +229,7 @@ def test_a_long_exhaustive_search_needs_a_yes(warm, tiny, out, monkeypatch):
     (("--finalists", 0), "search.finalists: "),
     (("--seed", -1), "search.seed: "),
     (("--image-size", 2), "image_size: "),
-    (("--weights", "gone.safetensors"), "gone.safetensors': no such file"),
+    (("--weights", "gone.safetensors"), f"weights '{Path.cwd() / 'gone.safetensors'}': no such file"),
 ])
 def test_one_line_names_the_culprit(warm, tiny, out, options, message):
     assert message in failure("search", *tiny, *options, *out)

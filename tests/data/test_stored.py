@@ -145,7 +145,7 @@ MODERN = [StoredFormat(kind, 30, effort, downscale) for kind in ("webp", "avif")
 @pytest.mark.parametrize("stored", MODERN, ids=lambda f: f"{f.kind}-{f.effort}-{f.downscale}")
 @pytest.mark.parametrize("shape", [(3, 33, 16), (1, 16, 16)])
 def test_what_both_ends_know_of_modern_formats_need_not_cross(stored, shape):
-    pictures = torch.cat([images(shape, noise=False), torch.zeros(1, *shape, dtype=torch.uint8)])  # the last is grey
+    pictures = torch.cat([images(shape), images(shape, noise=False), torch.zeros(1, *shape, dtype=torch.uint8)])
     files, bodies = (encode_images(pictures, StoredFormat(kind, 30, stored.effort, stored.downscale))
                      for kind in (stored.kind, f"{stored.kind}-shared"))
     least = {"webp": 20, "avif": 200}[stored.kind]
@@ -154,7 +154,7 @@ def test_what_both_ends_know_of_modern_formats_need_not_cross(stored, shape):
             for body in bodies] == files
     decoded = decode_images(files, shape, stored.downscale)
     assert decoded.shape == pictures.shape
-    assert (decoded.float() - pictures.float()).abs().mean() < 8
+    assert (decoded.float() - pictures.float())[3:].abs().mean() < 8  # noise is kept by none of them
     for damaged in (b"", files[0][:30], files[0][4:]):
         with pytest.raises(PayloadError):
             decode_images([damaged], shape, stored.downscale)

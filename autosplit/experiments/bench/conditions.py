@@ -40,20 +40,23 @@ def draw_conditions(
     rng = np.random.default_rng([seed, 0xBE])  # not the draws that a policy trained with this seed has seen
     sampler, plans = ProfilesSampler.named(), table.space.plans()
     workloads, lossless = table.workloads(plans), np.array([p.lossless for p in plans], dtype=np.bool_)
+    if (~lossless).sum() < least_plans:
+        raise ConfigError(f"a table with {len(plans)} plans, {lossless.sum()} of them lossless, is too small where "
+                          f"{least_plans} are to be in time; ask for fewer --evaluations, or take a larger table")
     # most draws are far from suitable: that is told quickly, and what is left looked at closely
     passes = [(coarse_of(latency_model), 1 + _ROUGHLY), (latency_model, 1.0)]
     found: list[Conditions] = []
-    drawn = 0
-    while len(found) < count and drawn < _MOST_DRAWS * count and (~lossless).sum() >= least_plans:
+    for _ in range(_MOST_DRAWS * count):
+        if len(found) == count:
+            break
         candidate = sampler.sample(rng)
-        drawn += 1
         if all(_suits(model.latency(workloads, [candidate]).p95_ms[:, 0] / candidate.budget_ms, lossless, least_plans,
                       slack) for model, slack in passes):
             found.append(candidate)
     if len(found) < count:
-        raise ConfigError(f"only {len(found)} of {drawn} drawn conditions leave {least_plans} of {len(plans)} plans in "
-                          f"time and none of the {lossless.sum()} lossless ones; ask for fewer --evaluations, or take "
-                          "a larger table")
+        raise ConfigError(f"only {len(found)} of {_MOST_DRAWS * count} drawn conditions leave {least_plans} of "
+                          f"{len(plans)} plans in time and no lossless one; ask for fewer "
+                          "--evaluations, or take a larger table")
     return found
 
 
