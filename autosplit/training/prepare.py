@@ -46,7 +46,7 @@ class Networks:
         teacher: The backbone's answers, for distillation.
         supernet: Trained, in evaluation mode.
         coded_backbone: The backbone, trained on images as lossy formats leave them, in evaluation mode; `None` where
-            the search space has no such format.
+            no such format is on offer.
         backbone_key: Content hash of whatever determines the backbone's weights.
         supernet_key: Content hash of whatever determines the supernet's weights.
         coded_key: Content hash of whatever determines those of `coded_backbone`; empty where there is none.
@@ -217,9 +217,12 @@ def _supernet(
 
 
 def _coded_key(scenario: Scenario, backbone_key: str) -> str:
-    """Hash of what determines the network for coded pictures; empty where the search space has no such pictures."""
+    """Hash of what determines the network for coded pictures; empty where no lossy format is on offer.
+
+    Whether a picture is a candidate of the search makes no difference: it is a baseline in any case.
+    """
     settings, formats = scenario.training, lossy_formats(scenario.space)
-    if not (scenario.space.whole_on_edge and formats):
+    if not formats:
         return ""
     return content_hash({
         "recipe": _RECIPE, "backbone": backbone_key, "formats": [dataclasses.asdict(f) for f in formats],

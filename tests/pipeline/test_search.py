@@ -235,6 +235,14 @@ def test_a_space_without_one_of_its_ends(warm, tmp_path, key):
     assert found.plan.split != end  # and not chosen
 
 
+def test_pictures_are_as_good_a_baseline_where_they_are_no_candidate(warm, tmp_path):
+    with_pictures = warm.scenario(search__agent="random")
+    without = with_pictures.replace(**{"space.whole_on_edge": False})
+    rows = [{r.method: r.accuracy for r in search(s, tmp_path / str(i)).comparison if r.method in LOSSY_IMAGES}
+            for i, s in enumerate((with_pictures, without))]
+    assert rows[0] == rows[1]
+
+
 def test_every_cut_may_be_searched(warm, tmp_path):
     found = search(warm.scenario(search__agent="random", space__splits="all"), tmp_path / "run")
     assert found.provenance.evaluations == 8
