@@ -23,6 +23,7 @@ _CODEC: tuple[tuple[str, Callable[[CodecSetting], Hashable]], ...] = (
     ("width", lambda c: c.width),
     ("grid", lambda c: c.grid),
     ("bits", lambda c: c.bits),
+    ("rate", lambda c: c.rate),
 )
 """The axes of a codec setting; `None` where a setting has no such choice."""
 
@@ -41,7 +42,7 @@ class PlanAxes:
 
     Attributes:
         names: Names of the axes, in the order of decision: `split`, `sparsity`, `image`, `downscale`, `quality`,
-            `effort`, `codec`, `width`, `grid`, `bits`, without those that have one level.
+            `effort`, `codec`, `width`, `grid`, `bits`, `rate`, without those that have one level.
         sizes: Levels of each axis.
         ordered: Whether the levels of an axis have an order, shape (A,); kinds of images and codecs have none.
         levels: Level of every plan on every axis, shape (P, A); -1 where a plan has no such choice.

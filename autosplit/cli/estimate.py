@@ -116,7 +116,7 @@ def estimate_table(scenario: Scenario, data_root: Path | None) -> str:
     images, space = count_images(scenario, data_root), scenario.space
     shape = (images.channels, images.side, images.side)
     model = build_backbone(scenario.backbone, images.classes, images.channels, shape[1:]).eval()
-    offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels)
+    offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels, space.rates)
     settings = sum(
         len(build_codec(family, (p.shape[0], p.shape[1], p.shape[2]), offer, True).settings())
         for p in select_split_points(find_split_points(trace(model), shape), space.splits) if len(p.shape) == 3

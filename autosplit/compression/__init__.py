@@ -20,7 +20,8 @@ __all__ = ["build_codec", "codec_key", "list_codecs", "load_codec"]
 _WITH_OPTION = 4  # parameters of a family that takes options
 _FOLDER = "autosplit.compression.codecs"
 _CODECS = Registry("codec", "autosplit.codecs", {
-    "nested": f"{_FOLDER}.nested:NestedCodec", "aecnn": f"{_FOLDER}.aecnn:AecnnCodec",
+    "nested": f"{_FOLDER}.nested:NestedCodec", "factorised": f"{_FOLDER}.factorised:FactorisedCodec",
+    "aecnn": f"{_FOLDER}.aecnn:AecnnCodec",
     "bottlenet++": f"{_FOLDER}.bottlenet:BottleNetCodec", "jalad": f"{_FOLDER}.jalad:JaladCodec",
 })
 

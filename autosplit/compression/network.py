@@ -43,17 +43,21 @@ class SplitNetwork(nn.Module):
             feature = self.decoder(self.quantiser(self.encoder(feature)))
         return self.tail(feature)  # type: ignore[no-any-return]
 
+    def cost(self) -> Tensor:
+        """What the bytes of the last batch add to the loss, where the codec has a rate in its loss."""
+        return torch.zeros(()) if self.quantiser is None else self.quantiser.cost()
+
     def symbols(self, images: Tensor) -> Tensor:
         """Device side: images -> symbols of the code, int32 (N, K, g, g)."""
         if self.encoder is None or self.quantiser is None:
             raise ValueError("this plan has no codec, so nothing is quantised at its cut")
-        return quantise(self.encoder(self.head(images)), self.quantiser.bits, self.quantiser.limit)
+        return quantise(self.encoder(self.head(images)), self.quantiser.bits, self.quantiser.bound)
 
     def finish(self, symbols: Tensor) -> Tensor:
         """Edge side: symbols -> logits."""
         if self.decoder is None or self.quantiser is None:
             raise ValueError("this plan has no codec, so there are no symbols to decode")
-        code = dequantise(symbols, self.quantiser.bits, self.quantiser.limit)
+        code = dequantise(symbols, self.quantiser.bits, self.quantiser.bound)
         return self.tail(self.decoder(code))  # type: ignore[no-any-return]
 
 

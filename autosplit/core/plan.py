@@ -50,6 +50,7 @@ class CodecSetting(Frozen):
         width: Channels of the code (`code` only).
         grid: Height of the code in cells (`code` only); 1 for a feature without spatial extent.
         bits: Bits a quantised value has before entropy coding (`code` only).
+        rate: Number of a rate, 0 for the fewest bytes, of codecs that were trained for several (`code` only).
         quality: Of a lossy image format: 1 to 95 of JPEG, 0 to 100 of WebP and AVIF.
         effort: What the encoder of WebP or AVIF does to save bytes, 0 (least) to 6.
         downscale: By how much height and width of a lossy image are divided before; 1 when left out.
@@ -60,6 +61,7 @@ class CodecSetting(Frozen):
     width: int | None = Field(default=None, ge=1)
     grid: int | None = Field(default=None, ge=1)
     bits: int | None = Field(default=None, ge=1, le=8)
+    rate: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
     quality: int | None = Field(default=None, ge=0, le=100)
     effort: int | None = Field(default=None, ge=0, le=6, exclude_if=lambda value: value is None)
     downscale: int | None = Field(default=None, ge=2, exclude_if=lambda value: value is None)
@@ -75,9 +77,10 @@ class CodecSetting(Frozen):
     @model_validator(mode="after")
     def _fields_of_kind(self) -> CodecSetting:
         wanted = _CODEC_FIELDS.get(self.kind, set())
-        fields = ("family", "width", "grid", "bits", "quality", "effort", "downscale")
+        fields = ("family", "width", "grid", "bits", "rate", "quality", "effort", "downscale")
         given = {n for n in fields if getattr(self, n) is not None}
-        if given - ({"downscale"} if "quality" in wanted else set()) != wanted:
+        optional = {"downscale"} if "quality" in wanted else {"rate"} if "family" in wanted else set()
+        if given - optional != wanted:
             raise ValueError(f"codec kind {self.kind!r} takes {sorted(wanted) or 'no further fields'}, "
                              f"got {sorted(given) or 'none'}")
         if self.kind.startswith("jpeg") and not 1 <= (self.quality or 0) <= 95:
@@ -104,7 +107,8 @@ class CodecSetting(Frozen):
         """Short text for tables, such as `8ch 4x4 2b`, `aecnn 2ch 8x8 4b` or `WebP q10 at 1/2 with shared tables`."""
         if self.kind == "code":
             family = "" if self.family == DEFAULT_CODEC else f"{self.family} "
-            return f"{family}{self.width}ch {self.grid}x{self.grid} {self.bits}b"
+            fineness = f"{self.bits}b" if self.rate is None else f"rate {self.rate}"
+            return f"{family}{self.width}ch {self.grid}x{self.grid} {fineness}"
         if not self.image:
             return self.kind
         codec, _, shared = self.kind.partition("-")

@@ -28,7 +28,7 @@ Granularity = Literal["uniform", "layer"]
 """How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
 
 ADDED_KEYS: dict[str, Any] = {
-    "search.granularity": "uniform", "search.policy": None, "training.layer_profiles": 32}
+    "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "training.layer_profiles": 32}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
 
@@ -56,6 +56,7 @@ class SearchSpace(Frozen):
         grid_levels: How many halvings of the code's grid are offered, the full grid included; `None` = down to one
             cell.
         bits: Bits of a quantised value before entropy coding.
+        rates: How many rates are offered by codecs with a rate in their loss.
         max_grid: Upper bound of the full code grid's larger side, in cells; `None` = the feature's own size.
         jpeg_qualities: Qualities of JPEG offered at split point `input`, beside PNG.
         webp_qualities: The same of WebP; none where it is empty.
@@ -70,6 +71,7 @@ class SearchSpace(Frozen):
     widths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16, 32)
     grid_levels: int | None = Field(default=None, ge=1)
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
+    rates: int = Field(default=8, ge=1, le=32)
     max_grid: int | None = Field(default=None, ge=1)
     jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=95)], ...] = (10, 30, 50, 75, 90, 95)
     webp_qualities: tuple[Annotated[int, Field(ge=0, le=100)], ...] = (0, 10, 30, 60)

@@ -198,7 +198,7 @@ class LiveEvaluator:
                         recalibrate(encoder, features.statistics)
                         codes[key] = [torch.cat([encoder(batch) for batch in in_batches(part, 256)])
                                       for part in (features.calibration, features.validation)]
-                    calibration, validation = (quantise(code, quantiser.bits, quantiser.limit).numpy()
+                    calibration, validation = (quantise(code, quantiser.bits, quantiser.bound).numpy()
                                                for code in codes[key])
                 tables = FrequencyTables.fit(calibration, quantiser.bits)
                 self._predicted[split, setting] = _mean_p95(payload_bytes(tables, validation))

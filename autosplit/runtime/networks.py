@@ -115,7 +115,7 @@ class _Symbols(nn.Module):
     def __init__(self, quantiser: Quantiser) -> None:
         super().__init__()
         self.bits = quantiser.bits
-        self.register_buffer("limit", quantiser.limit.detach().clone())
+        self.register_buffer("limit", quantiser.bound.detach().clone())
 
     def forward(self, code: Tensor) -> Tensor:
         """Code -> symbols, int32."""

@@ -236,11 +236,11 @@ class CodecContract:
     # --- training
 
     def test_gradient_reaches_every_weight_of_a_setting(self, name: str) -> None:
-        """Through the quantiser to all weights of the parts, and to the feature."""
+        """Through the quantiser, and what its symbols cost, to all weights of the parts, and to the feature."""
         for codec, feature in self.cases(name):
             for setting in codec.settings():
                 parts, x = _in_training(codec.parts(setting)), feature.clone().requires_grad_()
-                _weighed(_through(parts, x)).backward()  # type: ignore[no-untyped-call]
+                (_weighed(_through(parts, x)) + parts.quantiser.cost()).backward()  # type: ignore[no-untyped-call]
                 assert x.grad is not None
                 assert x.grad.any(), f"{_about(codec, setting)}: no gradient to the feature"
                 for part in parts:
@@ -248,14 +248,14 @@ class CodecContract:
                     assert not unreached, f"{_about(codec, setting)}: no gradient to {unreached}"
 
     def test_every_weight_is_trained_by_something(self, name: str) -> None:
-        """Each of the codec's own weights has a gradient in `forward` or in a phase, at some setting."""
+        """Each of the codec's own weights has a gradient in `forward` and `cost` or in a phase, at some setting."""
         for codec, feature in self.cases(name):
             untrained = {n for n, p in codec.named_parameters() if p.requires_grad}
             for restore in (codec.forward, *(phase.restore for phase in codec.phases())):
                 for setting in codec.settings():
                     if untrained:
                         codec.zero_grad()
-                        _weighed(restore(feature, setting)).backward()  # type: ignore[no-untyped-call]
+                        (_weighed(restore(feature, setting)) + codec.cost()).backward()  # type: ignore[no-untyped-call]
                         untrained -= {n for n, p in codec.named_parameters() if p.grad is not None}
             assert not untrained, f"codec for {codec.shape}: nothing trains {sorted(untrained)}"
 
@@ -293,7 +293,7 @@ class CodecContract:
             for setting in codec.settings():
                 network = _network(codec.parts(setting), feature)
                 assert network.quantiser is not None
-                bits, limit = network.quantiser.bits, network.quantiser.limit
+                bits, limit = network.quantiser.bits, network.quantiser.bound
                 symbols = network.symbols(feature)
                 coder = PayloadCoder(FrequencyTables.fit(symbols.numpy(), bits), codec.code_shape(setting), b"contract")
                 arrived = torch.from_numpy(coder.decode_batch(coder.encode_batch(symbols.numpy())))

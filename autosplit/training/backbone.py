@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
-from autosplit.training.loop import Batch, train
+from autosplit.training.loop import Batch, Group, train
 
 __all__ = ["train_backbone"]
 
@@ -38,6 +38,6 @@ def train_backbone(
         # in float32 also where the network computes in bfloat16
         return F.cross_entropy(model(batch.images).float(), batch.labels)
 
-    train(data, [(list(model.parameters()), settings.backbone_lr)], loss, epochs=settings.backbone_epochs,
+    train(data, [Group(list(model.parameters()), settings.backbone_lr)], loss, epochs=settings.backbone_epochs,
           batch_size=settings.batch_size, seed=seed, name="backbone", on_step=on_step)
     model.eval()

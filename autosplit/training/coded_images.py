@@ -18,7 +18,7 @@ from autosplit.compression.network import recalibrate
 from autosplit.core.scenario import SearchSpace
 from autosplit.data.stored import StoredFormat, decode_images, encode_images
 from autosplit.training.finetune import Finetuning, train_keeping_best
-from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss, train
+from autosplit.training.loop import Batch, Group, Teacher, accuracy, distillation_loss, train
 
 __all__ = ["as_coded", "lossy_formats", "train_on_coded_images"]
 
@@ -58,7 +58,7 @@ def train_on_coded_images(
         coded = as_coded(batch.pictures, draws.choice(formats)) if pictures is None else pictures[batch.indices]
         return distillation_loss(network(data.normalise(coded)), batch.labels, teacher(batch))
 
-    groups = [([p for p in network.parameters() if p.requires_grad], settings.finetune_lr)]
+    groups = [Group([p for p in network.parameters() if p.requires_grad], settings.finetune_lr)]
     network.train()
     if len(formats) == 1:
         validation = data.coded_images("validation", formats[0])

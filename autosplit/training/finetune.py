@@ -20,11 +20,12 @@ from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
 from autosplit.training.loop import (
     Batch,
+    Group,
     Memory,
     Teacher,
     accuracy,
     distillation_loss,
-    rate_groups,
+    parameter_groups,
     steps_per_epoch,
     train,
 )
@@ -72,12 +73,12 @@ def finetune(network: SplitNetwork, teacher: Teacher, run: Finetuning) -> None:
     """
 
     def loss(batch: Batch) -> Tensor:
-        return distillation_loss(network(batch.images), batch.labels, teacher(batch))
+        return distillation_loss(network(batch.images), batch.labels, teacher(batch)) + network.cost()
 
     lr = run.settings.finetune_lr
     named = {n: p for n, p in network.named_parameters() if p.requires_grad}
     rest = {n: p for n, p in named.items() if n.startswith(("head.", "tail."))}
-    groups = rate_groups(rest.values(), [(n, p) for n, p in named.items() if n not in rest], lr, CODEC_LR)
+    groups = parameter_groups(rest.values(), [(n, p) for n, p in named.items() if n not in rest], lr, CODEC_LR)
     train_keeping_best(network, groups, loss, lambda: accuracy(network, run.data, run.data.validation), run)
     recalibrate(network, statistics_images(run.data), run.settings.batch_size)
 
@@ -88,14 +89,14 @@ def statistics_images(data: ImageDataset) -> Tensor:
 
 
 def train_keeping_best(
-    network: nn.Module, groups: Sequence[tuple[Sequence[nn.Parameter], float]], loss: Callable[[Batch], Tensor],
+    network: nn.Module, groups: Sequence[Group], loss: Callable[[Batch], Tensor],
     score: Callable[[], float], run: Finetuning,
 ) -> None:
     """Fine-tune in place until the score has stopped growing, and go back to the best weights.
 
     Args:
         network: What is trained.
-        groups: Its parameters with their peak learning rate.
+        groups: Its parameters.
         loss: Loss of a batch.
         score: Accuracy on validation images just now, called after each epoch.
         run: Data, settings and all else.

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,12 @@ from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.models.inference import evaluation_mode
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["AroundKernels", "Batch", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",
-           "rate_groups", "train"]
+__all__ = ["AroundKernels", "Batch", "Group", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",
+           "parameter_groups", "train"]
 
 _LIMIT_LR = 0.1  # of clipping limits, as a multiple of the network's
+_RATE_LR = 0.01  # of what a rate in the loss is made of: steps are logarithms, so this is a hundredth of them a step
+_RATE_PARAMETERS = ("log_step", "entropy_model")
 
 _NARROW = 16
 _SMALL_KERNEL = 3
@@ -31,7 +33,22 @@ _NO_PADDING = (0, (0, 0), "valid")
 _EPOCHS_A_SEED = 100_003  # seeds of epochs, far apart for seeds that lie close
 
 Memory = Callable[[], list[Tensor]]
-"""Gives the optimiser's memory at the time of the call."""
+"""Gives the optimisers' memory at the time of the call."""
+
+
+class Group(NamedTuple):
+    """Parameters that are trained alike.
+
+    Attributes:
+        parameters: The parameters.
+        lr: Their peak learning rate.
+        adaptive: Whether each has a pace of its own (Adam), for parameters whose gradients differ by orders of
+            magnitude; else they are trained by SGD.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    adaptive: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> 
 
 def train(
     data: ImageDataset,
-    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+    groups: Sequence[Group],
     loss: Callable[[Batch], Tensor],
     *,
     epochs: int,
@@ -121,7 +138,7 @@ def train(
 
     Args:
         data: The training part is used, augmented where the data set says so.
-        groups: Parameters with their peak learning rate.
+        groups: What is trained.
         loss: Loss of a batch; sets the mode of the networks it uses.
         epochs: Passes over the training part.
         batch_size: Images of a step.
@@ -133,26 +150,25 @@ def train(
             returns says whether to go on.
         done: Epochs that an interrupted call has done already. With the parameters and `memory` as they were then, the
             result is that of a call that was not interrupted.
-        memory: The optimiser's memory after `done` epochs, one tensor a parameter in the order of `groups`.
+        memory: The optimisers' memory after `done` epochs, as `on_epoch` was given it.
     """
-    parameters = [p for group, _ in groups for p in group]
-    optimiser = torch.optim.SGD(
-        [{"params": list(p), "lr": lr} for p, lr in groups], momentum=0.9, nesterov=True, weight_decay=weight_decay
-    )
     per_epoch = steps_per_epoch(data, batch_size)
     steps = max(_LEAST_STEPS, epochs * per_epoch)
-    rates = [lr for _, lr in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1, pct_start=0.25)
-    for parameter, momentum in zip(parameters, memory or [], strict=bool(memory)):
-        optimiser.state[parameter]["momentum_buffer"] = momentum.clone()
+    plain = [group for group in groups if not group.adaptive]
+    clipped = [p for group in plain for p in group.parameters]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.SGD(
+        [{"params": list(g.parameters), "lr": g.lr} for g in plain], momentum=0.9, nesterov=True,
+        weight_decay=weight_decay)]
+    if adaptive := [group for group in groups if group.adaptive]:
+        optimisers.append(torch.optim.Adam([{"params": list(g.parameters), "lr": g.lr} for g in adaptive]))
+    schedules = [torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [g["lr"] for g in optimiser.param_groups], total_steps=steps + 1, pct_start=0.25,
+        cycle_momentum=isinstance(optimiser, torch.optim.SGD)) for optimiser in optimisers]
+    _remember(optimisers, memory)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch expects a step of the optimiser before each of the schedule
-        for _ in range(done * per_epoch):
+        for schedule in schedules * (done * per_epoch):
             schedule.step()
-
-    def momenta() -> list[Tensor]:
-        found = [optimiser.state[p].get("momentum_buffer") for p in parameters]
-        return [torch.zeros_like(p) if m is None else m for p, m in zip(parameters, found, strict=True)]
 
     for epoch in range(done, epochs):
         # order, dropout and noise of its own for each epoch, so that training can go on from any of them
@@ -162,20 +178,44 @@ def train(
             with autocast():
                 value = loss(batch)
             log_scalar(f"{name}/loss", value.detach(), epoch * per_epoch + number)
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser in optimisers:
+                optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 5.0)
-            optimiser.step()
-            schedule.step()
+            nn.utils.clip_grad_norm_(clipped, 5.0)
+            for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                optimiser.step()
+                schedule.step()
             on_step()
-        if not on_epoch(epoch + 1, momenta):
+        if not on_epoch(epoch + 1, lambda: [t.clone() for _, _, t in _memory(optimisers)]):
             break
 
 
-def rate_groups(
+def _memory(optimisers: Sequence[torch.optim.Optimizer]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """What optimisers remember of each parameter: where it is kept, its name there, and the tensor."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            for p in group["params"]:
+                names = ("momentum_buffer",) if isinstance(optimiser, torch.optim.SGD) else (
+                    "step", "exp_avg", "exp_avg_sq")
+                state = optimiser.state[p]
+                for name in names:
+                    found = state.get(name)
+                    if found is None:  # a parameter that has had no gradient yet
+                        found = torch.zeros(()) if name == "step" else torch.zeros_like(p)
+                    yield state, name, found
+
+
+def _remember(optimisers: Sequence[torch.optim.Optimizer], memory: Sequence[Tensor] | None) -> None:
+    """Give optimisers the memory that `_memory` found in others."""
+    places = list(_memory(optimisers))
+    for (state, name, _), tensor in zip(places, memory or [], strict=bool(memory)):
+        state[name] = tensor.clone()
+
+
+def parameter_groups(
     rest: Iterable[nn.Parameter], codec: Iterable[tuple[str, nn.Parameter]], lr: float, codec_lr: float
-) -> list[tuple[list[nn.Parameter], float]]:
-    """Parameters with their peak learning rates, as `train` wants them: the network, codecs, clipping limits.
+) -> list[Group]:
+    """Parameters as `train` wants them: the network, codecs, clipping limits, and what rates in the loss learn.
 
     Args:
         rest: Of the network without codecs.
@@ -183,11 +223,17 @@ def rate_groups(
         lr: Of the network.
         codec_lr: Of the codecs, as a multiple of it.
     """
-    named = list(codec)
+    named = [(n, p) for n, p in codec if p.requires_grad]
+    adaptive = {n for n, _ in named if any(part.startswith(_RATE_PARAMETERS) for part in n.split("."))}
     # the gradient of a clipping limit is summed over all values that share it, so it needs a rate of its own
-    limits, weights = ([p for n, p in named if n.endswith("limit") == limit] for limit in (True, False))
-    return [(group, rate) for group, rate in ((list(rest), lr), (weights, lr * codec_lr), (limits, lr * _LIMIT_LR))
-            if group]
+    limits = {n for n, _ in named if n.endswith("limit")}
+    groups = (
+        Group(list(rest), lr),
+        Group([p for n, p in named if n not in adaptive | limits], lr * codec_lr),
+        Group([p for n, p in named if n in limits], lr * _LIMIT_LR),
+        Group([p for n, p in named if n in adaptive], _RATE_LR, adaptive=True),
+    )
+    return [group for group in groups if group.parameters]
 
 
 def steps_per_epoch(data: ImageDataset, batch_size: int) -> int:

@@ -16,7 +16,7 @@ from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, DataError
 from autosplit.core.hashing import content_hash, sha256_of_file
 from autosplit.core.progress import NullProgress, PhaseReporter
-from autosplit.core.scenario import IMAGE_KEYS, Scenario
+from autosplit.core.scenario import ADDED_KEYS, IMAGE_KEYS, Scenario
 from autosplit.data import ImageDataset, load_dataset
 from autosplit.models.loading import backbone_source_hash, build_backbone, load_weights
 from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points, trace
@@ -32,6 +32,7 @@ __all__ = ["Networks", "prepare", "untrained"]
 
 _RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
 _SAMPLE_IMAGES = 256
+_USUAL_RATES = ADDED_KEYS["space.rates"]
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,12 @@ def _profiles(scenario: Scenario) -> int:
 
 def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoint, ...]) -> str:
     """Hash of what determines the supernet's weights."""
-    settings, profiles = scenario.training, _profiles(scenario)
+    settings, profiles, rates = scenario.training, _profiles(scenario), scenario.space.rates
     # what is not trained does not change the supernet; its split points are named below
-    space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits"})
+    space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits", "rates"})
     return content_hash({
-        **({"profiles": profiles} if profiles else {}),  # so that supernets of uniform heads keep their keys
+        # so that supernets without them keep their keys
+        **({"profiles": profiles} if profiles else {}), **({"rates": rates} if rates != _USUAL_RATES else {}),
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,

@@ -18,7 +18,7 @@ from autosplit.core.plan import Plan
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
 from autosplit.training.finetune import CODEC_LR, Finetuning, statistics_images, train_keeping_best
-from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss, rate_groups
+from autosplit.training.loop import Batch, Teacher, accuracy, distillation_loss, parameter_groups
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import relative_loss
 
@@ -40,14 +40,15 @@ def finetune_rates(supernet: Supernet, rates: Sequence[Plan], teacher: Teacher, 
         taught = teacher(batch)
         # torch's own generator, which `train` seeds anew for each epoch, so that training can go on from any of them
         drawn = {0, len(rates) - 1, int(torch.randint(len(rates), ()))}
-        values = [distillation_loss(supernet(batch.images, rates[i]), batch.labels, taught) for i in sorted(drawn)]
+        values = [distillation_loss(supernet(batch.images, rates[i]), batch.labels, taught) + supernet.cost(rates[i])
+                  for i in sorted(drawn)]
         return torch.stack([relative_loss(v) for v in values]).mean()
 
     def score() -> float:
         return fmean(accuracy(rate_network(supernet, plan, data, settings), data, data.validation) for plan in rates)
 
     codec = supernet.codec(rates[0].split, rates[0].codec.family)
-    groups = rate_groups(supernet.backbone.parameters(), codec.named_parameters(), settings.finetune_lr, CODEC_LR)
+    groups = parameter_groups(supernet.backbone.parameters(), codec.named_parameters(), settings.finetune_lr, CODEC_LR)
     train_keeping_best(supernet, groups, loss, score, run)
     supernet.eval()
 

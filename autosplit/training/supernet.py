@@ -88,7 +88,7 @@ class Supernet(nn.Module):
         features = features.clone()  # out here, so that it is no inference tensor
         shape = (point.shape[0], point.shape[1], point.shape[2])
         space = self._space
-        offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels)
+        offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels, space.rates)
         # built before any is fitted: building draws from the random generator, and its order fixes the weights
         found = [build_codec(family, shape, offer, bool(features.min() >= 0)) for family in self._families]
         for codec in found:
@@ -136,6 +136,10 @@ class Supernet(nn.Module):
         if plan.split != OUTPUT:
             feature = self.codec(plan.split, plan.codec.family)(feature, plan.codec)
         return tail(feature)  # type: ignore[no-any-return]
+
+    def cost(self, plan: Plan) -> Tensor:
+        """What the bytes of the last batch add to the loss of a plan."""
+        return torch.zeros(()) if plan.split == OUTPUT else self.codec(plan.split, plan.codec.family).cost()
 
     def extract(self, plan: Plan) -> SplitNetwork:
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""

@@ -24,7 +24,7 @@ from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
 from autosplit.training.codecs import pretrain_codecs
-from autosplit.training.loop import Batch, Teacher, distillation_loss, rate_groups, train
+from autosplit.training.loop import Batch, Teacher, distillation_loss, parameter_groups, train
 from autosplit.training.supernet import Supernet
 
 __all__ = ["PlanDraws", "random_profiles", "relative_loss", "train_supernet"]
@@ -61,13 +61,14 @@ def train_supernet(
 
     def loss(batch: Batch) -> Tensor:
         taught = teacher(batch)
-        values = [distillation_loss(supernet(batch.images, p), batch.labels, taught) for p in draws.next()]
+        values = [distillation_loss(supernet(batch.images, plan), batch.labels, taught) + supernet.cost(plan)
+                  for plan in draws.next()]
         return torch.stack([relative_loss(v) for v in values]).mean()
 
     supernet.to(memory_format=torch.channels_last)
     pretrain_codecs(supernet, data, settings, seed, on_step)
     supernet.train()
-    groups = rate_groups(supernet.backbone.parameters(), supernet.codecs.named_parameters(), settings.supernet_lr,
+    groups = parameter_groups(supernet.backbone.parameters(), supernet.codecs.named_parameters(), settings.supernet_lr,
                          _CODEC_LR)
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
           weight_decay=1e-4, name="supernet", on_step=on_step)

@@ -63,6 +63,12 @@ class TestNested(CodecContract):
         return "nested"
 
 
+class TestFactorised(CodecContract):
+    @pytest.fixture
+    def name(self):
+        return "factorised"
+
+
 class TestAecnn(CodecContract):
     @pytest.fixture
     def name(self):
@@ -101,7 +107,7 @@ class TestPlugin(CodecContract):
 
 
 def test_no_family_is_without_a_contract():
-    assert list_codecs() == ["aecnn", "bottlenet++", "jalad", "nested"]
+    assert list_codecs() == ["aecnn", "bottlenet++", "factorised", "jalad", "nested"]
 
 
 # --- each of these breaks one rule ---------------------------------------------------------------------------------

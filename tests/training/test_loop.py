@@ -6,7 +6,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from autosplit.training.backbone import train_backbone
-from autosplit.training.loop import Teacher, accuracy, batches, distillation_loss, logits_of, steps_per_epoch, train
+from autosplit.training.loop import (
+    Group,
+    Teacher,
+    accuracy,
+    batches,
+    distillation_loss,
+    logits_of,
+    steps_per_epoch,
+    train,
+)
 from tests.tiny import tiny_dataset, tiny_network, tiny_settings
 
 
@@ -80,7 +89,7 @@ class TestTrain:
             x = F.adaptive_avg_pool2d(batch.images, 2)[:, 0].flatten(1)
             return F.cross_entropy(still(x) + moving(x), batch.labels)
 
-        groups = [(list(still.parameters()), 1e-9), (list(moving.parameters()), 0.1)]
+        groups = [Group(list(still.parameters()), 1e-9), Group(list(moving.parameters()), 0.1)]
         train(data, groups, loss, epochs=2, batch_size=64, seed=0, on_epoch=on_epoch)
         torch.testing.assert_close(still.weight, before, atol=1e-6, rtol=0)
         assert (moving.weight - start).abs().max() > 0.05
@@ -90,8 +99,9 @@ class TestTrain:
     def test_any_number_of_steps(self, data, batch_size, epochs):
         layer, steps = nn.Linear(4, 3), []
         before = layer.weight.clone()
-        train(data, [(list(layer.parameters()), 0.1)], lambda batch: F.cross_entropy(layer(small(batch)), batch.labels),
-              epochs=epochs, batch_size=batch_size, seed=0, on_step=lambda: steps.append(1))
+        groups = [Group(list(layer.parameters()), 0.1)]
+        train(data, groups, lambda batch: F.cross_entropy(layer(small(batch)), batch.labels), epochs=epochs,
+              batch_size=batch_size, seed=0, on_step=lambda: steps.append(1))
         assert len(steps) == epochs * steps_per_epoch(data, batch_size)
         assert not torch.equal(layer.weight, before)
         assert layer.weight.isfinite().all()
@@ -102,7 +112,7 @@ def small(batch):
 
 
 class Recorded:
-    """A training that can be interrupted after any epoch: a dropout and a parameter that joins late are in it."""
+    """A training that can be interrupted after any epoch: dropout, a late parameter and two optimisers are in it."""
 
     def __init__(self):
         torch.manual_seed(0)
@@ -129,7 +139,8 @@ class Recorded:
 
     def run(self, data, done=0, memory=None, epochs=4, seed=0, on_epoch=None):
         self.epoch = done
-        groups = [(list(self.first.parameters()), 0.1), (list(self.late.parameters()), 0.02)]
+        groups = [Group([self.first.weight], 0.1), Group([self.first.bias], 0.01, adaptive=True),
+                  Group([self.late.weight], 0.02), Group([self.late.bias], 0.005, adaptive=True)]
         train(data, groups, self.loss, epochs=epochs, batch_size=64, seed=seed, weight_decay=1e-3,
               on_epoch=on_epoch or self.on_epoch, done=done, memory=memory)
         return self
@@ -173,7 +184,8 @@ class TestResume:
 
     def test_a_parameter_without_a_gradient_has_zeros_for_memory(self, whole):
         memory = whole.kept[1][1]
-        assert [bool(m.any()) for m in memory] == [True, True, False, False]
+        # the weights first, trained by SGD, then the biases by Adam, with three tensors each
+        assert [bool(m.any()) for m in memory] == [True, False, *[True] * 3, *[False] * 3]
         assert all(m.any() for m in whole.kept[2][1])
 
     def test_memory_of_another_network_is_refused(self, data, whole):

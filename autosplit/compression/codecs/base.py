@@ -40,12 +40,14 @@ class Offer:
         bits: Bits a value before entropy coding, ascending.
         max_grid: Upper bound of the code grid's larger side, in cells; `None` = the feature's own size.
         grid_levels: Halvings of the grid, the full one included; `None` = down to a single cell.
+        rates: Rates of a family with a rate in its loss.
     """
 
     widths: tuple[int, ...]
     bits: tuple[int, ...]
     max_grid: int | None = None
     grid_levels: int | None = None
+    rates: int = 8
 
 
 class CodecParts(NamedTuple):
@@ -103,9 +105,18 @@ class Quantiser(nn.Module):
         start = torch.full((channels, 1, 1) if channels else (), limit or _INITIAL_LIMITS[bits])
         self.limit = nn.Parameter(start, requires_grad=learned)
 
+    @property
+    def bound(self) -> Tensor:
+        """Values are clipped to [-bound, bound]; of the shape of `limit`."""
+        return self.limit
+
     def forward(self, code: Tensor) -> Tensor:
         """Code -> the values that the decoder will see."""
-        return fake_quantise(code, self.bits, self.limit)
+        return fake_quantise(code, self.bits, self.bound)
+
+    def cost(self) -> Tensor:
+        """What the bytes of the last batch add to the loss: nothing, unless the family has a rate in its loss."""
+        return torch.zeros(())
 
 
 class Quantisers(nn.ModuleDict):
@@ -201,6 +212,10 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def forward(self, feature: Tensor, setting: CodecSetting) -> Tensor:
         """Feature -> code -> quantised -> feature; differentiable, with the statistics of this batch."""
+
+    def cost(self) -> Tensor:
+        """What the bytes of the last batch add to the loss; nothing unless overridden."""
+        return torch.zeros(())
 
     @abstractmethod
     def parts(self, setting: CodecSetting) -> CodecParts:

@@ -1,149 +1,31 @@
-"""`NestedCodec`: one codec a split point for every width, grid and bit depth; the default.
+"""`NestedCodec`: one codec a split point for every width, grid and bit depth, without a rate in its loss.
 
-    feature (C, H, W) -> patch convolution (stride p) -> batch norm without affine -> code (K, g, g)
-    code -> transposed patch convolution -> + residual of two 3x3 convolutions -> feature (C, H, W)
-
-*Ordered channels*: a prefix of the code's channels is itself a code, as in Matryoshka representations (Kusupati et
-al. 2022, arXiv 2205.13147). *Ordered resolution*: grids go from the feature's own size down to one cell, since late
-features need little spatial detail; each halving of the grid has patches of twice the side. The patch convolutions
-start as the principal components of the features' patches, the transposed ones as their inverse, so that before any
-training every prefix is the best linear code of its width; the refinement, which all settings share, starts at zero.
-Batch norm gives each code channel unit variance; a learned clipping limit a channel and bit depth decides how finely
-each is quantised.
+A learned clipping limit a channel and bit depth decides how finely each channel is quantised; what a code costs to send
+follows from its width, grid and bits, and training does not know of it (`factorised` does).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from autosplit.compression.codecs.base import Codec, CodecParts, Offer, Quantiser, Quantisers, Shape, code_grids
+from autosplit.compression.codecs.base import Offer, Quantiser, Quantisers, Shape
+from autosplit.compression.codecs.patches import PatchCodec
 from autosplit.compression.quantise import fake_quantise
 from autosplit.core.plan import CodecSetting
 
-__all__ = ["NestedCodec", "NestedDecoder", "NestedEncoder", "natural_grid", "principal_components"]
-
-_MOST_PATCH = 8  # larger patches would hold more weights than a head; below, their codes are pooled
-_FIT_PATCHES = 1024
-_REFINING = (16, 64)
+__all__ = ["NestedCodec"]
 
 
-class NestedEncoder(nn.Module):
-    """Feature -> code, on the device.
-
-    Args:
-        shape: Channels, height, width of the feature.
-        width: Channels of the code.
-        grid: Height and width of the code.
-        patch: Side of the square of feature positions that one output of the convolution sees.
-    """
-
-    def __init__(self, shape: Shape, width: int, grid: tuple[int, int], patch: int) -> None:
-        super().__init__()
-        margins = (0, -shape[2] % patch, 0, -shape[1] % patch)
-        self.pad = nn.ZeroPad2d(margins) if any(margins) else nn.Identity()
-        self.conv = nn.Conv2d(shape[0], width, patch, patch, bias=False)
-        self.pool: nn.Module = nn.Identity() if grid == natural_grid(shape, patch) else nn.AdaptiveAvgPool2d(grid)
-        self.norm = nn.BatchNorm2d(width, affine=False)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, width, gh, gw), unit variance a channel."""
-        return self.norm(self.pool(self.conv(self.pad(feature))))  # type: ignore[no-any-return]
-
-
-class NestedDecoder(nn.Module):
-    """Code -> feature, on the edge.
-
-    Args:
-        shape: Channels, height, width of the feature.
-        width: Channels of the code.
-        grid: Height and width of the code.
-        patch: As for the encoder.
-        nonnegative: Whether the feature comes out of a ReLU, so that negative values can be cut off.
-    """
-
-    def __init__(self, shape: Shape, width: int, grid: tuple[int, int], patch: int, nonnegative: bool) -> None:
-        super().__init__()
-        natural = natural_grid(shape, patch)
-        same = grid == natural
-        self.up: nn.Module = nn.Identity() if same else nn.Upsample(natural, mode="bilinear", align_corners=False)
-        self.expand = nn.ConvTranspose2d(width, shape[0], patch, patch)
-        cut = any(side % patch for side in shape[1:])
-        self.crop: nn.Module = _Crop(shape[1], shape[2]) if cut else nn.Identity()
-        self.activation: nn.Module = nn.ReLU() if nonnegative else nn.Identity()
-        hidden = min(max(shape[0], _REFINING[0]), _REFINING[1])
-        last = nn.Conv2d(hidden, shape[0], 3, padding=1)
-        nn.init.zeros_(last.weight)  # the refinement adds nothing at first: the linear decoder is the best start known
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.refine = nn.Sequential(nn.Conv2d(shape[0], hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden),
-                                    nn.ReLU(), last)
-
-    def forward(self, code: Tensor) -> Tensor:
-        """(N, width, gh, gw) -> (N, C, H, W)."""
-        rough = self.activation(self.crop(self.expand(self.up(code))))
-        return self.activation(rough + self.refine(rough))  # type: ignore[no-any-return]
-
-
-class _Crop(nn.Module):
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        self.height, self.width = height, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, : self.height, : self.width]
-
-
-def natural_grid(shape: Shape, patch: int) -> tuple[int, int]:
-    """Grid that patches of this side give without pooling."""
-    return math.ceil(shape[1] / patch), math.ceil(shape[2] / patch)
-
-
-class NestedCodec(Codec):
-    """Ordered code channels on ordered grids: shared weights for all settings of a split point."""
+class NestedCodec(PatchCodec):
+    """Ordered code channels on ordered grids, with a quantiser for each bit depth."""
 
     name: ClassVar[str] = "nested"
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
         super().__init__(shape, offer, nonnegative)
-        # side of the patches by grid height; where it would be too large, smaller patches are pooled
-        sides = {h: max(math.ceil(shape[1] / h), math.ceil(shape[2] / w)) for h, w in self.grids.values()}
-        direct = [p for p in sides.values() if p <= _MOST_PATCH] or [_MOST_PATCH]
-        self.patches = {h: p if p <= _MOST_PATCH else max(direct) for h, p in sides.items()}
-        width = self.widths[-1]
-        full = nn.ModuleDict()
-        for patch in sorted(set(self.patches.values())):
-            grid, most = natural_grid(shape, patch), max(self.widths[0], min(width, self._most(patch)))
-            full[str(patch)] = nn.ModuleDict({
-                "encoder": NestedEncoder(shape, most, grid, patch),
-                "decoder": NestedDecoder(shape, most, grid, patch, nonnegative),
-            })
-        first = next(iter(full.values()))
-        for level in full.values():  # one refinement for all grids
-            level["decoder"].refine = first["decoder"].refine  # type: ignore[index]
-        self.levels = full
-        self.quantisers = Quantisers(self.bits, width)
-
-    def _grids(self, offer: Offer) -> tuple[tuple[int, int], ...]:
-        return code_grids(self.shape, offer.max_grid, offer.grid_levels)
-
-    def _widths(self, offer: Offer) -> tuple[int, ...]:
-        most = math.prod(self.shape)  # a code of more values than the feature has would be no compression
-        return tuple(w for w in offer.widths if w <= most) or (most,)
-
-    def _most(self, patch: int) -> int:
-        """Channels that hold a patch without loss."""
-        return self.shape[0] * min(patch, self.shape[1]) * min(patch, self.shape[2])
-
-    def _fits(self, width: int, grid: int) -> bool:
-        """No code is wider than the values of its patch."""
-        return width <= self._level_width(grid)
-
-    def _level_width(self, grid: int) -> int:
-        return max((w for w in self.widths if w <= self._most(self.patches[grid])), default=self.widths[0])
+        self.quantisers = Quantisers(self.bits, self.widths[-1])
 
     @property
     def widest(self) -> CodecSetting:
@@ -151,104 +33,15 @@ class NestedCodec(Codec):
         grid = next(iter(self.grids))
         return self._setting(self._level_width(grid), grid, self.bits[-1])
 
-    def fit(self, features: Tensor) -> None:
-        """Begin with the principal components of the features' patches.
-
-        The encoder takes them, most variance first, the decoder their inverse behind the batch norm.
-        """
-        for side, level in self.levels.items():
-            patch = int(side)
-            encoder, decoder = level["encoder"], level["decoder"]  # type: ignore[index]
-            with torch.no_grad():
-                cells = F.unfold(encoder.pad(features.float()), patch, stride=patch).transpose(1, 2).flatten(0, 1)
-                # by chance: every n-th would all lie in a few columns of the feature
-                pick = torch.randperm(len(cells), generator=torch.Generator().manual_seed(patch))[:_FIT_PATCHES]
-                cells = cells[pick].double()
-                mean = cells.mean(0)
-                basis, deviation = principal_components(cells - mean, encoder.conv.out_channels)
-                shape, found = encoder.conv.weight.shape, len(basis)
-                encoder.conv.weight[:found] = basis.view(found, *shape[1:]).float()
-                decoder.expand.weight.mul_(1e-2)
-                decoder.expand.weight[:found] = (basis * deviation[:, None]).view(found, *shape[1:]).float()
-                # one offset a channel is all that a transposed convolution has
-                decoder.expand.bias.copy_(mean.view(shape[1], -1).mean(1))
-
-    def _level(self, setting: CodecSetting) -> tuple[NestedEncoder, NestedDecoder]:
-        level = self.levels[str(self.patches[setting.grid or 0])]
-        encoder, decoder = level["encoder"], level["decoder"]  # type: ignore[index]
-        assert isinstance(encoder, NestedEncoder)
-        assert isinstance(decoder, NestedDecoder)
-        return encoder, decoder
-
     def forward(self, feature: Tensor, setting: CodecSetting) -> Tensor:
         """Feature -> code -> quantised -> feature, with a prefix of the code channels."""
-        width, grid = setting.width or 0, self.grids[setting.grid or 0]
-        enc, dec = self._level(setting)
-        patch = enc.conv.kernel_size[0]
-        code = F.conv2d(enc.pad(feature), enc.conv.weight[:width], stride=patch)
-        natural = tuple(code.shape[2:])
-        if grid != natural:
-            code = F.adaptive_avg_pool2d(code, grid)
-        # the statistics of this batch: running ones would mix those of all plans that share this encoder
-        code = F.batch_norm(code.float(), None, None, training=True, eps=enc.norm.eps)
         quantiser = self.quantisers.of(setting)
-        code = fake_quantise(code, quantiser.bits, quantiser.limit[:width])
-        if grid != natural:
-            code = F.interpolate(code, natural, mode="bilinear", align_corners=False)
-        expand = dec.expand
-        rough = F.conv_transpose2d(code, expand.weight[:width], expand.bias, stride=patch)
-        rough = dec.activation(dec.crop(rough))
-        return dec.activation(rough + dec.refine(rough))  # type: ignore[no-any-return]
+        limit = quantiser.limit[: setting.width]
+        return self._restored(feature, setting, lambda code: fake_quantise(code, quantiser.bits, limit))
 
-    def parts(self, setting: CodecSetting) -> CodecParts:
-        """One setting as independent networks that hold copies of the weights."""
-        width, _, _ = self.code_shape(setting)
-        found = self.blank(self.structure(setting))
-        enc, dec = self._level(setting)
-        with torch.no_grad():
-            found.encoder.conv.weight.copy_(enc.conv.weight[:width])  # type: ignore[union-attr, operator]
-            state = {k: v for k, v in dec.state_dict().items() if k != "expand.weight"}
-            found.decoder.load_state_dict(state, strict=False)
-            found.decoder.expand.weight.copy_(dec.expand.weight[:width])  # type: ignore[union-attr, operator]
-            found.quantiser.limit.copy_(self.quantisers.of(setting).limit[:width])
-        return found
-
-    def structure(self, setting: CodecSetting) -> dict[str, Any]:
-        """Feature shape, code shape, patch, bits and whether negative values are cut."""
-        return {"feature": list(self.shape), "code": list(self.code_shape(setting)), "bits": setting.bits,
-                "patch": self.patches[setting.grid or 0], "nonnegative": self.nonnegative}
+    def _copy_quantiser(self, setting: CodecSetting, into: Quantiser) -> None:
+        into.limit.copy_(self.quantisers.of(setting).limit[: setting.width])
 
     @classmethod
-    def blank(cls, structure: dict[str, Any]) -> CodecParts:
-        """The networks of a setting, their weights of no meaning."""
-        channels, height, side = structure["feature"]
-        width, *grid = structure["code"]
-        where = ((channels, height, side), width, (grid[0], grid[1]), structure["patch"])
-        return CodecParts(NestedEncoder(*where), Quantiser(structure["bits"], width),
-                          NestedDecoder(*where, structure["nonnegative"]))
-
-
-def principal_components(centred: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Principal directions of samples, most variance first, each of a fixed sign.
-
-    Args:
-        centred: Samples without their mean, shape (N, D).
-        most: Most directions.
-
-    Returns:
-        Directions, shape (k, D), and the standard deviations along them, shape (k,).
-    """
-    n, dimensions = centred.shape
-    if dimensions <= n:  # of the two products with equal eigenvalues, the smaller one
-        values, vectors = torch.linalg.eigh(centred.T @ centred / n)
-        directions = vectors.T
-    else:
-        values, vectors = torch.linalg.eigh(centred @ centred.T / n)
-        directions = vectors.T @ centred
-        directions = directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    order = values.argsort(descending=True)[:most]
-    order = order[values[order] > 1e-9 * values.max().clamp_min(1e-30)]
-    chosen = directions[order]
-    # an eigenvector's sign is arbitrary and differs between machines: the largest entry is made positive
-    peak = chosen.gather(1, chosen.abs().argmax(1, keepdim=True))
-    return chosen * peak.sign(), values[order].clamp_min(0).sqrt()
+    def _blank_quantiser(cls, structure: dict[str, Any]) -> Quantiser:
+        return Quantiser(structure["bits"], structure["code"][0])

@@ -1,0 +1,104 @@
+"""A learned model of how the values of a code are distributed, so that its bytes can be a term of the loss.
+
+The entropy coder spends about `-log2 p(symbol)` bits on a symbol. Rounding has no gradient, so in training the same
+number is taken of the code with uniform noise of one step's width in place of the rounding, under a smooth density that
+is learned at the same time (Balle et al. 2018, arXiv 1802.01436: the factorised prior). One density a channel serves
+every step size, which is how one set of weights serves all rates (Cui et al. 2021, arXiv 2003.02012).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from autosplit.compression.codecs.base import Quantiser
+from autosplit.compression.quantise import fake_quantise, levels
+
+__all__ = ["EntropyModel", "RateQuantiser"]
+
+_LEAST = 2.0**-16  # the coder's tables give no symbol less
+
+
+class EntropyModel(nn.Module):
+    """Density of each channel of a code: a mixture of logistic distributions.
+
+    Args:
+        channels: Channels of the code.
+        components: Logistic distributions a channel.
+    """
+
+    def __init__(self, channels: int, components: int = 3) -> None:
+        super().__init__()
+        # narrow to wide around zero: codes have zero mean and unit variance, and many a value near zero
+        self.centre = nn.Parameter(torch.linspace(-0.5, 0.5, components).repeat(channels, 1))
+        self.log_scale = nn.Parameter(torch.linspace(-1.7, -0.3, components).repeat(channels, 1))
+        self.logit = nn.Parameter(torch.zeros(channels, components))
+
+    def bits(self, code: Tensor, step: Tensor) -> Tensor:
+        """Bits that each image's code takes.
+
+        Args:
+            code: (N, K, gh, gw), K at most the number of channels.
+            step: Distance of two levels, (K, 1, 1).
+
+        Returns:
+            Shape (N,); differentiable in the code, the steps and the density.
+        """
+        width, shape = code.shape[1], (-1, 1, 1, self.centre.shape[1])
+        noisy = code + (torch.rand_like(code) - 0.5) * step
+        offset = noisy[..., None] - self.centre[:width].view(shape)
+        inverse = torch.exp(-self.log_scale[:width]).view(shape)
+        half = step[..., None] / 2
+        # the difference of two sigmoids in the tail where they are small, or it would be one of two ones
+        side = -torch.sign(offset).detach()
+        mass = (torch.sigmoid(side * (offset + half) * inverse) - torch.sigmoid(side * (offset - half) * inverse)).abs()
+        weight = torch.softmax(self.logit[:width], 1).view(shape)
+        return -torch.log2((mass * weight).sum(-1).clamp_min(_LEAST)).sum((1, 2, 3))
+
+
+class RateQuantiser(Quantiser):
+    """A quantiser with a learned step for each channel, which knows what its symbols cost.
+
+    The range is as many steps as the bits have levels; what lies beyond is clipped.
+
+    Args:
+        bits: Bits of a symbol before entropy coding.
+        channels: Channels of the code.
+        price: What one bit of a code costs in the loss.
+    """
+
+    def __init__(self, bits: int, channels: int, price: float) -> None:
+        super().__init__(bits, channels, limit=levels(bits) / 2, learned=False)
+        self.price = price
+        self.log_step = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.entropy_model = EntropyModel(channels)
+        self._cost = torch.zeros(())
+
+    @property
+    def bound(self) -> Tensor:
+        """Values are clipped to [-bound, bound], (channels, 1, 1)."""
+        return self.limit * self.log_step.exp()
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Code -> the values that the decoder will see; in training the code's cost is kept for `cost`."""
+        if self.training:
+            self._cost = self.price * self.entropy_model.bits(code, self.log_step.exp()).mean()
+        return fake_quantise(code, self.bits, self.bound)
+
+    def cost(self) -> Tensor:
+        """What the bits of the last batch add to the loss; asked for once a batch."""
+        cost, self._cost = self._cost, torch.zeros(())  # a network that is copied must not hold a graph
+        return cost
+
+
+def prices(rates: int) -> list[float]:
+    """What one bit costs in the loss at each rate, dearest (fewest bytes) first.
+
+    The loss is that of distillation: 1 stands for a network that is about as good as lost, so that 0.02 is paid for
+    codes of some tens of bytes and 0.0001 for a few kilobytes.
+    """
+    dearest, cheapest = 2e-2, 1e-4
+    span = math.log(cheapest / dearest) / max(1, rates - 1)
+    return [dearest * math.exp(span * i) for i in range(rates)]
