@@ -36,25 +36,28 @@ class EntropyModel(nn.Module):
         self.log_scale = nn.Parameter(torch.linspace(-1.7, -0.3, components).repeat(channels, 1))
         self.logit = nn.Parameter(torch.zeros(channels, components))
 
-    def bits(self, code: Tensor, step: Tensor) -> Tensor:
+    def bits(self, code: Tensor, step: Tensor, channels: Tensor | None = None) -> Tensor:
         """Bits that each image's code takes.
 
         Args:
-            code: (N, K, gh, gw), K at most the number of channels.
+            code: (N, K, gh, gw).
             step: Distance of two levels, (K, 1, 1).
+            channels: Which K channels of the model these are; all by default.
 
         Returns:
             Shape (N,); differentiable in the code, the steps and the density.
         """
-        width, shape = code.shape[1], (-1, 1, 1, self.centre.shape[1])
+        centre, log_scale, logit = (p if channels is None else p[channels]
+                                    for p in (self.centre, self.log_scale, self.logit))
+        shape = (-1, 1, 1, centre.shape[1])
         noisy = code + (torch.rand_like(code) - 0.5) * step
-        offset = noisy[..., None] - self.centre[:width].view(shape)
-        inverse = torch.exp(-self.log_scale[:width]).view(shape)
+        offset = noisy[..., None] - centre.view(shape)
+        inverse = torch.exp(-log_scale).view(shape)
         half = step[..., None] / 2
         # the difference of two sigmoids in the tail where they are small, or it would be one of two ones
         side = -torch.sign(offset).detach()
         mass = (torch.sigmoid(side * (offset + half) * inverse) - torch.sigmoid(side * (offset - half) * inverse)).abs()
-        weight = torch.softmax(self.logit[:width], 1).view(shape)
+        weight = torch.softmax(logit, 1).view(shape)
         return -torch.log2((mass * weight).sum(-1).clamp_min(_LEAST)).sum((1, 2, 3))
 
 

@@ -89,7 +89,7 @@ class LiveEvaluator:
 
         return cls(prepare(scenario, progress))
 
-    @property
+    @cached_property
     def space(self) -> PlanSpace:
         """The plans that can be measured."""
         return self._supernet.plan_space

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer
-from autosplit.compression.network import SplitNetwork
+from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.scenario import SearchSpace
@@ -65,18 +65,6 @@ class Supernet(nn.Module):
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
         prunable = max(space.sparsities) > 0
         self.pruners = {name: HeadPruner(head, shape, prunable) for name, (head, _) in self._halves.items()}
-        sparsities: dict[str, tuple[float, ...]] = {}
-        codecs: dict[str, tuple[CodecSetting, ...]] = {}
-        if space.whole_on_edge:
-            sparsities[INPUT] = (0.0,)
-            codecs[INPUT] = space.image_settings("png", "jpeg", "jpeg-shared", "webp-shared", "avif-shared")
-        for name in self.points:
-            sparsities[name] = self.distinct_sparsities(name)
-            codecs[name] = tuple(s for family in self._families for s in self.codec(name, family).settings())
-        if space.whole_on_device:
-            sparsities[OUTPUT] = self.distinct_sparsities(OUTPUT)
-            codecs[OUTPUT] = (CodecSetting(kind="none"),)
-        self.plan_space = PlanSpace(tuple(sparsities), sparsities, codecs)
 
     def _add_codecs(self, point: SplitPoint, head: nn.Module, sample: Tensor) -> None:
         """Add the codecs of all families at one split point, started from the features of some images."""
@@ -94,6 +82,37 @@ class Supernet(nn.Module):
         for codec in found:
             codec.fit(features)
             self.codecs[_key(point.name, codec.family)] = codec
+
+    @property
+    def plan_space(self) -> PlanSpace:
+        """Every plan that is a part of this network; training may leave codes with fewer channels (`settle`)."""
+        sparsities: dict[str, tuple[float, ...]] = {}
+        codecs: dict[str, tuple[CodecSetting, ...]] = {}
+        if self._space.whole_on_edge:
+            sparsities[INPUT] = (0.0,)
+            codecs[INPUT] = self._space.image_settings("png", "jpeg", "jpeg-shared", "webp-shared", "avif-shared")
+        for name in self.points:
+            sparsities[name] = self.distinct_sparsities(name)
+            codecs[name] = tuple(s for family in self._families for s in self.codec(name, family).settings())
+        if self._space.whole_on_device:
+            sparsities[OUTPUT] = self.distinct_sparsities(OUTPUT)
+            codecs[OUTPUT] = (CodecSetting(kind="none"),)
+        return PlanSpace(tuple(sparsities), sparsities, codecs)
+
+    def settle(self, sample: Tensor) -> None:
+        """Leave training: codecs drop what they have no use for.
+
+        Args:
+            sample: Some normalised images (N, C, H, W).
+        """
+        self.eval()
+        for split in self.points:
+            head = self.extract_head(self.widest(split))
+            recalibrate(head, sample, _SAMPLE_BATCH)
+            with torch.inference_mode():
+                features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
+            for codec in self.codecs_at(split):
+                codec.settle(features.clone())
 
     def distinct_sparsities(self, split: str) -> tuple[float, ...]:
         """The sparsities that give different heads here: where nothing can be pruned, only the lowest."""

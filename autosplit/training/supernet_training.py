@@ -33,6 +33,7 @@ _CODEC_LR = 4.0  # codecs start from nothing, the backbone from its trained weig
 _EQUAL = 1.0  # losses far below it keep their gradient, those far above have that of their logarithm
 _SCALE = 1.3  # a loss of 0.3 keeps its gradient
 _PROFILE_SHARE = 0.5  # of the random plans, where heads are pruned layer by layer
+_SAMPLE_IMAGES = 256  # that show codecs which channels they use
 _USUAL_BYTES = 24.0  # smaller codes are drawn in proportion to their size
 
 
@@ -72,7 +73,7 @@ def train_supernet(
                          _CODEC_LR)
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
           weight_decay=1e-4, name="supernet", on_step=on_step)
-    supernet.eval()
+    supernet.settle(data.normalise(data.train.images[:_SAMPLE_IMAGES]))
 
 
 def random_profiles(groups: int, most: float, count: int, rng: Random) -> list[tuple[float, ...]]:
@@ -109,7 +110,10 @@ class PlanDraws:
 
     def __init__(self, supernet: Supernet, rng: Random, profiles: int = 0) -> None:
         self._supernet, self._rng = supernet, rng
-        self._profiles = {split: random_profiles(len(pruner.groups), max(supernet.plan_space.sparsities[split]),
+        self._sparsities = {s: levels for s, levels in supernet.plan_space.sparsities.items() if s != INPUT}
+        self._settings = {(split, codec.family): codec.settings()
+                          for split in supernet.points for codec in supernet.codecs_at(split)}
+        self._profiles = {split: random_profiles(len(pruner.groups), max(self._sparsities[split]),
                                                  profiles, Random(f"{split} {rng.random()}"))
                           for split, pruner in supernet.pruners.items()} if profiles else {}
         self._queue: list[str] = []
@@ -119,7 +123,7 @@ class PlanDraws:
     def next(self) -> tuple[Plan, Plan]:
         """Plans of the split point whose turn it is: all in turn, in random order."""
         if not self._queue:
-            splits = [s for s in self._supernet.plan_space.splits if s != INPUT]
+            splits = list(self._sparsities)
             self._queue.extend(self._rng.sample(splits, len(splits)))
         split = self._queue.pop()
         self._steps += 1
@@ -128,13 +132,14 @@ class PlanDraws:
 
     def random(self, split: str) -> Plan:
         """A random plan at a split point: every codec family as often as any other, however many settings it has."""
-        sparsity: float | tuple[float, ...] = self._rng.choice(self._supernet.plan_space.sparsities[split])
+        sparsity: float | tuple[float, ...] = self._rng.choice(self._sparsities[split])
         if self._profiles.get(split) and self._rng.random() < _PROFILE_SHARE:
             sparsity = self._rng.choice(self._profiles[split])
         if split == OUTPUT:
             return Plan(split=split, sparsity=sparsity, codec=CodecSetting(kind="none"))
         codec = self._rng.choice(self._supernet.codecs_at(split))
-        settings, key = codec.settings(), (split, codec.family)
+        key = (split, codec.family)
+        settings = self._settings[key]
         if key not in self._weights:
             sizes = [math.prod(codec.code_shape(s)) * (s.bits or 0) / 8 for s in settings]
             self._weights[key] = [min(1.0, size / _USUAL_BYTES) for size in sizes]

@@ -205,6 +205,9 @@ class Codec(nn.Module, ABC):
     def fit(self, features: Tensor) -> None:
         """Set what needs no training, from features (N, C, H, W) of the trained backbone."""
 
+    def settle(self, features: Tensor) -> None:
+        """Called when the joint training is over, with features as `fit`; settings may have fewer channels then."""
+
     def phases(self) -> tuple[Phase, ...]:
         """Steps of training before everything is trained together; none unless overridden."""
         return ()

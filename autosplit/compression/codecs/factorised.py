@@ -2,9 +2,10 @@
 
 What a code costs to send is a term of the loss, by a density of each channel that is learned along
 (`autosplit.compression.entropy_model`; the factorised prior of Balle et al. 2018, arXiv 1802.01436). Each *rate* has a
-price of a bit, and a step for each channel, which training makes as wide as it may be: a channel that is not worth its
-bits at that price ends in one wide cell and costs next to nothing. Encoder, decoder and densities are shared by all
-rates (gain vectors of Cui et al. 2021, arXiv 2003.02012).
+price of a bit, and a step for each channel, which training makes as wide as it may be. A channel that is not worth its
+bits at that price ends in one wide cell, whose symbols are all zero; such channels are left out when the training is
+over (`settle`), so that the device does not compute them. Encoder, decoder and densities are shared by all rates (gain
+vectors of Cui et al. 2021, arXiv 2003.02012).
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from torch import Tensor, nn
 from autosplit.compression.codecs.base import Offer, Quantiser, Shape
 from autosplit.compression.codecs.patches import PatchCodec
 from autosplit.compression.entropy_model import EntropyModel, RateQuantiser, prices
-from autosplit.compression.quantise import fake_quantise, levels
+from autosplit.compression.quantise import fake_quantise, levels, quantise
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import CodecSetting
 
 __all__ = ["FactorisedCodec"]
 
 _WIDEST_STEP, _FINEST_STEP = 2.5, 0.4  # at the start, in standard deviations
+_LEAST_USE = 2e-3  # share of a channel's symbols that are not zero
 
 
 class FactorisedCodec(PatchCodec):
     """Ordered grids, as many channels as are on offer, and a number of rates."""
 
     name: ClassVar[str] = "factorised"
+    kept: Tensor
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
         super().__init__(shape, offer, nonnegative)
@@ -40,6 +43,9 @@ class FactorisedCodec(PatchCodec):
         span = torch.linspace(math.log(_WIDEST_STEP), math.log(_FINEST_STEP), offer.rates)
         self.log_step = nn.Parameter(span[:, None].repeat(len(self.grids), 1, width))
         self.entropy_models = nn.ModuleDict({str(grid): EntropyModel(width) for grid in self.grids})
+        self.register_buffer("kept", torch.ones_like(self.log_step, dtype=torch.bool))
+        for row, grid in zip(self.kept, self.grids, strict=True):
+            row[:, self._level_width(grid):] = False
         self._cost = torch.zeros(())
 
     def settings(self) -> tuple[CodecSetting, ...]:
@@ -47,8 +53,23 @@ class FactorisedCodec(PatchCodec):
         return tuple(self._rated(grid, rate) for rate in range(len(self.prices)) for grid in self.grids)
 
     def _rated(self, grid: int, rate: int) -> CodecSetting:
-        width = self._level_width(grid)
+        width = int(self.kept[self._row(grid), rate].sum())
         return CodecSetting(kind="code", family=self.family, width=width, grid=grid, bits=self.bits[0], rate=rate)
+
+    def _row(self, grid: int) -> int:
+        return list(self.grids).index(grid)
+
+    def settle(self, features: Tensor) -> None:
+        """Leave out the channels whose symbols are nearly all zero; the one that is used most is kept in any case."""
+        for setting in self.settings():
+            encoder, quantiser, _ = self.parts(setting)
+            with torch.no_grad():
+                symbols = quantise(encoder.train()(features), quantiser.bits, quantiser.bound)
+            use = (symbols != levels(quantiser.bits) // 2).float().mean((0, 2, 3))
+            wanted = use > _LEAST_USE
+            wanted[use.argmax()] = True
+            kept = self.kept[self._row(setting.grid or 0), setting.rate or 0]
+            kept[self._channels(setting)[~wanted]] = False
 
     @property
     def widest(self) -> CodecSetting:
@@ -64,10 +85,13 @@ class FactorisedCodec(PatchCodec):
                               f"{self.shape}")
         return (setting.width or 0, *self.grids[grid])
 
+    def _channels(self, setting: CodecSetting) -> Tensor:
+        """Numbers of the channels that are kept, (K,)."""
+        return self.kept[self._row(setting.grid or 0), setting.rate].nonzero()[:, 0]
+
     def _log_step(self, setting: CodecSetting) -> Tensor:
         """Of each channel of a setting, (K, 1, 1)."""
-        of_setting = self.log_step[list(self.grids).index(setting.grid or 0), setting.rate, : setting.width]
-        return of_setting[:, None, None]
+        return self.log_step[self._row(setting.grid or 0), setting.rate, self._channels(setting)][:, None, None]
 
     def _model(self, setting: CodecSetting) -> EntropyModel:
         found = self.entropy_models[str(setting.grid)]
@@ -78,8 +102,8 @@ class FactorisedCodec(PatchCodec):
         """Feature -> code -> quantised -> feature; keeps what the code costs for `cost`."""
 
         def quantised(code: Tensor) -> Tensor:
-            step = self._log_step(setting).exp()
-            self._cost = self.prices[setting.rate or 0] * self._model(setting).bits(code, step).mean()
+            step, channels = self._log_step(setting).exp(), self._channels(setting)
+            self._cost = self.prices[setting.rate or 0] * self._model(setting).bits(code, step, channels).mean()
             return fake_quantise(code, self.bits[0], step * (levels(self.bits[0]) / 2))
 
         return self._restored(feature, setting, quantised)
@@ -92,8 +116,8 @@ class FactorisedCodec(PatchCodec):
     def _copy_quantiser(self, setting: CodecSetting, into: Quantiser) -> None:
         assert isinstance(into, RateQuantiser)
         into.log_step.copy_(self._log_step(setting))
-        state = self._model(setting).state_dict()
-        into.entropy_model.load_state_dict({n: t[: setting.width] for n, t in state.items()})
+        state, channels = self._model(setting).state_dict(), self._channels(setting)
+        into.entropy_model.load_state_dict({n: t[channels] for n, t in state.items()})
 
     def structure(self, setting: CodecSetting) -> dict[str, Any]:
         """As of all patch codecs, with the price of a bit."""

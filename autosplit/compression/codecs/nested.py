@@ -1,7 +1,8 @@
 """`NestedCodec`: one codec a split point for every width, grid and bit depth, without a rate in its loss.
 
-A learned clipping limit a channel and bit depth decides how finely each channel is quantised; what a code costs to send
-follows from its width, grid and bits, and training does not know of it (`factorised` does).
+*Ordered channels*: a prefix of the code's channels is itself a code, as in Matryoshka representations (Kusupati et al.
+2022, arXiv 2205.13147). A learned clipping limit a channel and bit depth decides how finely each channel is quantised;
+what a code costs to send follows from its width, grid and bits, and training does not know of it (`factorised` does).
 """
 
 from __future__ import annotations

@@ -100,11 +100,10 @@ def natural_grid(shape: Shape, patch: int) -> tuple[int, int]:
 
 
 class PatchCodec(Codec):
-    """Ordered code channels on ordered grids, with shared weights; families differ in how they quantise.
+    """Codes on ordered grids, with shared weights; families differ in the channels they send, and how finely.
 
-    *Ordered channels*: a prefix of the code's channels is itself a code, as in Matryoshka representations (Kusupati et
-    al. 2022, arXiv 2205.13147). *Ordered resolution*: grids go from the feature's own size down to one cell, since late
-    features need little spatial detail; each halving of the grid has patches of twice the side.
+    *Ordered resolution*: grids go from the feature's own size down to one cell, since late features need little spatial
+    detail; each halving of the grid has patches of twice the side.
     """
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
@@ -173,12 +172,16 @@ class PatchCodec(Codec):
         assert isinstance(decoder, PatchDecoder)
         return encoder, decoder
 
+    def _channels(self, setting: CodecSetting) -> slice | Tensor:
+        """Which of the channels a setting codes with: the first ones, unless overridden."""
+        return slice(setting.width)
+
     def _restored(self, feature: Tensor, setting: CodecSetting, through: Callable[[Tensor], Tensor]) -> Tensor:
-        """Feature -> code, a prefix of the channels -> `through` -> feature."""
-        width, grid = setting.width or 0, self.grids[setting.grid or 0]
+        """Feature -> code, the setting's channels -> `through` -> feature."""
+        channels, grid = self._channels(setting), self.grids[setting.grid or 0]
         enc, dec = self._level(setting)
         patch = enc.conv.kernel_size[0]
-        code = F.conv2d(enc.pad(feature), enc.conv.weight[:width], stride=patch)
+        code = F.conv2d(enc.pad(feature), enc.conv.weight[channels], stride=patch)
         natural = tuple(code.shape[2:])
         if grid != natural:
             code = F.adaptive_avg_pool2d(code, grid)
@@ -187,20 +190,19 @@ class PatchCodec(Codec):
         if grid != natural:
             code = F.interpolate(code, natural, mode="bilinear", align_corners=False)
         expand = dec.expand
-        rough = F.conv_transpose2d(code, expand.weight[:width], expand.bias, stride=patch)
+        rough = F.conv_transpose2d(code, expand.weight[channels], expand.bias, stride=patch)
         rough = dec.activation(dec.crop(rough))
         return dec.activation(rough + dec.refine(rough))  # type: ignore[no-any-return]
 
     def parts(self, setting: CodecSetting) -> CodecParts:
         """One setting as independent networks that hold copies of the weights."""
-        width, _, _ = self.code_shape(setting)
-        found = self.blank(self.structure(setting))
+        found, channels = self.blank(self.structure(setting)), self._channels(setting)
         enc, dec = self._level(setting)
         with torch.no_grad():
-            found.encoder.conv.weight.copy_(enc.conv.weight[:width])  # type: ignore[union-attr, operator]
+            found.encoder.conv.weight.copy_(enc.conv.weight[channels])  # type: ignore[union-attr, operator]
             state = {k: v for k, v in dec.state_dict().items() if k != "expand.weight"}
             found.decoder.load_state_dict(state, strict=False)
-            found.decoder.expand.weight.copy_(dec.expand.weight[:width])  # type: ignore[union-attr, operator]
+            found.decoder.expand.weight.copy_(dec.expand.weight[channels])  # type: ignore[union-attr, operator]
             self._copy_quantiser(setting, found.quantiser)
         return found
 
