@@ -26,6 +26,7 @@ from autosplit.core.plan import CodecSetting
 __all__ = ["FactorisedCodec"]
 
 _WIDEST_STEP, _FINEST_STEP = 2.5, 0.4  # at the start, in standard deviations
+_MOST_BITS = 6
 _LEAST_USE = 2e-3  # share of a channel's symbols that are not zero
 
 
@@ -37,7 +38,8 @@ class FactorisedCodec(PatchCodec):
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
         super().__init__(shape, offer, nonnegative)
-        self.bits = offer.bits[-1:]  # how many symbols there are matters little to a coder that knows their frequencies
+        # enough for the range of a code; more would only take frequencies from the symbols that occur
+        self.bits = (max((b for b in offer.bits if b <= _MOST_BITS), default=offer.bits[0]),)
         self.prices = prices(offer.rates)
         width = self.widths[-1]
         span = torch.linspace(math.log(_WIDEST_STEP), math.log(_FINEST_STEP), offer.rates)
