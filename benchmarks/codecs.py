@@ -7,6 +7,9 @@ frozen, then codec and tail together, always the same number of steps in all. Th
 its features are computed once; images are not augmented. Statistics, frequency tables and payloads are made as for a
 measurement (F1). Accuracies are on validation images (for choosing) and on test images (for the figures); JPEG's curve
 stands beside them. Writes `codecs.csv`, `summary.json` and `codecs.png`; a run that was stopped goes on from the CSV.
+
+`bd_rate` in the summary is Bjontegaard's difference (VCEG-M33, 2001): the mean, over the accuracies that both reach, of
+how many per cent more or fewer bytes a family takes than `nested`.
 """
 
 from __future__ import annotations
@@ -34,13 +37,15 @@ from autosplit.report.progress import Progress
 from autosplit.runtime.standalone.payload.coder import payload_bytes
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.codecs import pretrain_codec
-from autosplit.training.loop import accuracy, autocast, distillation_loss
+from autosplit.training.loop import accuracy, autocast, distillation_loss, parameter_groups
 from autosplit.training.prepare import Networks, untrained
 from benchmarks.common import command_line, parser, scenario_of, write_json
 
-_FAMILIES = ("nested", "aecnn", "bottlenet++", "jalad")
+_FAMILIES = ("factorised", "nested", "aecnn", "bottlenet++", "jalad")
 _TARGETS = (32, 64, 128, 256, 512, 1024)
 _BATCH = 128
+_LR, _CODEC_LR, _LIMIT_LR = 0.02, 4.0, 0.01  # of the tail, of codecs as a multiple of it, of clipping limits
+_LIMITS = 2  # where `parameter_groups` has these
 _PARTS: tuple[SplitName, ...] = ("validation", "test")
 
 
@@ -83,7 +88,9 @@ class Bench:
     def run(self, family: str, setting: CodecSetting, seed: int) -> dict[str, object]:
         """Train one codec and measure it."""
         torch.manual_seed(seed)
-        codec = build_codec(family, self.shape, Offer((setting.width or 1,), (setting.bits or 1,)), self.nonnegative)
+        # a family with rates finds out itself how many channels it needs
+        widths = self.networks.scenario.space.widths if family == "factorised" else (setting.width or 1,)
+        codec = build_codec(family, self.shape, Offer(widths, (setting.bits or 1,)), self.nonnegative)
         codec.fit(self.train.features[:256].float())
         tail = copy.deepcopy(self.tail)
         phased = bool(codec.phases())
@@ -93,31 +100,38 @@ class Bench:
             pretrain_codec(only, self.tail, self.train.features[:2048].float(), self.train.labels[:2048], steps, seed)
         if any(True for _ in codec.parameters()):
             self._together(codec, tail, setting, self.steps - (self.codec_steps if phased else 0), seed)
+        codec.settle(self.train.features[:256].float())
+        setting = next(s for s in codec.settings() if (s.grid, s.rate) == (setting.grid, setting.rate)) if (
+            setting.rate is not None) else setting
         network = SplitNetwork(nn.Identity(), tail, *codec.parts(setting)).eval()
         recalibrate(network, self.train.features[:2048].float())
-        return self._measure(network, setting) | {"family": family, "seed": seed}
+        return self._measure(network, setting) | {"family": family, "seed": seed, "job": _job(setting)}
 
     def _together(self, codec: Codec, tail: nn.Module, setting: CodecSetting, steps: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        limits = [p for n, p in codec.named_parameters() if n.endswith("limit") and p.requires_grad]
-        rest = [p for n, p in codec.named_parameters() if not n.endswith("limit")]
-        rates = [(list(tail.parameters()), 0.02), (rest, 0.08), (limits, 0.01)]
-        groups = [{"params": p, "lr": lr} for p, lr in rates if p]
-        optimiser = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [g["lr"] for g in groups], total_steps=steps + 1,
-                                                       pct_start=0.25)
+        rates = parameter_groups(tail.parameters(), codec.named_parameters(), _LR, _CODEC_LR)
+        groups = [{"params": list(g.parameters), "lr": _LIMIT_LR if i == _LIMITS else g.lr}
+                  for i, g in enumerate(rates) if not g.adaptive]
+        optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)]
+        optimisers += [torch.optim.Adam(g.parameters, lr=g.lr) for g in rates if g.adaptive]
+        schedules = [torch.optim.lr_scheduler.OneCycleLR(
+            o, [g["lr"] for g in o.param_groups], total_steps=steps + 1, pct_start=0.25,
+            cycle_momentum=isinstance(o, torch.optim.SGD)) for o in optimisers]
         codec.train()
         tail.train()
         for _ in range(steps):
             pick = torch.randint(len(self.train.labels), (_BATCH,), generator=generator)
             with autocast():
                 logits = tail(codec(self.train.features[pick].float(), setting))
-                loss = distillation_loss(logits, self.train.labels[pick], self.answers[pick])
-            optimiser.zero_grad(set_to_none=True)
+                loss = distillation_loss(logits, self.train.labels[pick], self.answers[pick]) + codec.cost()
+            for optimiser in optimisers:
+                optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 5.0)
-            optimiser.step()
-            schedule.step()
+            for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                optimiser.step()
+                schedule.step()
 
     def _measure(self, network: SplitNetwork, setting: CodecSetting) -> dict[str, object]:
         bits = setting.bits or 0
@@ -141,13 +155,18 @@ def settings_for(prepared: Networks, split: str, family: str, targets: Sequence[
     """For each target the setting whose code, before entropy coding, comes nearest to it from below; none twice.
 
     Where several do, that of the fewest bits; of the nested codec, whose grids differ most in worth, two grids near
-    a quarter of the feature's side, of which validation images choose.
+    a quarter of the feature's side, of which validation images choose. A family with rates has no size before it is
+    trained: of it every other rate, on the same two grids.
     """
     space = prepared.scenario.space
     channels, height, width = prepared.supernet.points[split].shape
     codec = build_codec(family, (channels, height, width), Offer(space.widths, space.bits), nonnegative=True)
     sizes = {s: float(np.prod(codec.code_shape(s))) * (s.bits or 0) / 8 for s in codec.settings()}
     found: list[CodecSetting] = []
+    if family == "factorised":
+        quarter = max(1, height // 4)
+        grids = sorted(codec.grids, key=lambda grid: abs(np.log2(grid / quarter)))[:2]
+        return [s for s in codec.settings() if s.grid in grids and (s.rate or 0) % 2]
     for target in targets:
         near = [s for s, size in sizes.items() if target / 1.5 <= size <= target * 1.01]
         full = [s for s in near if sizes[s] > 0.95 * max(sizes[n] for n in near)]
@@ -228,11 +247,13 @@ def main() -> None:
     prepared = prepared_for(scenario_of(options), progress)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = _read(options.out / "codecs.csv") or jpeg_curve(prepared)
-    done = {(r["split"], r["family"], r["setting"], r["seed"]) for r in rows}
+    # rows of families without rates, and those from before there were any, are known by their label
+    done = {(r["split"], r["family"], r["job"] if isinstance(r.get("job"), str) else r["setting"], r["seed"])
+            for r in rows}
     whole = accuracy(prepared.backbone, prepared.data, prepared.data.test)
     for split in options.splits:
         jobs = [(f, s) for f in options.families for s in settings_for(prepared, split, f, options.targets)
-                if (split, f, s.label, options.seed) not in done]
+                if (split, f, _job(s), options.seed) not in done]
         if not jobs:
             continue
         bench = Bench(prepared, split, options.images, options.steps, options.codec_steps)
@@ -244,7 +265,7 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     summary = {"backbone_test_accuracy": whole, "steps": options.steps, "images": options.images,
                "loss_at_256x_points": at_256x(frame, whole), "nested_ahead": ahead(frame),
-               "fewer_bytes_than_jpeg": fewer_bytes(frame)}
+               "fewer_bytes_than_jpeg": fewer_bytes(frame), "bd_rate": bd_rates(frame)}
     write_json(options.out / "summary.json", summary)
     splits = [p.name for p in prepared.points if p.name in set(frame["split"])]
     draw(frame, splits, whole, options.out / "codecs.png")
@@ -293,6 +314,44 @@ def fewer_bytes(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | No
     return found
 
 
+def _job(setting: CodecSetting) -> str:
+    """What a training is known by: the label before the training, of codes with rates without the width."""
+    return setting.label if setting.rate is None else f"{setting.grid} rate {setting.rate}"
+
+
+def bd_rates(frame: pd.DataFrame, reference: str = "nested") -> dict[str, dict[str, float | None]]:
+    """For each split and family: bytes against those of a reference at equal test accuracy, in per cent.
+
+    Which settings count is chosen on validation images (`frontier`); `None` where two families have no accuracy in
+    common.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for split, part in frame[frame["split"] != "input"].groupby("split", sort=False):
+        curves = {str(f): frontier(rows) for f, rows in part.groupby("family")}
+        for family in curves.keys() - {reference} if reference in curves else ():
+            found.setdefault(str(split), {})[family] = bd_rate(curves[reference], curves[family])
+    return found
+
+
+def bd_rate(reference: pd.DataFrame, other: pd.DataFrame) -> float | None:
+    """Mean of the difference in log bytes over the test accuracies that both curves reach, in per cent.
+
+    Args:
+        reference: `frontier` of one family.
+        other: That of the other.
+    """
+    curves = []
+    for part in (reference, other):
+        ordered = part.sort_values("test_accuracy")
+        curves.append((ordered["test_accuracy"].to_numpy(float), np.log(ordered["test_bytes"].to_numpy(float))))
+    low, high = max(a[0] for a, _ in curves), min(a[-1] for a, _ in curves)
+    if high <= low:
+        return None
+    at = np.linspace(low, high, 201)
+    first, second = (np.interp(at, accuracies, sizes) for accuracies, sizes in curves)
+    return round(100 * float(np.expm1((second - first).mean())), 1)
+
+
 def frontier(part: pd.DataFrame) -> pd.DataFrame:
     """The rows that are more accurate on validation images than every cheaper one, cheapest first."""
     ordered = part.sort_values(["validation_bytes", "validation_accuracy"])
@@ -309,7 +368,8 @@ def draw(frame: pd.DataFrame, splits: Sequence[str], whole: float, path: Path) -
 
     figure, panels = plt.subplots(1, len(splits), figsize=(4.6 * len(splits), 4.4), dpi=130, sharey=True,
                                   layout="constrained", squeeze=False)
-    looks = {"nested": ("#1f77b4", "o-"), "aecnn": ("#d62728", "s-"), "bottlenet++": ("#2ca02c", "^-"),
+    looks = {"factorised": ("#e69f00", "*-"),
+             "nested": ("#1f77b4", "o-"), "aecnn": ("#d62728", "s-"), "bottlenet++": ("#2ca02c", "^-"),
              "jalad": ("#9467bd", "D-"), "jpeg": ("#555555", "x--"), "jpeg with shared tables": ("#999999", "x:")}
     for axes, split in zip(panels[0], splits, strict=True):
         for family, (colour, style) in looks.items():

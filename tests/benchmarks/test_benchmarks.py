@@ -15,7 +15,7 @@ from autosplit.evaluation.scorer import score
 from autosplit.experiments.bench.runs import Run, Setting
 from autosplit.latency import load_latency_model
 from benchmarks.amortised import measurements_needed
-from benchmarks.codecs import ahead, at_256x, fewer_bytes, frontier
+from benchmarks.codecs import ahead, at_256x, bd_rates, fewer_bytes, frontier
 from benchmarks.elsewhere import regrets, summary
 from benchmarks.fidelity import correlations, draw_plans
 from benchmarks.layerwise import chosen_row, gains, search_rows, thinned, uniform_plans
@@ -97,6 +97,16 @@ def test_the_frontier_leaves_out_what_costs_more_and_is_no_more_accurate(frame):
     assert frontier(codes)["validation_bytes"].tolist() == [90, 100, 200]
     worse = pd.concat([codes, codes.iloc[:1].assign(validation_bytes=150)])
     assert 150 not in frontier(worse)["validation_bytes"].tolist()
+
+
+def test_half_the_bytes_at_every_accuracy_is_a_bd_rate_of_minus_fifty(frame):
+    codes = frame[frame["family"] == "nested"]
+    half = codes.assign(family="factorised", **{c: codes[c] / 2 for c in ("validation_bytes", "test_bytes")})
+    found = bd_rates(pd.concat([codes, half]))["a"]
+    assert found == {"factorised": pytest.approx(-50, abs=0.1)}
+    # over what both reach: accuracies that have nothing in common cannot be compared
+    worse = half.assign(test_accuracy=half["test_accuracy"] - 0.5)
+    assert bd_rates(pd.concat([codes, worse]))["a"] == {"factorised": None}
 
 
 class TestLayerwise:
