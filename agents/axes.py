@@ -27,7 +27,7 @@ _CODEC: tuple[tuple[str, Callable[[CodecSetting], Hashable]], ...] = (
 )
 """The axes of a codec setting; `None` where a setting has no such choice."""
 
-_CATEGORIES = ("image", "codec")
+_CATEGORIES = ("head", "image", "codec")
 _PLACES = ("split", *_CATEGORIES)
 """Axes whose levels offer different levels of the others, so that a step along them cannot keep those as they are."""
 
@@ -41,10 +41,10 @@ class PlanAxes:
     logarithms.
 
     Attributes:
-        names: Names of the axes, in the order of decision: `split`, `sparsity`, `image`, `downscale`, `quality`,
-            `effort`, `codec`, `width`, `grid`, `bits`, `rate`, without those that have one level.
+        names: Names of the axes, in the order of decision: `split`, `head`, `sparsity`, `image`, `downscale`,
+            `quality`, `effort`, `codec`, `width`, `grid`, `bits`, `rate`, without those that have one level.
         sizes: Levels of each axis.
-        ordered: Whether the levels of an axis have an order, shape (A,); kinds of images and codecs have none.
+        ordered: Whether the levels of an axis have an order, shape (A,); kinds of heads, images and codecs have none.
         levels: Level of every plan on every axis, shape (P, A); -1 where a plan has no such choice.
         payload: Logarithm of 1 + the predicted payload in bytes, shape (P,).
     """
@@ -58,9 +58,13 @@ class PlanAxes:
     @classmethod
     def of(cls, problem: SearchProblem) -> PlanAxes:
         """The axes of a problem's plans."""
-        splits = {split: i for i, split in enumerate(problem.space.splits)}
+        places = {place: i for i, place in enumerate(problem.space.splits)}
+        splits: dict[str, int] = {}  # places of one split point lie side by side
+        for plan in problem.plans:
+            splits[plan.split] = min(places[plan.place], splits.get(plan.split, len(places)))
         columns: dict[str, list[Hashable]] = {
             "split": [splits[plan.split] for plan in problem.plans],
+            "head": [plan.head if plan.is_split else None for plan in problem.plans],
             "sparsity": [None if plan.split == INPUT else plan.sparsity for plan in problem.plans],
             **{name: [of_codec(plan.codec) for plan in problem.plans] for name, of_codec in _CODEC},
         }

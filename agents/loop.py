@@ -45,7 +45,7 @@ def run_search(
         plans = agent.propose(min(batch, left))
         outcomes: dict[Plan, Outcome] = {}
         # plans of one head follow each other, since evaluators keep a head's features at hand
-        for measurement in evaluator.measure(sorted(plans, key=lambda p: (p.split, str(p.sparsity)))):
+        for measurement in evaluator.measure(sorted(plans, key=lambda p: (p.place, str(p.sparsity)))):
             outcome = outcomes[measurement.plan] = scorer.outcome(measurement)
             if on_outcome is not None:
                 on_outcome(outcome)

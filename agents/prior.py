@@ -19,7 +19,7 @@ def expected_accuracy(workloads: Sequence[Workload]) -> Array:
     """A guess that is good for ranking plans, and not for their level.
 
     The log-odds of the accuracy are 4 for a plan that loses nothing; less 4 times the square of the sparsity, and
-    less 1/4 for each halving of the payload against the largest one at the same split point. Round numbers, fitted to
+    less 1/4 for each halving of the payload against the largest one at the same place. Round numbers, fitted to
     nothing: its user has to fit level and slope, and to learn what is different (`AccuracySurrogate`).
 
     Args:
@@ -30,10 +30,10 @@ def expected_accuracy(workloads: Sequence[Workload]) -> Array:
     """
     largest: dict[str, float] = {}
     for work in workloads:
-        largest[work.plan.split] = max(largest.get(work.plan.split, 1.0), work.payload_bytes_mean)
+        largest[work.plan.place] = max(largest.get(work.plan.place, 1.0), work.payload_bytes_mean)
     sparsity = np.array([np.mean(w.plan.sparsity) for w in workloads])
     # a plan that sends nothing has lost nothing by compression
-    payload = np.array([w.payload_bytes_mean or largest[w.plan.split] for w in workloads])
-    halvings = np.log2([largest[w.plan.split] for w in workloads]) - np.log2(np.maximum(payload, 1.0))
+    payload = np.array([w.payload_bytes_mean or largest[w.plan.place] for w in workloads])
+    halvings = np.log2([largest[w.plan.place] for w in workloads]) - np.log2(np.maximum(payload, 1.0))
     logits = _LEVEL - _PRUNING * sparsity**2 - _HALVING * halvings
     return accuracy_of(logits)

@@ -111,7 +111,7 @@ class CoInferenceEnv(gymnasium.Env[FloatArray, np.int64]):
         node, tree = int(self._node[0]), self.core.tree
         plan = self.core.plans[tree.first_plan[node]]
         if self._outcome is None:
-            settled = (plan.split, f"sparsity {plan.sparsity}")[:tree.step[node]]
+            settled = (plan.place, f"sparsity {plan.sparsity}")[:tree.step[node]]
             return " | ".join((*settled, *("?" for _ in range(STEPS - len(settled)))))
         return outcome_line(self._outcome)
 

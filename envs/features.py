@@ -45,7 +45,7 @@ beside the median access delay, by how much the slowest twentieth of them exceed
 
 PLAN_FEATURES = ("position", "macs_share", "sparsity", "device_macs", "width", "grid", "bits", "quality",
                  "payload_bytes", "is_code", "is_raw", "is_image", "is_none")
-"""Features of a plan; the one-hot of its split point follows."""
+"""Features of a plan; the one-hot of its place follows."""
 
 _MOST = {"macs": 1e11, "width": 4096.0, "grid": 256.0, "payload_bytes": 1e8}
 _KINDS: dict[str, int] = {"code": 0, "raw": 1, **dict.fromkeys((*IMAGE_KINDS, "file"), 2), "none": 3}
@@ -69,7 +69,7 @@ def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
     whole = max((w.device.macs for w in workloads), default=0.0) or 1.0
     unpruned: dict[str, float] = {}
     for work in workloads:
-        unpruned[work.plan.split] = max(unpruned.get(work.plan.split, 0.0), work.device.macs)
+        unpruned[work.plan.place] = max(unpruned.get(work.plan.place, 0.0), work.device.macs)
     rows = []
     for work in workloads:
         plan = work.plan
@@ -78,11 +78,11 @@ def plan_features(space: PlanSpace, workloads: Sequence[Workload]) -> Array:
         kind[_KINDS[codec.kind]] = 1.0
         # PNG loses nothing, as other formats at their best; half the pixels in each direction lose much
         quality = (codec.quality or (100 if codec.kind == "png" else 0)) / (codec.downscale or 1)
-        rows.append([position[plan.split], unpruned[plan.split] / whole, sparsity,
+        rows.append([position[plan.place], unpruned[plan.place] / whole, sparsity,
                      _log(work.device.macs, _MOST["macs"]), _log(codec.width or 0, _MOST["width"]),
                      _log(codec.grid or 0, _MOST["grid"]), (codec.bits or 0) / 8, quality / 100,
                      _log(work.payload_bytes_mean, _MOST["payload_bytes"]), *kind,
-                     *(float(plan.split == s) for s in space.splits)])
+                     *(float(plan.place == s) for s in space.splits)])
     return np.array(rows, dtype=np.float64)
 
 

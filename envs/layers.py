@@ -84,7 +84,7 @@ class LayerwiseSplit:
             codecs: Its codecs, in any order.
             round_to: As for the class.
         """
-        works = evaluator.workloads([Plan(split=name, sparsity=0.0, codec=c) for c in codecs])
+        works = evaluator.workloads([Plan.at(name, 0.0, c) for c in codecs])
         order = sorted(range(len(works)), key=lambda i: (works[i].payload_bytes_mean, i))
         head, levels = evaluator.head(name), evaluator.space.sparsities[name]
         # reversed, so that of two levels that keep the same channels the lower one names the head
@@ -198,7 +198,7 @@ class LayerwiseSpace:
         sparsity: float | tuple[float, ...] | None = split.uniform.get(choice.keep)
         if sparsity is None:
             sparsity = tuple(round(1.0 - k / n, 6) for k, n in zip(choice.keep, split.channels.tolist(), strict=True))
-        return Plan(split=split.name, sparsity=sparsity, codec=split.codecs[choice.codec])
+        return Plan.at(split.name, sparsity, split.codecs[choice.codec])
 
     def locate(self, plan: Plan) -> Choice:
         """The choice that stands for a plan.
@@ -207,7 +207,7 @@ class LayerwiseSpace:
             ValueError: The plan is not of this space.
         """
         for number, split in enumerate(self.splits):
-            if split.name == plan.split and plan.codec in split.codecs:
+            if split.name == plan.place and plan.codec in split.codecs:
                 levels = plan.sparsity if isinstance(plan.sparsity, tuple) else (plan.sparsity,) * split.groups
                 if len(levels) == split.groups:
                     keep = channels_kept(split.channels, np.array(levels, dtype=np.float64))

@@ -77,11 +77,16 @@ class Code(Only):
 class CodePruned(Only):
     def wants(self, plan):
         return plan.split == "layer1" and plan.sparsity > 0 and plan.codec.width == 2 and plan.codec.bits == 2
+
+class Injected(Only):  # with space.heads = [pruned, injected] and codecs that have rates
+    def wants(self, plan):
+        return plan.place == "layer1+injected" and plan.sparsity > 0 and plan.codec.rate == 2
 """
 
 KINDS = ("Png", "Jpeg", "JpegBody", "Whole", "WholePruned", "Code", "CodePruned")
 
 SETTINGS: dict[str, Any] = {
+    "codecs": ("nested",),
     "space.widths": (2, 4), "space.bits": (2, 8), "space.sparsities": (0.0, 0.5), "space.grid_levels": 2,
     "space.max_grid": 4, "space.jpeg_qualities": (50, 90), "space.webp_qualities": (30,),
     "space.avif_qualities": (40,), "space.image_downscales": (1,),

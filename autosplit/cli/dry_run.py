@@ -39,8 +39,8 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
             heads = math.prod(1 + g.channels - int(channels_kept(g.channels, most)) for g in groups)
         row: dict[str, Any] = {"split": split, "feature": "", "head_mmacs": 0.0, "device_ms": 0.0,
                                "groups": len(groups), "plans": heads * len(space.codecs[split])}
-        if split in prepared.supernet.points:
-            row["feature"] = "x".join(map(str, prepared.supernet.points[split].shape))
+        if split in prepared.supernet.places:
+            row["feature"] = "x".join(map(str, prepared.supernet.feature_shape(split)))
         if pruner:  # the latency of the head is what it would be with nothing after it
             cost = stage_cost(prepared.supernet.head(split), shape)
             work = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), device=cost)

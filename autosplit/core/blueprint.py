@@ -24,7 +24,8 @@ class Blueprint(Frozen):
         image_shape: Channels, height, width of an input image.
         plan: The plan.
         keep: Channels kept in each prunable group of the head.
-        feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
+        feature_shape: Shape of what the head gives; empty where no feature crosses.
+        injected: Structure of an injected head and of what restores the backbone's feature from its own; else empty.
         code_shape: Shape of the code; empty where no codec is.
         codec: The codec's structure, as its family describes it.
         arithmetic: Number format of what runs on the device, head and encoder.
@@ -37,6 +38,7 @@ class Blueprint(Frozen):
     plan: Plan
     keep: tuple[int, ...] = ()
     feature_shape: tuple[int, ...] = ()
+    injected: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)
     code_shape: tuple[int, ...] = ()
     codec: dict[str, Any] = Field(default_factory=dict)
     arithmetic: Arithmetic = "fp32"

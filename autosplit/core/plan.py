@@ -17,7 +17,7 @@ from autosplit.core.validation import Frozen
 from autosplit.runtime.standalone.payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 
 __all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
-           "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
+           "HeadKind", "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
 
 INPUT = "input"
 """Split point with the whole network on the edge: the device sends the stored image."""
@@ -32,6 +32,11 @@ RESULT_BYTES = 4.0
 """Bytes of the edge's answer: a class number and its confidence."""
 
 Fidelity = Literal["F1", "F2", "F3"]
+
+HeadKind = Literal["pruned", "injected"]
+"""What runs on the device before the encoder: the backbone's own first layers, or a small network in their place."""
+
+_INJECTED = "+injected"
 
 _NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "png": "PNG"}
 _CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-shared": {"quality"},
@@ -130,11 +135,14 @@ class Plan(Frozen):
         sparsity: Share of channels removed from every prunable group of the head, in [0, 1); or one share a
             group, in the order of `autosplit.models.pruning.HeadPruner.groups`.
         codec: How the feature at the cut becomes bytes.
+        head: What runs on the device: the backbone's own layers, or an injected head in place of those before the
+            split point.
     """
 
     split: str
     sparsity: float | tuple[float, ...] = 0.0
     codec: CodecSetting
+    head: HeadKind = Field(default="pruned", exclude_if=lambda value: value == "pruned")
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
@@ -145,7 +153,20 @@ class Plan(Frozen):
         if self.codec.kind not in allowed:
             raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
                              f"got {self.codec.kind!r}")
+        if self.head == "injected" and self.codec.kind != "code":
+            raise ValueError(f"an injected head needs a code behind it, got a codec of kind {self.codec.kind!r}")
         return self
+
+    @classmethod
+    def at(cls, place: str, sparsity: float | tuple[float, ...], codec: CodecSetting) -> Plan:
+        """A plan at a place: a split point, with `+injected` behind it for an injected head there."""
+        head: HeadKind = "injected" if place.endswith(_INJECTED) else "pruned"
+        return cls(split=place.removesuffix(_INJECTED), sparsity=sparsity, codec=codec, head=head)
+
+    @property
+    def place(self) -> str:
+        """Split point and kind of head as one name, as `Plan.at` takes it: what the network's parts are known by."""
+        return self.split if self.head == "pruned" else f"{self.split}{_INJECTED}"
 
     def __repr_args__(self) -> list[tuple[None, object]]:
         return [(None, self.label)]
@@ -156,7 +177,7 @@ class Plan(Frozen):
 
         Plans pruned by layer show the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
         """
-        parts = [self.split]
+        parts = [self.split] if self.head == "pruned" else [self.split, "injected"]
         if isinstance(self.sparsity, tuple):
             parts.append(f"{sum(self.sparsity) / max(1, len(self.sparsity)) * 100:.0f}% pruned by layer")
         elif self.sparsity > 0:
@@ -169,7 +190,7 @@ class Plan(Frozen):
     def lossless(self) -> bool:
         """Whether it leaves the backbone as it is: nothing is pruned, and what crosses is exact."""
         whole = not any(self.sparsity) if isinstance(self.sparsity, tuple) else self.sparsity == 0
-        return whole and self.codec.kind in {"none", "raw", "png", "file"}
+        return whole and self.head == "pruned" and self.codec.kind in {"none", "raw", "png", "file"}
 
     @property
     def is_split(self) -> bool:

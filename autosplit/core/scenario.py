@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import DEFAULT_CODEC, CodecSetting
+from autosplit.core.plan import DEFAULT_CODEC, CodecSetting, HeadKind
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.core.trust import absolute_code, code_sha256, named_in_file
 from autosplit.core.validation import Frozen, first_error, parse_yaml
@@ -28,7 +28,8 @@ Granularity = Literal["uniform", "layer"]
 """How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
 
 ADDED_KEYS: dict[str, Any] = {
-    "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "training.layer_profiles": 32}
+    "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "space.heads": ["pruned"],
+    "training.layer_profiles": 32, "training.injected_steps": 400}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
 
@@ -52,6 +53,8 @@ class SearchSpace(Frozen):
         whole_on_edge: Whether sending the image (split point `input`) is a candidate.
         whole_on_device: Whether running everything on the device (split point `output`) is a candidate.
         sparsities: Levels of structured pruning of the head.
+        heads: Which kinds of heads are offered at split points: `pruned` = the backbone's own layers, `injected` = a
+            small network in their place.
         widths: Channels of the code.
         grid_levels: How many halvings of the code's grid are offered, the full grid included; `None` = down to one
             cell.
@@ -68,6 +71,7 @@ class SearchSpace(Frozen):
     whole_on_edge: bool = True
     whole_on_device: bool = True
     sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875)
+    heads: tuple[HeadKind, ...] = Field(default=("pruned",), min_length=1)
     widths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16, 32)
     grid_levels: int | None = Field(default=None, ge=1)
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
@@ -121,6 +125,8 @@ class TrainingSettings(Frozen):
             have such phases (`nested` has none).
         layer_profiles: Heads with a sparsity of their own in each prunable group that the supernet is trained with at
             each split point, where `search.granularity` is `layer`; with 0 it is the supernet of uniform heads.
+        injected_steps: Steps in which each injected head learns to imitate the backbone's feature, before it is trained
+            together with everything else.
         finetune_epochs: Epochs of a finalist's fine-tuning (F3).
         finetune_patience: Epochs of fine-tuning without a better validation accuracy after which it ends.
         finetune_lr: Peak learning rate of fine-tuning.
@@ -133,6 +139,7 @@ class TrainingSettings(Frozen):
     supernet_lr: float = Field(default=0.05, gt=0)
     codec_steps: int = Field(default=400, ge=1)
     layer_profiles: int = Field(default=32, ge=0)
+    injected_steps: int = Field(default=400, ge=0)
     finetune_epochs: int = Field(default=1, ge=1)
     finetune_patience: int = Field(default=3, ge=1)
     finetune_lr: float = Field(default=0.04, gt=0)

@@ -14,12 +14,14 @@ __all__ = ["PlanSpace", "channels_kept"]
 
 @dataclass(frozen=True)
 class PlanSpace:
-    """The plans of a search space, resolved for one backbone: a choice of split, then sparsity, then codec.
+    """The plans of a search space, resolved for one backbone: a choice of place, then sparsity, then codec.
+
+    A place is a split point with the backbone's own head, or with an injected one (`Plan.place`).
 
     Attributes:
-        splits: Split points, from `input` over the backbone's own to `output`, in the order of execution.
-        sparsities: For each split point the sparsity levels it allows, ascending.
-        codecs: For each split point the codec settings it allows.
+        splits: Places, from `input` over the backbone's own split points to `output`, in the order of execution.
+        sparsities: For each place the sparsity levels it allows, ascending.
+        codecs: For each place the codec settings it allows.
     """
 
     splits: tuple[str, ...]
@@ -27,8 +29,8 @@ class PlanSpace:
     codecs: dict[str, tuple[CodecSetting, ...]]
 
     def plans(self) -> list[Plan]:
-        """Every plan, ordered by split, sparsity, codec."""
-        return [Plan(split=s, sparsity=p, codec=c)
+        """Every plan, ordered by place, sparsity, codec."""
+        return [Plan.at(s, p, c)
                 for s in self.splits for p in self.sparsities[s] for c in self.codecs[s]]
 
     def __len__(self) -> int:

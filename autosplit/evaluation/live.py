@@ -118,54 +118,54 @@ class LiveEvaluator:
     def _head_cost(self, plan: Plan) -> StageCost:
         if plan.split == OUTPUT and plan.sparsity == 0.0:  # a baseline, also where it is not in the search space
             return self._backbone_cost
-        keep = self._supernet.pruners[plan.split].keep_counts(plan.sparsity)
-        key = ("head", plan.split, keep)
+        keep = self._supernet.pruners[plan.place].keep_counts(plan.sparsity)
+        key = ("head", plan.place, keep)
         if key not in self._costs:
             try:
-                self._costs[key] = self.head(plan.split).stage_cost(keep)
+                self._costs[key] = self.head(plan.place).stage_cost(keep)
             except PruningError:
                 self._costs[key] = stage_cost(self._supernet.extract_head(plan), self.data.shape)
         return self._costs[key]
 
-    def head(self, split: str) -> HeadCost:
-        """The head at a split point: its prunable groups, and the work of each of its pruned versions.
+    def head(self, place: str) -> HeadCost:
+        """The head at a place: its prunable groups, and the work of each of its pruned versions.
 
         Raises:
             PruningError: The work of its pruned versions cannot be predicted.
         """
-        if split not in self._heads:
+        if place not in self._heads:
             try:
-                self._heads[split] = (HeadCost.of(self._supernet.pruners[split], self.data.shape)
-                                      if split in self._supernet.pruners else HeadCost.nothing())
+                self._heads[place] = (HeadCost.of(self._supernet.pruners[place], self.data.shape)
+                                      if place in self._supernet.pruners else HeadCost.nothing())
             except PruningError as e:
-                self._heads[split] = e
-        found = self._heads[split]
+                self._heads[place] = e
+        found = self._heads[place]
         if isinstance(found, PruningError):
             raise found
         return found
 
     def _codec_cost(self, plan: Plan) -> tuple[StageCost, StageCost]:
         """Work of the encoder, and of decoder and tail together."""
-        split, setting = plan.split, plan.codec
-        if ("tail", split) not in self._costs:
-            self._costs["tail", split] = stage_cost(self._supernet.tail(split), self._supernet.points[split].shape)
+        place, setting = plan.place, plan.codec
+        if ("tail", place) not in self._costs:
+            self._costs["tail", place] = stage_cost(self._supernet.tail(place), self._supernet.feature_shape(place))
         if setting.kind == "raw":
-            return StageCost(), self._costs["tail", split]
-        key = (split, setting.family, setting.width, setting.grid)
+            return StageCost(), self._costs["tail", place]
+        key = (place, setting.family, setting.width, setting.grid)
         if ("encode", key) not in self._costs:
-            codec = self._supernet.codec(split, setting.family)
+            codec = self._supernet.codec(place, setting.family)
             encoder, _, decoder = codec.parts(setting)
             shape = codec.code_shape(setting)
             symbols = StageCost(coded_symbols=float(np.prod(shape)))
             self._costs["encode", key] = stage_cost(encoder, codec.shape) + symbols
             self._costs["decode", key] = stage_cost(decoder, shape) + symbols
-        return self._costs["encode", key], self._costs["decode", key] + self._costs["tail", split]
+        return self._costs["encode", key], self._costs["decode", key] + self._costs["tail", place]
 
     def _predict_payload(self, plan: Plan) -> tuple[float, float]:
-        key = (plan.split, plan.codec)
+        key = (plan.place, plan.codec)
         if key not in self._predicted:
             if plan.codec.kind == "code":
-                self._predict_codes(plan.split)
+                self._predict_codes(plan.place)
             else:
                 self._predicted[key] = self._fixed_payload(plan)
         return self._predicted[key]
@@ -181,14 +181,14 @@ class LiveEvaluator:
         raw = 4.0 * float(np.prod(self._supernet.points[plan.split].shape)) if plan.codec.kind == "raw" else 0.0
         return raw, raw
 
-    def _predict_codes(self, split: str) -> None:
-        """Payload of every setting at a split point, from features of the unpruned head.
+    def _predict_codes(self, place: str) -> None:
+        """Payload of every setting at a place, from features of the unpruned head.
 
         As in a measurement, tables are fitted on calibration images and sizes are those of validation images: on the
         images that a table was fitted on it codes better than on any others.
         """
-        features = self._features_of(self._supernet.widest(split))
-        for codec in self._supernet.codecs_at(split):
+        features = self._features_of(self._supernet.widest(place))
+        for codec in self._supernet.codecs_at(place):
             codes: dict[object, list[Tensor]] = {}
             for setting in codec.settings():
                 encoder, quantiser, _ = codec.parts(setting)
@@ -201,7 +201,7 @@ class LiveEvaluator:
                     calibration, validation = (quantise(code, quantiser.bits, quantiser.bound).numpy()
                                                for code in codes[key])
                 tables = FrequencyTables.fit(calibration, quantiser.bits)
-                self._predicted[split, setting] = _mean_p95(payload_bytes(tables, validation))
+                self._predicted[place, setting] = _mean_p95(payload_bytes(tables, validation))
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class LiveEvaluator:
 
     def _features_of(self, plan: Plan) -> _Features:
         """Features of a plan's head, from memory where another plan had the same head."""
-        key = (plan.split, self._supernet.pruners[plan.split].keep_counts(plan.sparsity))
+        key = (plan.place, self._supernet.pruners[plan.place].keep_counts(plan.sparsity))
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key]

@@ -150,8 +150,8 @@ def _space_of(plans: Sequence[Plan]) -> PlanSpace:
     for plan in plans:
         if isinstance(plan.sparsity, tuple):
             raise ConfigError(f"table holds a plan pruned by layer ({plan.label!r}); it serves uniform ones only")
-        sparsities.setdefault(plan.split, set()).add(plan.sparsity)
-        codecs.setdefault(plan.split, {})[plan.codec] = None
+        sparsities.setdefault(plan.place, set()).add(plan.sparsity)
+        codecs.setdefault(plan.place, {})[plan.codec] = None
     space = PlanSpace(splits=tuple(codecs), sparsities={s: tuple(sorted(v)) for s, v in sparsities.items()},
                       codecs={s: tuple(v) for s, v in codecs.items()})
     if len(space) != len(plans):
@@ -161,7 +161,7 @@ def _space_of(plans: Sequence[Plan]) -> PlanSpace:
 
 
 def _to_row(m: Measurement) -> dict[str, Any]:
-    row: dict[str, Any] = {"split": m.plan.split, "sparsity": m.plan.sparsity}
+    row: dict[str, Any] = {"split": m.plan.split, "head": m.plan.head, "sparsity": m.plan.sparsity}
     row |= {f"codec_{name}": getattr(m.plan.codec, name) for name in _CODEC}
     row |= {name: getattr(m, name) for name in _MEASUREMENT}
     row |= {name: getattr(m.workload, name) for name in _WORKLOAD}
@@ -185,7 +185,7 @@ def _from_row(row: dict[Any, Any], number: int) -> Measurement:
         # choices that were added later are absent from older tables, as they are from settings without them
         cells = {n: row["codec_kind"] if n == "kind" else row.get(f"codec_{n}", "") for n in _CODEC}
         codec = {n: cell for n, cell in cells.items() if not _absent(cell)}
-        plan = {"split": row["split"], "sparsity": row["sparsity"], "codec": codec}
+        plan = {"split": row["split"], "head": row.get("head", "pruned"), "sparsity": row["sparsity"], "codec": codec}
         stages = {s: {n: row[f"{s}_{n}"] for n in STAGE_COUNTS} | _by_type(row.get(f"{s}_by_type")) for s in _STAGES}
         workload = {"plan": plan, **stages, **{n: row[n] for n in _WORKLOAD}}
         return Measurement.model_validate({"plan": plan, "workload": workload, **{n: row[n] for n in _MEASUREMENT}})

@@ -205,13 +205,14 @@ def blueprint_of(networks: Networks, plan: Plan, arithmetic: Arithmetic, key: st
     supernet, data = networks.supernet, networks.data
     keep: tuple[int, ...] = ()
     if plan.sparsity != 0.0:
-        pruner = supernet.pruners[plan.split]
+        pruner = supernet.pruners[plan.place]
         counts = pruner.keep_counts(plan.sparsity)
         keep = counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()
     coded = plan.codec.kind == "code"
-    codec = supernet.codec(plan.split, plan.codec.family) if coded else None
+    codec = supernet.codec(plan.place, plan.codec.family) if coded else None
     return Blueprint(
         backbone=networks.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan,
         keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
-        feature_shape=supernet.points[plan.split].shape if plan.split in supernet.points else (),
+        feature_shape=supernet.feature_shape(plan.place) if plan.is_split else (),
+        injected=supernet.structures.get(plan.place, {}),
         code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.plan import CodecSetting, HeadKind, Plan
 from autosplit.core.quiet import silent_optuna
 from autosplit.core.records import writing
 from autosplit.pipeline.ledger import Ledger
@@ -63,8 +63,9 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     kinds = get_args(CodecSetting.model_fields["kind"].annotation)
-    params: dict[str, Any] = {"split": plan.split, "codec": plan.codec.kind}
+    params: dict[str, Any] = {"split": plan.split, "head": plan.head, "codec": plan.codec.kind}
     shapes: dict[str, BaseDistribution] = {"split": CategoricalDistribution(splits),
+                                           "head": CategoricalDistribution(get_args(HeadKind)),
                                            "codec": CategoricalDistribution(kinds)}
     if isinstance(plan.sparsity, tuple):
         levels = {f"sparsity.{i}": level for i, level in enumerate(plan.sparsity)}
@@ -73,7 +74,7 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
     params.update(levels)
     shapes.update(dict.fromkeys(levels, FloatDistribution(0.0, 1.0)))
     bounds = {"width": (1, max(space["widths"])), "grid": (1, space["max_grid"] or 1), "bits": (1, 8),
-              "quality": (0, 100), "effort": (0, 6), "downscale": (2, 2)}
+              "rate": (0, 31), "quality": (0, 100), "effort": (0, 6), "downscale": (2, 2)}
     for name, (least, most) in bounds.items():
         value = getattr(plan.codec, name)
         if value is not None:

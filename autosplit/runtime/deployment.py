@@ -34,6 +34,7 @@ from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
 from autosplit.models.image_costs import image_cost
+from autosplit.models.injected import InjectedHead, Restore
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
@@ -69,6 +70,12 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     else:
         points = find_split_points(graph, blueprint.image_shape)
         whole, tail = cut(graph, select_split_points(points, (blueprint.plan.split,))[0])
+    if blueprint.plan.head == "injected":
+        try:
+            whole, tail = InjectedHead.traced(blueprint.injected), nn.Sequential(Restore(blueprint.injected), tail)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
+            raise ResultError(f"an injected head cannot be built from {blueprint.injected}: {one_line(e)}; use the "
+                              "autosplit that wrote it") from e
     head = whole
     if blueprint.keep:  # channels that pruning left; the weights that are loaded afterwards have these shapes
         pruner = HeadPruner(whole, blueprint.image_shape)
@@ -214,7 +221,9 @@ class Deployment:
         if self.plan.split == INPUT:
             feature_bytes = float(np.prod(self.blueprint.image_shape))
         else:
-            feature_bytes = 4.0 * float(np.prod(self.blueprint.feature_shape)) if self.blueprint.feature_shape else 0.0
+            # of an injected head: the feature that it stands in for
+            shape = self.blueprint.injected.get("feature", self.blueprint.feature_shape)
+            feature_bytes = 4.0 * float(np.prod(shape)) if shape else 0.0
         workload = self.workload(evaluation.payload_mean, evaluation.payload_p95)
         return Measurement(plan=self.plan, accuracy=evaluation.accuracy, workload=workload, feature_bytes=feature_bytes,
                            fidelity="F3", images=evaluation.images, seconds=seconds, answers=evaluation.answers)

@@ -28,8 +28,8 @@ _MOST_BYTES = 256e6
 
 def pretraining_steps(supernet: Supernet, settings: TrainingSettings) -> int:
     """Steps that `pretrain_codecs` takes."""
-    return sum(_steps(phase, settings) for split in supernet.points
-               for codec in supernet.codecs_at(split) for phase in codec.phases())
+    return sum(_steps(phase, settings) for place in supernet.places
+               for codec in supernet.codecs_at(place) for phase in codec.phases())
 
 
 def pretrain_codecs(
@@ -37,11 +37,11 @@ def pretrain_codecs(
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train every codec of a supernet that has phases of its own; the backbone's weights stay as they are."""
-    for split, point in supernet.points.items():
-        wanting = [c for c in supernet.codecs_at(split) if c.phases()]
+    for place in supernet.places:
+        wanting = [c for c in supernet.codecs_at(place) if c.phases()]
         if wanting:
-            head, tail = supernet.head(split), supernet.tail(split)
-            features, labels = frozen_features(head, data, point.shape)
+            head, tail = supernet.head(place), supernet.tail(place)
+            features, labels = frozen_features(head, data, supernet.feature_shape(place))
             for codec in wanting:
                 pretrain_codec(codec, tail, features, labels, settings, seed, on_step)
 

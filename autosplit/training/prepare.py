@@ -24,6 +24,7 @@ from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.coded_images import lossy_formats, train_on_coded_images
 from autosplit.training.finetune import Finetuning
+from autosplit.training.injected import injected_steps
 from autosplit.training.loop import Teacher, steps_per_epoch
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import train_supernet
@@ -180,10 +181,12 @@ def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoin
     """Hash of what determines the supernet's weights."""
     settings, profiles, rates = scenario.training, _profiles(scenario), scenario.space.rates
     # what is not trained does not change the supernet; its split points are named below
-    space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits", "rates"})
+    space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits", "rates", "heads"})
     return content_hash({
         # so that supernets without them keep their keys
         **({"profiles": profiles} if profiles else {}), **({"rates": rates} if rates != _USUAL_RATES else {}),
+        **({"heads": scenario.space.heads, "injected_steps": settings.injected_steps}
+           if "injected" in scenario.space.heads else {}),
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,
@@ -212,7 +215,7 @@ def _supernet(
         train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step, _profiles(scenario))
 
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
-    steps += pretraining_steps(supernet, settings)
+    steps += injected_steps(supernet, settings) + pretraining_steps(supernet, settings)
     if trains:
         _cached(supernet, "supernet", key, fit, steps, progress, cache)
     return supernet.to(memory_format=torch.channels_last).eval()

@@ -47,8 +47,8 @@ def finetune_rates(supernet: Supernet, rates: Sequence[Plan], teacher: Teacher, 
     def score() -> float:
         return fmean(accuracy(rate_network(supernet, plan, data, settings), data, data.validation) for plan in rates)
 
-    codec = supernet.codec(rates[0].split, rates[0].codec.family)
-    groups = parameter_groups(supernet.backbone.parameters(), codec.named_parameters(), settings.finetune_lr, CODEC_LR)
+    new = supernet.new_parameters(rates[0].place, rates[0].codec.family)
+    groups = parameter_groups(supernet.backbone.parameters(), new, settings.finetune_lr, CODEC_LR)
     train_keeping_best(supernet, groups, loss, score, run)
     supernet.eval()
 

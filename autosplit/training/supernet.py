@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,12 +22,14 @@ from autosplit.core.scenario import SearchSpace
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import in_batches
 from autosplit.models.inference import evaluation_mode
+from autosplit.models.injected import InjectedHead, Restore, injected_structure
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import SplitPoint, cut
 
 __all__ = ["Supernet"]
 
 _SAMPLE_BATCH = 64
+_ANY_CODE = CodecSetting(kind="code", width=1, grid=1, bits=1)
 
 
 class Supernet(nn.Module):
@@ -35,9 +38,13 @@ class Supernet(nn.Module):
     Args:
         backbone: Traced and trained; copied.
         points: Split points of the search space.
-        space: Sparsities, widths, grids and bits on offer.
+        space: Heads, sparsities, widths, grids, bits and rates on offer.
         sample: Some normalised images (N, C, H, W), whose features codecs start from.
-        families: Names of the codecs at each split point.
+        families: Names of the codecs at each place.
+
+    Attributes:
+        places: Where codes are sent: split points with the backbone's own head, or with an injected one.
+        structures: Of injected heads, by place.
     """
 
     def __init__(
@@ -53,35 +60,100 @@ class Supernet(nn.Module):
         self.backbone: fx.GraphModule = copy.deepcopy(backbone)
         self.points = {p.name: p for p in points}
         self._space = space
-        shape = tuple(sample.shape[1:])
+        shape = (sample.shape[1], sample.shape[2], sample.shape[3])
         self._halves: dict[str, tuple[fx.GraphModule, nn.Module]] = {}
         self._families = tuple(families)
         self.codecs = nn.ModuleDict()
+        self.injected, self.restores = nn.ModuleDict(), nn.ModuleDict()
+        self.structures: dict[str, dict[str, Any]] = {}
+        self.places: tuple[str, ...] = ()
         for point in points:
-            head, tail = cut(self.backbone, point)
-            self._halves[point.name] = (head, tail)
-            self._add_codecs(point, head, sample)
+            if len(point.shape) != 3:
+                raise ConfigError(f"split point {point.name!r}: codecs take feature maps (C, H, W), "
+                                  f"this feature has shape {point.shape}")
+            self._halves[point.name] = cut(self.backbone, point)
+            features = self._features(point.name, sample)
+            if "pruned" in space.heads:
+                self._add_codecs(point.name, features)
+            if "injected" in space.heads:
+                self._inject(point.name, shape, features, sample)
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
         prunable = max(space.sparsities) > 0
         self.pruners = {name: HeadPruner(head, shape, prunable) for name, (head, _) in self._halves.items()}
 
-    def _add_codecs(self, point: SplitPoint, head: nn.Module, sample: Tensor) -> None:
-        """Add the codecs of all families at one split point, started from the features of some images."""
-        if len(point.shape) != 3:
-            raise ConfigError(f"split point {point.name!r}: codecs take feature maps (C, H, W), "
-                              f"this feature has shape {point.shape}")
-        with evaluation_mode(head), torch.inference_mode():
+    def _features(self, place: str, sample: Tensor) -> Tensor:
+        """Features of some images at a place."""
+        with evaluation_mode(head := self.head(place)), torch.inference_mode():
             features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
-        features = features.clone()  # out here, so that it is no inference tensor
-        shape = (point.shape[0], point.shape[1], point.shape[2])
-        space = self._space
+        return features.clone()  # out here, so that it is no inference tensor
+
+    def _add_codecs(self, place: str, features: Tensor) -> None:
+        """Add the codecs of all families at one place, started from features."""
+        shape, space = (features.shape[1], features.shape[2], features.shape[3]), self._space
         offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels, space.rates)
         # built before any is fitted: building draws from the random generator, and its order fixes the weights
         found = [build_codec(family, shape, offer, bool(features.min() >= 0)) for family in self._families]
         for codec in found:
             codec.fit(features)
-            self.codecs[_key(point.name, codec.family)] = codec
+            self.codecs[_key(place, codec.family)] = codec
+        self.places += (place,)
+
+    def _inject(self, split: str, shape: tuple[int, int, int], features: Tensor, sample: Tensor) -> None:
+        """Add an injected head at a split point, what restores its feature, and codecs."""
+        tail = self.tail(split)
+        convolutions = [m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
+        depthwise = any(m.groups == m.in_channels > 1 for m in convolutions)
+        channels, height, width = features.shape[1:]
+        structure = injected_structure(shape, (channels, height, width), bool(features.min() >= 0), depthwise)
+        place = Plan(split=split, codec=_ANY_CODE, head="injected").place
+        self.structures[place] = structure
+        injected, restore = InjectedHead.traced(structure), Restore(structure)
+        self.injected[_key(place)], self.restores[_key(place)] = injected, restore
+        self._halves[place] = (injected, nn.Sequential(restore, tail))
+        self._add_codecs(place, self._features(place, sample))
+
+    def imitate(self, place: str, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What an injected head, restored, makes of images, and the backbone's feature that it stands in for.
+
+        Args:
+            place: Of an injected head.
+            images: Normalised, (N, C, H, W).
+
+        Returns:
+            Two tensors (N, C, H, W); the second has no gradient.
+        """
+        restore = self.restores[_key(place)]
+        with torch.no_grad(), evaluation_mode(head := self.head(split_of(place))):
+            target = head(images)
+        return restore(self.head(place)(images)), target
+
+    def injected_parts(self, place: str) -> tuple[nn.Module, nn.Module]:
+        """An injected head, and what restores its feature."""
+        return self.injected[_key(place)], self.restores[_key(place)]
+
+    def restart_codecs(self, place: str, sample: Tensor) -> None:
+        """Start the codecs at a place anew, from features as its head gives them now.
+
+        Args:
+            place: Any.
+            sample: Some normalised images (N, C, H, W).
+        """
+        features = self._features(place, sample)
+        for codec in self.codecs_at(place):
+            codec.fit(features)
+
+    def new_parameters(self, place: str = "", family: str | None = None) -> list[tuple[str, nn.Parameter]]:
+        """Everything but the backbone, by name: codecs, injected heads and what restores their features.
+
+        Args:
+            place: Only those of a place; all by default.
+            family: Of the codec there; the first one by default.
+        """
+        if not place:
+            return [(n, p) for n, p in self.named_parameters() if not n.startswith("backbone.")]
+        injected = self.injected_parts(place) if place in self.structures else ()
+        return [named for part in (self.codec(place, family), *injected) for named in part.named_parameters()]
 
     @property
     def plan_space(self) -> PlanSpace:
@@ -91,9 +163,9 @@ class Supernet(nn.Module):
         if self._space.whole_on_edge:
             sparsities[INPUT] = (0.0,)
             codecs[INPUT] = self._space.image_settings("png", "jpeg", "jpeg-shared", "webp-shared", "avif-shared")
-        for name in self.points:
-            sparsities[name] = self.distinct_sparsities(name)
-            codecs[name] = tuple(s for family in self._families for s in self.codec(name, family).settings())
+        for place in self.places:
+            sparsities[place] = self.distinct_sparsities(place)
+            codecs[place] = tuple(s for family in self._families for s in self.codec(place, family).settings())
         if self._space.whole_on_device:
             sparsities[OUTPUT] = self.distinct_sparsities(OUTPUT)
             codecs[OUTPUT] = (CodecSetting(kind="none"),)
@@ -106,36 +178,35 @@ class Supernet(nn.Module):
             sample: Some normalised images (N, C, H, W).
         """
         self.eval()
-        for split in self.points:
-            head = self.extract_head(self.widest(split))
+        for place in self.places:
+            head = self.extract_head(self.widest(place))
             recalibrate(head, sample, _SAMPLE_BATCH)
             with torch.inference_mode():
                 features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
-            for codec in self.codecs_at(split):
+            for codec in self.codecs_at(place):
                 codec.settle(features.clone())
 
-    def distinct_sparsities(self, split: str) -> tuple[float, ...]:
+    def distinct_sparsities(self, place: str) -> tuple[float, ...]:
         """The sparsities that give different heads here: where nothing can be pruned, only the lowest."""
         # by what is left of each group: two sparsities may round to the same head
         seen: dict[tuple[int, ...], float] = {}
         for s in self._space.sparsities:
-            seen.setdefault(self.pruners[split].keep_counts(s), s)
+            seen.setdefault(self.pruners[place].keep_counts(s), s)
         return tuple(seen.values())
 
-    def codec(self, split: str, family: str | None = None) -> Codec:
-        """A codec at a split point: the first family's, unless another is named."""
-        codec = self.codecs[_key(split, family or self._families[0])]
+    def codec(self, place: str, family: str | None = None) -> Codec:
+        """A codec at a place: the first family's, unless another is named."""
+        codec = self.codecs[_key(place, family or self._families[0])]
         assert isinstance(codec, Codec)
         return codec
 
-    def codecs_at(self, split: str) -> list[Codec]:
-        """The codecs of all families at a split point."""
-        return [self.codec(split, family) for family in self._families]
+    def codecs_at(self, place: str) -> list[Codec]:
+        """The codecs of all families at a place."""
+        return [self.codec(place, family) for family in self._families]
 
-    def widest(self, split: str) -> Plan:
-        """The plan that loses least at a split point."""
-        codec = CodecSetting(kind="none") if split == OUTPUT else self.codec(split).widest
-        return Plan(split=split, sparsity=0.0, codec=codec)
+    def widest(self, place: str) -> Plan:
+        """The plan that loses least at a place."""
+        return Plan.at(place, 0.0, CodecSetting(kind="none") if place == OUTPUT else self.codec(place).widest)
 
     def forward(self, images: Tensor, plan: Plan) -> Tensor:
         """Logits of a plan, differentiable down to the shared weights; batch norm uses the batch's statistics.
@@ -144,8 +215,8 @@ class Supernet(nn.Module):
             images: Normalised, (N, C, H, W).
             plan: With a learned codec, or the whole network on the device.
         """
-        head, tail = self._halves[plan.split]
-        pruner = self.pruners[plan.split]
+        head, tail = self._halves[plan.place]
+        pruner = self.pruners[plan.place]
         keep = pruner.keep_counts(plan.sparsity)
         if all(k == g.channels for k, g in zip(keep, pruner.groups, strict=True)):
             feature = head(images)
@@ -153,36 +224,46 @@ class Supernet(nn.Module):
             sub = pruner.sub_network(keep)
             feature = torch.func.functional_call(sub.module.train(self.training), sub.gather(head), (images,))
         if plan.split != OUTPUT:
-            feature = self.codec(plan.split, plan.codec.family)(feature, plan.codec)
+            feature = self.codec(plan.place, plan.codec.family)(feature, plan.codec)
         return tail(feature)  # type: ignore[no-any-return]
 
     def cost(self, plan: Plan) -> Tensor:
         """What the bytes of the last batch add to the loss of a plan."""
-        return torch.zeros(()) if plan.split == OUTPUT else self.codec(plan.split, plan.codec.family).cost()
+        return torch.zeros(()) if plan.split == OUTPUT else self.codec(plan.place, plan.codec.family).cost()
 
     def extract(self, plan: Plan) -> SplitNetwork:
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""
         coded = plan.codec.kind == "code"
-        parts = self.codec(plan.split, plan.codec.family).parts(plan.codec) if coded else (None, None, None)
-        network = SplitNetwork(self.extract_head(plan), copy.deepcopy(self.tail(plan.split)), *parts)
+        parts = self.codec(plan.place, plan.codec.family).parts(plan.codec) if coded else (None, None, None)
+        network = SplitNetwork(self.extract_head(plan), copy.deepcopy(self.tail(plan.place)), *parts)
         return network.to(memory_format=torch.channels_last).eval()
 
     def extract_head(self, plan: Plan) -> fx.GraphModule:
         """A plan's pruned head alone, with copies of the shared weights."""
-        pruner = self.pruners[plan.split]
+        pruner = self.pruners[plan.place]
         sub = pruner.sub_network(pruner.keep_counts(plan.sparsity))
-        head = sub.materialise(self.head(plan.split))
+        head = sub.materialise(self.head(plan.place))
         return head.to(memory_format=torch.channels_last).eval()
 
-    def head(self, split: str) -> fx.GraphModule:
-        """The unpruned head at a split point, sharing the supernet's weights."""
-        return self._halves[split][0]
+    def head(self, place: str) -> fx.GraphModule:
+        """The unpruned head at a place, sharing the supernet's weights."""
+        return self._halves[place][0]
 
-    def tail(self, split: str) -> nn.Module:
-        """The tail at a split point, sharing the supernet's weights."""
-        return self._halves[split][1]
+    def tail(self, place: str) -> nn.Module:
+        """What follows the codec at a place, sharing the supernet's weights."""
+        return self._halves[place][1]
+
+    def feature_shape(self, place: str) -> tuple[int, ...]:
+        """Shape of what the head at a place gives."""
+        structure = self.structures.get(place)
+        return self.points[place].shape if structure is None else self.codec(place).shape
 
 
-def _key(split: str, family: str) -> str:
+def split_of(place: str) -> str:
+    """The split point of a place."""
+    return Plan.at(place, 0.0, _ANY_CODE).split
+
+
+def _key(place: str, family: str = "") -> str:
     """Name of a module: without dots."""
-    return f"{split}|{family}".replace(".", "/")
+    return f"{place}|{family}".replace(".", "/") if family else place.replace(".", "/")

@@ -24,6 +24,7 @@ from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
 from autosplit.training.codecs import pretrain_codecs
+from autosplit.training.injected import pretrain_injected
 from autosplit.training.loop import Batch, Teacher, distillation_loss, parameter_groups, train
 from autosplit.training.supernet import Supernet
 
@@ -67,10 +68,11 @@ def train_supernet(
         return torch.stack([relative_loss(v) for v in values]).mean()
 
     supernet.to(memory_format=torch.channels_last)
+    pretrain_injected(supernet, data, settings, seed, on_step)
     pretrain_codecs(supernet, data, settings, seed, on_step)
     supernet.train()
-    groups = parameter_groups(supernet.backbone.parameters(), supernet.codecs.named_parameters(), settings.supernet_lr,
-                         _CODEC_LR)
+    groups = parameter_groups(supernet.backbone.parameters(), supernet.new_parameters(), settings.supernet_lr,
+                              _CODEC_LR)
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
           weight_decay=1e-4, name="supernet", on_step=on_step)
     supernet.settle(data.normalise(data.train.images[:_SAMPLE_IMAGES]))
@@ -112,7 +114,7 @@ class PlanDraws:
         self._supernet, self._rng = supernet, rng
         self._sparsities = {s: levels for s, levels in supernet.plan_space.sparsities.items() if s != INPUT}
         self._settings = {(split, codec.family): codec.settings()
-                          for split in supernet.points for codec in supernet.codecs_at(split)}
+                          for split in supernet.places for codec in supernet.codecs_at(split)}
         self._profiles = {split: random_profiles(len(pruner.groups), max(self._sparsities[split]),
                                                  profiles, Random(f"{split} {rng.random()}"))
                           for split, pruner in supernet.pruners.items()} if profiles else {}
@@ -136,11 +138,11 @@ class PlanDraws:
         if self._profiles.get(split) and self._rng.random() < _PROFILE_SHARE:
             sparsity = self._rng.choice(self._profiles[split])
         if split == OUTPUT:
-            return Plan(split=split, sparsity=sparsity, codec=CodecSetting(kind="none"))
+            return Plan.at(split, sparsity, CodecSetting(kind="none"))
         codec = self._rng.choice(self._supernet.codecs_at(split))
         key = (split, codec.family)
         settings = self._settings[key]
         if key not in self._weights:
             sizes = [math.prod(codec.code_shape(s)) * (s.bits or 0) / 8 for s in settings]
             self._weights[key] = [min(1.0, size / _USUAL_BYTES) for size in sizes]
-        return Plan(split=split, sparsity=sparsity, codec=self._rng.choices(settings, self._weights[key])[0])
+        return Plan.at(split, sparsity, self._rng.choices(settings, self._weights[key])[0])

@@ -51,7 +51,8 @@ def uniform_baseline(supernet: Supernet) -> Baseline:
         supernet: The search's own, whose first codec family is used.
     """
     plans = tuple(Plan(split=split, sparsity=_SPARSITY, codec=setting)
-                  for split in supernet.points for setting in _nearest(supernet.codec(split)))
+                  for split in supernet.points if split in supernet.places
+                  for setting in _nearest(supernet.codec(split)))
     return Baseline("uniform", f"uniform: {_SPARSITY:.0%} pruned, {_RATIO:g}x", plans)
 
 

@@ -147,7 +147,8 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
     scorer, arithmetic = Scorer.of(scenario), scenario.conditions.device.arithmetic
     own = contexts.of(scenario)
     result, run = _searched(scenario, out, own, progress)
-    literature = contexts.of(scenario.replace(**{"codecs": LITERATURE_CODECS, "search.granularity": "uniform"}))
+    literature = contexts.of(scenario.replace(**{
+        "codecs": LITERATURE_CODECS, "search.granularity": "uniform", "space.heads": ("pruned",)}))
     entrants = [(c, literature) for c in codec_baselines(literature.networks.supernet)]
     entrants.append((uniform_baseline(own.networks.supernet), own))
     choices: list[Choice] = []

@@ -135,7 +135,7 @@ def _chosen_plans(
     cut: Plan, networks: Networks, scorer: Scorer, grid: LinkGrid, progress: PhaseReporter, most: int
 ) -> list[Plan]:
     """Measure every setting of the codec at a cut, and choose those that together serve the links best."""
-    settings = networks.supernet.codec(cut.split, cut.codec.family).settings()
+    settings = networks.supernet.codec(cut.place, cut.codec.family).settings()
     plans = [cut.model_copy(update={"codec": codec}) for codec in settings]
     found: list[Measurement] = []
     with progress.phase("measure the codec's settings", total=len(settings)) as advance:
