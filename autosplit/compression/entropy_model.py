@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autosplit.compression.codecs.base import Quantiser
@@ -94,6 +96,17 @@ class RateQuantiser(Quantiser):
         """What the bits of the last batch add to the loss; asked for once a batch."""
         cost, self._cost = self._cost, torch.zeros(())  # a network that is copied must not hold a graph
         return cost
+
+
+    def expected(self) -> NDArray[np.float64]:
+        """How probable each symbol is under the learned density, (channels, levels); the outermost have its tails."""
+        model, step = self.entropy_model, self.log_step.detach().exp()[:, 0].double()
+        with torch.no_grad():
+            edges = (torch.arange(levels(self.bits) - 1, dtype=torch.float64) - levels(self.bits) // 2 + 0.5) * step
+            scaled = (edges[..., None] - model.centre[:, None].double()) * torch.exp(-model.log_scale[:, None].double())
+            below = (torch.sigmoid(scaled) * torch.softmax(model.logit, 1)[:, None].double()).sum(-1)
+            whole = torch.cat([torch.zeros_like(step), below, torch.ones_like(step)], 1)
+        return np.asarray(whole.diff(dim=1).clamp_min(0).numpy())
 
 
 def prices(rates: int) -> list[float]:

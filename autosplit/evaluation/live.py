@@ -33,7 +33,6 @@ from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import HeadCost
 from autosplit.models.image_costs import image_cost
 from autosplit.runtime.standalone.payload.coder import payload_bytes
-from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.loop import accuracy, logits_of
 
 if TYPE_CHECKING:
@@ -198,10 +197,9 @@ class LiveEvaluator:
                         recalibrate(encoder, features.statistics)
                         codes[key] = [torch.cat([encoder(batch) for batch in in_batches(part, 256)])
                                       for part in (features.calibration, features.validation)]
-                    calibration, validation = (quantise(code, quantiser.bits, quantiser.bound).numpy()
-                                               for code in codes[key])
-                tables = FrequencyTables.fit(calibration, quantiser.bits)
-                self._predicted[place, setting] = _mean_p95(payload_bytes(tables, validation))
+                    calibration, validation = (quantise(code, quantiser.bits, quantiser.bound) for code in codes[key])
+                tables = quantiser.tables(calibration)
+                self._predicted[place, setting] = _mean_p95(payload_bytes(tables, validation.numpy()))
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
@@ -265,10 +263,9 @@ class LiveEvaluator:
         assert network.encoder is not None
         assert network.quantiser is not None
         rest = SplitNetwork(nn.Identity(), network.tail, network.encoder, network.quantiser, network.decoder)
-        bits = network.quantiser.bits
         recalibrate(rest, features.statistics)
         with torch.inference_mode():
-            tables = FrequencyTables.fit(rest.symbols(features.calibration).numpy(), bits)
+            tables = network.quantiser.tables(rest.symbols(features.calibration))
             hits, sizes = 0, []
             labels = in_batches(self._validation.labels, 256)
             for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):

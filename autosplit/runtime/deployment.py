@@ -189,7 +189,7 @@ class Deployment:
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
                 symbols = torch.cat([network.symbols(data.normalise(images)) for images in calibration])
-            tables = FrequencyTables.fit(symbols.numpy(), network.quantiser.bits)
+            tables = network.quantiser.tables(symbols)
         return cls(blueprint, network, data.mean, data.std, tables, data.class_names, rate)
 
     @property

@@ -6,6 +6,7 @@ import torch
 
 from autosplit.compression.entropy_model import EntropyModel, RateQuantiser, prices
 from autosplit.compression.quantise import levels, quantise
+from autosplit.core.errors import ConfigError
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
 
@@ -127,6 +128,40 @@ class TestRateQuantiser:
                 optimiser.step()
             found[price] = float(quantiser.log_step.exp().mean())
         assert found[1.0] > 1.5 * found[0.0]
+
+
+class TestExpected:
+    def quantiser(self, code):
+        """A quantiser whose density has been fitted to a code."""
+        quantiser = RateQuantiser(4, code.shape[1], price=0.1)
+        with torch.no_grad():
+            quantiser.log_step.fill_(math.log(0.8))
+        quantiser.entropy_model.load_state_dict(fitted(code, quantiser.log_step.detach().exp()).state_dict())
+        return quantiser
+
+    def test_is_a_distribution_like_that_of_the_symbols(self):
+        code = laplace(256, 2, scale=0.7)
+        quantiser = self.quantiser(code)
+        expected = quantiser.expected()
+        assert expected.shape == (2, 16)
+        assert expected.sum(1) == pytest.approx([1, 1])
+        symbols = quantise(code, 4, quantiser.bound).detach()
+        for k in range(2):
+            seen = np.bincount(symbols[:, k].numpy().ravel(), minlength=16) / symbols[:, k].numel()
+            assert np.abs(seen - expected[k]).sum() < 0.12
+
+    def test_few_calibration_images_code_others_better_with_it(self):
+        code = laplace(256, 2, scale=0.7)
+        quantiser = self.quantiser(code)
+        few, others = (quantise(laplace(n, 2, 0.7, seed)[:, :, :2, :2], 4, quantiser.bound).detach()
+                       for n, seed in ((8, 5), (200, 6)))
+        with_it = quantiser.tables(few).entropy_bits(others.numpy()).mean()
+        without = FrequencyTables.fit(few.numpy(), 4).entropy_bits(others.numpy()).mean()
+        assert with_it < 0.97 * without
+
+    def test_a_model_of_another_code_is_refused(self):
+        with pytest.raises(ConfigError, match=r"expected must be probabilities of shape \(2, 16\)"):
+            FrequencyTables.fit(np.zeros((3, 2, 4, 4), dtype=np.int32), 4, np.ones((2, 8)))
 
 
 def test_prices_fall_evenly_in_their_logarithm():

@@ -16,12 +16,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autosplit.compression.quantise import fake_quantise
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import CodecSetting
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
 __all__ = ["Codec", "CodecParts", "Offer", "Phase", "Quantiser", "code_grids"]
 
@@ -117,6 +120,18 @@ class Quantiser(nn.Module):
     def cost(self) -> Tensor:
         """What the bytes of the last batch add to the loss: nothing, unless the family has a rate in its loss."""
         return torch.zeros(())
+
+    def expected(self) -> NDArray[np.float64] | None:
+        """How probable each symbol is, (channels, levels), where the family has learned a model of its code."""
+        return None
+
+    def tables(self, symbols: Tensor) -> FrequencyTables:
+        """Tables for the entropy coder.
+
+        Args:
+            symbols: Of calibration images, int32 (N, K, gh, gw).
+        """
+        return FrequencyTables.fit(symbols.numpy(), self.bits, self.expected())
 
 
 class Quantisers(nn.ModuleDict):

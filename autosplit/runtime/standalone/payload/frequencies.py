@@ -89,15 +89,17 @@ class FrequencyTables:
         object.__setattr__(self, "frequencies", table)
 
     @classmethod
-    def fit(cls, symbols: NDArray[Any], bits: int) -> FrequencyTables:
+    def fit(cls, symbols: NDArray[Any], bits: int, expected: NDArray[Any] | None = None) -> FrequencyTables:
         """Tables for the codes of calibration images.
 
         Half a count is added to every symbol, so one that calibration never saw costs about `log2(2 n)` bits, n
-        being the calibration symbols of a channel, and never more than 16.
+        being the calibration symbols of a channel, and never more than 16. Where a model of the code says how often
+        each symbol is to be expected, as many counts in all are added in these proportions (a Dirichlet prior).
 
         Args:
             symbols: Integers of shape (N, K, gh, gw) in [0, 2**bits - 1], at least one image.
             bits: Bits of a symbol before entropy coding, 1 to 8.
+            expected: Probability of each symbol, shape (K, 2**bits).
 
         Raises:
             ConfigError: Wrong shape, type or range.
@@ -108,8 +110,14 @@ class FrequencyTables:
             raise ConfigError(f"calibration symbols must be (images, channels, height, width) with at least one of "
                               f"each, got {symbols.shape}")
         rows = []
+        added = np.full((symbols.shape[1], count), _PSEUDO_COUNT)
+        if expected is not None:
+            added = _PSEUDO_COUNT * count * np.asarray(expected, dtype=np.float64)
+            if added.shape != (symbols.shape[1], count) or not np.all(added >= 0):
+                raise ConfigError(f"expected must be probabilities of shape ({symbols.shape[1]}, {count}), got "
+                                  f"{added.shape}")
         for k in range(symbols.shape[1]):
-            weights = np.bincount(symbols[:, k].ravel(), minlength=count).astype(np.float64) + _PSEUDO_COUNT
+            weights = np.bincount(symbols[:, k].ravel(), minlength=count).astype(np.float64) + added[k]
             # each symbol has 1 for certain; the rest is shared out in proportion, largest remainders first, with a
             # stable sort so that equal counts give equal tables on every machine
             ideal = weights / weights.sum() * (_TOTAL - count)
