@@ -15,6 +15,7 @@ from autosplit.cli import (
     export,
     infer,
     list_,
+    map_,
     policy,
     profile,
     replay,
@@ -57,7 +58,8 @@ def options(
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "search": search.command, "compare": compare.command, "replay": replay.command, "report": report.command,
+    "search": search.command, "compare": compare.command, "map": map_.command, "replay": replay.command,
+    "report": report.command,
     "profile": profile.command, "export": export.command, "adapt": adapt.command, "list": list_.command,
     "show": show.command, "train-policy": policy.train, "decide": policy.decide, "serve": serve.command,
     "infer": infer.command,

@@ -33,15 +33,16 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Write a run as one HTML page that opens anywhere without network, and its figures as files."""
-    from autosplit.pipeline.ledger import load_run
+    from autosplit.pipeline.ledger import load_baselines, load_run
     from autosplit.report.draw_matplotlib import draw_figures
     from autosplit.report.page import REPORT_FILE, write_report
     from autosplit.report.verdict import verdict
 
     result, outcomes = load_run(run, trust_code=trust_code)
     page = out or run / REPORT_FILE
-    write_report(result, outcomes, page)
-    drawn = draw_figures(result, outcomes, figures, format_.value) if figures is not None else []
+    baselines = load_baselines(run)
+    write_report(result, outcomes, page, baselines)
+    drawn = draw_figures(result, outcomes, figures, format_.value, baselines) if figures is not None else []
     sentence = verdict(result.comparison, result.scenario.conditions.budget_ms, result.best_baseline)
     if as_json:
         typer.echo(json.dumps({"verdict": sentence, "page": str(page), "figures": [str(path) for path in drawn]}))

@@ -132,8 +132,9 @@ def run_search(
         quiet: Whether nothing goes to stderr but warnings.
     """
     from autosplit.cli.estimate import estimate_search
-    from autosplit.pipeline.ledger import LEDGER_FILE
+    from autosplit.pipeline.ledger import LEDGER_FILE, load_baselines, load_run
     from autosplit.pipeline.search import new_run, search_scenario
+    from autosplit.report.deployment_map import DeploymentMap
     from autosplit.report.progress import Progress
     from autosplit.report.tables import comparison_table
     from autosplit.report.verdict import verdict, why_chosen
@@ -152,9 +153,11 @@ def run_search(
         typer.echo(json.dumps(result.model_dump(mode="json")))
     else:
         budget_ms = result.scenario.conditions.budget_ms
+        elsewhere, _ = DeploymentMap.of_run(result, load_run(run)[1], load_baselines(run))
         print_rich(comparison_table(result.comparison, budget_ms),
                    verdict(result.comparison, budget_ms, result.best_baseline),
                    f"Chosen because {why_chosen(result.choice)}.",
+                   *([elsewhere.summary] if elsewhere else []),
                    *(f"Careful: {warning}." for warning in result.warnings),
                    f"{'found' if result.feasible else 'least infeasible'}: {result.plan.label}  (run directory {run})")
     best = RESULTS / "best.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,22 +18,28 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from autosplit.core.errors import ConfigError, PluginError, ResumeError
+from autosplit.core.errors import ConfigError, PluginError, ResultError, ResumeError
+from autosplit.core.files import write_whole
 from autosplit.core.plan import Fidelity, Measurement, Outcome
 from autosplit.core.records import append_record, drop_incomplete_line, parse_record, run_lock, writing
 from autosplit.core.result import Result
 from autosplit.core.scenario import ADDED_KEYS, Scenario
 from autosplit.core.trust import named_in_file
+from autosplit.core.validation import first_error
 from autosplit.core.version import __version__
 from autosplit.runtime.standalone.files import read_file
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["LEDGER_FILE", "Ledger", "LedgerEntry", "load_run"]
+__all__ = ["BASELINES_FILE", "LEDGER_FILE", "Ledger", "LedgerEntry", "load_baselines", "load_run",
+           "write_baselines"]
 
 LEDGER_FILE = "ledger.jsonl"
 """Name of the ledger inside a run directory."""
+
+BASELINES_FILE = "baselines.jsonl"
+"""Name of the file inside a run directory that holds what the baselines measured in the supernet."""
 
 _FORMAT = 2
 _MOST_BYTES = 256 << 20  # of a ledger; one of 100 measurements has 200,000
@@ -328,3 +334,37 @@ def load_run(run: Path, *, trust_code: bool = False) -> tuple[Result, list[Outco
         raise ConfigError(f"{run}: this search did not end (there is no best.json); finish it with "
                           f"autosplit search --resume {run}, or look at it with autosplit show {run}")
     return Result.load(run / "best.json", trust_code=trust_code), Ledger.read(run).outcomes()
+
+
+def write_baselines(run: Path, measured: Iterable[Measurement]) -> None:
+    """Keep what the baselines of a run measured: they are no part of the search, but the map needs them.
+
+    Args:
+        run: The run directory.
+        measured: F1, each plan once.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    with writing(run):
+        write_whole(run / BASELINES_FILE, "".join(m.model_dump_json() + "\n" for m in measured))
+
+
+def load_baselines(run: Path) -> list[Measurement]:
+    """What `write_baselines` kept; nothing of runs from before there was such a file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    path = run / BASELINES_FILE
+    if not path.is_file():
+        return []
+    content = read_file(path, str(path), error=ResultError, most_bytes=_MOST_BYTES)
+    found = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            found.append(Measurement.model_validate(parse_record(line)))
+        except ValidationError as e:
+            raise ResultError(f"{path}, line {number}: {first_error(e)}; restore the file, or delete it to have the "
+                              "map without baselines") from e
+    return found

@@ -37,7 +37,7 @@ from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comp
 from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
-from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
+from autosplit.pipeline.ledger import LEDGER_FILE, Ledger, write_baselines
 from autosplit.report.progress import Progress
 from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.prepare import prepare
@@ -461,6 +461,8 @@ def _write(
 
     result.save(out / RESULT_FILE)
     outcomes = ledger.outcomes()
+    beside = list({o.plan: o.measurement for choice in baselines for o in choice.measured}.values())
+    write_baselines(out, beside)
     with writing(out):
         write_whole(out / "pareto.csv", pareto_frame(outcomes).to_csv(index=False))
     picture = tradeoff_figure(outcomes, result.comparison, result.outcome, result.best_baseline)
@@ -470,4 +472,4 @@ def _write(
         with progress.phase("train the policy for other conditions"), writing(out / "policy"):
             agent.policy.save(out / "policy")
     with progress.phase("write the report"):
-        write_report(result, outcomes, out / REPORT_FILE)
+        write_report(result, outcomes, out / REPORT_FILE, beside)

@@ -88,16 +88,18 @@ class Cells:
     """A heat map; rows and columns stand at 0, 1, 2, ... of the axes.
 
     Attributes:
-        levels: Per cent, shape (rows, columns); NaN leaves a cell empty.
+        levels: Per cent, shape (rows, columns), or numbers of `palette`; NaN leaves a cell empty.
         hover: What a page shows for each cell.
         limits: Per cent at the two ends of the colours.
         written: Whether each cell holds its number.
+        palette: Colours of things that have no order, as `#rrggbb`; empty for a scale of colours.
     """
 
     levels: Array
     hover: tuple[tuple[str, ...], ...]
     limits: tuple[float, float]
     written: bool = False
+    palette: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autosplit.core.plan import Outcome
+from autosplit.core.plan import Measurement, Outcome
 from autosplit.core.result import Result
 from autosplit.report.charts import Axis, Bars, Cells, Chart, Figure, Trace
+from autosplit.report.deployment_map import DeploymentMap
 from autosplit.report.figures import run_figures
 from autosplit.report.labels import Label, Point, draw_labels
 from autosplit.report.sensitivity import Sensitivity
@@ -29,24 +30,28 @@ _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handletextpad": 0.5
                            "handlelength": 1.5}
 
 
-def draw_figures(result: Result, outcomes: Sequence[Outcome], folder: Path, kind: str) -> list[Path]:
+def draw_figures(
+    result: Result, outcomes: Sequence[Outcome], folder: Path, kind: str, baselines: Sequence[Measurement] = ()
+) -> list[Path]:
     """Write every figure of the report as a file.
 
     Args:
         result: What the search found.
         outcomes: Its ledger, in the order of the search.
+        baselines: What its baselines measured.
         folder: Made where it does not exist.
         kind: `png` or `svg`.
 
     Returns:
-        The files: `tradeoff`, `stages`, `energy`, `heat-map`, `search-curve`, and `sensitivity` unless the latency
-        model is not at hand.
+        The files: `tradeoff`, `stages`, `energy`, `heat-map`, `search-curve`, and `sensitivity` and `map` unless the
+        latency model is not at hand.
 
     Raises:
         ConfigError: A file cannot be written.
     """
     sensitivity, _ = Sensitivity.of_run(result, outcomes)
-    figures = run_figures(result, outcomes, sensitivity)
+    found, _ = DeploymentMap.of_run(result, outcomes, baselines)
+    figures = run_figures(result, outcomes, sensitivity, found)
     figures.pop("sensitivity-plans", None)  # belongs to the page's sliders
     paths = [folder / f"{name}.{kind}" for name in figures]
     for figure, path in zip(figures.values(), paths, strict=True):
@@ -194,8 +199,14 @@ def draw_trace(axes: Axes, trace: Trace, order: float) -> None:
 
 
 def draw_cells(axes: Axes, cells: Cells) -> None:
-    """Draw a heat map with the scale of its colours."""
+    """Draw a heat map with the scale of its colours; a palette has none."""
     low, top = cells.limits
+    if cells.palette:
+        from matplotlib.colors import ListedColormap
+
+        axes.imshow(cells.levels, cmap=ListedColormap(cells.palette), aspect="auto", vmin=-0.5,
+                    vmax=len(cells.palette) - 0.5)
+        return
     image: Any = axes.imshow(cells.levels, cmap="viridis", aspect="auto", vmin=low, vmax=top)
     figure: Any = axes.figure
     scale = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
@@ -255,6 +266,8 @@ def legend_handles(charts: Sequence[Chart]) -> list[Any]:
 
 def place_labels(axes: Axes, chart: Chart) -> None:
     """Write the labels of a chart's marks where they cover as little as possible."""
+    if not any(trace.label for trace in chart.traces):
+        return
     right = chart.x.limits[1] / 1.03
     obstacles: list[Point] = []
     labels = []

@@ -126,13 +126,18 @@ def scatter(trace: Trace) -> dict[str, Any]:
 
 
 def heat_map(cells: Cells) -> dict[str, Any]:
-    """Cells with the scale of their colours."""
+    """Cells with the scale of their colours; a palette has none."""
     low, top = cells.limits
     levels = [[None if np.isnan(level) else float(level) for level in row] for row in cells.levels]  # JSON has no NaN
     drawn: dict[str, Any] = {
         "type": "heatmap", "z": levels, "zmin": low, "zmax": top, "colorscale": "Viridis", "hoverongaps": False,
         "colorbar": {"title": {"text": "%", "side": "top"}, "thickness": 12, "outlinewidth": 0, "len": 0.9},
         "hovertext": [[hover_text(text) for text in row] for row in cells.hover], "hoverinfo": "text"}
+    if cells.palette:
+        count = len(cells.palette)
+        steps = [[(i + end) / count, colour] for i, colour in enumerate(cells.palette) for end in (0, 1)]
+        del drawn["colorbar"]
+        drawn |= {"zmin": -0.5, "zmax": count - 0.5, "colorscale": steps, "showscale": False}
     if cells.written:
         drawn |= {"xgap": 2, "ygap": 2, "texttemplate": "%{text}",
                   "text": [["" if level is None else f"{level:.0f}" for level in row] for row in levels]}

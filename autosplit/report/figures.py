@@ -15,6 +15,8 @@ from autosplit.core.comparison import FINALIST, ComparisonRow, best_baseline, be
 from autosplit.core.plan import INPUT, OUTPUT, Outcome
 from autosplit.core.result import Result
 from autosplit.report.charts import Axis, Bars, Cells, Chart, Figure, Limit, Trace, log_axis, percent_axis
+from autosplit.report.deployment_map import DeploymentMap
+from autosplit.report.map_figure import map_figure
 from autosplit.report.pareto import measured_plans, one_a_plan, pareto_mask
 from autosplit.report.sensitivity import Sensitivity
 from autosplit.report.style import (
@@ -48,13 +50,16 @@ _NAME_LENGTH = 20  # characters of a split point or a line of a deployment's nam
 T = TypeVar("T")
 
 
-def run_figures(result: Result, outcomes: Sequence[Outcome], sensitivity: Sensitivity | None) -> dict[str, Figure]:
+def run_figures(
+    result: Result, outcomes: Sequence[Outcome], sensitivity: Sensitivity | None, found: DeploymentMap | None = None
+) -> dict[str, Figure]:
     """All figures of a run by their names, for the page and for files.
 
     Args:
         result: What the search found.
         outcomes: Its ledger, in the order of the search.
-        sensitivity: Its measured plans under other conditions; without them the last two figures are left out.
+        sensitivity: Its measured plans under other conditions; without them their two figures are left out.
+        found: The map of deployments; without it that figure is left out.
     """
     budget, rows, measured = result.scenario.conditions.budget_ms, result.comparison, measured_plans(outcomes)
     figures = {
@@ -67,6 +72,8 @@ def run_figures(result: Result, outcomes: Sequence[Outcome], sensitivity: Sensit
     }
     if sensitivity is not None:
         figures["sensitivity-plans"], figures["sensitivity"] = sensitivity_figures(sensitivity)
+    if found is not None:
+        figures["map"] = map_figure(found)
     return figures
 
 

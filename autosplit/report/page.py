@@ -17,8 +17,9 @@ from typing import Any
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.files import write_whole
-from autosplit.core.plan import Outcome
+from autosplit.core.plan import Measurement, Outcome
 from autosplit.core.result import Result
+from autosplit.report.deployment_map import DeploymentMap
 from autosplit.report.draw_plotly import TEMPLATE, page_chart
 from autosplit.report.figures import run_figures
 from autosplit.report.sensitivity import Sensitivity
@@ -31,33 +32,38 @@ __all__ = ["REPORT_FILE", "report_page", "write_report"]
 REPORT_FILE = "report.html"
 
 
-def write_report(result: Result, outcomes: Sequence[Outcome], path: Path) -> None:
+def write_report(
+    result: Result, outcomes: Sequence[Outcome], path: Path, baselines: Sequence[Measurement] = ()
+) -> None:
     """Write the report of a run.
 
     Args:
         result: What the search found.
         outcomes: Its ledger.
         path: The HTML file; folders on the way are made.
+        baselines: What its baselines measured.
 
     Raises:
         ConfigError: The file cannot be written.
     """
-    page = report_page(result, outcomes)
+    page = report_page(result, outcomes, baselines)
     try:
         write_whole(path, page)  # a browser may have the old page open
     except OSError as e:
         raise ConfigError(f"cannot write {path}: {e.strerror or e}; give another file with --out") from e
 
 
-def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
+def report_page(result: Result, outcomes: Sequence[Outcome], baselines: Sequence[Measurement] = ()) -> str:
     """The report as HTML.
 
     Args:
         result: What the search found.
         outcomes: Its ledger, in the order of the search.
+        baselines: What its baselines measured.
     """
     sensitivity, problem = Sensitivity.of_run(result, outcomes)
-    figures = run_figures(result, outcomes, sensitivity)
+    found, _ = DeploymentMap.of_run(result, outcomes, baselines)
+    figures = run_figures(result, outcomes, sensitivity, found)
     budget_ms = result.scenario.conditions.budget_ms
     data = {"figures": {name: page_chart(figure.charts[0]) for name, figure in figures.items()},
             "template": TEMPLATE, "dark": DARK, "sensitivity": sensitivity and slider_data(sensitivity)}
@@ -65,7 +71,7 @@ def report_page(result: Result, outcomes: Sequence[Outcome]) -> str:
     embedded = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return environment().get_template("report.html.j2").render(
         result=result, scenario=result.scenario, conditions=result.scenario.conditions,
-        budget_ms=budget_ms, rows=result.comparison,
+        budget_ms=budget_ms, rows=result.comparison, elsewhere=found,
         chosen=next(row for row in result.comparison if row.chosen),
         verdict=verdict(result.comparison, budget_ms, result.best_baseline), figures=figures,
         why=why_chosen(result.choice), sensitivity=sensitivity, problem=problem, data=embedded, plotly=packed_plotly(),

@@ -28,7 +28,8 @@ from autosplit.report.verdict import verdict
 from tests.runs import failure, invoke
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-FIGURES = ["tradeoff", "stages", "heat-map", "search-curve", "energy", "sensitivity-plans", "sensitivity"]
+FIGURES = ["tradeoff", "stages", "heat-map", "search-curve", "energy", "sensitivity-plans", "sensitivity",
+           "map"]
 CHROME, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
@@ -197,7 +198,8 @@ def test_at_home_the_sliders_show_the_ledger(report, data):
 def test_figures_as_files(reports, tmp_path):
     reference = reports["reference"]
     files = draw_figures(reference.result, reference.outcomes, tmp_path / "new", "svg")
-    assert [p.stem for p in files] == ["tradeoff", "stages", "energy", "heat-map", "search-curve", "sensitivity"]
+    assert [p.stem for p in files] == ["tradeoff", "stages", "energy", "heat-map", "search-curve", "sensitivity",
+                                       "map"]
     assert all(p.stat().st_size > 5_000 for p in files)
     text = files[1].read_text(encoding="utf-8")
     assert [stage for stage in STAGES if f">{stage}<" not in text] == []
