@@ -152,7 +152,7 @@ def test_a_latency_model_that_is_gone_costs_the_sensitivity_alone(reports, tmp_p
     gone = result.model_copy(update={"scenario": result.scenario.replace(latency_model="gone.py:Model")})
     page = Page(report_page(gone, reports["tiny"].outcomes))
     assert "gone.py" in page.parts["p"]
-    assert sorted(json.loads(page.parts["data"])["figures"]) == sorted(FIGURES[:-2])
+    assert sorted(json.loads(page.parts["data"])["figures"]) == sorted(FIGURES[:-3])
     files = draw_figures(gone, reports["tiny"].outcomes, tmp_path, "svg")
     assert "sensitivity" not in {path.stem for path in files}
 
@@ -216,7 +216,7 @@ def test_report_command(world, tmp_path):
     said = json.loads(shown.stdout)
     assert said["verdict"].startswith(("Deploy ", "Split: ", "No deployment is in time"))
     assert Path(said["page"]).read_text(encoding="utf-8") == (world.run / REPORT_FILE).read_text(encoding="utf-8")
-    assert len(said["figures"]) == 6
+    assert len(said["figures"]) == 7
     assert all(imread(path).shape[2] == 4 for path in said["figures"])
 
 
