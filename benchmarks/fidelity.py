@@ -33,7 +33,7 @@ _PROXIES = {"f1": 1, "no_recalibration": 1, "feature_error": -1}
 
 
 def draw_plans(space: PlanSpace, count: int, seed: int) -> list[Plan]:
-    """Plans spread evenly: splits in turn, then sparsities in turn, codec settings by chance without repetition."""
+    """Plans spread evenly: places in turn, then sparsities in turn, codec settings by chance without repetition."""
     rng = Random(seed)
     splits = [s for s in space.splits if s != INPUT]
     decks: dict[str, list[Plan]] = {}
@@ -42,7 +42,7 @@ def draw_plans(space: PlanSpace, count: int, seed: int) -> list[Plan]:
         for sparsity in space.sparsities[split]:
             settings = list(space.codecs[split])
             rng.shuffle(settings)
-            by_sparsity.append([Plan(split=split, sparsity=sparsity, codec=c) for c in settings])
+            by_sparsity.append([Plan.at(split, sparsity, c) for c in settings])
         rng.shuffle(by_sparsity)
         longest = max(map(len, by_sparsity))
         decks[split] = [deck[i] for i in range(longest) for deck in by_sparsity if i < len(deck)]
@@ -87,7 +87,9 @@ class Proxies:
             feature = network.head(x)
             if network.encoder is None or network.quantiser is None or network.decoder is None:
                 return feature  # type: ignore[no-any-return]
-            return network.decoder(network.quantiser(network.encoder(feature)))  # type: ignore[no-any-return]
+            feature = network.decoder(network.quantiser(network.encoder(feature)))
+            # what the tail of an injected head begins with
+            return network.tail[0](feature) if plan.head == "injected" else feature  # type: ignore[no-any-return]
 
         found = logits_of(restored, data, images)
         return float(F.mse_loss(found, true) / true.var())
@@ -116,13 +118,13 @@ def main() -> None:
     prepared = prepare(scenario, progress)
     proxies, context = Proxies(prepared), SearchContext(prepared, progress)
     backbone = accuracy(prepared.backbone, prepared.data, prepared.data.validation)
-    widest = {s: proxies.of(prepared.supernet.widest(s))["f1"] for s in prepared.supernet.points}
+    widest = {s: proxies.of(prepared.supernet.widest(s))["f1"] for s in prepared.supernet.places}
     rows = []
     options.out.mkdir(parents=True, exist_ok=True)
     for number, plan in enumerate(draw_plans(prepared.supernet.plan_space, options.plans, options.seed), start=1):
         found = proxies.of(plan)
         truth = context.measure(plan, "fp32", title=f"plan {number} of {options.plans}")
-        rows.append({"plan": plan.label, "split": plan.split, "sparsity": plan.sparsity, **found,
+        rows.append({"plan": plan.label, "split": plan.place, "sparsity": plan.sparsity, **found,
                      "f3": truth.accuracy, "f3_payload_bytes": truth.workload.payload_bytes_mean})
         pd.DataFrame(rows).to_csv(options.out / "plans.csv", index=False)
     frame = pd.DataFrame(rows)

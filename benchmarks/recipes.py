@@ -65,7 +65,7 @@ def figures(scenario: Scenario, plans: int, finalists: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(scenario, clock, cache=Cache(Path(folder)))
     settings, drawn = scenario.training, draw_plans(prepared.supernet.plan_space, plans, _SEED_OF_PLANS)
-    widest = _f1(prepared, [prepared.supernet.widest(split) for split in prepared.supernet.points])
+    widest = _f1(prepared, [prepared.supernet.widest(split) for split in prepared.supernet.places])
     found = _f1(prepared, drawn)
     start = time.process_time()
     tuned = [timed_training(prepared, prepared.supernet, plan, settings.finetune_epochs, settings.finetune_lr)[1]
