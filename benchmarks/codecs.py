@@ -3,7 +3,9 @@
     python -m benchmarks.codecs --scenario default --out results/benchmarks/codecs-digits-m
 
 For each split point, family and setting a codec is trained alone: first the family's own phases with the backbone
-frozen, then codec and tail together, always the same number of steps in all. The head is the untouched backbone's, so
+frozen, then codec and tail together, always the same number of steps in all. A family with rates is trained once for
+all of them, which is what it is made for, as a supernet is: two settings a step, with half as many passes in all as one
+training for each setting would take. The head is the untouched backbone's, so
 its features are computed once; images are not augmented. Statistics, frequency tables and payloads are made as for a
 measurement (F1). Accuracies are on validation images (for choosing) and on test images (for the figures); JPEG's curve
 stands beside them. Writes `codecs.csv`, `summary.json` and `codecs.png`; a run that was stopped goes on from the CSV.
@@ -19,6 +21,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -35,15 +38,17 @@ from autosplit.data.stored import StoredFormat
 from autosplit.models.splitting import cut
 from autosplit.report.progress import Progress
 from autosplit.runtime.standalone.payload.coder import payload_bytes
-from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.codecs import pretrain_codec
 from autosplit.training.loop import accuracy, autocast, distillation_loss, parameter_groups
 from autosplit.training.prepare import Networks, untrained
+from autosplit.training.supernet_training import relative_loss
 from benchmarks.common import command_line, parser, scenario_of, write_json
 
 _FAMILIES = ("factorised", "nested", "aecnn", "bottlenet++", "jalad")
 _TARGETS = (32, 64, 128, 256, 512, 1024)
 _BATCH = 128
+_RATED = ("factorised",)  # families that are trained for all of their rates at once
+_GRIDS = 2
 _LR, _CODEC_LR, _LIMIT_LR = 0.02, 4.0, 0.01  # of the tail, of codecs as a multiple of it, of clipping limits
 _LIMITS = 2  # where `parameter_groups` has these
 _PARTS: tuple[SplitName, ...] = ("validation", "test")
@@ -88,9 +93,7 @@ class Bench:
     def run(self, family: str, setting: CodecSetting, seed: int) -> dict[str, object]:
         """Train one codec and measure it."""
         torch.manual_seed(seed)
-        # a family with rates finds out itself how many channels it needs
-        widths = self.networks.scenario.space.widths if family == "factorised" else (setting.width or 1,)
-        codec = build_codec(family, self.shape, Offer(widths, (setting.bits or 1,)), self.nonnegative)
+        codec = build_codec(family, self.shape, Offer((setting.width or 1,), (setting.bits or 1,)), self.nonnegative)
         codec.fit(self.train.features[:256].float())
         tail = copy.deepcopy(self.tail)
         phased = bool(codec.phases())
@@ -99,16 +102,29 @@ class Bench:
             only = _Only(codec, setting)
             pretrain_codec(only, self.tail, self.train.features[:2048].float(), self.train.labels[:2048], steps, seed)
         if any(True for _ in codec.parameters()):
-            self._together(codec, tail, setting, self.steps - (self.codec_steps if phased else 0), seed)
-        codec.settle(self.train.features[:256].float())
-        setting = next(s for s in codec.settings() if (s.grid, s.rate) == (setting.grid, setting.rate)) if (
-            setting.rate is not None) else setting
-        network = SplitNetwork(nn.Identity(), tail, *codec.parts(setting)).eval()
-        recalibrate(network, self.train.features[:2048].float())
-        return self._measure(network, setting) | {"family": family, "seed": seed, "job": _job(setting)}
+            self._together(codec, tail, (setting,), self.steps - (self.codec_steps if phased else 0), seed)
+        return self._row(codec, tail, setting, family, seed)
 
-    def _together(self, codec: Codec, tail: nn.Module, setting: CodecSetting, steps: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
+    def run_rates(self, family: str, seed: int) -> list[dict[str, object]]:
+        """Train a codec for all of its rates on two grids, and measure each."""
+        torch.manual_seed(seed)
+        space = self.networks.scenario.space
+        quarter = max(1, max(self.shape[1:]) // 4)
+        offer = Offer(space.widths, space.bits, quarter, _GRIDS, space.rates)
+        codec = build_codec(family, self.shape, offer, self.nonnegative)
+        codec.fit(self.train.features[:256].float())
+        tail, settings = copy.deepcopy(self.tail), codec.settings()
+        self._together(codec, tail, settings, self.steps * len(settings) // 4, seed)
+        codec.settle(self.train.features[:256].float())
+        return [self._row(codec, tail, setting, family, seed) for setting in codec.settings()]
+
+    def _row(self, codec: Codec, tail: nn.Module, setting: CodecSetting, family: str, seed: int) -> dict[str, object]:
+        network = SplitNetwork(nn.Identity(), copy.deepcopy(tail), *codec.parts(setting)).eval()
+        recalibrate(network, self.train.features[:2048].float())
+        return self._measure(network, setting) | {"family": family, "seed": seed}
+
+    def _together(self, codec: Codec, tail: nn.Module, settings: Sequence[CodecSetting], steps: int, seed: int) -> None:
+        generator, draws = torch.Generator().manual_seed(seed), Random(seed)
         rates = parameter_groups(tail.parameters(), codec.named_parameters(), _LR, _CODEC_LR)
         groups = [{"params": list(g.parameters), "lr": _LIMIT_LR if i == _LIMITS else g.lr}
                   for i, g in enumerate(rates) if not g.adaptive]
@@ -120,11 +136,16 @@ class Bench:
             cycle_momentum=isinstance(o, torch.optim.SGD)) for o in optimisers]
         codec.train()
         tail.train()
-        for _ in range(steps):
+        for step in range(steps):
             pick = torch.randint(len(self.train.labels), (_BATCH,), generator=generator)
+            picked = [draws.choice(settings) if step % 2 else codec.widest, draws.choice(settings)]
+            losses = []
             with autocast():
-                logits = tail(codec(self.train.features[pick].float(), setting))
-                loss = distillation_loss(logits, self.train.labels[pick], self.answers[pick]) + codec.cost()
+                for setting in picked if len(settings) > 1 else settings:
+                    logits = tail(codec(self.train.features[pick].float(), setting))
+                    loss = distillation_loss(logits, self.train.labels[pick], self.answers[pick]) + codec.cost()
+                    losses.append(relative_loss(loss) if len(settings) > 1 else loss)
+            loss = torch.stack(losses).mean()
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -134,9 +155,9 @@ class Bench:
                 schedule.step()
 
     def _measure(self, network: SplitNetwork, setting: CodecSetting) -> dict[str, object]:
-        bits = setting.bits or 0
         with torch.inference_mode():
-            tables = FrequencyTables.fit(network.symbols(self.calibration.features.float()).numpy(), bits)
+            assert network.quantiser is not None
+            tables = network.quantiser.tables(network.symbols(self.calibration.features.float()))
             found: dict[str, object] = {}
             for name in _PARTS:
                 part: Part = getattr(self, name)
@@ -155,18 +176,13 @@ def settings_for(prepared: Networks, split: str, family: str, targets: Sequence[
     """For each target the setting whose code, before entropy coding, comes nearest to it from below; none twice.
 
     Where several do, that of the fewest bits; of the nested codec, whose grids differ most in worth, two grids near
-    a quarter of the feature's side, of which validation images choose. A family with rates has no size before it is
-    trained: of it every other rate, on the same two grids.
+    a quarter of the feature's side, of which validation images choose.
     """
     space = prepared.scenario.space
     channels, height, width = prepared.supernet.points[split].shape
     codec = build_codec(family, (channels, height, width), Offer(space.widths, space.bits), nonnegative=True)
     sizes = {s: float(np.prod(codec.code_shape(s))) * (s.bits or 0) / 8 for s in codec.settings()}
     found: list[CodecSetting] = []
-    if family == "factorised":
-        quarter = max(1, height // 4)
-        grids = sorted(codec.grids, key=lambda grid: abs(np.log2(grid / quarter)))[:2]
-        return [s for s in codec.settings() if s.grid in grids and (s.rate or 0) % 2]
     for target in targets:
         near = [s for s, size in sizes.items() if target / 1.5 <= size <= target * 1.01]
         full = [s for s in near if sizes[s] > 0.95 * max(sizes[n] for n in near)]
@@ -247,21 +263,24 @@ def main() -> None:
     prepared = prepared_for(scenario_of(options), progress)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = _read(options.out / "codecs.csv") or jpeg_curve(prepared)
-    # rows of families without rates, and those from before there were any, are known by their label
-    done = {(r["split"], r["family"], r["job"] if isinstance(r.get("job"), str) else r["setting"], r["seed"])
-            for r in rows}
+    done = {(r["split"], r["family"], r["setting"], r["seed"]) for r in rows}
+    rated = {(r["split"], r["family"], r["seed"]) for r in rows}
     whole = accuracy(prepared.backbone, prepared.data, prepared.data.test)
     for split in options.splits:
-        jobs = [(f, s) for f in options.families for s in settings_for(prepared, split, f, options.targets)
-                if (split, f, _job(s), options.seed) not in done]
+        jobs: list[tuple[str, CodecSetting | None]] = [
+            (f, None) for f in options.families if f in _RATED and (split, f, options.seed) not in rated]
+        jobs += [(f, s) for f in options.families if f not in _RATED
+                 for s in settings_for(prepared, split, f, options.targets)
+                 if (split, f, s.label, options.seed) not in done]
         if not jobs:
             continue
         bench = Bench(prepared, split, options.images, options.steps, options.codec_steps)
         with progress.phase(f"codecs at {split}", total=len(jobs)) as advance:
             for family, setting in jobs:
-                rows.append(bench.run(family, setting, options.seed))
+                rows += (bench.run_rates(family, options.seed) if setting is None
+                         else [bench.run(family, setting, options.seed)])
                 pd.DataFrame(rows).to_csv(options.out / "codecs.csv", index=False)
-                advance(1, f"{family} {setting.label}")
+                advance(1, f"{family} {setting.label if setting else 'at all rates'}")
     frame = pd.DataFrame(rows)
     summary = {"backbone_test_accuracy": whole, "steps": options.steps, "images": options.images,
                "loss_at_256x_points": at_256x(frame, whole), "nested_ahead": ahead(frame),
@@ -312,11 +331,6 @@ def fewer_bytes(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | No
                 enough = codes[codes["validation_accuracy"] >= image["validation_accuracy"]]["test_bytes"]
                 row[str(image["setting"])] = round(image["test_bytes"] / enough.min(), 2) if len(enough) else None
     return found
-
-
-def _job(setting: CodecSetting) -> str:
-    """What a training is known by: the label before the training, of codes with rates without the width."""
-    return setting.label if setting.rate is None else f"{setting.grid} rate {setting.rate}"
 
 
 def bd_rates(frame: pd.DataFrame, reference: str = "nested") -> dict[str, dict[str, float | None]]:
