@@ -112,9 +112,9 @@ class RateQuantiser(Quantiser):
 def prices(rates: int) -> list[float]:
     """What one bit costs in the loss at each rate, dearest (fewest bytes) first.
 
-    The loss is that of distillation: 1 stands for a network that is about as good as lost, so that 0.1 is paid for
-    codes of a few bytes and 0.0001 for a few kilobytes.
+    The loss is that of distillation: 1 stands for a network that is about as good as lost, so that 0.03 is paid for
+    codes of some tens of bytes and 0.0001 for a few kilobytes.
     """
-    dearest, cheapest = 1e-1, 1e-4
+    dearest, cheapest = 3e-2, 1e-4
     span = math.log(cheapest / dearest) / max(1, rates - 1)
     return [dearest * math.exp(span * i) for i in range(rates)]

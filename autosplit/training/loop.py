@@ -23,7 +23,7 @@ __all__ = ["AroundKernels", "Batch", "Group", "Teacher", "accuracy", "autocast",
            "parameter_groups", "train"]
 
 _LIMIT_LR = 0.1  # of clipping limits, as a multiple of the network's
-_RATE_LR = 0.01  # of what a rate in the loss is made of: steps are logarithms, so this is a hundredth of them a step
+_RATE_LR = 0.03  # of what a rate in the loss is made of: steps are logarithms, so this is 3 % of them a step
 _RATE_PARAMETERS = ("log_step", "entropy_model")
 
 _NARROW = 16

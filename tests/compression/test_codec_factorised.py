@@ -145,5 +145,6 @@ def test_steps_and_densities_are_trained_at_a_pace_of_their_own():
     groups = parameter_groups([], codec.named_parameters(), 0.05, 4.0)
     adaptive = {id(p) for g in groups if g.adaptive for p in g.parameters}
     named = {n for n, p in codec.named_parameters() if id(p) in adaptive}
-    assert named == {"log_step", *(f"entropy_models.{g}.{p}" for g in (8, 4) for p in ("centre", "log_scale", "logit"))}
+    densities = {f"entropy_models.{g}.{p}" for g in (8, 4) for p in ("centre", "log_scale", "logit")}
+    assert named == {"log_step", "log_step_common", *densities}
     assert [g.lr for g in groups if not g.adaptive] == [0.2]

@@ -25,7 +25,7 @@ from autosplit.core.plan import CodecSetting
 
 __all__ = ["FactorisedCodec"]
 
-_WIDEST_STEP, _FINEST_STEP = 2.5, 0.4  # at the start, in standard deviations
+_FINEST_STEP, _WIDEST_STEP = 0.2, 2.5  # at the start, in standard deviations; wider ones would leave nothing
 _MOST_BITS = 6
 _LEAST_USE = 2e-3  # share of a channel's symbols that are not zero
 
@@ -42,8 +42,12 @@ class FactorisedCodec(PatchCodec):
         self.bits = (max((b for b in offer.bits if b <= _MOST_BITS), default=offer.bits[0]),)
         self.prices = prices(offer.rates)
         width = self.widths[-1]
-        span = torch.linspace(math.log(_WIDEST_STEP), math.log(_FINEST_STEP), offer.rates)
-        self.log_step = nn.Parameter(span[:, None].repeat(len(self.grids), 1, width))
+        # Where a bit is worth its price, the square of the step grows with the price (error ~ step^2 / 12, bits ~
+        # -log2 step): the first guess, from which a common part and each rate's own are learned.
+        most = math.log(_WIDEST_STEP / _FINEST_STEP)
+        ratio = [min(0.5 * math.log(price / self.prices[-1]), most) for price in self.prices]
+        self.log_step_common = nn.Parameter(torch.full((len(self.grids), 1, width), math.log(_FINEST_STEP)))
+        self.log_step = nn.Parameter(torch.tensor(ratio)[:, None].repeat(len(self.grids), 1, width))
         self.entropy_models = nn.ModuleDict({str(grid): EntropyModel(width) for grid in self.grids})
         self.register_buffer("kept", torch.ones_like(self.log_step, dtype=torch.bool))
         for row, grid in zip(self.kept, self.grids, strict=True):
@@ -93,7 +97,8 @@ class FactorisedCodec(PatchCodec):
 
     def _log_step(self, setting: CodecSetting) -> Tensor:
         """Of each channel of a setting, (K, 1, 1)."""
-        return self.log_step[self._row(setting.grid or 0), setting.rate, self._channels(setting)][:, None, None]
+        row, channels = self._row(setting.grid or 0), self._channels(setting)
+        return (self.log_step_common[row, 0, channels] + self.log_step[row, setting.rate, channels])[:, None, None]
 
     def _model(self, setting: CodecSetting) -> EntropyModel:
         found = self.entropy_models[str(setting.grid)]
