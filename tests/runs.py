@@ -86,7 +86,6 @@ class Injected(Only):  # with space.heads = [pruned, injected] and codecs that h
 KINDS = ("Png", "Jpeg", "JpegBody", "Whole", "WholePruned", "Code", "CodePruned")
 
 SETTINGS: dict[str, Any] = {
-    "codecs": ("nested",),
     "space.widths": (2, 4), "space.bits": (2, 8), "space.sparsities": (0.0, 0.5), "space.grid_levels": 2,
     "space.max_grid": 4, "space.jpeg_qualities": (50, 90), "space.webp_qualities": (30,),
     "space.avif_qualities": (40,), "space.image_downscales": (1,),

@@ -177,13 +177,14 @@ class SearchContext:
         return network
 
     def _key(self, plan: Plan, tuned: bool = True) -> str:
-        settings = self.networks.scenario.training
+        networks, settings = self.networks, self.networks.scenario.training
+        # pictures are sent to the backbone, or to what became of it on coded ones: no other supernet changes them
+        trained = ({"backbone": networks.backbone_key, "coded": networks.coded_key} if plan.split == INPUT
+                   else {"supernet": networks.supernet_key})
         return content_hash({
-            **({} if tuned else {"tuned": False}),
-            **({"coded": self.networks.coded_key} if plan.split == INPUT and not plan.lossless else {}),
-            "supernet": self.networks.supernet_key, "plan": plan.model_dump(mode="json"),
+            **({} if tuned else {"tuned": False}), **trained, "plan": plan.model_dump(mode="json"),
             "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
-            "batch": settings.batch_size, "seed": self.networks.scenario.search.seed,
+            "batch": settings.batch_size, "seed": networks.scenario.search.seed,
         })
 
 
