@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from autosplit.core.plan import DEFAULT_CODEC
 from autosplit.core.scenario import SearchSpace, TrainingSettings
 from autosplit.data.base import ImageDataset, Split, build_dataset
 from autosplit.models.splitting import find_split_points, select_split_points, trace
@@ -44,11 +45,14 @@ def tiny_network(seed: int = 0) -> ResNetSmall:
     return ResNetSmall(1, CLASSES, width=4)
 
 
-def tiny_supernet(network: nn.Module, data: ImageDataset, space: SearchSpace = SPACE, seed: int = 0) -> Supernet:
+def tiny_supernet(
+    network: nn.Module, data: ImageDataset, space: SearchSpace = SPACE, seed: int = 0,
+    families: tuple[str, ...] = (DEFAULT_CODEC,),
+) -> Supernet:
     graph = trace(network.eval())
     points = select_split_points(find_split_points(graph, data.shape), space.splits)
     torch.manual_seed(seed)
-    return Supernet(graph, points, space, data.normalise(data.train.images[:16]))
+    return Supernet(graph, points, space, data.normalise(data.train.images[:16]), families)
 
 
 def randomise_norms(network: nn.Module, seed: int = 0) -> None:

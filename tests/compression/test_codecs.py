@@ -34,7 +34,7 @@ class Broken(NestedCodec):
 
 class TestByName:
     def test_list(self):
-        assert list_codecs() == ["aecnn", "bottlenet++", "jalad", "nested"]
+        assert list_codecs() == ["aecnn", "bottlenet++", "factorised", "jalad", "nested"]
         assert all(load_codec(name).name == name for name in list_codecs())
 
     def test_the_name_is_the_family_of_its_settings(self):

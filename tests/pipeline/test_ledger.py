@@ -115,7 +115,8 @@ def test_optuna_reads_feasibility_and_parameters(run, scenario, tmp_path, capfd)
     assert [t.system_attrs["constraints"] for t in study.trials] == [[5.0 * i - 10.0] for i in range(len(PLANS))]
     assert [t.value for t in study.trials] == [make_outcome(i).reward for i in range(len(PLANS))]
     first, second, jpeg = study.trials[0], study.trials[1], study.trials[3]
-    assert first.params == {"split": "layer1", "codec": "code", "sparsity": 0.1, "width": 64, "grid": 4, "bits": 2}
+    assert first.params == {"split": "layer1", "head": "pruned", "codec": "code", "sparsity": 0.1, "width": 64,
+                            "grid": 4, "bits": 2}
     assert second.params["sparsity.1"] == 1 / 3
     assert jpeg.params["quality"] == 75
     assert {n: study.trials[6].params[n] for n in ("quality", "effort", "downscale")} == {"quality": 0, "effort": 0,

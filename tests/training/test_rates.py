@@ -14,7 +14,7 @@ from autosplit.training import rates as module
 from autosplit.training.finetune import Finetuning
 from autosplit.training.loop import Teacher, accuracy
 from autosplit.training.rates import finetune_rates, rate_network
-from tests.tiny import tiny_dataset, tiny_network, tiny_settings, tiny_supernet
+from tests.tiny import SPACE, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 SETTINGS = tiny_settings().model_copy(update={"finetune_epochs": 2, "finetune_lr": 0.05})
 
@@ -54,6 +54,21 @@ def test_rates_get_better_and_share_their_head(data):
     norms = [m.running_mean for n in networks for m in n.tail.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert not torch.equal(norms[0], norms[len(norms) // len(networks)])  # statistics are each rate's own
     assert all(torch.equal(t, untouched[n]) for n, t in supernet.codec(other).state_dict().items())
+
+
+def test_an_injected_head_is_trained_along(data):
+    space = SPACE.model_copy(update={"heads": ("injected",), "rates": 3, "splits": ("layer1",)})
+    network = tiny_network()
+    supernet = tiny_supernet(network, data, space, families=("factorised",))
+    place = "layer1+injected"
+    plans = [Plan.at(place, 0.0, setting) for setting in supernet.codec(place).settings()[:2]]
+    before = [[t.clone() for t in part.parameters()] for part in supernet.injected_parts(place)]
+    finetune_rates(supernet, plans, Teacher(trace(network.eval()), data), Finetuning(data, SETTINGS, 0))
+    for part, old in zip(supernet.injected_parts(place), before, strict=True):
+        assert all(not torch.equal(t, kept) for t, kept in zip(part.parameters(), old, strict=True))
+    one, two = (rate_network(supernet, plan, data, SETTINGS) for plan in plans)
+    assert all(torch.equal(a, b) for a, b in zip(one.head.state_dict().values(), two.head.state_dict().values(),
+                                                 strict=True))
 
 
 def test_smallest_and_largest_are_in_every_step(data, monkeypatch):

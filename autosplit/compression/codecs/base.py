@@ -162,6 +162,7 @@ class Codec(nn.Module, ABC):
 
     Attributes:
         encoder_knows_bits: Whether encoders of settings that differ in bits alone differ.
+        one_model: Whether all settings share their weights, so that several can be rates of one bundle.
         family: Name in `autosplit.compression.load_codec`, which settings carry.
         grids: Code grids (height, width) by their height, largest first.
         widths: Code channels on offer, ascending.
@@ -170,6 +171,7 @@ class Codec(nn.Module, ABC):
 
     name: ClassVar[str]
     encoder_knows_bits: ClassVar[bool] = False
+    one_model: ClassVar[bool] = False
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,8 @@ class PatchCodec(Codec):
     *Ordered resolution*: grids go from the feature's own size down to one cell, since late features need little spatial
     detail; each halving of the grid has patches of twice the side.
     """
+
+    one_model: ClassVar[bool] = True
 
     def __init__(self, shape: Shape, offer: Offer, nonnegative: bool) -> None:
         super().__init__(shape, offer, nonnegative)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from autosplit.compression import load_codec
 from autosplit.core.errors import AutosplitError, ConfigError
-from autosplit.core.plan import DEFAULT_CODEC, Measurement, Plan
+from autosplit.core.plan import Measurement, Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
@@ -21,26 +22,26 @@ _LEAST_GAIN = 0.001  # of the mean in-time accuracy, below which another rate is
 
 
 def cut_of(result: Result, run: Path) -> Plan:
-    """A plan of the split point and sparsity that rates are made at: the run's own, else its best with a nested code.
+    """A plan of the place and sparsity that rates are made at: the run's own, else its best whose code can have rates.
 
     Args:
         result: Of the run.
         run: Its directory.
 
     Raises:
-        ConfigError: No plan with a nested code was measured.
+        ConfigError: No plan was measured whose codec has one model for all settings.
     """
-    if _nested(result.plan):
+    if _can_have_rates(result.plan):
         return result.plan
     try:
         outcomes = Ledger.read(run).outcomes()
     except AutosplitError as e:
-        raise ConfigError(f"{run}: its plan {result.plan.label!r} sends no nested code, and its ledger cannot be read "
-                          f"for another: {e}") from e
-    coded = [o for o in outcomes if _nested(o.plan) and not isinstance(o.plan.sparsity, tuple)]
+        raise ConfigError(f"{run}: its plan {result.plan.label!r} sends no code that can have rates, and its "
+                          f"ledger cannot be read for another: {e}") from e
+    coded = [o for o in outcomes if _can_have_rates(o.plan) and not isinstance(o.plan.sparsity, tuple)]
     if not coded:
-        raise ConfigError(f"{run}: no plan with a nested code was measured, so there is nothing to make rates of; "
-                          "search again with the codec nested and more evaluations")
+        raise ConfigError(f"{run}: no plan was measured whose code can have rates; search again with the codec nested "
+                          "or factorised and more evaluations")
     return best_outcome(coded).plan
 
 
@@ -61,7 +62,7 @@ def spread(measurements: Sequence[Measurement], scorer: Scorer, grid: LinkGrid, 
     best one's gain (Nemhauser, Wolsey and Fisher 1978).
 
     Args:
-        measurements: Plans of one split point and sparsity.
+        measurements: Plans of one place and sparsity.
         scorer: Has the latency model.
         grid: The links.
         most: How many; fewer are returned where more would bring nothing.
@@ -79,5 +80,5 @@ def spread(measurements: Sequence[Measurement], scorer: Scorer, grid: LinkGrid, 
     return [measurements[i] for i in sorted(chosen, key=lambda i: measurements[i].workload.payload_bytes_mean)]
 
 
-def _nested(plan: Plan) -> bool:
-    return plan.codec.kind == "code" and plan.codec.family == DEFAULT_CODEC
+def _can_have_rates(plan: Plan) -> bool:
+    return plan.codec.family is not None and load_codec(plan.codec.family).one_model

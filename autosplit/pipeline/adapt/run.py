@@ -79,7 +79,7 @@ def adapt(
         trust_code: Whether code may run that the run names and that never ran here.
 
     Raises:
-        ConfigError: The run has no policy or no plan with a nested code, or the folder cannot be used.
+        ConfigError: The run has no policy or no plan whose code can have rates, or the folder cannot be used.
         ResultError: The result, its data or its networks are not what they were.
         ParityError: The bundle does not answer as its rates do; it stays where it is.
     """

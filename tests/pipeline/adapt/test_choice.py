@@ -59,14 +59,15 @@ def result(tmp_path):
 
 def test_a_run_without_a_code_is_cut_where_its_best_code_was(result, tmp_path):
     assert cut_of(result, tmp_path).split == "layer2"
-    result.plan = code(50, 0.1, split="stem").plan
-    assert cut_of(result, tmp_path).split == "stem"
+    for family in ("nested", "factorised"):
+        result.plan = code(50, 0.1, split="stem", family=family).plan
+        assert cut_of(result, tmp_path) == result.plan
 
 
 def test_without_any_code_there_is_nothing_to_make_rates_of(result, tmp_path):
     (tmp_path / "empty").mkdir()
     Ledger.create(tmp_path / "empty", load_scenario()).close()
-    with pytest.raises(ConfigError, match="no plan with a nested code was measured"):
+    with pytest.raises(ConfigError, match="no plan was measured whose code can have rates"):
         cut_of(result, tmp_path / "empty")
     with pytest.raises(ConfigError, match="its ledger cannot be read"):
         cut_of(result, tmp_path / "nowhere")
