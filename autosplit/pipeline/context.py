@@ -179,8 +179,9 @@ class SearchContext:
     def _key(self, plan: Plan, tuned: bool = True) -> str:
         networks, settings = self.networks, self.networks.scenario.training
         # pictures are sent to the backbone, or to what became of it on coded ones: no other supernet changes them
-        trained = ({"backbone": networks.backbone_key, "coded": networks.coded_key} if plan.split == INPUT
-                   else {"supernet": networks.supernet_key})
+        trained = {"supernet": networks.supernet_key}
+        if plan.split == INPUT:
+            trained = {"backbone": networks.backbone_key, **({} if plan.lossless else {"coded": networks.coded_key})}
         return content_hash({
             **({} if tuned else {"tuned": False}), **trained, "plan": plan.model_dump(mode="json"),
             "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,

@@ -118,6 +118,13 @@ def test_pictures_do_not_share_what_was_learnt_of_other_formats(own):
         assert SearchContext(other)._key(plan) == SearchContext(own)._key(plan)
 
 
+def test_pictures_are_shared_by_searches_with_other_supernets(own):
+    other = replace(own, supernet_key="of other codecs")
+    jpeg = Plan(split=INPUT, codec=CodecSetting(kind="jpeg", quality=50))
+    for plan, same in ((jpeg, True), (PNG, True), (WHOLE, False), (CODE, False)):
+        assert (SearchContext(other)._key(plan) == SearchContext(own)._key(plan)) is same
+
+
 def test_damaged_figures_are_made_again(own, evaluated):
     first = SearchContext(own).measure(WHOLE, "fp32")
     (file,) = (own.cache.root / "finalists").iterdir()
