@@ -284,7 +284,8 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     summary = {"backbone_test_accuracy": whole, "steps": options.steps, "images": options.images,
                "loss_at_256x_points": at_256x(frame, whole), "nested_ahead": ahead(frame),
-               "fewer_bytes_than_jpeg": fewer_bytes(frame), "bd_rate": bd_rates(frame)}
+               "fewer_bytes_than_jpeg": fewer_bytes(frame), "bd_rate": bd_rates(frame),
+               "bd_rate_within_5_points": bd_rates(frame, least=whole - 0.05)}
     write_json(options.out / "summary.json", summary)
     splits = [p.name for p in prepared.points if p.name in set(frame["split"])]
     draw(frame, splits, whole, options.out / "codecs.png")
@@ -333,32 +334,35 @@ def fewer_bytes(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | No
     return found
 
 
-def bd_rates(frame: pd.DataFrame, reference: str = "nested") -> dict[str, dict[str, float | None]]:
+def bd_rates(
+    frame: pd.DataFrame, reference: str = "nested", least: float = 0.0
+) -> dict[str, dict[str, float | None]]:
     """For each split and family: bytes against those of a reference at equal test accuracy, in per cent.
 
     Which settings count is chosen on validation images (`frontier`); `None` where two families have no accuracy in
-    common.
+    common. Only accuracies of at least `least` are compared.
     """
     found: dict[str, dict[str, float | None]] = {}
     for split, part in frame[frame["split"] != "input"].groupby("split", sort=False):
         curves = {str(f): frontier(rows) for f, rows in part.groupby("family")}
-        for family in curves.keys() - {reference} if reference in curves else ():
-            found.setdefault(str(split), {})[family] = bd_rate(curves[reference], curves[family])
+        for family in sorted(curves.keys() - {reference}) if reference in curves else ():
+            found.setdefault(str(split), {})[family] = bd_rate(curves[reference], curves[family], least)
     return found
 
 
-def bd_rate(reference: pd.DataFrame, other: pd.DataFrame) -> float | None:
+def bd_rate(reference: pd.DataFrame, other: pd.DataFrame, least: float = 0.0) -> float | None:
     """Mean of the difference in log bytes over the test accuracies that both curves reach, in per cent.
 
     Args:
         reference: `frontier` of one family.
         other: That of the other.
+        least: Accuracies below it are left out.
     """
     curves = []
     for part in (reference, other):
         ordered = part.sort_values("test_accuracy")
         curves.append((ordered["test_accuracy"].to_numpy(float), np.log(ordered["test_bytes"].to_numpy(float))))
-    low, high = max(a[0] for a, _ in curves), min(a[-1] for a, _ in curves)
+    low, high = max(least, *(a[0] for a, _ in curves)), min(a[-1] for a, _ in curves)
     if high <= low:
         return None
     at = np.linspace(low, high, 201)
@@ -397,7 +401,8 @@ def draw(frame: pd.DataFrame, splits: Sequence[str], whole: float, path: Path) -
         axes.set(xscale="log", title=f"cut after {split}", xlabel="mean payload, bytes (log)")
         axes.grid(alpha=0.25)
     panels[0][0].set_ylabel("test accuracy, %")
-    panels[0][-1].legend(fontsize=8, loc="lower right")
+    entries = {text: line for axes in panels[0] for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    panels[0][-1].legend(entries.values(), entries.keys(), fontsize=8, loc="lower right")
     figure.savefig(path, metadata={"Software": None, "Description": command_line()})
 
 

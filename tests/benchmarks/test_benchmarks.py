@@ -107,6 +107,8 @@ def test_half_the_bytes_at_every_accuracy_is_a_bd_rate_of_minus_fifty(frame):
     # over what both reach: accuracies that have nothing in common cannot be compared
     worse = half.assign(test_accuracy=half["test_accuracy"] - 0.5)
     assert bd_rates(pd.concat([codes, worse]))["a"] == {"factorised": None}
+    assert bd_rates(pd.concat([codes, half]), least=0.85)["a"] == {"factorised": pytest.approx(-50, abs=0.1)}
+    assert bd_rates(pd.concat([codes, half]), least=0.99)["a"] == {"factorised": None}
 
 
 class TestLayerwise:
