@@ -48,16 +48,14 @@ def command(
     from autosplit.evaluation.scorer import Scorer
     from autosplit.experiments.bench.table import load_table, table_name
     from autosplit.pipeline.ledger import load_baselines, load_run
-    from autosplit.report.deployment_map import DeploymentMap
+    from autosplit.report.deployment_map import DeploymentMap, all_measured
     from autosplit.report.draw_matplotlib import write_figure
     from autosplit.report.map_figure import map_figure
-    from autosplit.report.pareto import measured_plans
 
     if measured.is_dir():
         result, outcomes = load_run(measured, trust_code=trust_code)
         scenario, folder, stem = result.scenario, measured, "map"
-        known = {o.plan: o.measurement for o in measured_plans(outcomes)}
-        plans = [*known.values(), *(m for m in load_baselines(measured) if m.plan not in known)]
+        plans = all_measured(outcomes, load_baselines(measured))
     else:
         table = load_table(measured)
         scenario, folder, stem = table.record.scenario, measured.parent, f"{table_name(measured)}-map"
@@ -65,14 +63,15 @@ def command(
     conditions = {"device": device, "edge": edge, "channel": channel, "budget_ms": budget_ms}
     scenario = changed(scenario, {f"conditions.{key}": value for key, value in conditions.items()}, {})
     found = DeploymentMap.of(plans, Scorer.of(scenario), across.value)
-    folder = out or folder
+    frame, folder = found.to_frame(), out or folder
     files = [folder / f"{stem}.csv", folder / f"{stem}.png"]
     with writing(folder):
-        write_whole(files[0], found.to_frame().to_csv(index=False))
+        write_whole(files[0], frame.to_csv(index=False))
     write_figure(map_figure(found), files[1])
     if as_json:
-        typer.echo(json.dumps({"summary": found.summary, "cells": found.to_frame().to_dict("records"),
-                               "files": [str(file) for file in files]}))
+        cells = frame.astype(object).where(frame.notna(), None).to_dict("records")  # JSON has no NaN
+        typer.echo(json.dumps({"summary": found.summary, "cells": cells, "files": [str(file) for file in files]},
+                              allow_nan=False))
         return
     for line in (found.summary, *(f"written to {file}" for file in files)):
         typer.echo(printable(line))

@@ -17,7 +17,8 @@ from autosplit.core.validation import Frozen
 from autosplit.runtime.standalone.payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 
 __all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
-           "HeadKind", "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload"]
+           "HeadKind", "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload", "place_of",
+           "split_of"]
 
 INPUT = "input"
 """Split point with the whole network on the edge: the device sends the stored image."""
@@ -127,6 +128,16 @@ class CodecSetting(Frozen):
         return " ".join(parts) + (" with shared tables" if shared else "")
 
 
+def place_of(split: str, head: HeadKind) -> str:
+    """Split point and kind of head as one name; see `Plan.place`."""
+    return split if head == "pruned" else f"{split}{_INJECTED}"
+
+
+def split_of(place: str) -> str:
+    """The split point of a place."""
+    return place.removesuffix(_INJECTED)
+
+
 class Plan(Frozen):
     """One candidate: where to cut, how much of the head to prune, how to code the feature.
 
@@ -161,12 +172,12 @@ class Plan(Frozen):
     def at(cls, place: str, sparsity: float | tuple[float, ...], codec: CodecSetting) -> Plan:
         """A plan at a place: a split point, with `+injected` behind it for an injected head there."""
         head: HeadKind = "injected" if place.endswith(_INJECTED) else "pruned"
-        return cls(split=place.removesuffix(_INJECTED), sparsity=sparsity, codec=codec, head=head)
+        return cls(split=split_of(place), sparsity=sparsity, codec=codec, head=head)
 
     @property
     def place(self) -> str:
         """Split point and kind of head as one name, as `Plan.at` takes it: what the network's parts are known by."""
-        return self.split if self.head == "pruned" else f"{self.split}{_INJECTED}"
+        return place_of(self.split, self.head)
 
     def __repr_args__(self) -> list[tuple[None, object]]:
         return [(None, self.label)]

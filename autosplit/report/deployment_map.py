@@ -26,7 +26,7 @@ from autosplit.report.style import quantity
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["KINDS", "Across", "DeploymentMap", "kind_of"]
+__all__ = ["KINDS", "Across", "DeploymentMap", "all_measured", "kind_of"]
 
 KINDS = ("on the device", "as a picture", "split, pruned head", "split, injected head")
 """Kinds of deployments, the last two of which are splits."""
@@ -124,7 +124,7 @@ class DeploymentMap:
 
     @classmethod
     def of_run(
-        cls, result: Result, outcomes: Sequence[Outcome], baselines: Sequence[Measurement], across: Across = "speed"
+        cls, result: Result, outcomes: Sequence[Outcome], baselines: Sequence[Measurement]
     ) -> tuple[DeploymentMap | None, str]:
         """The map of a run, or why there is none, such as a missing latency model.
 
@@ -132,12 +132,9 @@ class DeploymentMap:
             result: What the search found.
             outcomes: Its ledger.
             baselines: What its baselines measured beside.
-            across: What the second axis is.
         """
-        known = {o.plan: o.measurement for o in measured_plans(outcomes)}
-        measured = [*known.values(), *(m for m in baselines if m.plan not in known)]
         try:
-            return cls.of(measured, Scorer.of(result.scenario), across), ""
+            return cls.of(all_measured(outcomes, baselines), Scorer.of(result.scenario)), ""
         except AutosplitError as e:
             return None, " ".join(str(e).split())
 
@@ -207,6 +204,17 @@ class DeploymentMap:
                     "gain_points": gain[r, s]})
         frame: pd.DataFrame = pd.DataFrame(rows)
         return frame
+
+
+def all_measured(outcomes: Sequence[Outcome], baselines: Sequence[Measurement]) -> list[Measurement]:
+    """What a run measured in the supernet (F1), each plan once.
+
+    Args:
+        outcomes: Its ledger.
+        baselines: What its baselines measured beside.
+    """
+    known = {o.plan: o.measurement for o in measured_plans(outcomes)}
+    return [*known.values(), *(m for m in baselines if m.plan not in known)]
 
 
 def _at(here: Conditions, factor: float, across: Across) -> Conditions:

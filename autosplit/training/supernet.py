@@ -17,7 +17,7 @@ from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan, place_of, split_of
 from autosplit.core.scenario import SearchSpace
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import in_batches
@@ -29,7 +29,6 @@ from autosplit.models.splitting import SplitPoint, cut
 __all__ = ["Supernet"]
 
 _SAMPLE_BATCH = 64
-_ANY_CODE = CodecSetting(kind="code", width=1, grid=1, bits=1)
 
 
 class Supernet(nn.Module):
@@ -106,7 +105,7 @@ class Supernet(nn.Module):
         depthwise = any(m.groups == m.in_channels > 1 for m in convolutions)
         channels, height, width = features.shape[1:]
         structure = injected_structure(shape, (channels, height, width), bool(features.min() >= 0), depthwise)
-        place = Plan(split=split, codec=_ANY_CODE, head="injected").place
+        place = place_of(split, "injected")
         self.structures[place] = structure
         injected, restore = InjectedHead.traced(structure), Restore(structure)
         self.injected[_key(place)], self.restores[_key(place)] = injected, restore
@@ -257,11 +256,6 @@ class Supernet(nn.Module):
         """Shape of what the head at a place gives."""
         structure = self.structures.get(place)
         return self.points[place].shape if structure is None else self.codec(place).shape
-
-
-def split_of(place: str) -> str:
-    """The split point of a place."""
-    return Plan.at(place, 0.0, _ANY_CODE).split
 
 
 def _key(place: str, family: str = "") -> str:

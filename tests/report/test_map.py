@@ -139,6 +139,7 @@ class TestCommand:
         shown = json.loads(invoke("map", world.run, "--out", tmp_path, "--json").stdout)
         assert len(shown["cells"]) == 29 * 17
         assert {cell["kind"] for cell in shown["cells"]} <= {*KINDS, "none in time"}
+        assert all((cell["accuracy"] is None) is (cell["kind"] == "none in time") for cell in shown["cells"])
 
     def test_under_other_conditions(self, world, tmp_path):
         invoke("map", world.run, "--out", tmp_path / "one", "--json")
