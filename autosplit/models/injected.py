@@ -2,7 +2,7 @@
 
 A backbone's own first layers are its dearest: they work on the largest feature maps. An *injected head* (Entropic
 Student, arXiv 2203.08875; FrankenSplit, arXiv 2302.10681) halves the resolution with every layer and ends on a coarse
-grid, for a few per cent of the backbone's work; on the edge `Restore` makes of it what the backbone's layers behind the
+grid, for a small part of the backbone's work; on the edge `Restore` makes of it what the backbone's layers behind the
 cut expect. It is pruned like any other head, so that one set of weights serves several sizes.
 """
 
