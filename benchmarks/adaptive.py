@@ -83,10 +83,12 @@ class StretchedDevice:
     def __init__(self, part: DevicePart, stretch: bool) -> None:
         self.manifest, self._part, self._stretch = part.manifest, part, stretch
 
-    def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:
-        """See `DevicePart.encode`."""
+    def begin(
+        self, images: NDArray[np.uint8], rate: int | None = None
+    ) -> tuple[list[bytes], NDArray[np.float32] | None]:
+        """See `DevicePart.begin`."""
         end_s = time.monotonic()
-        payloads = self._part.encode(images, rate)
+        payloads = self._part.begin(images, rate)
         if self._stretch:
             end_s += len(images) * self.manifest.rates[rate or 0].device_ms / 1000
             time.sleep(max(0.0, end_s - time.monotonic()))

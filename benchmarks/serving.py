@@ -43,9 +43,9 @@ class MadeUpDevice:
 
     manifest, answers = MANIFEST, False
 
-    def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:  # noqa: ARG002
-        """See `DeviceSide.encode`."""
-        return [image.tobytes().ljust(PAYLOAD_BYTES, b"\0") for image in images]
+    def begin(self, images: NDArray[np.uint8], rate: int | None = None) -> tuple[list[bytes], None]:  # noqa: ARG002
+        """See `DeviceSide.begin`."""
+        return [image.tobytes().ljust(PAYLOAD_BYTES, b"\0") for image in images], None
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `DeviceSide.logits`."""

@@ -22,6 +22,7 @@ class SplitNetwork(nn.Module):
         encoder: Feature -> code; `None` with `quantiser` and `decoder` when the feature crosses as it is.
         quantiser: Code -> quantised code.
         decoder: Code -> feature.
+        exit: Feature -> logits, on the device; what it is sure of is not sent.
     """
 
     def __init__(
@@ -31,10 +32,11 @@ class SplitNetwork(nn.Module):
         encoder: nn.Module | None = None,
         quantiser: Quantiser | None = None,
         decoder: nn.Module | None = None,
+        exit: nn.Module | None = None,  # noqa: A002
     ) -> None:
         super().__init__()
         self.head, self.tail = head, tail
-        self.encoder, self.quantiser, self.decoder = encoder, quantiser, decoder
+        self.encoder, self.quantiser, self.decoder, self.exit = encoder, quantiser, decoder, exit
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> logits (N, classes), quantised at the cut; differentiable."""
@@ -49,9 +51,13 @@ class SplitNetwork(nn.Module):
 
     def symbols(self, images: Tensor) -> Tensor:
         """Device side: images -> symbols of the code, int32 (N, K, g, g)."""
+        return self.symbols_of(self.head(images))
+
+    def symbols_of(self, feature: Tensor) -> Tensor:
+        """Device side: what the head gives -> symbols of the code."""
         if self.encoder is None or self.quantiser is None:
             raise ValueError("this plan has no codec, so nothing is quantised at its cut")
-        return quantise(self.encoder(self.head(images)), self.quantiser.bits, self.quantiser.bound)
+        return quantise(self.encoder(feature), self.quantiser.bits, self.quantiser.bound)
 
     def finish(self, symbols: Tensor) -> Tensor:
         """Edge side: symbols -> logits."""

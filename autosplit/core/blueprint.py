@@ -28,7 +28,8 @@ class Blueprint(Frozen):
         injected: Structure of an injected head and of what restores the backbone's feature from its own; else empty.
         code_shape: Shape of the code; empty where no codec is.
         codec: The codec's structure, as its family describes it.
-        arithmetic: Number format of what runs on the device, head and encoder.
+        exit: Structure of an exit on the device; empty where the plan has none.
+        arithmetic: Number format of what runs on the device, head, exit and encoder.
         key: Identifies the deployment in its payloads.
     """
 
@@ -41,5 +42,6 @@ class Blueprint(Frozen):
     injected: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)
     code_shape: tuple[int, ...] = ()
     codec: dict[str, Any] = Field(default_factory=dict)
+    exit: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)
     arithmetic: Arithmetic = "fp32"
     key: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autosplit.core.plan import INPUT, OUTPUT, LatencySummary
+from autosplit.core.plan import INPUT, OUTPUT, ExitPoint, LatencySummary
 
 __all__ = ["CHOSEN", "FINALIST", "OWN_FILES", "ComparisonRow", "best_baseline", "best_split", "quickest_baseline"]
 
@@ -47,6 +47,7 @@ class ComparisonRow(BaseModel):
         difference_high_points: Its upper end.
         balanced_accuracy: Mean recall of the classes.
         least_recall: The lowest of them.
+        exit: What the plan's exit on the device does; `None` where it has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class ComparisonRow(BaseModel):
     difference_high_points: float | None = None
     balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
     least_recall: float | None = Field(default=None, ge=0, le=1)
+    exit: ExitPoint | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def baseline(self) -> bool:
@@ -86,7 +88,12 @@ class ComparisonRow(BaseModel):
 
     @property
     def in_time_accuracy(self) -> float:
-        """Expected accuracy of an answer within the budget: accuracy times the probability of being in time."""
+        """Expected accuracy of an answer within the budget: accuracy times the probability of being in time.
+
+        With an exit, the images that leave by it count with the accuracy that it has on them.
+        """
+        if self.exit is not None:
+            return self.exit.in_time_accuracy(self.latency.in_time)
         return self.accuracy * self.latency.in_time
 
 

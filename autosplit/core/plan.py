@@ -16,9 +16,25 @@ from autosplit.core.operators import TypeSums
 from autosplit.core.validation import Frozen
 from autosplit.runtime.standalone.payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 
-__all__ = ["DEFAULT_CODEC", "INPUT", "OUTPUT", "RESULT_BYTES", "STAGE_COUNTS", "CodecSetting", "Fidelity",
-           "HeadKind", "LatencySummary", "Measurement", "Outcome", "Plan", "StageCost", "Workload", "place_of",
-           "split_of"]
+__all__ = [
+    "DEFAULT_CODEC",
+    "INPUT",
+    "OUTPUT",
+    "RESULT_BYTES",
+    "STAGE_COUNTS",
+    "CodecSetting",
+    "ExitPoint",
+    "Fidelity",
+    "HeadKind",
+    "LatencySummary",
+    "Measurement",
+    "Outcome",
+    "Plan",
+    "StageCost",
+    "Workload",
+    "place_of",
+    "split_of",
+]
 
 INPUT = "input"
 """Split point with the whole network on the edge: the device sends the stored image."""
@@ -148,12 +164,15 @@ class Plan(Frozen):
         codec: How the feature at the cut becomes bytes.
         head: What runs on the device: the backbone's own layers, or an injected head in place of those before the
             split point.
+        exit: Confidence from which on the device answers itself, by a small classifier on the feature, and nothing is
+            sent; `None` = the plan has no such exit.
     """
 
     split: str
     sparsity: float | tuple[float, ...] = 0.0
     codec: CodecSetting
     head: HeadKind = Field(default="pruned", exclude_if=lambda value: value == "pruned")
+    exit: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
@@ -166,6 +185,8 @@ class Plan(Frozen):
                              f"got {self.codec.kind!r}")
         if self.head == "injected" and self.codec.kind != "code":
             raise ValueError(f"an injected head needs a code behind it, got a codec of kind {self.codec.kind!r}")
+        if self.exit is not None and not (self.is_split and self.codec.kind == "code"):
+            raise ValueError(f"an exit needs a split with a code, got {self.split!r} with {self.codec.kind!r}")
         return self
 
     @classmethod
@@ -195,6 +216,8 @@ class Plan(Frozen):
             parts.append(f"{self.sparsity * 100:g}% pruned")
         if self.codec.kind != "none":
             parts.append(self.codec.label)
+        if self.exit is not None:
+            parts.append(f"exit at {self.exit * 100:g}%")
         return " | ".join(parts)
 
     @property
@@ -210,7 +233,13 @@ class Plan(Frozen):
 
     @property
     def as_trained(self) -> Plan:
-        """The plan whose networks this one uses: what both ends leave out of an image file changes no picture."""
+        """The plan whose networks this one uses.
+
+        What both ends leave out of an image file changes no picture, and an exit is fitted to a head and a tail that do
+        not know of it.
+        """
+        if self.exit is not None:
+            return self.model_copy(update={"exit": None})
         if not self.codec.kind.endswith("-shared"):
             return self
         codec = self.codec.model_copy(update={"kind": self.codec.kind.removesuffix("-shared")})
@@ -273,6 +302,8 @@ class Workload(Frozen):
         payload_bytes_mean: Mean payload over images; 0 when nothing crosses.
         payload_bytes_p95: 95th percentile of the payload over images.
         result_bytes: Bytes of the answer on the downlink; 0 when nothing crosses.
+        sent: Share of the images that are sent; of the others the latency ends on the device. Payloads are those of
+            the images that are sent. A latency model may leave it out of account (`autosplit.latency.exits`).
     """
 
     plan: Plan
@@ -282,6 +313,46 @@ class Workload(Frozen):
     payload_bytes_mean: float = Field(default=0.0, ge=0)
     payload_bytes_p95: float = Field(default=0.0, ge=0)
     result_bytes: float = Field(default=0.0, ge=0)
+    sent: float = Field(default=1.0, ge=0, le=1, exclude_if=lambda value: value == 1.0)
+
+
+class ExitPoint(Frozen):
+    """What an exit on the device does at one threshold.
+
+    Attributes:
+        threshold: Confidence from which on the device answers.
+        sent: Share of the images that it is not sure of, which are sent.
+        exit_accuracy: Accuracy on the images that the device answers; 0 where it answers none.
+        sent_accuracy: Accuracy on those that are sent; 0 where none is.
+        payload_bytes_mean: Mean payload of the images that are sent.
+        payload_bytes_p95: 95th percentile of the same.
+        device: Work of the exit itself, which every image pays for.
+    """
+
+    threshold: float = Field(gt=0, lt=1)
+    sent: float = Field(ge=0, le=1)
+    exit_accuracy: float = Field(ge=0, le=1)
+    sent_accuracy: float = Field(ge=0, le=1)
+    payload_bytes_mean: float = Field(ge=0)
+    payload_bytes_p95: float = Field(ge=0)
+    device: StageCost = StageCost()
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy over all images."""
+        return (1 - self.sent) * self.exit_accuracy + self.sent * self.sent_accuracy
+
+    def in_time_accuracy(self, in_time: float) -> float:
+        """Expected accuracy of an answer within the deadline.
+
+        Args:
+            in_time: Share of all images that are answered within it. Those that the device answers are whenever any
+                is, as all others take longer.
+        """
+        if in_time <= 0:
+            return 0.0
+        left = 1 - self.sent
+        return left * self.exit_accuracy + max(0.0, in_time - left) * self.sent_accuracy
 
 
 class Measurement(Frozen):
@@ -289,13 +360,15 @@ class Measurement(Frozen):
 
     Attributes:
         plan: The plan that was measured.
-        accuracy: Top-1 accuracy in [0, 1] on `images` validation images.
+        accuracy: Top-1 accuracy in [0, 1] on `images` validation images, by whichever end answered.
         workload: Work of each stage and the measured payload bytes.
         feature_bytes: Size of the fp32 tensor at the cut (of the raw image for `input`; 0 for `output`).
         fidelity: F1 = supernet with recalibrated batch norm, F2 = short fine-tune, F3 = full fine-tune.
         images: Images the accuracy was measured on.
         seconds: Wall time that the measurement took.
         answers: Which images were classified right, where the plan ran as a deployment (F3).
+        exits: What an exit would do at each threshold on offer, where the plan has none; its own alone where it has
+            one. Empty where exits are not on offer.
     """
 
     plan: Plan
@@ -306,10 +379,24 @@ class Measurement(Frozen):
     images: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
     answers: Answers | None = Field(default=None, exclude_if=lambda value: value is None)
+    exits: tuple[ExitPoint, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+    @property
+    def variants(self) -> list[Measurement]:
+        """The measurement as it is, and what it says about the same plan with each exit on offer."""
+        return [self] + ([] if self.plan.exit is not None else [self._with_exit(point) for point in self.exits])
+
+    def _with_exit(self, point: ExitPoint) -> Measurement:
+        plan = self.plan.model_copy(update={"exit": point.threshold})
+        work = self.workload.model_copy(update={
+            "plan": plan, "device": self.workload.device + point.device, "sent": point.sent,
+            "payload_bytes_mean": point.payload_bytes_mean, "payload_bytes_p95": point.payload_bytes_p95})
+        return self.model_copy(update={"plan": plan, "accuracy": point.accuracy, "workload": work, "answers": None,
+                                       "exits": (point,)})
 
     @property
     def compression_ratio(self) -> float | None:
-        """fp32 feature bytes over mean payload bytes; `None` when nothing crosses the channel."""
+        """fp32 feature bytes over mean payload bytes (of what is sent); `None` when nothing crosses the channel."""
         payload = self.workload.payload_bytes_mean
         return self.feature_bytes / payload if payload > 0 else None
 

@@ -29,6 +29,7 @@ Granularity = Literal["uniform", "layer"]
 
 ADDED_KEYS: dict[str, Any] = {
     "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "space.heads": ["pruned"],
+    "space.exits": [],
     "training.layer_profiles": 32, "training.injected_steps": 400}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
@@ -41,7 +42,7 @@ IMAGE_KEYS = ("jpeg_qualities", "webp_qualities", "avif_qualities", "image_downs
 """Keys of the search space that are about split point `input` alone."""
 
 
-_MAY_BE_EMPTY = ("webp_qualities", "avif_qualities")
+_MAY_BE_EMPTY = ("webp_qualities", "avif_qualities", "exits")
 
 
 class SearchSpace(Frozen):
@@ -60,6 +61,8 @@ class SearchSpace(Frozen):
             cell.
         bits: Bits of a quantised value before entropy coding.
         rates: How many rates are offered by codecs with a rate in their loss.
+        exits: Thresholds that an exit on the device may have: confidences from which on the device answers itself.
+            None where it is empty, the default.
         max_grid: Upper bound of the full code grid's larger side, in cells; `None` = the feature's own size.
         jpeg_qualities: Qualities of JPEG offered at split point `input`, beside PNG.
         webp_qualities: The same of WebP; none where it is empty.
@@ -76,6 +79,7 @@ class SearchSpace(Frozen):
     grid_levels: int | None = Field(default=None, ge=1)
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
     rates: int = Field(default=8, ge=1, le=32)
+    exits: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     max_grid: int | None = Field(default=None, ge=1)
     jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=95)], ...] = (10, 30, 50, 75, 90, 95)
     webp_qualities: tuple[Annotated[int, Field(ge=0, le=100)], ...] = (0, 10, 30, 60)
@@ -103,7 +107,7 @@ class SearchSpace(Frozen):
                           for d in self.image_downscales for q in reversed(qualities) for e in efforts]
         return tuple(found)
 
-    @field_validator("sparsities", "widths", "bits", "jpeg_qualities", "webp_qualities", "avif_qualities",
+    @field_validator("sparsities", "widths", "bits", "exits", "jpeg_qualities", "webp_qualities", "avif_qualities",
                      "image_downscales")
     @classmethod
     def _sorted_unique(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:

@@ -20,19 +20,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
 from autosplit.core.errors import PruningError
-from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import (
+    INPUT,
+    OUTPUT,
+    RESULT_BYTES,
+    CodecSetting,
+    ExitPoint,
+    Measurement,
+    Plan,
+    StageCost,
+    Workload,
+)
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.data.stored import StoredFormat
 from autosplit.models.costs import stage_cost
+from autosplit.models.exits import confidence, exit_point, exit_structure
 from autosplit.models.head_costs import HeadCost
 from autosplit.models.image_costs import image_cost
 from autosplit.runtime.standalone.payload.coder import payload_bytes
+from autosplit.training.exits import fit_exit
 from autosplit.training.loop import accuracy, logits_of
 
 if TYPE_CHECKING:
@@ -49,6 +62,15 @@ _CACHED_BYTES = 150e6
 
 
 @dataclass(frozen=True)
+class _ExitAnswers:
+    """What an exit says of the validation images: how sure it is, whether it is right; and its work."""
+
+    confidence: NDArray[np.float32]
+    right: NDArray[np.bool_]
+    cost: StageCost
+
+
+@dataclass
 class _Features:
     """A recalibrated head and its features, shared by all plans that differ in the codec alone."""
 
@@ -56,6 +78,7 @@ class _Features:
     statistics: Tensor
     calibration: Tensor
     validation: Tensor
+    exit_answers: _ExitAnswers | None = None
 
     @property
     def size(self) -> float:
@@ -79,6 +102,7 @@ class LiveEvaluator:
         self._heads: dict[str, HeadCost | PruningError] = {}
         self._predicted: dict[tuple[str, CodecSetting], tuple[float, float]] = {}
         self._coded_backbone: nn.Module | None = prepared.coded_backbone
+        self._thresholds, self._teacher = prepared.scenario.space.exits, prepared.teacher
         self._coded_accuracy: dict[StoredFormat, float] = {}
 
     @classmethod
@@ -213,6 +237,7 @@ class LiveEvaluator:
 
     def _measure(self, plan: Plan) -> Measurement:
         start = time.perf_counter()
+        exits: tuple[ExitPoint, ...] = ()
         if plan.split == INPUT:
             share = self._backbone_accuracy if plan.lossless else self._image_accuracy(plan.codec.stored_format)
             payload = self._fixed_payload(plan, len(self._validation))
@@ -221,11 +246,12 @@ class LiveEvaluator:
             payload = self._fixed_payload(plan)
             share, feature_bytes = self._uncoded_accuracy(plan), payload[0]
         else:
-            share, payload = self._code_accuracy(plan)
+            hits, sizes = self._code_answers(plan)
+            share, payload, exits = float(hits.mean()), _mean_p95(sizes), self._exit_points(plan, hits, sizes)
             feature_bytes = 4.0 * float(np.prod(self._supernet.points[plan.split].shape))
         return Measurement(plan=plan, accuracy=share, workload=self._workload(plan, *payload),
                            feature_bytes=feature_bytes, fidelity="F1", images=len(self._validation),
-                           seconds=time.perf_counter() - start)
+                           seconds=time.perf_counter() - start, exits=exits)
 
     def _image_accuracy(self, format: StoredFormat) -> float:  # noqa: A002
         """Accuracy of the whole network on the edge, on the images as they arrive."""
@@ -256,8 +282,8 @@ class LiveEvaluator:
     def _statistics_batch(self) -> int:
         return min(128, self.data.images_at_once)
 
-    def _code_accuracy(self, plan: Plan) -> tuple[float, tuple[float, float]]:
-        """Accuracy, and mean and 95th percentile of the payload bytes."""
+    def _code_answers(self, plan: Plan) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which validation images are classified right, and the payload bytes of each."""
         features = self._features_of(plan)
         network = self._supernet.extract(plan)
         assert network.encoder is not None
@@ -266,13 +292,32 @@ class LiveEvaluator:
         recalibrate(rest, features.statistics)
         with torch.inference_mode():
             tables = network.quantiser.tables(rest.symbols(features.calibration))
-            hits, sizes = 0, []
+            hits, sizes = [], []
             labels = in_batches(self._validation.labels, 256)
             for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):
                 symbols = rest.symbols(feature)
-                hits += int((rest.finish(symbols).argmax(1) == label).sum())
+                hits.append((rest.finish(symbols).argmax(1) == label).numpy())
                 sizes.append(payload_bytes(tables, symbols.numpy()))
-        return hits / len(self._validation), _mean_p95(np.concatenate(sizes))
+        return np.concatenate(hits), np.concatenate(sizes)
+
+    def _exit_points(
+        self, plan: Plan, hits: NDArray[np.bool_], sizes: NDArray[np.int64]
+    ) -> tuple[ExitPoint, ...]:
+        """What exits behind a plan's head would do, at each threshold on offer."""
+        if not self._thresholds:
+            return ()
+        features = self._features_of(plan)
+        if features.exit_answers is None:
+            structure = exit_structure(self._supernet.feature_shape(plan.place), self.data.num_classes)
+            exit_ = fit_exit(features.head, structure, self.data, self._teacher.answers, self._settings.seed)
+            with torch.inference_mode():
+                logits = torch.cat([exit_(part) for part in in_batches(features.validation, 256)])
+            cost = stage_cost(exit_, self._supernet.feature_shape(plan.place))
+            right = (logits.argmax(1) == self._validation.labels).numpy()
+            features.exit_answers = _ExitAnswers(confidence(logits).numpy(), right, cost)
+        answers = features.exit_answers
+        return tuple(exit_point(threshold, answers.confidence >= threshold, answers.right, hits, sizes, answers.cost)
+                     for threshold in self._thresholds)
 
     def _features_of(self, plan: Plan) -> _Features:
         """Features of a plan's head, from memory where another plan had the same head."""

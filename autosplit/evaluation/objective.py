@@ -78,7 +78,8 @@ class Objective(ABC):
         """Reward of every plan under every set of conditions.
 
         Args:
-            accuracy: Accuracy of each plan in [0, 1], shape (P,). Optimistic estimates may go slightly beyond.
+            accuracy: Accuracy of each plan in [0, 1], shape (P,), or under each of the conditions, shape (P, C).
+                Optimistic estimates may go slightly beyond.
             breakdown: Latency of the P plans under the C conditions.
             conditions: The C conditions, for their budgets.
 
@@ -89,16 +90,17 @@ class Objective(ABC):
             ValueError: The shapes do not agree.
         """
         accuracy = np.asarray(accuracy, dtype=np.float64)
-        shape = (accuracy.shape[0], len(conditions)) if accuracy.ndim == 1 else None
-        if breakdown.p95_ms.shape != shape:
+        shape = (accuracy.shape[0], len(conditions)) if accuracy.ndim else None
+        if breakdown.p95_ms.shape != shape or accuracy.shape not in (shape, shape[:1]):
             raise ValueError(f"accuracy {accuracy.shape} and {len(conditions)} conditions do not fit a "
                              f"latency of shape {breakdown.p95_ms.shape}")
         budget_ms = np.array([c.budget_ms for c in conditions], dtype=np.float64)
-        return self._reward(accuracy[:, None], breakdown, budget_ms[None, :])
+        by_condition = accuracy if accuracy.ndim == len(breakdown.p95_ms.shape) else accuracy[:, None]
+        return self._reward(by_condition, breakdown, budget_ms[None, :])
 
     @abstractmethod
     def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
-        """Rewards, shape (P, C); accuracies have shape (P, 1), deadlines (1, C)."""
+        """Rewards, shape (P, C); accuracies have shape (P, 1) or (P, C), deadlines (1, C)."""
 
     def _energy(self, breakdown: LatencyBreakdown) -> Array:
         share = np.log1p(breakdown.energy_mj) / math.log1p(_MOST_MJ)
@@ -125,7 +127,7 @@ class DeadlineObjective(Objective):
 
     @abstractmethod
     def _value(self, accuracy: Array, breakdown: LatencyBreakdown) -> Array:
-        """Worth of a plan whose answer is in time, before energy; (P, 1) accuracies in, (P, 1) or (P, C) out."""
+        """Worth of a plan whose answer is in time, before energy; (P, 1) or (P, C) both ways."""
 
 
 @dataclass(frozen=True)

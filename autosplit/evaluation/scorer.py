@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.plan import LatencySummary, Measurement, Outcome, Workload
 from autosplit.core.scenario import Scenario
-from autosplit.evaluation.objective import Objective, load_objective
+from autosplit.evaluation.objective import Objective, best_outcome, load_objective
 from autosplit.latency import load_latency_model
-from autosplit.latency.base import LatencyModel
+from autosplit.latency.base import LatencyBreakdown, LatencyModel
+from autosplit.latency.exits import in_time_accuracy
 
-__all__ = ["Scorer", "score"]
+__all__ = ["Scorer", "rewards_of", "score"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class Scorer:
         """One measurement with its latency and reward."""
         return self.outcomes([measurement])[0]
 
+    def with_best_exits(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Each outcome, or that of the same plan with an exit where the best threshold on offer brings more.
+
+        A measurement holds what every threshold would do, so that no search has to look for one.
+        """
+        found = []
+        for outcome in outcomes:
+            rivals = self.outcomes(outcome.measurement.variants[1:])
+            found.append(best_outcome([outcome, *rivals]) if rivals else outcome)
+        return found
+
     def latency(self, measurement: Measurement) -> LatencySummary:
         """The latency of one measurement."""
         return self.latency_model.latency([measurement.workload], [self.conditions]).summary(0)
@@ -69,7 +82,25 @@ def score(
     if not measurements:
         return []
     breakdown = latency_model.latency([m.workload for m in measurements], [conditions])
-    accuracy = np.array([m.accuracy for m in measurements], dtype=np.float64)
-    rewards = objective.reward(accuracy, breakdown, [conditions])[:, 0]
+    rewards = rewards_of(measurements, breakdown, objective, [conditions])[:, 0]
     return [Outcome(measurement=m, latency=breakdown.summary(i), budget_ms=conditions.budget_ms, reward=float(r))
             for i, (m, r) in enumerate(zip(measurements, rewards, strict=True))]
+
+
+def rewards_of(
+    measurements: Sequence[Measurement], breakdown: LatencyBreakdown, objective: Objective,
+    conditions: Sequence[Conditions],
+) -> Array:
+    """Rewards of P measurements under C conditions, shape (P, C).
+
+    What an answer in time is worth depends on which end gives it, so the accuracy that an objective is given is that
+    among the answers in time.
+    """
+    plain: Array = np.array([m.accuracy for m in measurements], dtype=np.float64)
+    if all(m.plan.exit is None for m in measurements):
+        return objective.reward(plain, breakdown, conditions)
+    chance = breakdown.in_time
+    accuracy = np.where(chance > 0, in_time_accuracy(measurements, chance) / np.maximum(chance, 1e-12), plain[:, None])
+    # where somebody asks what another accuracy would be worth
+    accuracy += np.array([[m.accuracy - m.exits[0].accuracy if m.plan.exit is not None else 0.0] for m in measurements])
+    return objective.reward(accuracy, breakdown, conditions)

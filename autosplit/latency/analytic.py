@@ -9,6 +9,8 @@
              + (idle + receive) * (access + waits before retransmission + edge + downlink)
              + tail_mw * tail_ms
 
+Of a plan with an exit all but `device` is paid for the share of the images that is sent (`autosplit.latency.exits`).
+
 Compute and memory time are added, not overlapped (no roofline): an in-order microcontroller does not overlap them,
 elsewhere the sum is at most twice the larger, and the rates of the packaged profiles are solved from published
 latencies *with* this sum, so it reproduces those. `docs/latency.md` has the sources.
@@ -31,6 +33,7 @@ from autosplit.core.plan import StageCost, Workload
 from autosplit.core.profiles import DeviceProfile
 from autosplit.latency.base import LatencyBreakdown
 from autosplit.latency.channel.link import COARSE, FINE, Link, link_of, sizes_bytes
+from autosplit.latency.exits import level_of_sent
 from autosplit.latency.random import quantile
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ _COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "act
 # of an instance's fields as a dictionary, which takes a quarter of the time of so many attributes
 _counts = itemgetter(*_COUNTS)
 _parts = itemgetter("device", "encode", "edge")
-_payload = itemgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes")
+_payload = itemgetter("payload_bytes_mean", "payload_bytes_p95", "result_bytes", "sent")
 _Index = NDArray[np.intp]
 
 _DRAWS_AT_ONCE = 2**16  # of all plans that are drawn together: a quarter of a megabyte, which stays in the cache
@@ -59,6 +62,7 @@ class AnalyticLatencyModel:
     equal answers, one by one or together.
     """
 
+    knows_exits = True
     _resolution = FINE
 
     @property
@@ -75,7 +79,7 @@ class AnalyticLatencyModel:
             ConfigError: A rate of a profile is zero or its percentiles contradict each other.
         """
         fields = [vars(w) for w in workloads]
-        payloads = table_of([_payload(f) for f in fields], 3)
+        payloads = table_of([_payload(f) for f in fields], 4)
         heads, encoders, tails = zip(*map(_parts, fields), strict=True) if fields else ((), (), ())
         sent = payloads[:, 0] > 0
         devices, edges = [c.device for c in conditions], [c.edge for c in conditions]
@@ -84,7 +88,8 @@ class AnalyticLatencyModel:
         local = device + encode
         budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
         active = np.array([c.device.active_mw.value for c in conditions], dtype=np.float64)
-        energy = local * active / 1000.0
+        shares = payloads[:, 3]
+        energy = (device + shares[:, None] * encode) * active / 1000.0
         uplink, downlink, transmit, wait, tail = (np.zeros_like(local) for _ in range(5))
         answer = LatencyBreakdown(
             device, encode, uplink, edge, downlink, p50_ms=local.copy(), p95_ms=local.copy(),
@@ -103,7 +108,7 @@ class AnalyticLatencyModel:
                     link = link_of(c.channel, result, self._resolution)
                     for rows in blocks:
                         sizes = sizes_bytes(mean[rows], p95[rows], self._resolution) if varies else mean[rows, None]
-                        _add_link(answer, rows, i, c, link, sizes)
+                        _add_link(answer, rows, i, c, link, sizes, shares[rows])
         return answer
 
     def stages_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
@@ -133,7 +138,7 @@ def table_of(rows: Sequence[tuple[float, ...]], columns: int) -> Array:
 
 
 def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: Conditions, link: Link,
-              sizes: Array) -> None:
+              sizes: Array, shares: Array) -> None:
     """Write uplink, downlink, percentiles and energy of the plans `rows` under one set of conditions."""
     channel, device = conditions.channel, conditions.device
     # medians of parts do not add up to the median of their sum, so percentiles are taken of summed draws
@@ -144,17 +149,30 @@ def _add_link(answer: LatencyBreakdown, rows: _Index, column: int, conditions: C
         total, 0.5, 0.95, 0.99)
     answer.uplink_ms[rows, column], = quantile(uplink, 0.5)
     answer.downlink_ms[rows, column] = link.down_median_ms
+    for number in np.flatnonzero(shares < 1.0).tolist():
+        _let_out(answer, int(rows[number]), column, conditions, total[number], float(shares[number]))
 
-    transmitted = (device.idle_mw.value + channel.transmit_mw.value) * on_air
+    transmitted = (device.idle_mw.value + channel.transmit_mw.value) * on_air * shares
     waiting = link.waits_ms + pauses + answer.edge_ms[rows, column]
-    waited = (device.idle_mw.value + channel.receive_mw.value) * waiting
+    waited = (device.idle_mw.value + channel.receive_mw.value) * waiting * shares
     # the tail comes after the answer: it costs energy and no time
-    tail_mj = 0.0
+    tail_mj = np.zeros(len(rows))
     if channel.tail_ms is not None and channel.tail_mw is not None:
-        tail_mj = channel.tail_ms.value * channel.tail_mw.value / 1000.0
+        tail_mj = channel.tail_ms.value * channel.tail_mw.value / 1000.0 * shares
     answer.transmit_mj[rows, column], answer.wait_mj[rows, column] = transmitted / 1000.0, waited / 1000.0
     answer.tail_mj[rows, column] = tail_mj
     answer.energy_mj[rows, column] += (transmitted + waited) / 1000.0 + tail_mj
+
+
+def _let_out(answer: LatencyBreakdown, row: int, column: int, conditions: Conditions, total: Array,
+             share: float) -> None:
+    """Percentiles of one plan of whose images a share is sent, the rest being answered when head and exit are done."""
+    local = float(answer.device_ms[row, column])
+    wanted = [level_of_sent(level, share) for level in (0.5, 0.95, 0.99)]
+    later = quantile(total, *(level for level in wanted if level > 0))
+    times = [local] * (len(wanted) - len(later)) + [float(value) for value in later]
+    answer.p50_ms[row, column], answer.p95_ms[row, column], answer.p99_ms[row, column] = times
+    answer.in_time[row, column] = share * answer.in_time[row, column] + (1 - share) * (local <= conditions.budget_ms)
 
 
 def _unit_cost(device: DeviceProfile) -> tuple[float, ...]:

@@ -107,7 +107,11 @@ class LatencyBreakdown:
 
 @runtime_checkable
 class LatencyModel(Protocol):
-    """Milliseconds and energy of plans under conditions."""
+    """Milliseconds and energy of plans under conditions.
+
+    A model may leave `Workload.sent` out of account: what it says of the images that are sent is then mixed with those
+    that are answered on the device. One that takes it into account itself says so by an attribute `knows_exits`.
+    """
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
         """Latency of every plan under every set of conditions.

@@ -13,6 +13,7 @@ from autosplit.core.errors import PluginError
 from autosplit.core.plan import Workload
 from autosplit.core.plugins import one_line
 from autosplit.latency.base import LatencyBreakdown, LatencyModel, coarse_of
+from autosplit.latency.exits import mixed
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
@@ -62,7 +63,9 @@ class CheckedLatencyModel:
                 except Exception as alone:
                     raise self._error(workload, f"raised {one_line(alone)}") from alone
             raise self._error(workloads[0] if workloads else None, f"raised {one_line(e)}") from e
-        return self._validated(answer, workloads, (len(workloads), len(conditions)))
+        found = self._validated(answer, workloads, (len(workloads), len(conditions)))
+        # a model that knows nothing of exits gives the latency of what is sent
+        return found if getattr(self.model, "knows_exits", False) else mixed(found, workloads, conditions)
 
     def _validated(self, answer: Any, workloads: Sequence[Workload], shape: tuple[int, int]) -> LatencyBreakdown:
         first = workloads[0] if workloads else None

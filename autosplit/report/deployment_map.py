@@ -18,8 +18,9 @@ from autosplit.core.conditions import Conditions
 from autosplit.core.errors import AutosplitError, ConfigError
 from autosplit.core.plan import INPUT, OUTPUT, Measurement, Outcome, Plan
 from autosplit.core.result import Result
-from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.scorer import Scorer, rewards_of
 from autosplit.latency.base import coarse_of
+from autosplit.latency.exits import in_time_accuracy
 from autosplit.report.pareto import measured_plans, pareto_mask
 from autosplit.report.style import quantity
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Across", "DeploymentMap", "all_measured", "kind_of"]
 
-KINDS = ("on the device", "as a picture", "split, pruned head", "split, injected head")
-"""Kinds of deployments, the last two of which are splits."""
+KINDS = ("on the device", "as a picture", "split, pruned head", "split, injected head", "split with an exit")
+"""Kinds of deployments, the last three of which are splits."""
 
 Across = Literal["speed", "budget"]
 """What the map has beside the link's rate: the speed of the device, or the deadline."""
@@ -44,7 +45,7 @@ _OTHERS = 2.0 ** (np.arange(-8, 9) / 2)  # from 1/16 to 16 times
 def kind_of(plan: Plan) -> int:
     """Which of `KINDS` a plan is."""
     ends = {OUTPUT: 0, INPUT: 1}
-    return ends.get(plan.split, 3 if plan.head == "injected" else 2)
+    return ends.get(plan.split, 4 if plan.exit is not None else 3 if plan.head == "injected" else 2)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class DeploymentMap:
         best: Number of the best measurement, by the scenario's objective, shape (R, S); -1 where none is in time.
         in_time: Probability that it is in time, shape (R, S).
         p95_ms: Its latency, shape (R, S).
-        of_splits: Highest in-time accuracy (accuracy x probability of being in time) of a split, shape (R, S).
+        of_splits: Highest in-time accuracy (`autosplit.latency.exits.in_time_accuracy`) of a split, shape (R, S).
         of_others: The same of what is no split, shape (R, S).
         split: Number of that split, shape (R, S); -1 where none was measured.
         other: Number of that other deployment, shape (R, S); -1 where none was measured.
@@ -96,17 +97,18 @@ class DeploymentMap:
             raise ConfigError("nothing was measured yet, so there is nothing to draw a map of")
         here, model = scorer.conditions, coarse_of(scorer.latency_model)
         kept = _able(measured, scorer)
-        works, accuracy = [measured[i].workload for i in kept], np.array([measured[i].accuracy for i in kept])
+        able = [measured[i] for i in kept]
+        works = [m.workload for m in able]
         splits = np.array([measured[i].plan.is_split for i in kept])
         columns: list[tuple[Array | NDArray[np.int64], ...]] = []
         for rate in _RATES:
             channel = here.channel if rate == 1 else here.channel.scaled(float(rate), 1.0)
             conditions = [_at(here, float(other), across).model_copy(update={"channel": channel}) for other in _OTHERS]
             found = model.latency(works, conditions)
-            rewards = scorer.objective.reward(accuracy, found, conditions)
+            rewards = rewards_of(able, found, scorer.objective, conditions)
             met = found.p95_ms <= np.array([c.budget_ms for c in conditions])
             first, places = np.where(met, rewards, -np.inf).argmax(axis=0), np.arange(len(conditions))
-            in_time = accuracy[:, None] * found.in_time
+            in_time = in_time_accuracy(able, found.in_time)
             halves: list[Array | NDArray[np.int64]] = []
             for half in (splits, ~splits):
                 levels = np.where(half[:, None], in_time, -1.0)
@@ -207,14 +209,15 @@ class DeploymentMap:
 
 
 def all_measured(outcomes: Sequence[Outcome], baselines: Sequence[Measurement]) -> list[Measurement]:
-    """What a run measured in the supernet (F1), each plan once.
+    """What a run measured in the supernet (F1), each plan once, and with every exit on offer.
 
     Args:
         outcomes: Its ledger.
         baselines: What its baselines measured beside.
     """
     known = {o.plan: o.measurement for o in measured_plans(outcomes)}
-    return [*known.values(), *(m for m in baselines if m.plan not in known)]
+    every = [*known.values(), *(m for m in baselines if m.plan not in known)]
+    return [variant for m in every for variant in m.variants]
 
 
 def _at(here: Conditions, factor: float, across: Across) -> Conditions:
@@ -229,7 +232,10 @@ def _able(measured: Sequence[Measurement], scorer: Scorer) -> NDArray[np.int64]:
     columns = np.column_stack([
         [-m.accuracy for m in measured], found.device_ms[:, 0] + found.encode_ms[:, 0], found.edge_ms[:, 0],
         found.compute_mj[:, 0], [m.workload.payload_bytes_mean for m in measured],
-        [m.workload.payload_bytes_p95 for m in measured]])
+        [m.workload.payload_bytes_p95 for m in measured],
+        # what an exit is better in: fewer are sent, and more is right without waiting
+        [m.workload.sent for m in measured],
+        [-(1 - m.workload.sent) * m.exits[0].exit_accuracy if m.plan.exit is not None else 0.0 for m in measured]])
     splits = np.array([m.plan.is_split for m in measured])
     kept = np.zeros(len(measured), dtype=bool)
     for half in (splits, ~splits):

@@ -27,12 +27,24 @@ from autosplit.core.blueprint import Blueprint
 from autosplit.core.errors import ConfigError, ResultError, UntrustedCodeError
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
-from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, RESULT_BYTES, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import (
+    DEFAULT_CODEC,
+    INPUT,
+    OUTPUT,
+    RESULT_BYTES,
+    CodecSetting,
+    ExitPoint,
+    Measurement,
+    Plan,
+    StageCost,
+    Workload,
+)
 from autosplit.core.plugins import one_line
 from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
+from autosplit.models.exits import build_exit, confidence, exit_point
 from autosplit.models.image_costs import image_cost
 from autosplit.models.injected import InjectedHead, Restore
 from autosplit.models.loading import build_backbone
@@ -97,8 +109,20 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     encoder, quantiser, decoder = parts
     if blueprint.arithmetic == "int8":
         head, encoder = int8_structure(head), encoder and int8_structure(encoder)
-    network = SplitNetwork(head, tail, encoder, quantiser, decoder)
+    network = SplitNetwork(head, tail, encoder, quantiser, decoder, _exit(blueprint))
     return network.to(memory_format=torch.channels_last).eval()
+
+
+def _exit(blueprint: Blueprint) -> nn.Module | None:
+    """The exit of a deployment, with random weights; `None` where it has none."""
+    if blueprint.plan.exit is None:
+        return None
+    try:
+        found = build_exit(blueprint.exit)
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise ResultError(f"an exit cannot be built from {blueprint.exit}: {one_line(e)}; use the autosplit that wrote "
+                          "it") from e
+    return int8_structure(found) if blueprint.arithmetic == "int8" else found
 
 
 @dataclass(frozen=True)
@@ -109,11 +133,13 @@ class Evaluation:
         answers: Which images were classified right.
         payload_sizes: Bytes of each payload, int64 (images,); zeros when nothing crosses.
         payload_sha256: Hash of all payloads one after the other.
+        left: Which images an exit on the device answered, bool (images,).
     """
 
     answers: Answers
     payload_sizes: NDArray[np.int64]
     payload_sha256: str
+    left: NDArray[np.bool_]
 
     @property
     def images(self) -> int:
@@ -132,13 +158,19 @@ class Evaluation:
 
     @property
     def payload_mean(self) -> float:
-        """Mean payload, bytes."""
-        return float(self.payload_sizes.mean())
+        """Mean payload of the images that are sent, bytes."""
+        return float(self._sent_sizes.mean())
 
     @property
     def payload_p95(self) -> float:
-        """95th percentile of the payload, bytes."""
-        return float(np.percentile(self.payload_sizes, 95))
+        """95th percentile of the payload of the images that are sent, bytes."""
+        return float(np.percentile(self._sent_sizes, 95))
+
+    @property
+    def _sent_sizes(self) -> NDArray[np.int64]:
+        """Never empty: nothing sent is a payload of no bytes."""
+        sizes = self.payload_sizes[~self.left]
+        return sizes if len(sizes) else np.zeros(1, dtype=np.int64)
 
 
 class Deployment:
@@ -173,7 +205,7 @@ class Deployment:
     def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset, rate: int = 0) -> Deployment:
         """Make a deployment of a trained network in fp32.
 
-        What the blueprint's arithmetic asks for is quantised first (head and encoder), ranges and frequency
+        What the blueprint's arithmetic asks for is quantised first (head, encoder and exit), ranges and frequency
         tables come from the calibration images.
         """
         calibration = list(in_batches(data.calibration.images, _batch(data)))
@@ -184,7 +216,8 @@ class Deployment:
                 with torch.inference_mode():  # ranges of the encoder are those of what the int8 head gives it
                     features = [head(batch) for batch in batches]
                 encoder = quantise_int8(encoder, features)
-            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder).eval()
+            exit_ = network.exit and quantise_int8(network.exit, features)
+            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder, exit_).eval()
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
@@ -209,6 +242,8 @@ class Deployment:
         else:
             feature, code = self.blueprint.feature_shape, self.blueprint.code_shape
             device, edge = stage_cost(net.head, shape), stage_cost(net.tail, feature)
+            if net.exit is not None:
+                device += stage_cost(net.exit, feature)
             if net.encoder is not None and net.decoder is not None:
                 symbols = StageCost(coded_symbols=float(np.prod(code)))
                 encode = stage_cost(net.encoder, feature) + symbols
@@ -225,8 +260,16 @@ class Deployment:
             shape = self.blueprint.injected.get("feature", self.blueprint.feature_shape)
             feature_bytes = 4.0 * float(np.prod(shape)) if shape else 0.0
         workload = self.workload(evaluation.payload_mean, evaluation.payload_p95)
+        exits: tuple[ExitPoint, ...] = ()
+        if self.plan.exit is not None:
+            hits = evaluation.answers.hits
+            assert self.network.exit is not None
+            cost = stage_cost(self.network.exit, self.blueprint.feature_shape)
+            exits = (exit_point(self.plan.exit, evaluation.left, hits, hits, evaluation.payload_sizes, cost),)
+            workload = workload.model_copy(update={"sent": exits[0].sent})
         return Measurement(plan=self.plan, accuracy=evaluation.accuracy, workload=workload, feature_bytes=feature_bytes,
-                           fidelity="F3", images=evaluation.images, seconds=seconds, answers=evaluation.answers)
+                           fidelity="F3", images=evaluation.images, seconds=seconds, answers=evaluation.answers,
+                           exits=exits)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -250,7 +293,22 @@ class Deployment:
 
     def encode(self, images: Tensor) -> list[bytes]:
         """Device side: uint8 images (N, C, H, W) to one payload each; empty payloads when nothing crosses."""
-        codec = self.plan.codec
+        return self._on_device(images)[0]
+
+    def _on_device(self, images: Tensor) -> tuple[list[bytes], Tensor | None]:
+        """Payloads, and the logits of an exit, of all images; empty payloads of those that it answers."""
+        codec, exit_ = self.plan.codec, self.network.exit
+        if exit_ is None or self._coder is None or self.plan.exit is None:
+            return self._payloads(images, codec), None
+        with torch.inference_mode():
+            feature = self.network.head(normalise(images, self.mean, self.std))
+            logits, symbols = exit_(feature), self.network.symbols_of(feature)
+            sent = confidence(logits) < self.plan.exit
+            payloads = iter(self._coder.encode_batch(symbols[sent].numpy()))
+        return [next(payloads) if goes else b"" for goes in sent.tolist()], logits
+
+    def _payloads(self, images: Tensor, codec: CodecSetting) -> list[bytes]:
+        """Payloads of a plan without an exit."""
         if codec.kind == "none":
             return [b""] * len(images)
         if self.plan.split == INPUT:
@@ -285,12 +343,18 @@ class Deployment:
             return self.network.finish(torch.from_numpy(self._coder.decode_batch(payloads)))
 
     def run(self, images: Tensor) -> tuple[Tensor, list[bytes]]:
-        """Both sides: uint8 images to logits, and the payloads that were sent."""
-        payloads = self.encode(images)
+        """Both sides: uint8 images to logits, and the payloads that were sent; empty ones of what was not."""
+        payloads, local = self._on_device(images)
         if self.plan.split == OUTPUT:
             with torch.inference_mode():
                 return self.network(normalise(images, self.mean, self.std)), payloads
-        return self.decode(payloads), payloads
+        if local is None:
+            return self.decode(payloads), payloads
+        sent = [i for i, payload in enumerate(payloads) if payload]
+        logits = local.clone()
+        if sent:
+            logits[sent] = self.decode([payloads[i] for i in sent])
+        return logits, payloads
 
     def evaluate(self, data: ImageDataset, part: SplitName) -> Evaluation:
         """Classify one part of a data set through real payloads."""
@@ -305,7 +369,9 @@ class Deployment:
             for payload in payloads:
                 digest.update(payload)
         answers = Answers.of(np.array(predicted, dtype=np.int64), split.labels.numpy())
-        return Evaluation(answers, np.array(sizes, dtype=np.int64), digest.hexdigest())
+        lengths = np.array(sizes, dtype=np.int64)
+        left = lengths == 0 if self.plan.exit is not None else np.zeros(len(lengths), dtype=np.bool_)
+        return Evaluation(answers, lengths, digest.hexdigest(), left)
 
     # --- storage --------------------------------------------------------------------------------------------------
 

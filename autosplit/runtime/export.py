@@ -35,13 +35,15 @@ from autosplit.models.onnx_files import require_onnx
 from autosplit.models.splitting import trace
 from autosplit.runtime import standalone
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.networks import write_device, write_edge, write_encoder
+from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_exit
 from autosplit.runtime.parity import compare, recorded
 from autosplit.runtime.readme import readme
 from autosplit.runtime.standalone.bundle.manifest import (
     CHECK,
     DEVICE,
     EDGE,
+    ENCODER,
+    EXIT,
     FALLBACK,
     FORMAT_VERSION,
     MANIFEST,
@@ -250,7 +252,11 @@ def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None,
             write_edge(rate, out / tail_file(number))
             _write_tables(rate, out / tables_file(number))
     else:
-        write_device(deployment, out / DEVICE)
+        has_exit = deployment.network.exit is not None
+        write_device(deployment, out / DEVICE, encoder=not has_exit)
+        if has_exit:
+            write_encoder(deployment, out / ENCODER)
+            write_exit(deployment, out / EXIT)
         write_edge(deployment, out / EDGE)
         _write_tables(deployment, out / TABLES)
     if fallback is not None:
@@ -286,8 +292,8 @@ def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None,
         arithmetic=blueprint.arithmetic, image_shape=blueprint.image_shape,
         normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
         class_names=tuple(class_names or map(str, range(blueprint.num_classes))),
-        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape, rates=(), switching=None, parity=(),
-        source=source, versions=versions, files={})
+        feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape,
+        exit=blueprint.plan.exit, rates=(), switching=None, parity=(), source=source, versions=versions, files={})
 
 
 def _sealed(manifest: Manifest, out: Path) -> Manifest:

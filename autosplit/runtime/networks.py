@@ -15,7 +15,7 @@ from autosplit.core.plan import INPUT, OUTPUT
 from autosplit.models.onnx_files import write_onnx
 from autosplit.runtime.deployment import Deployment
 
-__all__ = ["write_device", "write_edge", "write_encoder"]
+__all__ = ["write_device", "write_edge", "write_encoder", "write_exit"]
 
 _ROWS = 2  # of an example; with one row the exporter takes the number for fixed
 
@@ -27,7 +27,7 @@ def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) ->
         deployment: Any.
         path: The file.
         encoder: Whether it ends with the encoder. Bundles of several rates have theirs in files of their own, because
-            the head is the same for all.
+            the head is the same for all, and so have those with an exit, because it takes what the head gives.
 
     Returns:
         Whether there is such a network; a device that sends the image has none.
@@ -44,14 +44,27 @@ def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) ->
 
 
 def write_encoder(deployment: Deployment, path: Path) -> None:
-    """Write what the device runs for one rate: the feature to symbols.
+    """Write what the device runs behind a head in a file of its own: the feature to symbols.
 
     Args:
-        deployment: Of that rate.
+        deployment: Of one of several rates, or with an exit.
         path: The file.
     """
     example = torch.zeros(_ROWS, *deployment.blueprint.feature_shape)
     write_onnx(nn.Sequential(*_encoder(deployment)).eval(), example, path, ("feature", "symbols"))
+
+
+def write_exit(deployment: Deployment, path: Path) -> None:
+    """Write the exit on the device: the feature to logits.
+
+    Args:
+        deployment: With an exit.
+        path: The file.
+    """
+    shape = deployment.blueprint.feature_shape
+    assert deployment.network.exit is not None
+    network = integer_form(_plain(deployment.network.exit), shape)
+    write_onnx(nn.Sequential(network).eval(), torch.zeros(_ROWS, *shape), path, ("feature", "logits"))
 
 
 def write_edge(deployment: Deployment, path: Path) -> bool:

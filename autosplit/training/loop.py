@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from autosplit.data.augment import augment_batch
 from autosplit.data.base import ImageDataset, Split, in_batches
-from autosplit.models.inference import evaluation_mode
+from autosplit.models.inference import evaluation_mode, folded
 from autosplit.training.scalars import log_scalar
 
 __all__ = ["AroundKernels", "Batch", "Group", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",
@@ -251,7 +251,7 @@ class Teacher:
     """
 
     def __init__(self, network: nn.Module, data: ImageDataset) -> None:
-        self._network, self._data = network, data
+        self._network, self._data = folded(network), data
 
     @cached_property
     def answers(self) -> Tensor:

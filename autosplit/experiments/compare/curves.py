@@ -12,6 +12,7 @@ from autosplit.core.plan import Measurement
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.run import Comparison
+from autosplit.latency.exits import in_time_accuracy
 from autosplit.report.comparison_figures import Panel, Series
 
 __all__ = ["latency_panels", "payload_panels", "rate_panels", "scaled_rate", "titles"]
@@ -90,8 +91,7 @@ def _best_in_time(
 ) -> np.typing.NDArray[np.float64]:
     """Highest expected in-time accuracy among measured plans, under each of the conditions."""
     breakdown = Scorer.of(scenario).latency_model.latency([m.workload for m in measured], conditions)
-    accuracy = np.array([m.accuracy for m in measured])[:, None]
-    best: np.typing.NDArray[np.float64] = (accuracy * breakdown.in_time).max(axis=0)
+    best: np.typing.NDArray[np.float64] = in_time_accuracy(measured, breakdown.in_time).max(axis=0)
     return best
 
 

@@ -24,6 +24,8 @@ _LEAST_GAIN = 0.001  # of the mean in-time accuracy, below which another rate is
 def cut_of(result: Result, run: Path) -> Plan:
     """A plan of the place and sparsity that rates are made at: the run's own, else its best whose code can have rates.
 
+    Without the exit that it may have: a bundle of several rates has none.
+
     Args:
         result: Of the run.
         run: Its directory.
@@ -32,7 +34,7 @@ def cut_of(result: Result, run: Path) -> Plan:
         ConfigError: No plan was measured whose codec has one model for all settings.
     """
     if _can_have_rates(result.plan):
-        return result.plan
+        return result.plan.as_trained
     try:
         outcomes = Ledger.read(run).outcomes()
     except AutosplitError as e:

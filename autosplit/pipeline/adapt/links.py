@@ -13,6 +13,7 @@ from autosplit.core.parameters import Parameter
 from autosplit.core.plan import RESULT_BYTES, Measurement
 from autosplit.core.profiles import ChannelProfile
 from autosplit.latency.base import LatencyModel
+from autosplit.latency.exits import in_time_accuracy
 
 __all__ = ["LinkGrid"]
 
@@ -56,8 +57,7 @@ class LinkGrid:
     def in_time_accuracy(self, measurements: Sequence[Measurement], latency_model: LatencyModel) -> Array:
         """Accuracy x share in time of plans under each of the conditions, shape (plans, conditions)."""
         breakdown = latency_model.latency([m.workload for m in measurements], self.conditions)
-        found: Array = np.array([m.accuracy for m in measurements])[:, None] * breakdown.in_time
-        return found
+        return in_time_accuracy(measurements, breakdown.in_time)
 
     def rows(self, numbers: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """What belongs to each of the conditions as a row for each rate."""

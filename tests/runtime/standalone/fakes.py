@@ -65,8 +65,8 @@ class FakeDevice:
     def __init__(self, key="a bundle", *, falls_back=True, answers=False):
         self.manifest, self.answers, self.falls_back = manifest(key), answers, falls_back
 
-    def encode(self, batch, rate=None):
-        return [MARK + bytes([int(image[0, 0, 0])]) for image in batch]
+    def begin(self, batch, rate=None):
+        return [MARK + bytes([int(image[0, 0, 0])]) for image in batch], None
 
     def logits(self, batch):
         return logits_of([image[0, 0, 0] for image in batch])

@@ -109,8 +109,15 @@ def answered(
     device: DevicePart, edge: EdgePart | None, images: NDArray[np.uint8], rate: int = 0
 ) -> tuple[list[bytes], NDArray[np.float32]]:
     """The payload of each image, and the logits of all, by the edge or by a device that needs none."""
-    payloads = device.encode(images, rate)
-    return payloads, device.logits(images) if edge is None else edge.decode(payloads)
+    payloads, local = device.begin(images, rate)
+    if edge is None:
+        return payloads, device.logits(images)
+    if local is None:
+        return payloads, edge.decode(payloads)
+    logits, sent = local.copy(), [i for i, payload in enumerate(payloads) if payload]
+    if sent:
+        logits[sent] = edge.decode([payloads[i] for i in sent])
+    return payloads, logits
 
 
 def predicted(logits: NDArray[Any]) -> NDArray[np.int64]:

@@ -23,11 +23,12 @@ from ..files import file_sha256, read_json
 from ..payload.header import MAX_RATES
 from ..payload.image_codecs import EFFORT, ImageKind, StoredFormat
 
-__all__ = ["CHECK", "DEVICE", "EDGE", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest", "Normalisation",
-           "Parity", "Source", "digest_of"]
+__all__ = ["CHECK", "DEVICE", "EDGE", "ENCODER", "EXIT", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest",
+           "Normalisation", "Parity", "Source", "digest_of"]
 
-FORMAT_VERSION: Literal[4] = 4
+FORMAT_VERSION: Literal[5] = 5
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
+ENCODER, EXIT = "encoder.onnx", "exit.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
 
 Kind = Literal["code", "raw", ImageKind, "none"]
@@ -119,6 +120,8 @@ class Manifest:
         class_names: One per output.
         feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
         code_shape: Shape of the code; empty where there is none.
+        exit: Confidence from which on the device answers itself, by what lies in `exit.onnx`, and sends nothing; absent
+            where the plan has no exit.
         rates: Settings of the codec, smallest payload first; empty where there is one alone, that of the plan.
         switching: Which rate to use on which link; absent where there are no rates.
         parity: How the bundle answers beside the deployment; empty where it was not compared.
@@ -130,7 +133,7 @@ class Manifest:
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    format_version: Literal[4]
+    format_version: Literal[5]
     key: str
     label: str
     kind: Kind
@@ -145,6 +148,7 @@ class Manifest:
     class_names: tuple[str, ...]
     feature_shape: tuple[int, ...]
     code_shape: tuple[int, ...]
+    exit: float | None
     rates: tuple[Rate, ...]
     switching: Switching | None
     parity: tuple[Parity, ...]
@@ -245,6 +249,8 @@ def _fault(manifest: Manifest) -> str:
         return "class_names is empty"
     if manifest.quality is not None and not 1 <= manifest.quality <= 100:
         return f"quality is {manifest.quality}"
+    if manifest.exit is not None and (not 0 < manifest.exit < 1 or manifest.kind != "code" or manifest.rates):
+        return f"an exit at {manifest.exit} does not go with kind {manifest.kind!r}, or with rates"
     switching, rates = manifest.switching, len(manifest.rates)
     if (switching is None) != (not rates) or rates > MAX_RATES or (rates and manifest.kind != "code"):
         return f"{rates} rates do not go with kind {manifest.kind!r}, or with their switching"

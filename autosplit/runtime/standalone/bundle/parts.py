@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import read_array
-from ..bundle.manifest import DEVICE, EDGE, FALLBACK, TABLES, Manifest
+from ..bundle.manifest import DEVICE, EDGE, ENCODER, EXIT, FALLBACK, TABLES, Manifest
 from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError, printable
 from ..files import read_file
@@ -121,10 +121,11 @@ class DevicePart:
     """
 
     def __init__(
-        self, manifest: Manifest, network: _Network | None, rates: Sequence[_Rate], fallback: _Network | None
+        self, manifest: Manifest, network: _Network | None, rates: Sequence[_Rate], fallback: _Network | None,
+        exit: _Network | None = None,  # noqa: A002
     ) -> None:
         self.manifest = manifest
-        self._network, self._rates, self._fallback = network, tuple(rates), fallback
+        self._network, self._rates, self._fallback, self._exit = network, tuple(rates), fallback, exit
 
     @property
     def answers(self) -> bool:
@@ -133,15 +134,23 @@ class DevicePart:
 
     @property
     def has_fallback(self) -> bool:
-        """Whether the whole network is in the bundle, for when the edge is lost."""
-        return self._fallback is not None
+        """Whether the whole network, or else an exit, is in the bundle, for when the edge is lost."""
+        return self._fallback is not None or self._exit is not None
 
     def encode(self, images: NDArray[np.uint8], rate: int | None = None) -> list[bytes]:
-        """The payload of each image; empty payloads where nothing crosses.
+        """The payload of each image; empty payloads where nothing crosses. Arguments and errors as of `begin`."""
+        return self.begin(images, rate)[0]
+
+    def begin(self, images: NDArray[np.uint8], rate: int | None = None) -> tuple[list[bytes], Floats | None]:
+        """The device's part of an inference.
 
         Args:
             images: uint8, shape (N, C, H, W).
             rate: Number of a rate; the one that the manifest starts with when left out.
+
+        Returns:
+            The payload of each image, empty where nothing crosses; and where the bundle has an exit the exit's logits,
+            float32 (N, classes): they are the answer to the images with an empty payload.
 
         Raises:
             ConfigError: Images of another type or shape, no such rate, or Pillow is needed and not installed.
@@ -153,17 +162,22 @@ class DevicePart:
                               f"{number}")
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
-            return [b""] * len(images)
+            return [b""] * len(images), None
         if kind in IMAGE_KINDS:
-            return encode_images(images, self.manifest.stored_format)
+            return encode_images(images, self.manifest.stored_format), None
         assert self._network is not None
         if not self._rates:
-            return pack_features(self._network(images, self.manifest.feature_shape))
+            return pack_features(self._network(images, self.manifest.feature_shape)), None
         found = self._rates[number]
         if found.network is None:
-            return found.coder.encode_batch(self._network(images, found.coder.shape))
-        feature = self._network(images, self.manifest.feature_shape)
-        return found.coder.encode_batch(found.network(feature, found.coder.shape))
+            return found.coder.encode_batch(self._network(images, found.coder.shape)), None
+        feature, logits = self._network(images, self.manifest.feature_shape), None
+        sent = np.ones(len(images), dtype=np.bool_)
+        if self._exit is not None and self.manifest.exit is not None:
+            logits = self._exit(feature, (self.manifest.num_classes,))
+            sent = _confidence(logits) < self.manifest.exit
+        payloads = iter(found.coder.encode_batch(found.network(feature[sent], found.coder.shape)))
+        return [next(payloads) if goes else b"" for goes in sent.tolist()], logits
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
@@ -179,7 +193,9 @@ class DevicePart:
         return self._network(checked_images(images, self.manifest.image_shape), (self.manifest.num_classes,))
 
     def fallback(self, images: NDArray[np.uint8]) -> Floats | None:
-        """Answers of the whole network on the device, float32 (N, classes); `None` where the bundle has none.
+        """Answers without an edge, float32 (N, classes); `None` where the bundle has nothing to give them.
+
+        By the whole network where the bundle holds it, else by the exit, sure or not.
 
         Args:
             images: uint8, shape (N, C, H, W).
@@ -188,7 +204,10 @@ class DevicePart:
             ConfigError: Images of another type or shape.
         """
         images = checked_images(images, self.manifest.image_shape)
-        return None if self._fallback is None else self._fallback(images, (self.manifest.num_classes,))
+        classes = (self.manifest.num_classes,)
+        if self._fallback is None and self._exit is not None and self._network is not None:
+            return self._exit(self._network(images, self.manifest.feature_shape), classes)
+        return None if self._fallback is None else self._fallback(images, classes)
 
 
 class EdgePart:
@@ -260,9 +279,11 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     needs = manifest.kind in {"code", "raw", "none"}
     if needs and network is None:
         raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
-    rates = [_Rate(coder, _Network(folder / encoder_file(i), threads) if manifest.rates else None)
-              for i, coder in enumerate(_coders(folder, manifest))]
-    return DevicePart(manifest, network, rates, fallback)
+    apart = bool(manifest.rates) or manifest.exit is not None  # encoders in files of their own
+    rates = [_Rate(coder, _Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
+                   else None) for i, coder in enumerate(_coders(folder, manifest))]
+    exit_ = None if manifest.exit is None else _Network(folder / EXIT, threads)
+    return DevicePart(manifest, network, rates, fallback, exit_)
 
 
 def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
@@ -285,6 +306,12 @@ def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
     if not coders:
         return EdgePart(manifest, networks[0], ())
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
+
+
+def _confidence(logits: Floats) -> Floats:
+    """The largest probability of each row, shape (N,)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(1 / shifted.sum(axis=1), dtype=np.float32)
 
 
 def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:

@@ -23,8 +23,8 @@ from ..protocol.wire import Kind, Reason, short_key
 
 __all__ = ["Answer", "ClientOptions", "DeviceClient", "StageMs", "Where"]
 
-Where = Literal["edge", "fallback", "device"]
-"""Where the network's tail ran: at the edge; on the device since no edge answered; on the device as planned."""
+Where = Literal["edge", "exit", "fallback", "device"]
+"""Who answered: the edge; the exit on the device, being sure; the device as no edge did; the device as planned."""
 
 _REMEDIES = {
     TIMEOUT: "it is not there, cannot be reached or is too slow; start it with serve, or raise --timeout-ms",
@@ -47,7 +47,7 @@ class StageMs:
     """Milliseconds of one answer. Stages of images that were encoded together share that time evenly.
 
     Attributes:
-        encode: Head and encoder on the device.
+        encode: Head, exit and encoder on the device.
         link: Both ways between device and edge; where there was no answer, the whole wait for it.
         queue: Waiting at the edge for its batch.
         edge: Its batch, computed at the edge.
@@ -225,12 +225,14 @@ class DeviceClient:
     def _split(self, batch: Images, rate: int | None) -> list[Answer]:
         """Answers by the edge, and by the fallback where it gives none."""
         start_s = time.monotonic()
-        payloads = self._device.encode(batch, rate)
+        payloads, sure = self._device.begin(batch, rate)
         encode_ms = 1000 * (time.monotonic() - start_s) / len(batch)
-        replies = self._ask(payloads)
-        if self.switch is not None and rate is not None:
+        # what the exit is sure of is not sent
+        sent = [i for i, payload in enumerate(payloads) if payload or sure is None]
+        replies = dict(zip(sent, self._ask([payloads[i] for i in sent]) if sent else [], strict=True))
+        if self.switch is not None and rate is not None and sent:
             self.switch.learn(rate, len(payloads[0]), replies[0], encode_ms, time.monotonic())
-        missing = [i for i, reply in enumerate(replies) if reply.answer is None]
+        missing = [i for i, reply in replies.items() if reply.answer is None]
         local: dict[int, Logits] = {}
         start_s = time.monotonic()
         if missing:
@@ -244,7 +246,11 @@ class DeviceClient:
             local = dict(zip(missing, logits, strict=True))
         local_ms = 1000 * (time.monotonic() - start_s) / max(1, len(missing))
         answers = []
-        for i, (payload, reply) in enumerate(zip(payloads, replies, strict=True)):
+        for i, payload in enumerate(payloads):
+            if sure is not None and i not in replies:
+                answers.append(Answer(int(sure[i].argmax()), "exit", "", 0, StageMs(encode_ms), sure[i], rate))
+                continue
+            reply = replies[i]
             found = reply.answer
             if found:
                 # the edge says what it took itself: the rest of the wait is the link's

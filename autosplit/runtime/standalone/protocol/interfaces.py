@@ -46,8 +46,11 @@ class DeviceSide(Protocol):
     def answers(self) -> bool:
         """Whether the whole network runs on the device in this plan, so that no edge is ever asked."""
 
-    def encode(self, images: Images, rate: int | None = None) -> list[bytes]:
-        """One payload for each of the images (N, C, H, W), at a rate of the bundle where it has some."""
+    def begin(self, images: Images, rate: int | None = None) -> tuple[list[bytes], Logits | None]:
+        """One payload for each of the images (N, C, H, W), at a rate of the bundle where it has some.
+
+        Beside them the logits of an exit, where there is one, for the images whose payload is empty.
+        """
 
     def logits(self, images: Images) -> Logits:
         """Logits of shape (N, classes), where `answers` is true."""

@@ -235,8 +235,8 @@ def test_a_payload_longer_than_the_edge_accepts_is_not_sent():
 
 def test_a_refused_payload_is_one_images_matter(monkeypatch):
     device, (batch, classes) = FakeDevice(), images(5)
-    encode = device.encode
-    monkeypatch.setattr(device, "encode", lambda images, rate: [*encode(images, rate)[:-1], b"nonsense"])
+    begin = device.begin
+    monkeypatch.setattr(device, "begin", lambda images, rate: ([*begin(images, rate)[0][:-1], b"nonsense"], None))
     with serving() as server, asking(server, device) as client:
         found = client.infer(batch)
     assert [a.label for a in found] == classes

@@ -43,8 +43,8 @@ class RateDevice(FakeDevice):
         super().__init__(**options)
         self.manifest = manifest()
 
-    def encode(self, batch, rate=None):
-        return [bytes([int(image[0, 0, 0]) % CLASSES]) * SIZES[rate] for image in batch]
+    def begin(self, batch, rate=None):
+        return [bytes([int(image[0, 0, 0]) % CLASSES]) * SIZES[rate] for image in batch], None
 
 
 class OverALink(DeviceClient):
