@@ -24,7 +24,8 @@ accuracy: test images classified right, below it the 95 % interval
 against *: points of accuracy against the chosen plan, paired on the same images,
 below it the 95 % interval; where it holds 0 the two cannot be told apart
 image formats: the network on the edge was fine-tuned on pictures so coded, unless late
-payload: mean bytes sent per image; ratios: fp32 feature / PNG / JPEG over it
+payload: mean bytes of an image that is sent (and how many are, where the device has an
+exit and answers the others); ratios: fp32 feature / PNG / JPEG over it
 p95, p50: milliseconds within which 95 % and half of the answers arrive
 in time: whether p95 is within the budget, and the share of answers that are
 energy, MMACs: of the device for one inference, mJ and million multiply-adds
@@ -55,7 +56,7 @@ def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
         cells = ((f"{'* ' if row.chosen else ''}{row.name}", row.plan, ""),
                  (f"{row.accuracy * 100:.1f} %", accuracy_interval(row), ""),
                  difference(row),
-                 (f"{row.payload_bytes:,.0f} B", ratios(row), ""),
+                 (payload(row), ratios(row), ""),
                  (milliseconds(row.latency.p95_ms), milliseconds(row.latency.p50_ms), late),
                  ("yes" if row.feasible else "NO", share(row.latency.in_time), late or "green"),
                  (number(row.latency.energy_mj), number(row.device_macs / 1e6), ""),
@@ -180,7 +181,7 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     lines = [titles, [":--", ":--", *["--:"] * (len(titles) - 2)]]
     for row in rows:
         cells = [row.name, row.plan, f"{row.accuracy * 100:.1f} %", accuracy_interval(row), *difference(row)[:2],
-                 f"{row.payload_bytes:,.0f} B",
+                 payload(row),
                  *map(factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
                  number(row.device_macs / 1e6), milliseconds(row.latency.p50_ms), milliseconds(row.latency.p95_ms),
                  f"{'yes' if row.feasible else 'no'} ({share(row.latency.in_time)})",
@@ -206,6 +207,12 @@ def milliseconds(value: float) -> str:
 def number(value: float) -> str:
     """Three figures, no powers of ten."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def payload(row: ComparisonRow) -> str:
+    """Mean bytes of an image that is sent, and the share that is where it is not all."""
+    text = f"{row.payload_bytes:,.0f} B"
+    return text if row.exit is None else f"{text} ({share(row.exit.sent)})"
 
 
 def factor(value: float | None) -> str:
