@@ -80,4 +80,6 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
         if value is not None:
             params[name] = value
             shapes[name] = IntDistribution(least, max(most, value))
+    if plan.exit is not None:
+        params["exit"], shapes["exit"] = plan.exit, FloatDistribution(0.0, 1.0)
     return params, shapes

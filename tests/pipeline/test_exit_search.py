@@ -89,6 +89,16 @@ def test_replay_makes_it_again(warm, run):
     assert replay(run / "best.json").result.plan.exit == 0.9999
 
 
+def test_optunas_study_has_the_threshold(run, result):
+    optuna = pytest.importorskip("optuna")
+    file = run / "study.log"
+    assert invoke("show", run, "--optuna", file).exit_code == 0
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+    (name,) = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert {t.params.get("exit") for t in study.trials} == {None, result.plan.exit}
+
+
 def test_it_is_told_in_tables_and_on_the_map(run):
     shown = invoke("show", run)
     assert "exit at 99.99%" in shown.stdout
