@@ -30,7 +30,7 @@ _RATES = 2.0 ** (np.arange(-12, 9) / 2)
 
 def without_exit(deployment: Deployment) -> Deployment:
     """The same deployment without its exit: head, codec and tail are the very same."""
-    net, plan = deployment.network, deployment.plan.as_trained
+    net, plan = deployment.network, deployment.plan.without_exit
     blueprint = deployment.blueprint.model_copy(update={"plan": plan, "exit": {}})
     network = SplitNetwork(net.head, net.tail, net.encoder, net.quantiser, net.decoder)
     return Deployment(blueprint, network, deployment.mean, deployment.std, deployment.tables, deployment.class_names)

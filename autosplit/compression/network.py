@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from autosplit.compression.codecs.base import Quantiser
 from autosplit.compression.quantise import dequantise, quantise
+from autosplit.models.exits import ExitNetwork
 
 __all__ = ["SplitNetwork", "recalibrate"]
 
@@ -22,7 +23,7 @@ class SplitNetwork(nn.Module):
         encoder: Feature -> code; `None` with `quantiser` and `decoder` when the feature crosses as it is.
         quantiser: Code -> quantised code.
         decoder: Code -> feature.
-        exit: Feature -> logits, on the device; what it is sure of is not sent.
+        exit: Feature or image -> logits, on the device; what it is sure of is not sent.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class SplitNetwork(nn.Module):
         encoder: nn.Module | None = None,
         quantiser: Quantiser | None = None,
         decoder: nn.Module | None = None,
-        exit: nn.Module | None = None,  # noqa: A002
+        exit: ExitNetwork | None = None,  # noqa: A002
     ) -> None:
         super().__init__()
         self.head, self.tail = head, tail

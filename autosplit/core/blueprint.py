@@ -28,7 +28,8 @@ class Blueprint(Frozen):
         injected: Structure of an injected head and of what restores the backbone's feature from its own; else empty.
         code_shape: Shape of the code; empty where no codec is.
         codec: The codec's structure, as its family describes it.
-        exit: Structure of an exit on the device; empty where the plan has none.
+        exit: Structure of the classifier of an exit; empty where the plan has none.
+        exit_keep: Channels kept in each prunable group of the whole network, where that is the exit.
         arithmetic: Number format of what runs on the device, head, exit and encoder.
         key: Identifies the deployment in its payloads.
     """
@@ -43,5 +44,6 @@ class Blueprint(Frozen):
     code_shape: tuple[int, ...] = ()
     codec: dict[str, Any] = Field(default_factory=dict)
     exit: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)
+    exit_keep: tuple[int, ...] = Field(default=(), exclude_if=lambda counts: not counts)
     arithmetic: Arithmetic = "fp32"
     key: str = ""

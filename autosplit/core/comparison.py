@@ -82,9 +82,14 @@ class ComparisonRow(BaseModel):
 
     @property
     def is_split(self) -> bool:
-        """Whether both sides run a part of the network, and a codec lies between them."""
+        """Whether both sides run a part of the network, and a codec lies between them; a cascade is none."""
         split = self.plan.partition(" | ")[0]
-        return split not in (INPUT, OUTPUT) and not self.baseline
+        return split not in (INPUT, OUTPUT) and not self.baseline and not self.is_cascade
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether the whole network runs on the device first, and what it is not sure of is sent."""
+        return self.exit is not None and self.exit.exit.network is not None
 
     @property
     def in_time_accuracy(self) -> float:

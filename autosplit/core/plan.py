@@ -23,6 +23,7 @@ __all__ = [
     "RESULT_BYTES",
     "STAGE_COUNTS",
     "CodecSetting",
+    "Exit",
     "ExitPoint",
     "Fidelity",
     "HeadKind",
@@ -154,6 +155,32 @@ def split_of(place: str) -> str:
     return place.removesuffix(_INJECTED)
 
 
+class Exit(Frozen):
+    """By what the device answers what it is sure of, so that nothing is sent.
+
+    Attributes:
+        threshold: Confidence from which on it answers.
+        sparsity: `None` = by a small classifier on the feature at the cut. Else by the whole network on the device,
+            with this share of its channels removed, which runs before anything else: a cascade.
+    """
+
+    threshold: float = Field(gt=0, lt=1)
+    sparsity: float | tuple[float, ...] | None = None
+
+    @property
+    def network(self) -> Plan | None:
+        """The plan of the whole network on the device, where it is that which answers."""
+        return None if self.sparsity is None else Plan(
+            split=OUTPUT, sparsity=self.sparsity, codec=CodecSetting(kind="none"))
+
+    @property
+    def label(self) -> str:
+        """Short text for tables, such as `exit at 90%` or `exit at 90% by the network 50% pruned`."""
+        text = f"exit at {self.threshold * 100:g}%"
+        pruned = None if self.sparsity is None else _pruned_label(self.sparsity)
+        return text if pruned is None else f"{text} by the {f'network {pruned}' if pruned else 'whole network'}"
+
+
 class Plan(Frozen):
     """One candidate: where to cut, how much of the head to prune, how to code the feature.
 
@@ -164,15 +191,14 @@ class Plan(Frozen):
         codec: How the feature at the cut becomes bytes.
         head: What runs on the device: the backbone's own layers, or an injected head in place of those before the
             split point.
-        exit: Confidence from which on the device answers itself, by a small classifier on the feature, and nothing is
-            sent; `None` = the plan has no such exit.
+        exit: By what the device answers what it is sure of; `None` = everything is sent.
     """
 
     split: str
     sparsity: float | tuple[float, ...] = 0.0
     codec: CodecSetting
     head: HeadKind = Field(default="pruned", exclude_if=lambda value: value == "pruned")
-    exit: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda value: value is None)
+    exit: Exit | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
@@ -185,8 +211,11 @@ class Plan(Frozen):
                              f"got {self.codec.kind!r}")
         if self.head == "injected" and self.codec.kind != "code":
             raise ValueError(f"an injected head needs a code behind it, got a codec of kind {self.codec.kind!r}")
-        if self.exit is not None and not (self.is_split and self.codec.kind == "code"):
-            raise ValueError(f"an exit needs a split with a code, got {self.split!r} with {self.codec.kind!r}")
+        if self.exit is not None and self.codec.kind == "none":
+            raise ValueError("an exit needs something to send behind it, but this plan runs on the device alone")
+        if self.exit is not None and self.exit.sparsity is None and not (self.is_split and self.codec.kind == "code"):
+            raise ValueError("an exit by a classifier needs a split with a code, "
+                             f"got {self.split!r} with {self.codec.kind!r}")
         return self
 
     @classmethod
@@ -210,14 +239,12 @@ class Plan(Frozen):
         Plans pruned by layer show the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
         """
         parts = [self.split] if self.head == "pruned" else [self.split, "injected"]
-        if isinstance(self.sparsity, tuple):
-            parts.append(f"{sum(self.sparsity) / max(1, len(self.sparsity)) * 100:.0f}% pruned by layer")
-        elif self.sparsity > 0:
-            parts.append(f"{self.sparsity * 100:g}% pruned")
+        if pruned := _pruned_label(self.sparsity):
+            parts.append(pruned)
         if self.codec.kind != "none":
             parts.append(self.codec.label)
         if self.exit is not None:
-            parts.append(f"exit at {self.exit * 100:g}%")
+            parts.append(self.exit.label)
         return " | ".join(parts)
 
     @property
@@ -225,6 +252,11 @@ class Plan(Frozen):
         """Whether it leaves the backbone as it is: nothing is pruned, and what crosses is exact."""
         whole = not any(self.sparsity) if isinstance(self.sparsity, tuple) else self.sparsity == 0
         return whole and self.head == "pruned" and self.codec.kind in {"none", "raw", "png", "file"}
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether the whole network runs on the device first, and what it is not sure of is sent."""
+        return self.exit is not None and self.exit.sparsity is not None
 
     @property
     def is_split(self) -> bool:
@@ -238,12 +270,21 @@ class Plan(Frozen):
         What both ends leave out of an image file changes no picture, and an exit is fitted to a head and a tail that do
         not know of it.
         """
-        if self.exit is not None:
-            return self.model_copy(update={"exit": None})
         if not self.codec.kind.endswith("-shared"):
-            return self
+            return self.without_exit
         codec = self.codec.model_copy(update={"kind": self.codec.kind.removesuffix("-shared")})
-        return self.model_copy(update={"codec": codec})
+        return self.model_copy(update={"codec": codec, "exit": None})
+
+    @property
+    def without_exit(self) -> Plan:
+        """The same plan where everything is sent."""
+        return self if self.exit is None else self.model_copy(update={"exit": None})
+
+
+def _pruned_label(sparsity: float | tuple[float, ...]) -> str:
+    if isinstance(sparsity, tuple):
+        return f"{sum(sparsity) / max(1, len(sparsity)) * 100:.0f}% pruned by layer"
+    return f"{sparsity * 100:g}% pruned" if sparsity > 0 else ""
 
 
 class StageCost(Frozen):
@@ -291,36 +332,11 @@ STAGE_COUNTS = tuple(name for name in StageCost.model_fields if name != "by_type
 """The plain counts of a `StageCost`."""
 
 
-class Workload(Frozen):
-    """Everything a latency model may know of a plan: the work of each stage and the bytes that cross.
-
-    Attributes:
-        plan: The plan this is the work of.
-        device: The pruned head.
-        encode: Encoder, quantiser and range coder, or the image encoder, on the device.
-        edge: Decoder and tail on the edge server.
-        payload_bytes_mean: Mean payload over images; 0 when nothing crosses.
-        payload_bytes_p95: 95th percentile of the payload over images.
-        result_bytes: Bytes of the answer on the downlink; 0 when nothing crosses.
-        sent: Share of the images that are sent; of the others the latency ends on the device. Payloads are those of
-            the images that are sent. A latency model may leave it out of account (`autosplit.latency.exits`).
-    """
-
-    plan: Plan
-    device: StageCost = StageCost()
-    encode: StageCost = StageCost()
-    edge: StageCost = StageCost()
-    payload_bytes_mean: float = Field(default=0.0, ge=0)
-    payload_bytes_p95: float = Field(default=0.0, ge=0)
-    result_bytes: float = Field(default=0.0, ge=0)
-    sent: float = Field(default=1.0, ge=0, le=1, exclude_if=lambda value: value == 1.0)
-
-
 class ExitPoint(Frozen):
-    """What an exit on the device does at one threshold.
+    """What an exit on the device does.
 
     Attributes:
-        threshold: Confidence from which on the device answers.
+        exit: The exit.
         sent: Share of the images that it is not sure of, which are sent.
         exit_accuracy: Accuracy on the images that the device answers; 0 where it answers none.
         sent_accuracy: Accuracy on those that are sent; 0 where none is.
@@ -329,7 +345,7 @@ class ExitPoint(Frozen):
         device: Work of the exit itself, which every image pays for.
     """
 
-    threshold: float = Field(gt=0, lt=1)
+    exit: Exit
     sent: float = Field(ge=0, le=1)
     exit_accuracy: float = Field(ge=0, le=1)
     sent_accuracy: float = Field(ge=0, le=1)
@@ -353,6 +369,44 @@ class ExitPoint(Frozen):
             return 0.0
         left = 1 - self.sent
         return left * self.exit_accuracy + max(0.0, in_time - left) * self.sent_accuracy
+
+
+class Workload(Frozen):
+    """Everything a latency model may know of a plan: the work of each stage and the bytes that cross.
+
+    Attributes:
+        plan: The plan this is the work of.
+        device: The pruned head, and an exit: what runs for every image.
+        encode: Encoder, quantiser and range coder, or the image encoder, on the device; in a cascade the head too.
+        edge: Decoder and tail on the edge server.
+        payload_bytes_mean: Mean payload over images; 0 when nothing crosses.
+        payload_bytes_p95: 95th percentile of the payload over images.
+        result_bytes: Bytes of the answer on the downlink; 0 when nothing crosses.
+        sent: Share of the images that are sent; of the others the latency ends on the device. Payloads are those of
+            the images that are sent. A latency model may leave it out of account (`autosplit.latency.exits`).
+    """
+
+    plan: Plan
+    device: StageCost = StageCost()
+    encode: StageCost = StageCost()
+    edge: StageCost = StageCost()
+    payload_bytes_mean: float = Field(default=0.0, ge=0)
+    payload_bytes_p95: float = Field(default=0.0, ge=0)
+    result_bytes: float = Field(default=0.0, ge=0)
+    sent: float = Field(default=1.0, ge=0, le=1, exclude_if=lambda value: value == 1.0)
+
+    def with_exit(self, point: ExitPoint) -> Workload:
+        """The work of the same plan with an exit.
+
+        A classifier sits behind the head, which every image runs through. In a cascade the whole network comes first,
+        and head and encoder run for what is sent alone.
+        """
+        cascade = point.exit.network is not None
+        return self.model_copy(update={
+            "plan": self.plan.model_copy(update={"exit": point.exit}),
+            "device": point.device if cascade else self.device + point.device,
+            "encode": self.device + self.encode if cascade else self.encode, "sent": point.sent,
+            "payload_bytes_mean": point.payload_bytes_mean, "payload_bytes_p95": point.payload_bytes_p95})
 
 
 class Measurement(Frozen):
@@ -387,12 +441,9 @@ class Measurement(Frozen):
         return [self] + ([] if self.plan.exit is not None else [self._with_exit(point) for point in self.exits])
 
     def _with_exit(self, point: ExitPoint) -> Measurement:
-        plan = self.plan.model_copy(update={"exit": point.threshold})
-        work = self.workload.model_copy(update={
-            "plan": plan, "device": self.workload.device + point.device, "sent": point.sent,
-            "payload_bytes_mean": point.payload_bytes_mean, "payload_bytes_p95": point.payload_bytes_p95})
-        return self.model_copy(update={"plan": plan, "accuracy": point.accuracy, "workload": work, "answers": None,
-                                       "exits": (point,)})
+        work = self.workload.with_exit(point)
+        return self.model_copy(update={"plan": work.plan, "accuracy": point.accuracy, "workload": work,
+                                       "answers": None, "exits": (point,)})
 
     @property
     def compression_ratio(self) -> float | None:

@@ -29,7 +29,7 @@ Granularity = Literal["uniform", "layer"]
 
 ADDED_KEYS: dict[str, Any] = {
     "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "space.heads": ["pruned"],
-    "space.exits": [],
+    "space.exits": [], "space.exit_by": ["network"],
     "training.layer_profiles": 32, "training.injected_steps": 400}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
@@ -63,6 +63,8 @@ class SearchSpace(Frozen):
         rates: How many rates are offered by codecs with a rate in their loss.
         exits: Thresholds that an exit on the device may have: confidences from which on the device answers itself.
             None where it is empty, the default.
+        exit_by: By what exits answer: `network` = the whole network on the device, pruned, in front of what is sent;
+            `classifier` = a small network on the feature at a split point.
         max_grid: Upper bound of the full code grid's larger side, in cells; `None` = the feature's own size.
         jpeg_qualities: Qualities of JPEG offered at split point `input`, beside PNG.
         webp_qualities: The same of WebP; none where it is empty.
@@ -80,6 +82,7 @@ class SearchSpace(Frozen):
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)
     rates: int = Field(default=8, ge=1, le=32)
     exits: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    exit_by: tuple[Literal["network", "classifier"], ...] = Field(default=("network",), min_length=1)
     max_grid: int | None = Field(default=None, ge=1)
     jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=95)], ...] = (10, 30, 50, 75, 90, 95)
     webp_qualities: tuple[Annotated[int, Field(ge=0, le=100)], ...] = (0, 10, 30, 60)
@@ -106,6 +109,16 @@ class SearchSpace(Frozen):
                 found += [CodecSetting(kind=kind, quality=q, effort=e, downscale=d if d > 1 else None)
                           for d in self.image_downscales for q in reversed(qualities) for e in efforts]
         return tuple(found)
+
+    @property
+    def classifier_exits(self) -> tuple[float, ...]:
+        """Thresholds of exits by a classifier."""
+        return self.exits if "classifier" in self.exit_by else ()
+
+    @property
+    def cascade_exits(self) -> tuple[float, ...]:
+        """Thresholds of exits by the whole network on the device."""
+        return self.exits if "network" in self.exit_by and self.whole_on_device else ()
 
     @field_validator("sparsities", "widths", "bits", "exits", "jpeg_qualities", "webp_qualities", "avif_qualities",
                      "image_downscales")

@@ -34,7 +34,7 @@ def measurement_file(networks: Networks) -> Path:
     """
     settings = networks.scenario.search
     key = content_hash({"code": source_hash(*_CODE), "arithmetic": arithmetic_key(), "supernet": networks.supernet_key,
-                        "coded": networks.coded_key, "exits": networks.scenario.space.exits,
+                        "coded": networks.coded_key, "exits": networks.scenario.space.classifier_exits,
                         "validation": settings.validation_images, "recalibration": settings.recalibration_images})
     return networks.cache.root / "measurements" / f"{key}.jsonl"
 

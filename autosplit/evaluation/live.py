@@ -31,6 +31,7 @@ from autosplit.core.plan import (
     OUTPUT,
     RESULT_BYTES,
     CodecSetting,
+    Exit,
     ExitPoint,
     Measurement,
     Plan,
@@ -41,11 +42,11 @@ from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.data.stored import StoredFormat
 from autosplit.models.costs import stage_cost
-from autosplit.models.exits import confidence, exit_point, exit_structure
+from autosplit.models.exits import classifier_structure, confidence, exit_point, temperature
 from autosplit.models.head_costs import HeadCost
 from autosplit.models.image_costs import image_cost
 from autosplit.runtime.standalone.payload.coder import payload_bytes
-from autosplit.training.exits import fit_exit
+from autosplit.training.exits import fit_classifier
 from autosplit.training.loop import accuracy, logits_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class LiveEvaluator:
         self._heads: dict[str, HeadCost | PruningError] = {}
         self._predicted: dict[tuple[str, CodecSetting], tuple[float, float]] = {}
         self._coded_backbone: nn.Module | None = prepared.coded_backbone
-        self._thresholds, self._teacher = prepared.scenario.space.exits, prepared.teacher
+        self._thresholds, self._teacher = prepared.scenario.space.classifier_exits, prepared.teacher
         self._coded_accuracy: dict[StoredFormat, float] = {}
 
     @classmethod
@@ -308,16 +309,18 @@ class LiveEvaluator:
             return ()
         features = self._features_of(plan)
         if features.exit_answers is None:
-            structure = exit_structure(self._supernet.feature_shape(plan.place), self.data.num_classes)
-            exit_ = fit_exit(features.head, structure, self.data, self._teacher.answers, self._settings.seed)
+            shape = self._supernet.feature_shape(plan.place)
+            classifier = fit_classifier(features.head, classifier_structure(shape, self.data.num_classes), self.data,
+                                        self._teacher.answers, self._settings.seed)
             with torch.inference_mode():
-                logits = torch.cat([exit_(part) for part in in_batches(features.validation, 256)])
-            cost = stage_cost(exit_, self._supernet.feature_shape(plan.place))
+                calibration, logits = (torch.cat([classifier(part) for part in in_batches(given, 256)])
+                                       for given in (features.calibration, features.validation))
+            logits /= temperature(calibration, self.data.calibration.labels[:_CALIBRATION_IMAGES])
             right = (logits.argmax(1) == self._validation.labels).numpy()
-            features.exit_answers = _ExitAnswers(confidence(logits).numpy(), right, cost)
+            features.exit_answers = _ExitAnswers(confidence(logits).numpy(), right, stage_cost(classifier, shape))
         answers = features.exit_answers
-        return tuple(exit_point(threshold, answers.confidence >= threshold, answers.right, hits, sizes, answers.cost)
-                     for threshold in self._thresholds)
+        return tuple(exit_point(Exit(threshold=t), answers.confidence >= t, answers.right, hits, sizes, answers.cost)
+                     for t in self._thresholds)
 
     def _features_of(self, plan: Plan) -> _Features:
         """Features of a plan's head, from memory where another plan had the same head."""

@@ -1,12 +1,15 @@
-"""The exit: a small classifier on the feature at a split point, by which the device answers what it is sure of.
+"""The exit: by what the device answers what it is sure of.
 
-Features are averaged down to at most 8x8 cells, then two convolutions and a linear layer follow: about half a million
-multiply-accumulates whatever the network. Its confidence is the largest probability of its softmax (BranchyNet,
-Teerapittayanon et al. 2016, arXiv 1709.01686), calibrated so that it says how often the exit is right.
+That is the whole network, pruned, in front of what is sent (a cascade), or a small classifier on the feature at a split
+point: features are averaged down to at most 8x8 cells, then two convolutions and a linear layer follow, about half a
+million multiply-accumulates whatever the network. The confidence is the largest probability of the softmax (BranchyNet,
+Teerapittayanon et al. 2016, arXiv 1709.01686), its logits divided by a temperature so that it says how often the answer
+is right (Guo et al. 2017, arXiv 1706.04599).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,17 +17,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
-from autosplit.core.plan import ExitPoint, StageCost
+from autosplit.core.plan import Exit, ExitPoint, StageCost
 
-__all__ = ["build_exit", "confidence", "exit_point", "exit_structure", "pooled"]
+__all__ = ["ExitNetwork", "build_classifier", "classifier_structure", "confidence", "exit_point", "pooled",
+           "temperature"]
 
 _CELLS = 8
 _WIDTH = 32
+_RANGE = (0.05, 20.0)  # of temperatures
 
 
-def exit_structure(feature: Sequence[int], classes: int) -> dict[str, Any]:
-    """Numbers that the structure of an exit follows from.
+class ExitNetwork(nn.Module):
+    """What answers on the device, and the temperature of its logits.
+
+    Args:
+        network: Feature, or normalised image -> logits.
+        whole: Whether it takes the image: it is the whole network, and what is sent comes after it.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, network: nn.Module, *, whole: bool) -> None:
+        super().__init__()
+        self.network, self.whole = network, whole
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes), calibrated."""
+        return self.network(x) / self.temperature  # type: ignore[no-any-return]
+
+
+def classifier_structure(feature: Sequence[int], classes: int) -> dict[str, Any]:
+    """Numbers that the structure of a classifier follows from.
 
     Args:
         feature: Channels, height, width of the feature.
@@ -34,11 +60,11 @@ def exit_structure(feature: Sequence[int], classes: int) -> dict[str, Any]:
     return {"channels": channels, "pool": max(1, -(-max(height, width) // _CELLS)), "width": _WIDTH, "classes": classes}
 
 
-def build_exit(structure: Mapping[str, Any]) -> fx.GraphModule:
-    """An exit with random weights: feature (N, C, H, W) -> logits (N, classes).
+def build_classifier(structure: Mapping[str, Any]) -> fx.GraphModule:
+    """A classifier with random weights: feature (N, C, H, W) -> logits (N, classes).
 
     Args:
-        structure: As `exit_structure` gives it.
+        structure: As `classifier_structure` gives it.
 
     Raises:
         KeyError: A number is missing.
@@ -54,8 +80,8 @@ def build_exit(structure: Mapping[str, Any]) -> fx.GraphModule:
 
 
 def pooled(structure: Mapping[str, Any], features: Tensor) -> Tensor:
-    """What the first layer of an exit makes of features, which training can keep for all images."""
-    return nn.functional.avg_pool2d(features, int(structure["pool"]))
+    """What the first layer of a classifier makes of features, which training can keep for all images."""
+    return F.avg_pool2d(features, int(structure["pool"]))
 
 
 def confidence(logits: Tensor) -> Tensor:
@@ -64,13 +90,14 @@ def confidence(logits: Tensor) -> Tensor:
 
 
 def exit_point(
-    threshold: float, leaves: NDArray[np.bool_], exit_right: NDArray[np.bool_], sent_right: NDArray[np.bool_],
+    exit: Exit,  # noqa: A002
+    leaves: NDArray[np.bool_], exit_right: NDArray[np.bool_], sent_right: NDArray[np.bool_],
     sizes: NDArray[np.int64], cost: StageCost,
 ) -> ExitPoint:
-    """What an exit does at a threshold, from what became of N images.
+    """What an exit does, from what became of N images.
 
     Args:
-        threshold: The threshold.
+        exit: The exit.
         leaves: Which images the device answers, shape (N,).
         exit_right: Which of all images the exit has right, (N,).
         sent_right: Which of all images are right when they are sent, (N,).
@@ -79,8 +106,32 @@ def exit_point(
     """
     sent, left = int((~leaves).sum()), int(leaves.sum())
     return ExitPoint(
-        threshold=threshold, sent=sent / len(leaves),
+        exit=exit, sent=sent / len(leaves),
         exit_accuracy=float(exit_right[leaves].mean()) if left else 0.0,
         sent_accuracy=float(sent_right[~leaves].mean()) if sent else 0.0,
         payload_bytes_mean=float(sizes[~leaves].mean()) if sent else 0.0,
         payload_bytes_p95=float(np.percentile(sizes[~leaves], 95)) if sent else 0.0, device=cost)
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """What logits are to be divided by so that the likelihood of the labels is highest (Guo et al. 2017).
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+    """
+    logits = logits.double()
+    low, high = (math.log(t) for t in _RANGE)
+    ratio = (math.sqrt(5) - 1) / 2
+
+    def loss(at: float) -> float:
+        return float(F.cross_entropy(logits / math.exp(at), labels))
+
+    # the loss has one minimum in the inverse of the temperature: golden section
+    for _ in range(40):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)

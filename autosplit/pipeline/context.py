@@ -23,14 +23,15 @@ from autosplit.core.scenario import Scenario
 from autosplit.data.base import SplitName
 from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.models.exits import build_exit, exit_structure
+from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
 from autosplit.models.splitting import cut
 from autosplit.runtime.deployment import Deployment
 from autosplit.training.coded_images import train_on_coded_images
-from autosplit.training.exits import fit_exit
+from autosplit.training.exits import fit_classifier
 from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import steps_per_epoch
 from autosplit.training.prepare import Networks
+from autosplit.training.supernet import Supernet
 
 __all__ = ["SearchContext", "arithmetic_of", "blueprint_of", "networks_key"]
 
@@ -46,8 +47,9 @@ def networks_key(scenario: Scenario) -> str:
     parts = scenario.model_dump(mode="json", exclude={"name", "conditions", "latency_model", "objective", "search"})
     if search.granularity != "uniform":
         parts["granularity"] = search.granularity
-    if not scenario.space.exits:  # as before there were any
+    if not scenario.space.classifier_exits:  # the only ones that a measurement knows of
         del parts["space"]["exits"]
+    del parts["space"]["exit_by"]
     return content_hash({**parts, "seed": search.seed, "validation": search.validation_images,
                          "recalibration": search.recalibration_images})
 
@@ -65,12 +67,13 @@ class SearchContext:
     Attributes:
         networks: Data, backbone and supernet.
         evaluator: Measures plans at F1.
+        reuse: Whether what earlier searches left in the cache may be taken.
     """
 
     def __init__(self, networks: Networks, progress: PhaseReporter | None = None, reuse: bool = True) -> None:
         self.networks = networks
         self.evaluator = CachedEvaluator(LiveEvaluator(networks), file=measurement_file(networks) if reuse else None)
-        self._progress, self._reuse = progress or NullProgress(), reuse
+        self._progress, self.reuse = progress or NullProgress(), reuse
         self._cache = networks.cache
         self._measured: dict[tuple[Plan, Arithmetic, SplitName, bool], Measurement] = {}
         self._made: OrderedDict[tuple[Plan, Arithmetic, bool], Deployment] = OrderedDict()
@@ -93,11 +96,9 @@ class SearchContext:
         arithmetic = arithmetic_of(device_arithmetic)
         key = (plan, arithmetic, part, tuned)
         if key not in self._measured:
-            blueprint = blueprint_of(self.networks, plan, arithmetic, self._key(plan, tuned))
-            # figures depend on the code that quantises, codes, counts and runs, and on this processor's arithmetic
-            entry = content_hash([blueprint.key, blueprint.arithmetic, part, source_hash(*_CODE), arithmetic_key()])
+            entry = self.measured_key(plan, device_arithmetic, part, tuned)
             found = None
-            if self._reuse and (record := self._cache.load_record(_FOLDER, entry)) is not None:
+            if self.reuse and (record := self._cache.load_record(_FOLDER, entry)) is not None:
                 with suppress(ValidationError):  # not there, or damaged: measured anew
                     found = Measurement.model_validate(record)
             if found is None:
@@ -108,6 +109,12 @@ class SearchContext:
                 self._cache.save_record(_FOLDER, entry, found.model_dump(mode="json"))
             self._measured[key] = found
         return self._measured[key]
+
+    def measured_key(self, plan: Plan, device_arithmetic: str, part: SplitName, tuned: bool = True) -> str:
+        """Hash of whatever determines what `measure` finds; arguments as there."""
+        blueprint = blueprint_of(self.networks, plan, arithmetic_of(device_arithmetic), self._key(plan, tuned))
+        # figures depend on the code that quantises, codes, counts and runs, and on this processor's arithmetic
+        return content_hash([blueprint.key, blueprint.arithmetic, part, source_hash(*_CODE), arithmetic_key()])
 
     def _own_files(self, plan: Plan, device_arithmetic: str, part: SplitName, title: str) -> Measurement:
         """The user's files as they are: what the edge sees of them is what a PNG would show it."""
@@ -141,6 +148,7 @@ class SearchContext:
             network = self._fine_tuned(plan, title, tuned)
             if plan.exit is not None:
                 network.exit = self._exit(plan, network, blueprint, title)
+                network.eval()
             self._made[key] = Deployment.fit(blueprint, network, self.networks.data)
         self._made.move_to_end(key)
         while len(self._made) > _KEPT:
@@ -160,7 +168,7 @@ class SearchContext:
             return SplitNetwork(*cut(backbone, networks.supernet.points[plan.split]))
         plan = plan.as_trained
         blueprint = blueprint_of(networks, plan, "fp32", self._key(plan))
-        if self._reuse and (tensors := self._cache.load(_FOLDER, blueprint.key)) is not None:
+        if self.reuse and (tensors := self._cache.load(_FOLDER, blueprint.key)) is not None:
             with suppress(ResultError):  # not there, or damaged: fine-tuned anew
                 kept = Deployment.of_tensors(blueprint, tensors, "weights in the cache")
                 with self._progress.phase(f"{title}: from the cache"):
@@ -169,7 +177,7 @@ class SearchContext:
         steps = settings.finetune_epochs * steps_per_epoch(networks.data, settings.batch_size)
         with self._progress.phase(f"fine-tune {title}", total=steps) as advance:
             run = Finetuning(networks.data, settings, networks.scenario.search.seed, advance,
-                             cache if self._reuse else None, blueprint.key, f"fine-tune {title}")
+                             cache if self.reuse else None, blueprint.key, f"fine-tune {title}")
             if plan.split == INPUT:
                 whole = copy.deepcopy(networks.coded_backbone or backbone)
                 train_on_coded_images(whole, networks.teacher, [plan.codec.stored_format], run)
@@ -183,17 +191,24 @@ class SearchContext:
                    {"kind": "fine-tuned plan", "plan": plan.label})
         return network
 
-    def _exit(self, plan: Plan, network: SplitNetwork, blueprint: Blueprint, title: str) -> nn.Module:
-        """An exit behind the head of a fine-tuned plan; all thresholds share one."""
-        networks, key = self.networks, content_hash(["exit", self._key(plan.as_trained), blueprint.exit])
-        if self._reuse and (tensors := self._cache.load(_EXITS, key)) is not None:
+    def _exit(self, plan: Plan, network: SplitNetwork, blueprint: Blueprint, title: str) -> ExitNetwork:
+        """The exit of a plan: its network on the device, fine-tuned on its own, or a classifier behind its head."""
+        assert plan.exit is not None
+        if plan.exit.network is not None:
+            return ExitNetwork(self._fine_tuned(plan.exit.network, title, tuned=True).head, whole=True)
+        return ExitNetwork(self._classifier(plan.as_trained, network, blueprint, title), whole=False)
+
+    def _classifier(self, plan: Plan, network: SplitNetwork, blueprint: Blueprint, title: str) -> nn.Module:
+        """A classifier behind the head of a fine-tuned plan; all thresholds share one."""
+        networks, key = self.networks, content_hash(["exit", self._key(plan), blueprint.exit])
+        if self.reuse and (tensors := self._cache.load(_EXITS, key)) is not None:
             with suppress(RuntimeError):  # damaged, or of another structure: fitted anew
-                found = build_exit(blueprint.exit)
+                found = build_classifier(blueprint.exit)
                 found.load_state_dict(tensors)
                 return found.eval().requires_grad_(False)
         with self._progress.phase(f"fit the exit of {title}"):
-            found = fit_exit(network.head, blueprint.exit, networks.data, networks.teacher.answers,
-                             networks.scenario.search.seed)
+            found = fit_classifier(network.head, blueprint.exit, networks.data, networks.teacher.answers,
+                                   networks.scenario.search.seed)
         self._cache.save(_EXITS, key, found.state_dict(), {"kind": "exit", "plan": plan.label})
         return found
 
@@ -221,22 +236,29 @@ def blueprint_of(networks: Networks, plan: Plan, arithmetic: Arithmetic, key: st
 
     Args:
         networks: Data, backbone and supernet.
-        plan: Any plan of the supernet, and every split point without a codec.
+        plan: Any plan of the supernet, and every split point without a codec; with an exit or without.
         arithmetic: Number format of the device.
         key: Identifies the deployment.
     """
     supernet, data = networks.supernet, networks.data
-    keep: tuple[int, ...] = ()
-    if plan.sparsity != 0.0:
-        pruner = supernet.pruners[plan.place]
-        counts = pruner.keep_counts(plan.sparsity)
-        keep = counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()
     coded = plan.codec.kind == "code"
     codec = supernet.codec(plan.place, plan.codec.family) if coded else None
     return Blueprint(
         backbone=networks.scenario.backbone, num_classes=data.num_classes, image_shape=data.shape, plan=plan,
-        keep=keep, key=key, arithmetic="fp32" if plan.split == INPUT else arithmetic,
+        keep=_kept(supernet, plan), key=key,
+        arithmetic="fp32" if plan.split == INPUT and plan.exit is None else arithmetic,
         feature_shape=supernet.feature_shape(plan.place) if plan.is_split else (),
-        exit={} if plan.exit is None else exit_structure(supernet.feature_shape(plan.place), data.num_classes),
+        exit=(classifier_structure(supernet.feature_shape(plan.place), data.num_classes)
+              if plan.exit is not None and plan.exit.network is None else {}),
+        exit_keep=() if plan.exit is None or plan.exit.network is None else _kept(supernet, plan.exit.network),
         injected=supernet.structures.get(plan.place, {}),
         code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})
+
+
+def _kept(supernet: Supernet, plan: Plan) -> tuple[int, ...]:
+    """Channels that a plan's head keeps in each group; none where it keeps all."""
+    if plan.sparsity == 0.0:
+        return ()
+    pruner = supernet.pruners[plan.place]
+    counts = pruner.keep_counts(plan.sparsity)
+    return counts if any(k < g.channels for k, g in zip(counts, pruner.groups, strict=True)) else ()

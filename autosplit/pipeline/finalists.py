@@ -38,7 +38,7 @@ def fine_tune_best(
             break
         trained += not uncut(plan)
         # an exit changes nothing else: with the plan comes, for nothing, what it is without one
-        for each in (plan, plan.as_trained) if plan.exit is not None else (plan,):
+        for each in (plan, plan.without_exit) if plan.exit is not None else (plan,):
             measured = context.measure(each, scorer.conditions.device.arithmetic, title=f"{title} {trained}")
             found.append(scorer.outcome(measured))
             if on_outcome is not None:

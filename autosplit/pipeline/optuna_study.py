@@ -81,5 +81,7 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
             params[name] = value
             shapes[name] = IntDistribution(least, max(most, value))
     if plan.exit is not None:
-        params["exit"], shapes["exit"] = plan.exit, FloatDistribution(0.0, 1.0)
+        params["exit"], shapes["exit"] = plan.exit.threshold, FloatDistribution(0.0, 1.0)
+        if isinstance(plan.exit.sparsity, float):
+            params["exit.sparsity"], shapes["exit.sparsity"] = plan.exit.sparsity, FloatDistribution(0.0, 1.0)
     return params, shapes

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, Proposer, SearchProblem
@@ -34,6 +35,7 @@ from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comparison_row, related
+from autosplit.pipeline.cascades import cascades
 from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
@@ -166,8 +168,12 @@ def search_scenario(
             sources = context.sources("validation")
             others = [outcome for choice in baselines if choice.tuned for outcome in choice.finalists
                       if _may_be_chosen(outcome.plan, scenario.space)]
-            pick = cheapest_of_equals([*finalists, *others], scorer, sources)
+            with progress.phase("join deployments into cascades"):
+                joined = cascades(context, scorer, _every(finalists, baselines), scenario.space.cascade_exits)
+            may = [outcome for outcome in joined if _may_be_chosen(outcome.plan, scenario.space)]
+            pick = cheapest_of_equals([*finalists, *others, *may], scorer, sources)
             record(pick.taken)
+            finalists += _best_cascades(joined, scorer, sources)
             best_baseline = cheapest_of_equals([choice.best for choice in baselines], scorer, sources).taken
         with timed("test"), progress.phase("read the test set"):
             tested = _test(scenario, scorer, context, baselines, finalists, pick)
@@ -358,6 +364,19 @@ def _fine_tune(
     return found
 
 
+def _every(finalists: Sequence[Outcome], baselines: Sequence[Choice]) -> list[Outcome]:
+    """Every deployment that was fine-tuned, and the uncut network; what is late may do for a few images."""
+    return [*finalists, *(outcome for choice in baselines if choice.tuned for outcome in choice.finalists)]
+
+
+def _best_cascades(
+    joined: Sequence[Outcome], scorer: Scorer, sources: NDArray[np.int64] | None
+) -> list[Outcome]:
+    """The best cascade with a picture and the best one with a split, so that both are in the table."""
+    halves = [[o for o in joined if o.plan.is_split is split] for split in (False, True)]
+    return [cheapest_of_equals(half, scorer, sources).taken for half in halves if half]
+
+
 @dataclass(frozen=True)
 class _Tested:
     """The one reading of the test set.
@@ -385,9 +404,9 @@ def _test(
     evaluation = deployment.evaluate(networks.data, "test")
     chosen, sources = deployment.measurement(evaluation), context.sources("test")
     entrants = [(c.baseline.method, c.name, c.best.plan, c.tuned) for c in baselines]
-    splits = [outcome for outcome in finalists if outcome.plan.is_split]
-    best_splits = [cheapest_of_equals(splits, scorer, context.sources("validation")).taken.plan] if splits else []
-    entrants += [(FINALIST, "best split" if outcome.plan in best_splits else "another finalist", outcome.plan, True)
+    splits = [outcome for outcome in finalists if outcome.plan.is_split and not outcome.plan.is_cascade]
+    best_split = cheapest_of_equals(splits, scorer, context.sources("validation")).taken.plan if splits else None
+    entrants += [(FINALIST, _finalist_name(outcome.plan, best_split), outcome.plan, True)
                  for outcome in finalists if outcome.plan != pick.taken.plan]
     # what was chosen may be a baseline as well, and is read once
     tested = {(plan, tuned): context.measure(plan, arithmetic, "test", tuned=tuned)
@@ -399,6 +418,12 @@ def _test(
             for method, name, plan, tuned in entrants]
     rows.append(comparison_row(CHOSEN, CHOSEN, chosen, chosen, scorer, reference, sources))
     return _Tested(deployment, evaluation, reference, related(rows))
+
+
+def _finalist_name(plan: Plan, best_split: Plan | None) -> str:
+    if plan.is_cascade:
+        return f"best cascade with a {'split' if plan.is_split else 'picture'}"
+    return "best split" if plan == best_split else "another finalist"
 
 
 def _result(

@@ -28,6 +28,11 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float, baseline: str = "")
         return (f"No deployment is in time: the least late one, {chosen.plan}, takes {p95} (p95) where {budget} are "
                 f"allowed, and is right for {_percent(chosen)}.")
     what = f"{_percent(chosen)} right within {p95} (p95) of the {budget} allowed"
+    if chosen.is_cascade:
+        opening = f"Cascade: {_name(chosen)}: {what}"
+        return f"{opening}." if other is None else (
+            f"{opening}. Against the best deployment of one kind ({other.name}) it has {_against(chosen, other)}"
+            f"{'' if other.feasible else ', which is late'}.")
     if split is not chosen:
         opening = f"Deploy {_name(chosen)}: {what}"
         if other is not None and other.feasible and other.method == OWN_FILES:
@@ -50,8 +55,8 @@ def finding(rows: Sequence[ComparisonRow], budget_ms: float, baseline: str = "")
     if not chosen.feasible:
         return (f"No deployment meets {budget_ms:g} ms; the least late takes "
                 f"{quantity(chosen.latency.p95_ms, 'ms')} at {_percent(chosen)}")
-    opening = f"{_percent(chosen)} within {budget_ms:g} ms: {_name(chosen)}"
-    if split is not chosen:
+    opening = f"{_percent(chosen)} within {budget_ms:g} ms: {'cascade' if chosen.is_cascade else _name(chosen)}"
+    if split is not chosen and not chosen.is_cascade:
         return f"{opening}; a split buys nothing"
     if other is None or not other.feasible:
         return f"{opening}; no baseline is in time"
@@ -89,6 +94,13 @@ def _percent(row: ComparisonRow) -> str:
 def _name(row: ComparisonRow) -> str:
     """The chosen deployment in words."""
     split, *rest = row.plan.split(" | ")
+    if row.is_cascade and row.exit is not None:
+        network = row.exit.exit.network
+        pruned = network.label.split(" | ")[1:] if network is not None else []
+        device = " ".join(["the whole network on the device", *(f"({part})" for part in pruned)])
+        sent = f"the picture as {rest[0]}" if split == "input" else f"split {' | '.join([split, *rest[:-1]])}"
+        return (f"{device} answers where it is {100 * row.exit.exit.threshold:g} % sure, else {sent} is sent "
+                f"({100 * row.exit.sent:.1f} % of the images)")
     if split == "output":
         return " ".join(["the whole network on the device", *(f"({part})" for part in rest)])
     return f"the picture as {', '.join(rest)}, and the network on the edge" if split == "input" else f"split {row.plan}"

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from autosplit.compression import load_codec
 from autosplit.compression.codecs.base import CodecParts
@@ -32,7 +32,6 @@ from autosplit.core.plan import (
     INPUT,
     OUTPUT,
     RESULT_BYTES,
-    CodecSetting,
     ExitPoint,
     Measurement,
     Plan,
@@ -44,7 +43,7 @@ from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
-from autosplit.models.exits import build_exit, confidence, exit_point
+from autosplit.models.exits import ExitNetwork, build_classifier, confidence, exit_point, temperature
 from autosplit.models.image_costs import image_cost
 from autosplit.models.injected import InjectedHead, Restore
 from autosplit.models.loading import build_backbone
@@ -74,7 +73,7 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     channels, height, width = blueprint.image_shape
     graph = trace(build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width)).eval())
     if blueprint.plan.split == INPUT:
-        return SplitNetwork(nn.Identity(), graph).eval()
+        return SplitNetwork(nn.Identity(), graph, exit=_exit(blueprint)).eval()
     head: nn.Module
     tail: nn.Module
     if blueprint.plan.split == OUTPUT:
@@ -88,14 +87,7 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
             raise ResultError(f"an injected head cannot be built from {blueprint.injected}: {one_line(e)}; use the "
                               "autosplit that wrote it") from e
-    head = whole
-    if blueprint.keep:  # channels that pruning left; the weights that are loaded afterwards have these shapes
-        pruner = HeadPruner(whole, blueprint.image_shape)
-        if len(pruner.groups) != len(blueprint.keep):
-            raise ResultError(f"backbone {blueprint.backbone!r} has {len(pruner.groups)} prunable groups before "
-                              f"{blueprint.plan.split!r}, the result file says {len(blueprint.keep)}; "
-                              "use the autosplit that wrote it")
-        head = pruner.sub_network(blueprint.keep).materialise(whole)
+    head = _pruned(whole, blueprint.keep, blueprint)
     setting = blueprint.plan.codec
     parts: CodecParts | tuple[None, None, None] = (None, None, None)
     if setting.kind == "code":
@@ -113,16 +105,34 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     return network.to(memory_format=torch.channels_last).eval()
 
 
-def _exit(blueprint: Blueprint) -> nn.Module | None:
+def _pruned(whole: fx.GraphModule, keep: tuple[int, ...], blueprint: Blueprint) -> nn.Module:
+    """A network with the channels that pruning left; the weights that are loaded afterwards have these shapes."""
+    if not keep:
+        return whole
+    pruner = HeadPruner(whole, blueprint.image_shape)
+    if len(pruner.groups) != len(keep):
+        raise ResultError(f"backbone {blueprint.backbone!r} has {len(pruner.groups)} prunable groups on the device, "
+                          f"the result file says {len(keep)}; use the autosplit that wrote it")
+    return pruner.sub_network(keep).materialise(whole)
+
+
+def _exit(blueprint: Blueprint) -> ExitNetwork | None:
     """The exit of a deployment, with random weights; `None` where it has none."""
-    if blueprint.plan.exit is None:
+    plan, network = blueprint.plan, None
+    if plan.exit is None:
         return None
-    try:
-        found = build_exit(blueprint.exit)
-    except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise ResultError(f"an exit cannot be built from {blueprint.exit}: {one_line(e)}; use the autosplit that wrote "
-                          "it") from e
-    return int8_structure(found) if blueprint.arithmetic == "int8" else found
+    if plan.exit.network is not None:
+        channels, *size = blueprint.image_shape
+        graph = trace(build_backbone(blueprint.backbone, blueprint.num_classes, channels, (size[0], size[1])).eval())
+        network = _pruned(graph, blueprint.exit_keep, blueprint)
+    else:
+        try:
+            network = build_classifier(blueprint.exit)
+        except (KeyError, TypeError, ValueError, RuntimeError) as e:
+            raise ResultError(f"an exit cannot be built from {blueprint.exit}: {one_line(e)}; use the autosplit that "
+                              "wrote it") from e
+    network = int8_structure(network) if blueprint.arithmetic == "int8" else network
+    return ExitNetwork(network, whole=plan.exit.network is not None)
 
 
 @dataclass(frozen=True)
@@ -131,12 +141,14 @@ class Evaluation:
 
     Attributes:
         answers: Which images were classified right.
+        predicted: Class that each was given, int64 (images,).
         payload_sizes: Bytes of each payload, int64 (images,); zeros when nothing crosses.
         payload_sha256: Hash of all payloads one after the other.
         left: Which images an exit on the device answered, bool (images,).
     """
 
     answers: Answers
+    predicted: NDArray[np.int64]
     payload_sizes: NDArray[np.int64]
     payload_sha256: str
     left: NDArray[np.bool_]
@@ -205,19 +217,24 @@ class Deployment:
     def fit(cls, blueprint: Blueprint, network: SplitNetwork, data: ImageDataset, rate: int = 0) -> Deployment:
         """Make a deployment of a trained network in fp32.
 
-        What the blueprint's arithmetic asks for is quantised first (head, encoder and exit), ranges and frequency
-        tables come from the calibration images.
+        What the blueprint's arithmetic asks for is quantised first (head, encoder and exit); ranges, frequency tables
+        and the exit's temperature come from the calibration images.
         """
         calibration = list(in_batches(data.calibration.images, _batch(data)))
-        if blueprint.arithmetic == "int8":
-            batches = [data.normalise(images) for images in calibration]
+        batches = [data.normalise(images) for images in calibration]
+        int8 = blueprint.arithmetic == "int8"
+        if int8 and blueprint.plan.split != INPUT:
             head, encoder = quantise_int8(network.head, batches), network.encoder
-            if encoder is not None:
-                with torch.inference_mode():  # ranges of the encoder are those of what the int8 head gives it
-                    features = [head(batch) for batch in batches]
-                encoder = quantise_int8(encoder, features)
-            exit_ = network.exit and quantise_int8(network.exit, features)
-            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder, exit_).eval()
+            if encoder is not None:  # ranges of the encoder are those of what the int8 head gives it
+                encoder = quantise_int8(encoder, _outputs(head, batches))
+            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder, network.exit).eval()
+        if network.exit is not None:
+            given = batches if network.exit.whole else _outputs(network.head, batches)
+            inner = quantise_int8(network.exit.network, given) if int8 else network.exit.network
+            network.exit = ExitNetwork(inner, whole=network.exit.whole)
+            fitted = temperature(torch.cat(_outputs(network.exit, given)), data.calibration.labels)
+            network.exit.temperature.fill_(fitted)
+            network.eval()
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
@@ -231,7 +248,7 @@ class Deployment:
         return self.blueprint.plan
 
     def workload(self, payload_mean: float, payload_p95: float) -> Workload:
-        """Work of each stage, counted on this network, with the payload bytes given."""
+        """Work of each stage but an exit's, counted on this network, with the payload bytes given."""
         plan, net, shape = self.plan, self.network, self.blueprint.image_shape
         device, encode, edge, result = StageCost(), StageCost(), StageCost(), RESULT_BYTES
         if plan.split == INPUT:
@@ -242,14 +259,20 @@ class Deployment:
         else:
             feature, code = self.blueprint.feature_shape, self.blueprint.code_shape
             device, edge = stage_cost(net.head, shape), stage_cost(net.tail, feature)
-            if net.exit is not None:
-                device += stage_cost(net.exit, feature)
             if net.encoder is not None and net.decoder is not None:
                 symbols = StageCost(coded_symbols=float(np.prod(code)))
                 encode = stage_cost(net.encoder, feature) + symbols
                 edge = stage_cost(net.decoder, code) + symbols + edge
-        return Workload(plan=plan, device=device, encode=encode, edge=edge, payload_bytes_mean=payload_mean,
-                        payload_bytes_p95=payload_p95, result_bytes=result)
+        return Workload(plan=plan.without_exit, device=device, encode=encode, edge=edge, result_bytes=result,
+                        payload_bytes_mean=payload_mean, payload_bytes_p95=payload_p95)
+
+    @property
+    def exit_cost(self) -> StageCost:
+        """Work of the exit; none where there is none."""
+        found = self.network.exit
+        if found is None:
+            return StageCost()
+        return stage_cost(found.network, self.blueprint.image_shape if found.whole else self.blueprint.feature_shape)
 
     def measurement(self, evaluation: Evaluation, seconds: float = 0.0) -> Measurement:
         """An evaluation as a measurement of fine-tuned accuracy (fidelity F3)."""
@@ -263,10 +286,9 @@ class Deployment:
         exits: tuple[ExitPoint, ...] = ()
         if self.plan.exit is not None:
             hits = evaluation.answers.hits
-            assert self.network.exit is not None
-            cost = stage_cost(self.network.exit, self.blueprint.feature_shape)
-            exits = (exit_point(self.plan.exit, evaluation.left, hits, hits, evaluation.payload_sizes, cost),)
-            workload = workload.model_copy(update={"sent": exits[0].sent})
+            exits = (exit_point(self.plan.exit, evaluation.left, hits, hits, evaluation.payload_sizes,
+                                self.exit_cost),)
+            workload = workload.with_exit(exits[0])
         return Measurement(plan=self.plan, accuracy=evaluation.accuracy, workload=workload, feature_bytes=feature_bytes,
                            fidelity="F3", images=evaluation.images, seconds=seconds, answers=evaluation.answers,
                            exits=exits)
@@ -297,18 +319,21 @@ class Deployment:
 
     def _on_device(self, images: Tensor) -> tuple[list[bytes], Tensor | None]:
         """Payloads, and the logits of an exit, of all images; empty payloads of those that it answers."""
-        codec, exit_ = self.plan.codec, self.network.exit
-        if exit_ is None or self._coder is None or self.plan.exit is None:
-            return self._payloads(images, codec), None
+        found = self.network.exit
+        if found is None or self.plan.exit is None:
+            return self._payloads(images), None
         with torch.inference_mode():
-            feature = self.network.head(normalise(images, self.mean, self.std))
-            logits, symbols = exit_(feature), self.network.symbols_of(feature)
-            sent = confidence(logits) < self.plan.exit
-            payloads = iter(self._coder.encode_batch(symbols[sent].numpy()))
+            values = normalise(images, self.mean, self.std)
+            logits = found(values if found.whole else self.network.head(values))
+        sent = confidence(logits) < self.plan.exit.threshold
+        payloads = iter(self._payloads(images[sent]))
         return [next(payloads) if goes else b"" for goes in sent.tolist()], logits
 
-    def _payloads(self, images: Tensor, codec: CodecSetting) -> list[bytes]:
-        """Payloads of a plan without an exit."""
+    def _payloads(self, images: Tensor) -> list[bytes]:
+        """Payloads of images that are sent."""
+        codec = self.plan.codec
+        if not len(images):
+            return []
         if codec.kind == "none":
             return [b""] * len(images)
         if self.plan.split == INPUT:
@@ -368,10 +393,13 @@ class Deployment:
             sizes.extend(len(p) for p in payloads)
             for payload in payloads:
                 digest.update(payload)
-        answers = Answers.of(np.array(predicted, dtype=np.int64), split.labels.numpy())
-        lengths = np.array(sizes, dtype=np.int64)
+        lengths, named = np.array(sizes, dtype=np.int64), np.array(predicted, dtype=np.int64)
         left = lengths == 0 if self.plan.exit is not None else np.zeros(len(lengths), dtype=np.bool_)
-        return Evaluation(answers, lengths, digest.hexdigest(), left)
+        return Evaluation(Answers.of(named, split.labels.numpy()), named, lengths, digest.hexdigest(), left)
+
+    def logits(self, data: ImageDataset, part: SplitName) -> Tensor:
+        """Logits of all images of one part of a data set, each sent through a real payload."""
+        return torch.cat([self.run(images)[0] for images in in_batches(data.split(part).images, _batch(data))])
 
     # --- storage --------------------------------------------------------------------------------------------------
 
@@ -465,6 +493,12 @@ class Deployment:
             raise ResultError(f"{origin} are of another network: {' '.join(str(e).split())[:200]}") from e
         tables = FrequencyTables.from_arrays(arrays) if arrays else None
         return cls(blueprint, network, mean, std, tables, class_names)
+
+
+def _outputs(network: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    """What a network gives for each batch."""
+    with torch.inference_mode():
+        return [network(batch) for batch in batches]
 
 
 def _batch(data: ImageDataset) -> int:

@@ -48,6 +48,7 @@ from autosplit.runtime.standalone.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     TABLES,
+    Exit,
     Manifest,
     Normalisation,
     Source,
@@ -252,10 +253,12 @@ def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None,
             write_edge(rate, out / tail_file(number))
             _write_tables(rate, out / tables_file(number))
     else:
-        has_exit = deployment.network.exit is not None
-        write_device(deployment, out / DEVICE, encoder=not has_exit)
-        if has_exit:
+        found = deployment.network.exit
+        classifier = found is not None and not found.whole
+        write_device(deployment, out / DEVICE, encoder=not classifier)
+        if classifier:
             write_encoder(deployment, out / ENCODER)
+        if found is not None:
             write_exit(deployment, out / EXIT)
         write_edge(deployment, out / EDGE)
         _write_tables(deployment, out / TABLES)
@@ -293,7 +296,13 @@ def _manifest(deployment: Deployment | Rates, class_names: Sequence[str] | None,
         normalisation=Normalisation(tuple(deployment.mean.tolist()), tuple(deployment.std.tolist())),
         class_names=tuple(class_names or map(str, range(blueprint.num_classes))),
         feature_shape=blueprint.feature_shape, code_shape=blueprint.code_shape,
-        exit=blueprint.plan.exit, rates=(), switching=None, parity=(), source=source, versions=versions, files={})
+        exit=_exit(blueprint.plan), rates=(), switching=None, parity=(), source=source, versions=versions, files={})
+
+
+def _exit(plan: Plan) -> Exit | None:
+    """An exit as the manifest has it."""
+    found = plan.exit
+    return None if found is None else Exit(found.threshold, "feature" if found.network is None else "images")
 
 
 def _sealed(manifest: Manifest, out: Path) -> Manifest:

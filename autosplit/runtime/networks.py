@@ -27,7 +27,7 @@ def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) ->
         deployment: Any.
         path: The file.
         encoder: Whether it ends with the encoder. Bundles of several rates have theirs in files of their own, because
-            the head is the same for all, and so have those with an exit, because it takes what the head gives.
+            the head is the same for all, and so have those with a classifier as exit, which takes what the head gives.
 
     Returns:
         Whether there is such a network; a device that sends the image has none.
@@ -47,7 +47,7 @@ def write_encoder(deployment: Deployment, path: Path) -> None:
     """Write what the device runs behind a head in a file of its own: the feature to symbols.
 
     Args:
-        deployment: Of one of several rates, or with an exit.
+        deployment: Of one of several rates, or with a classifier as exit.
         path: The file.
     """
     example = torch.zeros(_ROWS, *deployment.blueprint.feature_shape)
@@ -55,16 +55,20 @@ def write_encoder(deployment: Deployment, path: Path) -> None:
 
 
 def write_exit(deployment: Deployment, path: Path) -> None:
-    """Write the exit on the device: the feature to logits.
+    """Write the exit on the device: the feature, or in a cascade images, to calibrated logits.
 
     Args:
         deployment: With an exit.
         path: The file.
     """
-    shape = deployment.blueprint.feature_shape
-    assert deployment.network.exit is not None
-    network = integer_form(_plain(deployment.network.exit), shape)
-    write_onnx(nn.Sequential(network).eval(), torch.zeros(_ROWS, *shape), path, ("feature", "logits"))
+    found, blueprint = deployment.network.exit, deployment.blueprint
+    assert found is not None
+    shape = blueprint.image_shape if found.whole else blueprint.feature_shape
+    network = integer_form(_plain(found.network), shape)
+    first = [_Normalise(deployment)] if found.whole else []
+    example = torch.zeros(_ROWS, *shape, dtype=torch.uint8 if found.whole else torch.float32)
+    write_onnx(nn.Sequential(*first, network, _Calibrated(found.temperature)).eval(), example, path,
+               ("images" if found.whole else "feature", "logits"))
 
 
 def write_edge(deployment: Deployment, path: Path) -> bool:
@@ -120,6 +124,20 @@ class _Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) -> float32."""
         return (images.to(torch.float32) / 255.0 - self.mean) / self.std
+
+
+class _Calibrated(nn.Module):
+    """Logits over the temperature of an exit."""
+
+    temperature: Tensor
+
+    def __init__(self, temperature: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("temperature", temperature.detach().clone())
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(N, classes) both ways."""
+        return logits / self.temperature
 
 
 class _Symbols(nn.Module):

@@ -182,7 +182,7 @@ def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoin
     settings, profiles, rates = scenario.training, _profiles(scenario), scenario.space.rates
     # what is not trained does not change the supernet; its split points are named below
     space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits", "rates", "heads",
-                                                              "exits"})
+                                                              "exits", "exit_by"})
     return content_hash({
         # so that supernets without them keep their keys
         **({"profiles": profiles} if profiles else {}), **({"rates": rates} if rates != _USUAL_RATES else {}),

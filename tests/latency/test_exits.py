@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autosplit.core.plan import ExitPoint, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Exit, ExitPoint, Measurement, Plan, StageCost, Workload
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import ENERGIES
@@ -97,12 +97,12 @@ def test_plans_without_an_exit_are_as_before():
 
 
 def test_accuracy_in_time_depends_on_who_answers():
-    point = ExitPoint(threshold=0.9, sent=0.4, exit_accuracy=0.95, sent_accuracy=0.8, payload_bytes_mean=100,
+    point = ExitPoint(exit=Exit(threshold=0.9), sent=0.4, exit_accuracy=0.95, sent_accuracy=0.8, payload_bytes_mean=100,
                       payload_bytes_p95=100)
     assert point.accuracy == pytest.approx(0.6 * 0.95 + 0.4 * 0.8)
     plain = Measurement(plan=PLAN, accuracy=0.85, workload=work(1.0), exits=(point,))
     _, left = plain.variants
-    assert left.plan.exit == 0.9
+    assert left.plan.exit == Exit(threshold=0.9)
     assert left.workload.sent == 0.4
     assert left.variants == [left]
     found = in_time_accuracy([plain, left], np.array([[1.0, 0.5], [1.0, 0.6]]))
@@ -111,10 +111,36 @@ def test_accuracy_in_time_depends_on_who_answers():
     assert in_time_accuracy([left], np.array([[0.0]])).item() == 0
 
 
-def test_only_a_split_with_a_code_has_an_exit():
-    with pytest.raises(ValueError, match="an exit needs a split with a code"):
-        Plan.model_validate({"split": "output", "codec": {"kind": "none"}, "exit": 0.9})
-    with pytest.raises(ValueError, match="an exit needs a split with a code"):
-        Plan.model_validate({"split": "layer1", "codec": {"kind": "raw"}, "exit": 0.9})
-    assert PLAN.model_copy(update={"exit": 0.9}).as_trained == PLAN
-    assert Plan.model_validate({**PLAN.model_dump(), "exit": 0.85}).label.endswith(" | exit at 85%")
+def test_a_cascade_pays_for_head_and_encoder_only_where_it_sends():
+    point = ExitPoint(exit=Exit(threshold=0.9, sparsity=0.5), sent=0.1, exit_accuracy=1, sent_accuracy=1,
+                      payload_bytes_mean=100, payload_bytes_p95=120, device=StageCost(conv_macs=7e6))
+    joined = work(1.0).with_exit(point)
+    assert joined.device.conv_macs == 7e6
+    assert joined.encode.conv_macs == 1.1e6
+    assert joined.sent == 0.1
+    assert joined.payload_bytes_p95 == 120
+    behind = work(1.0).with_exit(point.model_copy(update={"exit": Exit(threshold=0.9)}))
+    assert behind.device.conv_macs == 8e6
+    assert behind.encode.conv_macs == 1e5
+
+
+def test_what_can_have_an_exit():
+    def plan(split, exit_, **codec):
+        return Plan.model_validate({"split": split, "codec": codec, "exit": exit_})
+
+    with pytest.raises(ValueError, match="an exit needs something to send behind it"):
+        plan("output", {"threshold": 0.9}, kind="none")
+    with pytest.raises(ValueError, match="an exit by a classifier needs a split with a code"):
+        plan("layer1", {"threshold": 0.9}, kind="raw")
+    picture = plan("input", {"threshold": 0.9, "sparsity": 0.5}, kind="jpeg-shared", quality=30)
+    assert picture.is_cascade
+    assert not picture.is_split
+    assert picture.label == "input | JPEG q30 with shared tables | exit at 90% by the network 50% pruned"
+    assert picture.exit.network == Plan(split="output", sparsity=0.5, codec=CodecSetting(kind="none"))
+    assert picture.without_exit.codec.kind == "jpeg-shared"
+    assert picture.as_trained == plan("input", None, kind="jpeg", quality=30)
+    behind = Plan.model_validate({**PLAN.model_dump(), "exit": {"threshold": 0.85}})
+    assert behind.label.endswith(" | exit at 85%")
+    assert not behind.is_cascade
+    assert behind.as_trained == PLAN
+    assert plan("input", {"threshold": 0.9, "sparsity": 0}, kind="png").label.endswith("by the whole network")

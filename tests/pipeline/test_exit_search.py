@@ -13,7 +13,8 @@ from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
 from tests.runs import invoke
 
-SPACE = {"space__exits": (0.9, 0.9999, 0.999999), "space__splits": ("layer1",), "conditions__budget_ms": 1e4}
+SPACE = {"space__exits": (0.9, 0.9999, 0.999999), "space__exit_by": ("classifier",), "space__splits": ("layer1",),
+         "conditions__budget_ms": 1e4}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def measured(run):
 
 def test_every_measurement_of_a_split_knows_what_its_exits_would_do(run):
     split = next(m for m in measured(run) if m.fidelity == "F1" and m.plan.is_split)
-    assert [p.threshold for p in split.exits] == [0.9, 0.9999, 0.999999]
+    assert [p.exit.threshold for p in split.exits] == [0.9, 0.9999, 0.999999]
     assert np.all(np.diff([p.sent for p in split.exits]) >= 0)
     assert split.plan.exit is None
     for point, variant in zip(split.exits, split.variants[1:], strict=True):
@@ -55,11 +56,11 @@ def test_every_measurement_of_a_split_knows_what_its_exits_would_do(run):
 
 
 def test_what_was_found_has_an_exit_and_a_sibling_without(run, result):
-    assert result.plan.exit == 0.9999
+    assert result.plan.exit.threshold == 0.9999
     assert result.stored.blueprint.arithmetic == "int8"
     assert result.stored.blueprint.exit["classes"] == result.stored.blueprint.num_classes
     tuned = {m.plan for m in measured(run) if m.fidelity == "F3"}
-    assert {result.plan, result.plan.as_trained} <= tuned
+    assert {result.plan, result.plan.without_exit} <= tuned
 
 
 def test_figures_are_those_of_both_branches(result, prepared):
@@ -86,7 +87,7 @@ def test_what_is_sent_is_answered_as_without_an_exit(result, prepared, run):
 
 
 def test_replay_makes_it_again(warm, run):
-    assert replay(run / "best.json").result.plan.exit == 0.9999
+    assert replay(run / "best.json").result.plan.exit.threshold == 0.9999
 
 
 def test_optunas_study_has_the_threshold(run, result):
@@ -96,7 +97,7 @@ def test_optunas_study_has_the_threshold(run, result):
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
     (name,) = optuna.get_all_study_names(storage)
     study = optuna.load_study(study_name=name, storage=storage)
-    assert {t.params.get("exit") for t in study.trials} == {None, result.plan.exit}
+    assert {t.params.get("exit") for t in study.trials} == {None, result.plan.exit.threshold}
 
 
 def test_it_is_told_in_tables_and_on_the_map(run):

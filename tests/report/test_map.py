@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, ExitPoint, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, ExitPoint, Measurement, Plan, StageCost, Workload
 from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
@@ -44,17 +44,17 @@ def found(scorer):
 
 
 def test_kinds():
-    plans = [*(m.plan for m in MEASURED), MEASURED[3].plan.model_copy(update={"exit": 0.9})]
+    plans = [*(m.plan for m in MEASURED), MEASURED[3].plan.model_copy(update={"exit": Exit(threshold=0.9)})]
     assert [KINDS[kind_of(plan)] for plan in plans] == list(KINDS)
 
 
 def test_where_the_link_is_too_slow_an_exit_still_answers(scorer):
-    point = ExitPoint(threshold=0.9, sent=0.3, exit_accuracy=0.9, sent_accuracy=0.7, payload_bytes_mean=60,
+    point = ExitPoint(exit=Exit(threshold=0.9), sent=0.3, exit_accuracy=0.9, sent_accuracy=0.7, payload_bytes_mean=60,
                       payload_bytes_p95=60, device=StageCost(conv_macs=1e4))
     split = MEASURED[3].model_copy(update={"exits": (point,)})
     both = DeploymentMap.of(split.variants, scorer)
     slowest, (_, own) = 0, both.home
-    assert both.measured[both.split[slowest, own]].plan.exit == 0.9
+    assert both.measured[both.split[slowest, own]].plan.exit.threshold == 0.9
     assert both.of_splits[slowest, own] == pytest.approx(0.7 * 0.9)
     plain = DeploymentMap.of([split], scorer)
     assert plain.of_splits[slowest, own] == 0

@@ -34,7 +34,7 @@ def cut_of(result: Result, run: Path) -> Plan:
         ConfigError: No plan was measured whose codec has one model for all settings.
     """
     if _can_have_rates(result.plan):
-        return result.plan.as_trained
+        return result.plan.without_exit
     try:
         outcomes = Ledger.read(run).outcomes()
     except AutosplitError as e:

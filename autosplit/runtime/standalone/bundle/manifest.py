@@ -23,8 +23,8 @@ from ..files import file_sha256, read_json
 from ..payload.header import MAX_RATES
 from ..payload.image_codecs import EFFORT, ImageKind, StoredFormat
 
-__all__ = ["CHECK", "DEVICE", "EDGE", "ENCODER", "EXIT", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Manifest",
-           "Normalisation", "Parity", "Source", "digest_of"]
+__all__ = ["CHECK", "DEVICE", "EDGE", "ENCODER", "EXIT", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Exit",
+           "Manifest", "Normalisation", "Parity", "Source", "digest_of"]
 
 FORMAT_VERSION: Literal[5] = 5
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
@@ -50,6 +50,21 @@ class Normalisation:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """By what the device answers what it is sure of: `exit.onnx`.
+
+    Attributes:
+        threshold: Confidence from which on it answers and sends nothing.
+        takes: `feature` = what `device.onnx` gives; `images` = the images themselves, before anything else runs.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _CLOSED
+
+    threshold: float
+    takes: Literal["images", "feature"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +135,7 @@ class Manifest:
         class_names: One per output.
         feature_shape: Shape of the tensor at the cut; empty where no feature crosses.
         code_shape: Shape of the code; empty where there is none.
-        exit: Confidence from which on the device answers itself, by what lies in `exit.onnx`, and sends nothing; absent
-            where the plan has no exit.
+        exit: By what the device answers what it is sure of; absent where everything is sent.
         rates: Settings of the codec, smallest payload first; empty where there is one alone, that of the plan.
         switching: Which rate to use on which link; absent where there are no rates.
         parity: How the bundle answers beside the deployment; empty where it was not compared.
@@ -148,7 +162,7 @@ class Manifest:
     class_names: tuple[str, ...]
     feature_shape: tuple[int, ...]
     code_shape: tuple[int, ...]
-    exit: float | None
+    exit: Exit | None
     rates: tuple[Rate, ...]
     switching: Switching | None
     parity: tuple[Parity, ...]
@@ -249,8 +263,10 @@ def _fault(manifest: Manifest) -> str:
         return "class_names is empty"
     if manifest.quality is not None and not 1 <= manifest.quality <= 100:
         return f"quality is {manifest.quality}"
-    if manifest.exit is not None and (not 0 < manifest.exit < 1 or manifest.kind != "code" or manifest.rates):
-        return f"an exit at {manifest.exit} does not go with kind {manifest.kind!r}, or with rates"
+    leaving = manifest.exit
+    if leaving is not None and (not 0 < leaving.threshold < 1 or manifest.rates or manifest.kind == "none" or (
+            leaving.takes == "feature" and manifest.kind != "code")):
+        return f"exit by {leaving.takes} at {leaving.threshold} does not go with kind {manifest.kind!r} or with rates"
     switching, rates = manifest.switching, len(manifest.rates)
     if (switching is None) != (not rates) or rates > MAX_RATES or (rates and manifest.kind != "code"):
         return f"{rates} rates do not go with kind {manifest.kind!r}, or with their switching"

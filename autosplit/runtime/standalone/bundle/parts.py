@@ -163,21 +163,39 @@ class DevicePart:
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
             return [b""] * len(images), None
-        if kind in IMAGE_KINDS:
-            return encode_images(images, self.manifest.stored_format), None
+        leaving = self.manifest.exit
+        if leaving is None or self._exit is None:
+            return self._payloads(images, number), None
+        given: NDArray[Any] = images
+        if leaving.takes == "feature":
+            assert self._network is not None
+            given = self._network(images, self.manifest.feature_shape)
+        logits = self._exit(given, (self.manifest.num_classes,))
+        sent = _confidence(logits) < leaving.threshold
+        payloads: list[bytes] = []
+        if sent.any():
+            payloads = (self._encoded(given[sent], number) if leaving.takes == "feature"
+                        else self._payloads(images[sent], number))
+        each = iter(payloads)
+        return [next(each) if goes else b"" for goes in sent.tolist()], logits
+
+    def _payloads(self, images: NDArray[np.uint8], rate: int) -> list[bytes]:
+        """Payloads of images that are sent."""
+        if self.manifest.kind in IMAGE_KINDS:
+            return encode_images(images, self.manifest.stored_format)
         assert self._network is not None
         if not self._rates:
-            return pack_features(self._network(images, self.manifest.feature_shape)), None
-        found = self._rates[number]
+            return pack_features(self._network(images, self.manifest.feature_shape))
+        found = self._rates[rate]
         if found.network is None:
-            return found.coder.encode_batch(self._network(images, found.coder.shape)), None
-        feature, logits = self._network(images, self.manifest.feature_shape), None
-        sent = np.ones(len(images), dtype=np.bool_)
-        if self._exit is not None and self.manifest.exit is not None:
-            logits = self._exit(feature, (self.manifest.num_classes,))
-            sent = _confidence(logits) < self.manifest.exit
-        payloads = iter(found.coder.encode_batch(found.network(feature[sent], found.coder.shape)))
-        return [next(payloads) if goes else b"" for goes in sent.tolist()], logits
+            return found.coder.encode_batch(self._network(images, found.coder.shape))
+        return self._encoded(self._network(images, self.manifest.feature_shape), rate)
+
+    def _encoded(self, feature: Floats, rate: int) -> list[bytes]:
+        """Payloads of features, where the encoder has a file of its own."""
+        found = self._rates[rate]
+        assert found.network is not None
+        return found.coder.encode_batch(found.network(feature, found.coder.shape))
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
@@ -205,9 +223,15 @@ class DevicePart:
         """
         images = checked_images(images, self.manifest.image_shape)
         classes = (self.manifest.num_classes,)
-        if self._fallback is None and self._exit is not None and self._network is not None:
-            return self._exit(self._network(images, self.manifest.feature_shape), classes)
-        return None if self._fallback is None else self._fallback(images, classes)
+        leaving = self.manifest.exit
+        if self._fallback is not None:
+            return self._fallback(images, classes)
+        if self._exit is None or leaving is None:
+            return None
+        if leaving.takes == "images":
+            return self._exit(images, classes)
+        assert self._network is not None
+        return self._exit(self._network(images, self.manifest.feature_shape), classes)
 
 
 class EdgePart:
@@ -279,7 +303,8 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     needs = manifest.kind in {"code", "raw", "none"}
     if needs and network is None:
         raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
-    apart = bool(manifest.rates) or manifest.exit is not None  # encoders in files of their own
+    # encoders in files of their own
+    apart = bool(manifest.rates) or (manifest.exit is not None and manifest.exit.takes == "feature")
     rates = [_Rate(coder, _Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
                    else None) for i, coder in enumerate(_coders(folder, manifest))]
     exit_ = None if manifest.exit is None else _Network(folder / EXIT, threads)
