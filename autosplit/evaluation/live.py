@@ -315,7 +315,7 @@ class LiveEvaluator:
             with torch.inference_mode():
                 calibration, logits = (torch.cat([classifier(part) for part in in_batches(given, 256)])
                                        for given in (features.calibration, features.validation))
-            logits /= temperature(calibration, self.data.calibration.labels[:_CALIBRATION_IMAGES])
+            logits = logits / temperature(calibration, self.data.calibration.labels[:_CALIBRATION_IMAGES])
             right = (logits.argmax(1) == self._validation.labels).numpy()
             features.exit_answers = _ExitAnswers(confidence(logits).numpy(), right, stage_cost(classifier, shape))
         answers = features.exit_answers

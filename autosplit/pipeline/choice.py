@@ -17,7 +17,9 @@ __all__ = ["Pick", "accuracy_difference", "cheapest_of_equals"]
 _CLOSE = 0.01  # energies, bytes or latencies that differ by less are equal
 
 _COSTS: tuple[Callable[[Outcome], float], ...] = (
-    lambda o: o.latency.energy_mj, lambda o: o.measurement.workload.payload_bytes_mean, lambda o: o.latency.p95_ms)
+    lambda o: o.latency.energy_mj,
+    lambda o: o.measurement.workload.sent * o.measurement.workload.payload_bytes_mean,
+    lambda o: o.latency.p95_ms)
 """What a deployment costs, in the order in which equals are compared."""
 
 

@@ -408,6 +408,9 @@ def _test(
     best_split = cheapest_of_equals(splits, scorer, context.sources("validation")).taken.plan if splits else None
     entrants += [(FINALIST, _finalist_name(outcome.plan, best_split), outcome.plan, True)
                  for outcome in finalists if outcome.plan != pick.taken.plan]
+    # a cascade stands beside what it is made of
+    known = {plan for _, _, plan, tuned in entrants if tuned}
+    entrants += [(FINALIST, name, plan, True) for name, plan in _halves(pick.taken.plan) if plan not in known]
     # what was chosen may be a baseline as well, and is read once
     tested = {(plan, tuned): context.measure(plan, arithmetic, "test", tuned=tuned)
               for _, _, plan, tuned in entrants if plan != pick.taken.plan or not tuned}
@@ -418,6 +421,13 @@ def _test(
             for method, name, plan, tuned in entrants]
     rows.append(comparison_row(CHOSEN, CHOSEN, chosen, chosen, scorer, reference, sources))
     return _Tested(deployment, evaluation, reference, related(rows))
+
+
+def _halves(plan: Plan) -> list[tuple[str, Plan]]:
+    """The two deployments that a cascade joins, by name; none of another plan."""
+    if plan.exit is None or plan.exit.network is None:
+        return []
+    return [("the cascade's network alone", plan.exit.network), ("what the cascade sends, alone", plan.without_exit)]
 
 
 def _finalist_name(plan: Plan, best_split: Plan | None) -> str:

@@ -30,9 +30,15 @@ def verdict(rows: Sequence[ComparisonRow], budget_ms: float, baseline: str = "")
     what = f"{_percent(chosen)} right within {p95} (p95) of the {budget} allowed"
     if chosen.is_cascade:
         opening = f"Cascade: {_name(chosen)}: {what}"
-        return f"{opening}." if other is None else (
-            f"{opening}. Against the best deployment of one kind ({other.name}) it has {_against(chosen, other)}"
-            f"{'' if other.feasible else ', which is late'}.")
+        if other is not None:
+            opening += (f". Against the best deployment of one kind ({other.name}) it has {_against(chosen, other)}"
+                        f"{'' if other.feasible else ', which is late'}")
+        # the simpler cascade, or the one with a split, so that nobody takes the sender for the reason
+        second = next((row for row in rows if row.is_cascade and not row.chosen), None)
+        if second is not None:
+            sender = "a picture" if second.plan.startswith("input") else "a split"
+            opening += f". The best cascade that sends {sender} instead has {_against(second, chosen)}"
+        return f"{opening}."
     if split is not chosen:
         opening = f"Deploy {_name(chosen)}: {what}"
         if other is not None and other.feasible and other.method == OWN_FILES:

@@ -110,6 +110,9 @@ def test_a_search_takes_a_cascade_and_tells_of_it(result, run):
     chosen = next(row for row in result.comparison if row.chosen)
     assert chosen.is_cascade
     assert {"best cascade with a picture", "best cascade with a split"} & set(rows)
+    # beside it stands what it is made of
+    plans = {row.plan for row in result.comparison}
+    assert {result.plan.exit.network.label, result.plan.without_exit.label} <= plans
     text = verdict(result.comparison, 1e4)
     assert text.startswith("Cascade: the whole network on the device")
     assert f"({100 * chosen.exit.sent:.1f} % of the images)" in text
