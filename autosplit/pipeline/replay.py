@@ -173,7 +173,7 @@ def _replayed(
     blueprint = deployment.blueprint
     try:
         structure = blueprint_of(networks, blueprint.plan, arithmetic_of(scenario.conditions.device.arithmetic), "")
-        if scenario.search.granularity == "uniform" and blueprint.plan.label not in _plans(networks):
+        if scenario.search.granularity == "uniform" and not _possible(blueprint.plan, networks):
             raise KeyError("no plan of the scenario's space")
         again: Any = structure.model_dump(mode="json", exclude={"key", "backbone"})
         again["backbone"] = scenario.backbone
@@ -219,7 +219,8 @@ def _rows(result: Result, networks: Networks, scorer: Scorer, tested: Measuremen
         if row.chosen:
             again |= {
                 "plan": tested.plan.label, "accuracy": tested.accuracy, "name": "autosplit", "method": "autosplit",
-                "chosen": True, **_measured(tested, scorer), **_intervals(tested, networks)}
+                "chosen": True, **_measured(tested, scorer), **_intervals(tested, networks),
+                **({"exit": tested.exits[0].model_dump(mode="json")} if tested.plan.exit is not None else {})}
         elif plan is not None and (measured := _without_weights(plan, networks, evaluator)) is not None:
             again |= {"plan": row.plan, "chosen": False, **_measured(measured, scorer)}
         found[key] = again
@@ -265,8 +266,18 @@ def _without_weights(plan: Plan, networks: Networks, evaluator: LiveEvaluator) -
                        images=len(data.test), seconds=0.0)
 
 
+def _possible(plan: Plan, networks: Networks) -> bool:
+    """Whether a search of this scenario may choose a plan."""
+    plans, space, leaving = _plans(networks), networks.scenario.space, plan.exit
+    if leaving is None:
+        return plan.label in plans
+    thresholds = space.classifier_exits if leaving.network is None else space.cascade_exits
+    device = leaving.network is None or leaving.network.label in plans
+    return device and leaving.threshold in thresholds and plan.without_exit.label in plans
+
+
 def _plans(networks: Networks) -> dict[str, Plan]:
-    """Every plan that a search of this scenario or a baseline may choose, by label."""
+    """Every plan without an exit that a search of this scenario or a baseline may choose, by label."""
     space, none = networks.supernet.plan_space, CodecSetting(kind="none")
     return {plan.label: plan for plan in (
         *space.plans(),

@@ -66,6 +66,10 @@ def finding(rows: Sequence[ComparisonRow], budget_ms: float, baseline: str = "")
         return f"{opening}; a split buys nothing"
     if other is None or not other.feasible:
         return f"{opening}; no baseline is in time"
+    if chosen.is_cascade:
+        energy = chosen.latency.energy_mj / other.latency.energy_mj if other.latency.energy_mj else 1.0
+        gap = 100 * (chosen.accuracy - other.accuracy)
+        return f"{opening}; {gap:+.1f} points at {energy:.1f} times the energy of the best baseline"
     factor, gap = other.latency.p95_ms / chosen.latency.p95_ms, 100 * (chosen.accuracy - other.accuracy)
     return f"{opening}; {gap:+.1f} points, {_times(factor, 'faster', 'slower')} than the best baseline"
 

@@ -121,7 +121,9 @@ def test_a_search_takes_a_cascade_and_tells_of_it(result, run):
 
 
 def test_replay_and_the_stored_network(warm, run, result, prepared):
-    assert replay(run / "best.json").result.plan == result.plan
+    report = replay(run / "best.json")
+    assert report.result.plan == result.plan
+    assert not report.differences
     deployment = Deployment.from_result(result)
     evaluation = deployment.evaluate(prepared.data, "test")
     assert 0 < evaluation.left.sum() < evaluation.images

@@ -86,8 +86,10 @@ def test_what_is_sent_is_answered_as_without_an_exit(result, prepared, run):
     assert np.array_equal(logits[some].numpy(), deployment.decode([payloads[i] for i in some]).numpy())
 
 
-def test_replay_makes_it_again(warm, run):
-    assert replay(run / "best.json").result.plan.exit.threshold == 0.9999
+def test_replay_makes_it_again(warm, run, result):
+    report = replay(run / "best.json")
+    assert report.result.plan == result.plan
+    assert not report.differences
 
 
 def test_optunas_study_has_the_threshold(run, result):
