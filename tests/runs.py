@@ -88,7 +88,7 @@ KINDS = ("Png", "Jpeg", "JpegBody", "Whole", "WholePruned", "Code", "CodePruned"
 SETTINGS: dict[str, Any] = {
     "space.widths": (2, 4), "space.bits": (2, 8), "space.sparsities": (0.0, 0.5), "space.grid_levels": 2,
     "space.max_grid": 4, "space.jpeg_qualities": (50, 90), "space.webp_qualities": (30,),
-    "space.avif_qualities": (40,), "space.image_downscales": (1,),
+    "space.avif_qualities": (40,), "space.image_downscales": (1,), "space.exits": (),
     "training.backbone_epochs": 2, "training.supernet_epochs": 1, "training.supernet_lr": 0.1,
     "training.codec_steps": 8, "training.finetune_epochs": 1, "training.finetune_lr": 0.02, "training.batch_size": 32,
     "search.evaluations": 8, "search.finalists": 1,

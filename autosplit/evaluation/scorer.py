@@ -57,8 +57,8 @@ class Scorer:
         """
         found = []
         for outcome in outcomes:
-            rivals = self.outcomes(outcome.measurement.variants[1:])
-            found.append(best_outcome([outcome, *rivals]) if rivals else outcome)
+            others = self.outcomes(outcome.measurement.variants[1:])
+            found.append(best_outcome([outcome, *others]) if others else outcome)
         return found
 
     def latency(self, measurement: Measurement) -> LatencySummary:

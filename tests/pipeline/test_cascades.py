@@ -55,15 +55,15 @@ def test_nothing_to_join_without_a_half_or_a_threshold(context, scorer, parts):
     assert cascades(context, scorer, parts, ()) == []
 
 
-def test_what_is_foretold_is_what_a_deployment_does(context, joined):
+def test_what_is_predicted_is_what_a_deployment_does(context, joined):
     """Joined from answers of the two, against the cascade built and run through real payloads."""
     for outcome in (joined[1], joined[-1]):
         found = context.measure(outcome.plan, "int8")
-        foretold = outcome.measurement
-        assert found.accuracy == pytest.approx(foretold.accuracy)
-        assert found.answers == foretold.answers
-        assert found.exits == foretold.exits
-        assert found.workload == foretold.workload
+        predicted = outcome.measurement
+        assert found.accuracy == pytest.approx(predicted.accuracy)
+        assert found.answers == predicted.answers
+        assert found.exits == predicted.exits
+        assert found.workload == predicted.workload
 
 
 def test_sent_grows_with_the_threshold_and_energy_with_it(joined):

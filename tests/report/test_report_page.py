@@ -127,7 +127,8 @@ def test_search_curve_and_heat_map_show_the_measurements(report, data):
 
 def test_words_and_provenance(report):
     text = re.sub(r"\s+", " ", report.text)
-    assert verdict(report.result.comparison, report.result.scenario.conditions.budget_ms) in text
+    result = report.result
+    assert verdict(result.comparison, result.scenario.conditions.budget_ms, result.best_baseline) in text
     origin = report.result.provenance
     for figure in (origin.data_fingerprint, origin.backbone_key, origin.supernet_key, origin.versions["torch"],
                    report.result.stored.sha256, report.result.test.payload_sha256,
