@@ -29,8 +29,8 @@ _MOST_BYTES = 64 << 20  # of a table, unpacked; one of 2,000 plans has two milli
 _STAGES = ("device", "encode", "edge")
 _CODEC = tuple(CodecSetting.model_fields)
 _WORDS = ("kind", "family")  # fields of a codec that hold text
-_WORKLOAD = tuple(n for n in Workload.model_fields if n not in {"plan", *_STAGES})
-_MEASUREMENT = tuple(n for n in Measurement.model_fields if n not in {"plan", "workload", "answers"})
+_WORKLOAD = tuple(n for n in Workload.model_fields if n not in {"plan", "sent", *_STAGES})
+_MEASUREMENT = tuple(n for n in Measurement.model_fields if n not in {"plan", "workload", "answers", "exits"})
 """Columns of a measurement's own figures; single answers are kept of deployments (F3), and tables hold plans (F1)."""
 
 
