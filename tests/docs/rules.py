@@ -137,8 +137,8 @@ RULES: Sequence[Rule] = (
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
-READ_ONLY = {"adaptive": 9, "costs": 60, "envs": 3, "fidelity": 4, "int8_forms": 7, "kill": 60, "layerwise": 3,
-             "profiled": 4, "recipes": 6, "serving": 4, "structure": 60}
+READ_ONLY = {"adaptive": 9, "costs": 60, "envs": 3, "exits": 20, "fidelity": 4, "int8_forms": 7, "kill": 60,
+             "layerwise": 3, "profiled": 4, "recipes": 6, "serving": 4, "structure": 60}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {
@@ -147,7 +147,7 @@ UNRUN = {
     r"ruff check.*|mypy --strict|lint-imports|mkdocs build --strict|python -m pytest -n 2": ".ci/run is made of them",
     r"python -m tests\.test_docs": "writes into docs/; what it writes is compared in tests/test_docs.py",
     r"python -m tests\.agents\.compare_surrogates": "takes two minutes, and has no smaller form",
-    r"autosplit search --scenario caltech20": "downloads Caltech-101 and a package with ImageNet weights",
+    r"autosplit search --scenario (caltech20|camera)": "downloads Caltech-101 and a package with ImageNet weights",
     r"optuna-dashboard .*|tensorboard .*": "servers of other projects, of an extra that tests do without",
 }
 """What cannot be run here, and why."""
