@@ -21,9 +21,9 @@ from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import isolated
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.envs.conditions import ProfilesSampler
 from autosplit.evaluation.objective import load_objective
 from autosplit.experiments.bench import load_table
+from autosplit.experiments.bench.conditions import published_profiles
 from autosplit.experiments.bench.runs import Grid, Run, read_runs, settings_of
 from autosplit.experiments.bench.table import table_name
 from autosplit.latency import load_latency_model
@@ -101,7 +101,7 @@ def main() -> None:
     policy = CoInferencePolicy.load(options.policy, model, objective)
     settings = settings_of(Grid((options.table,), ("random",), options.scenarios, options.scenario_seed))
     scenarios = [s.conditions for s in settings.values()]
-    drawn = ProfilesSampler.named().pool(options.draws, [options.seed, _UNSEEN])
+    drawn = published_profiles().pool(options.draws, [options.seed, _UNSEEN])
     reachable = [c for c in drawn if policy.decide(c, among=len(table.evaluator.measurements)).feasible]
     results: dict[str, Any] = {
         "table": table_name(options.table), "plans": len(table.evaluator.measurements),

@@ -1,4 +1,4 @@
-"""Conditions that search methods are compared under: drawn from the packaged profiles and ranges around them."""
+"""Conditions that search methods are compared under: drawn around packaged profiles."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from autosplit.envs.conditions import ProfilesSampler
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.latency.base import LatencyModel, coarse_of
 
-__all__ = ["draw_conditions"]
+__all__ = ["draw_conditions", "published_profiles"]
 
 _MOST_DRAWS = 200  # a scenario
+_DEVICES = ("jetson-nano", "raspberry-pi-4", "stm32h7a3", "stm32l4r5")
+_CHANNELS = ("3g", "5g", "ble-1m", "ble-coded", "lora-sf7", "lte", "lte-m", "sub-ghz-fsk-50k", "wifi4")
 _ROUGHLY = 0.1  # by how much a latency may be off that is told quickly
+
+
+def published_profiles() -> ProfilesSampler:
+    """Conditions around the profiles of the published benchmarks: profiles that came later do not change the draws."""
+    return ProfilesSampler.named(_DEVICES, channels=_CHANNELS)
 
 
 def draw_conditions(
@@ -23,7 +30,7 @@ def draw_conditions(
 ) -> list[Conditions]:
     """Draw conditions in which a search has something to find.
 
-    As `ProfilesSampler.named` draws them from all packaged profiles: factors in [1/2, 2], budgets in 10 to 1,000 ms.
+    From `published_profiles`: factors in [1/2, 2], budgets in 10 to 1,000 ms.
     Drawn again where fewer than `least_plans` plans are in time, so that no method can measure them all, and where a
     lossless plan is (`Plan.lossless`): then the answer is known without a measurement.
 
@@ -38,7 +45,7 @@ def draw_conditions(
         ConfigError: Such conditions are too rare: the table is too small.
     """
     rng = np.random.default_rng([seed, 0xBE])  # not the draws that a policy trained with this seed has seen
-    sampler, plans = ProfilesSampler.named(), table.space.plans()
+    sampler, plans = published_profiles(), table.space.plans()
     workloads, lossless = table.workloads(plans), np.array([p.lossless for p in plans], dtype=np.bool_)
     if (~lossless).sum() < least_plans:
         raise ConfigError(f"a table with {len(plans)} plans, {lossless.sum()} of them lossless, is too small where "
