@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -127,6 +130,15 @@ class World:
         """A search of seconds; `changes` as in `Scenario.replace`, with `__` for the dot."""
         here = {"dataset": f"image-folder:{self.pictures}", "backbone": self.network, "name": "tiny"}
         return load_scenario().replace(**here, **SETTINGS).replace(**changes)
+
+
+@contextmanager
+def searching(world: World) -> Iterator[pytest.MonkeyPatch]:
+    """A place for patches under which a search uses the world's cache and chooses no baseline."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
+        patch.setattr("autosplit.pipeline.search._may_be_chosen", lambda plan, space: plan.is_cascade)
+        yield patch
 
 
 def make_world(root: Path) -> World:

@@ -42,10 +42,11 @@ from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.data.stored import StoredFormat
 from autosplit.models.costs import stage_cost
-from autosplit.models.exits import classifier_structure, confidence, exit_point, temperature
+from autosplit.models.exits import classifier_structure, exit_point, temperature
 from autosplit.models.head_costs import HeadCost
 from autosplit.models.image_costs import image_cost
 from autosplit.runtime.standalone.payload.coder import payload_bytes
+from autosplit.runtime.standalone.payload.exits import confidence
 from autosplit.training.exits import fit_classifier
 from autosplit.training.loop import accuracy, logits_of
 
@@ -317,7 +318,7 @@ class LiveEvaluator:
                                        for given in (features.calibration, features.validation))
             logits = logits / temperature(calibration, self.data.calibration.labels[:_CALIBRATION_IMAGES])
             right = (logits.argmax(1) == self._validation.labels).numpy()
-            features.exit_answers = _ExitAnswers(confidence(logits).numpy(), right, stage_cost(classifier, shape))
+            features.exit_answers = _ExitAnswers(confidence(logits.numpy()), right, stage_cost(classifier, shape))
         answers = features.exit_answers
         return tuple(exit_point(Exit(threshold=t), answers.confidence >= t, answers.right, hits, sizes, answers.cost)
                      for t in self._thresholds)

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from autosplit.core.plan import Exit, ExitPoint, StageCost
 
-__all__ = ["ExitNetwork", "build_classifier", "classifier_structure", "confidence", "exit_point", "pooled",
-           "temperature"]
+__all__ = ["ExitNetwork", "build_classifier", "classifier_structure", "exit_point", "pooled", "temperature"]
 
 _CELLS = 8
 _WIDTH = 32
@@ -82,11 +81,6 @@ def build_classifier(structure: Mapping[str, Any]) -> fx.GraphModule:
 def pooled(structure: Mapping[str, Any], features: Tensor) -> Tensor:
     """What the first layer of a classifier makes of features, which training can keep for all images."""
     return F.avg_pool2d(features, int(structure["pool"]))
-
-
-def confidence(logits: Tensor) -> Tensor:
-    """How sure an exit is, in [0, 1], shape (N,); logits (N, classes)."""
-    return torch.softmax(logits.float(), dim=1).amax(dim=1)
 
 
 def exit_point(

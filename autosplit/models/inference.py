@@ -43,5 +43,5 @@ def folded(network: nn.Module) -> nn.Module:
     if not isinstance(network, fx.GraphModule):
         return network
     with torch.no_grad():
-        found: nn.Module = fuse(network)
+        found: nn.Module = fuse(network, no_trace=True)
     return found.to(memory_format=torch.channels_last).eval().requires_grad_(False)

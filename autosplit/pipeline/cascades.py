@@ -9,7 +9,6 @@ compete with the deployments that they are made of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,32 +17,17 @@ from numpy.typing import NDArray
 
 from autosplit.core.answers import Answers
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import OUTPUT, Exit, Outcome, Plan, StageCost
+from autosplit.core.plan import OUTPUT, Exit, Outcome, Plan
 from autosplit.data.base import SplitName
 from autosplit.evaluation.scorer import Scorer
-from autosplit.models.exits import confidence, exit_point, temperature
+from autosplit.models.exits import exit_point, temperature
+from autosplit.pipeline.choice import cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
+from autosplit.runtime.standalone.payload.exits import confidence
 
-__all__ = ["cascades"]
+__all__ = ["best_cascades", "cascades", "halves_of"]
 
-_FOLDER = "answers"
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """What became of each image.
-
-    Attributes:
-        predicted: Class that it was given, int64 (N,).
-        sizes: Payload bytes, int64 (N,); zeros where nothing crosses.
-        sure: Calibrated confidence where the device answers alone, float32 (N,); zeros elsewhere.
-        cost: Work of the whole network on the device; none elsewhere.
-    """
-
-    predicted: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    sure: NDArray[np.float32]
-    cost: StageCost
+_FOLDER = "confidences"
 
 
 def cascades(
@@ -65,41 +49,49 @@ def cascades(
     if not (thresholds and alone and senders):
         return []
     arithmetic = scorer.conditions.device.arithmetic
-    answered = {plan: _answered(context, plan, arithmetic, part) for plan in (*alone, *senders)}
+    sure = {plan: _sure(context, plan, arithmetic, part) for plan in alone}
+    answers = {plan: context.answers(plan, arithmetic, part) for plan in (*alone, *senders)}
     labels = context.networks.data.split(part).labels.numpy()
     joined = []
     for device, sender in product(alone, senders):
-        first, rest = answered[device], answered[sender]
+        first, (rest, sizes), cost = answers[device][0], answers[sender], measured[device].workload.device
         for threshold in thresholds:
-            leaves = first.sure >= np.float32(threshold)
-            point = exit_point(Exit(threshold=threshold, sparsity=device.sparsity), leaves, first.predicted == labels,
-                               rest.predicted == labels, rest.sizes, first.cost)
+            leaves = sure[device] >= np.float32(threshold)
+            point = exit_point(Exit(threshold=threshold, sparsity=device.sparsity), leaves, first == labels,
+                               rest == labels, sizes, cost)
             work = measured[sender].workload.with_exit(point)
             joined.append(measured[sender].model_copy(update={
                 "plan": work.plan, "accuracy": point.accuracy, "workload": work, "exits": (point,),
-                "answers": Answers.of(np.where(leaves, first.predicted, rest.predicted), labels)}))
+                "answers": Answers.of(np.where(leaves, first, rest), labels)}))
     return scorer.outcomes(joined)
 
 
-def _answered(context: SearchContext, plan: Plan, arithmetic: str, part: SplitName) -> _Answered:
-    """What a deployment makes of each image, from the cache where it was asked for before."""
-    cache, key = context.networks.cache, content_hash([context.measured_key(plan, arithmetic, part), "answers"])
+def best_cascades(joined: Sequence[Outcome], scorer: Scorer, sources: NDArray[np.int64] | None) -> list[Outcome]:
+    """The best cascade with a picture and the best one with a split, so that both are in the table.
+
+    Args:
+        joined: As `cascades` gives them.
+        scorer: Gives rewards.
+        sources: What each validation image was made from.
+    """
+    halves = [[o for o in joined if o.plan.is_split is split] for split in (False, True)]
+    return [cheapest_of_equals(half, scorer, sources).taken for half in halves if half]
+
+
+def halves_of(plan: Plan) -> list[tuple[str, Plan]]:
+    """The two deployments that a cascade joins, with names for the table; none of another plan."""
+    if plan.exit is None or plan.exit.network is None:
+        return []
+    return [("the cascade's network alone", plan.exit.network), ("what the cascade sends, alone", plan.without_exit)]
+
+
+def _sure(context: SearchContext, plan: Plan, arithmetic: str, part: SplitName) -> NDArray[np.float32]:
+    """Calibrated confidence of the whole network on the device in each image, (N,); kept in the cache."""
+    cache, key = context.networks.cache, content_hash([context.measured_key(plan, arithmetic, part), "confidence"])
     if context.reuse and (tensors := cache.load(_FOLDER, key)) is not None:
-        cost = cache.load_record(_FOLDER, key)
-        if cost is not None:
-            return _Answered(tensors["predicted"].numpy(), tensors["sizes"].numpy(), tensors["sure"].numpy(),
-                             StageCost.model_validate(cost))
+        return tensors["confidence"].numpy()
     data, deployment = context.networks.data, context.deployment(plan, arithmetic)
-    if plan.split == OUTPUT:
-        logits = deployment.logits(data, part)
-        logits = logits / temperature(deployment.logits(data, "calibration"), data.calibration.labels)
-        found = _Answered(logits.argmax(1).numpy(), np.zeros(len(logits), dtype=np.int64), confidence(logits).numpy(),
-                          deployment.workload(0.0, 0.0).device)
-    else:
-        evaluation = deployment.evaluate(data, part)
-        found = _Answered(evaluation.predicted, evaluation.payload_sizes,
-                          np.zeros(evaluation.images, dtype=np.float32), StageCost())
-    cache.save(_FOLDER, key, {name: torch.from_numpy(np.ascontiguousarray(getattr(found, name)))
-                              for name in ("predicted", "sizes", "sure")}, {"kind": "answers", "plan": plan.label})
-    cache.save_record(_FOLDER, key, found.cost.model_dump(mode="json"))
+    scale = temperature(deployment.logits(data, "calibration"), data.calibration.labels)
+    found = confidence((deployment.logits(data, part) / scale).numpy())
+    cache.save(_FOLDER, key, {"confidence": torch.from_numpy(found)}, {"kind": "confidence", "plan": plan.label})
     return found

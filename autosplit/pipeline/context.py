@@ -8,6 +8,7 @@ from collections import OrderedDict
 from contextlib import suppress
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
@@ -25,7 +26,7 @@ from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
 from autosplit.models.splitting import cut
-from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.coded_images import train_on_coded_images
 from autosplit.training.exits import fit_classifier
 from autosplit.training.finetune import Finetuning, finetune
@@ -35,9 +36,10 @@ from autosplit.training.supernet import Supernet
 
 __all__ = ["SearchContext", "arithmetic_of", "blueprint_of", "networks_key"]
 
-_FOLDER, _EXITS = "finalists", "exits"
-_CODE = ("core/plan.py", "core/operators.py", "data", "models", "compression", "runtime/deployment.py",
-         "runtime/standalone/payload")
+_FOLDER, _EXITS, _ANSWERS = "finalists", "exits", "answers"
+_CODE = ("core/plan.py", "core/operators.py", "data", "models", "compression", "runtime/building.py",
+         "runtime/deployment.py", "runtime/standalone/payload")
+_Answers = tuple[NDArray[np.int64], NDArray[np.int64]]
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
 
 
@@ -76,6 +78,7 @@ class SearchContext:
         self._progress, self.reuse = progress or NullProgress(), reuse
         self._cache = networks.cache
         self._measured: dict[tuple[Plan, Arithmetic, SplitName, bool], Measurement] = {}
+        self._answers: dict[str, _Answers] = {}
         self._made: OrderedDict[tuple[Plan, Arithmetic, bool], Deployment] = OrderedDict()
 
     def measure(
@@ -105,10 +108,31 @@ class SearchContext:
                 start = time.perf_counter()
                 deployment = self.deployment(plan, device_arithmetic, title, tuned)
                 evaluation = deployment.evaluate(self.networks.data, part)
+                self._keep_answers(entry, evaluation)
                 found = deployment.measurement(evaluation, time.perf_counter() - start)
                 self._cache.save_record(_FOLDER, entry, found.model_dump(mode="json"))
             self._measured[key] = found
         return self._measured[key]
+
+    def answers(self, plan: Plan, device_arithmetic: str, part: SplitName) -> _Answers:
+        """What a deployment made of each image: the class it was given, and its payload bytes, each int64 (N,).
+
+        From when it was measured, or from the cache; arguments as of `measure`.
+        """
+        entry = self.measured_key(plan, device_arithmetic, part)
+        found = self._answers.get(entry)
+        if found is None and self.reuse and (tensors := self._cache.load(_ANSWERS, entry)) is not None:
+            found = tensors["predicted"].numpy(), tensors["sizes"].numpy()
+        if found is None:
+            deployment = self.deployment(plan, device_arithmetic)
+            found = self._keep_answers(entry, deployment.evaluate(self.networks.data, part))
+        return found
+
+    def _keep_answers(self, entry: str, evaluation: Evaluation) -> _Answers:
+        found = self._answers[entry] = evaluation.predicted, evaluation.payload_sizes
+        tensors = {name: torch.from_numpy(values) for name, values in zip(("predicted", "sizes"), found, strict=True)}
+        self._cache.save(_ANSWERS, entry, tensors, {"kind": "answers"})
+        return found
 
     def measured_key(self, plan: Plan, device_arithmetic: str, part: SplitName, tuned: bool = True) -> str:
         """Hash of whatever determines what `measure` finds; arguments as there."""

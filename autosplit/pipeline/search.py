@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autosplit.agents import load_agent
 from autosplit.agents.base import Agent, Proposer, SearchProblem
@@ -35,7 +34,7 @@ from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comparison_row, related
-from autosplit.pipeline.cascades import cascades
+from autosplit.pipeline.cascades import best_cascades, cascades, halves_of
 from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
@@ -173,7 +172,7 @@ def search_scenario(
             may = [outcome for outcome in joined if _may_be_chosen(outcome.plan, scenario.space)]
             pick = cheapest_of_equals([*finalists, *others, *may], scorer, sources)
             record(pick.taken)
-            finalists += _best_cascades(joined, scorer, sources)
+            finalists += best_cascades(joined, scorer, sources)
             best_baseline = cheapest_of_equals([choice.best for choice in baselines], scorer, sources).taken
         with timed("test"), progress.phase("read the test set"):
             tested = _test(scenario, scorer, context, baselines, finalists, pick)
@@ -369,14 +368,6 @@ def _every(finalists: Sequence[Outcome], baselines: Sequence[Choice]) -> list[Ou
     return [*finalists, *(outcome for choice in baselines if choice.tuned for outcome in choice.finalists)]
 
 
-def _best_cascades(
-    joined: Sequence[Outcome], scorer: Scorer, sources: NDArray[np.int64] | None
-) -> list[Outcome]:
-    """The best cascade with a picture and the best one with a split, so that both are in the table."""
-    halves = [[o for o in joined if o.plan.is_split is split] for split in (False, True)]
-    return [cheapest_of_equals(half, scorer, sources).taken for half in halves if half]
-
-
 @dataclass(frozen=True)
 class _Tested:
     """The one reading of the test set.
@@ -410,7 +401,7 @@ def _test(
                  for outcome in finalists if outcome.plan != pick.taken.plan]
     # a cascade stands beside what it is made of
     known = {plan for _, _, plan, tuned in entrants if tuned}
-    entrants += [(FINALIST, name, plan, True) for name, plan in _halves(pick.taken.plan) if plan not in known]
+    entrants += [(FINALIST, name, plan, True) for name, plan in halves_of(pick.taken.plan) if plan not in known]
     # what was chosen may be a baseline as well, and is read once
     tested = {(plan, tuned): context.measure(plan, arithmetic, "test", tuned=tuned)
               for _, _, plan, tuned in entrants if plan != pick.taken.plan or not tuned}
@@ -421,13 +412,6 @@ def _test(
             for method, name, plan, tuned in entrants]
     rows.append(comparison_row(CHOSEN, CHOSEN, chosen, chosen, scorer, reference, sources))
     return _Tested(deployment, evaluation, reference, related(rows))
-
-
-def _halves(plan: Plan) -> list[tuple[str, Plan]]:
-    """The two deployments that a cascade joins, by name; none of another plan."""
-    if plan.exit is None or plan.exit.network is None:
-        return []
-    return [("the cascade's network alone", plan.exit.network), ("what the cascade sends, alone", plan.without_exit)]
 
 
 def _finalist_name(plan: Plan, best_split: Plan | None) -> str:

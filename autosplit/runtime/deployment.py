@@ -16,19 +16,16 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from autosplit.compression import load_codec
-from autosplit.compression.codecs.base import CodecParts
-from autosplit.compression.int8 import int8_structure, quantise_int8
+from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.answers import Answers
 from autosplit.core.blueprint import Blueprint
-from autosplit.core.errors import ConfigError, ResultError, UntrustedCodeError
+from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
 from autosplit.core.plan import (
-    DEFAULT_CODEC,
     INPUT,
     OUTPUT,
     RESULT_BYTES,
@@ -38,101 +35,27 @@ from autosplit.core.plan import (
     StageCost,
     Workload,
 )
-from autosplit.core.plugins import one_line
 from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
-from autosplit.models.exits import ExitNetwork, build_classifier, confidence, exit_point, temperature
+from autosplit.models.exits import ExitNetwork, exit_point, temperature
 from autosplit.models.image_costs import image_cost
-from autosplit.models.injected import InjectedHead, Restore
-from autosplit.models.loading import build_backbone
-from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.runtime.building import build_network
 from autosplit.runtime.standalone.files import file_sha256
 from autosplit.runtime.standalone.images import checked_images, read_images
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
+from autosplit.runtime.standalone.payload.exits import answered_by_both, confidence, payloads_of_all
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.runtime.standalone.payload.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
     from autosplit.core.result import Result
 
-__all__ = ["Deployment", "Evaluation", "build_network"]
+__all__ = ["Deployment", "Evaluation"]
 
 _BATCH = 100
 _TABLES = "tables."  # before the names of the tables' arrays in the file of weights
-
-
-def build_network(blueprint: Blueprint) -> SplitNetwork:
-    """A network of a deployment's structure, with random weights.
-
-    Raises:
-        AutosplitError: The backbone cannot be built, or no longer has this split point.
-    """
-    channels, height, width = blueprint.image_shape
-    graph = trace(build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width)).eval())
-    if blueprint.plan.split == INPUT:
-        return SplitNetwork(nn.Identity(), graph, exit=_exit(blueprint)).eval()
-    head: nn.Module
-    tail: nn.Module
-    if blueprint.plan.split == OUTPUT:
-        whole, tail = graph, nn.Identity()
-    else:
-        points = find_split_points(graph, blueprint.image_shape)
-        whole, tail = cut(graph, select_split_points(points, (blueprint.plan.split,))[0])
-    if blueprint.plan.head == "injected":
-        try:
-            whole, tail = InjectedHead.traced(blueprint.injected), nn.Sequential(Restore(blueprint.injected), tail)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
-            raise ResultError(f"an injected head cannot be built from {blueprint.injected}: {one_line(e)}; use the "
-                              "autosplit that wrote it") from e
-    head = _pruned(whole, blueprint.keep, blueprint)
-    setting = blueprint.plan.codec
-    parts: CodecParts | tuple[None, None, None] = (None, None, None)
-    if setting.kind == "code":
-        try:
-            parts = load_codec(setting.family or DEFAULT_CODEC).blank(blueprint.codec)
-        except UntrustedCodeError:  # whose message is for the user
-            raise
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
-            raise ResultError(f"codec {setting.family!r} cannot be built from {blueprint.codec}: {one_line(e)}; "
-                              "use the autosplit that wrote it") from e
-    encoder, quantiser, decoder = parts
-    if blueprint.arithmetic == "int8":
-        head, encoder = int8_structure(head), encoder and int8_structure(encoder)
-    network = SplitNetwork(head, tail, encoder, quantiser, decoder, _exit(blueprint))
-    return network.to(memory_format=torch.channels_last).eval()
-
-
-def _pruned(whole: fx.GraphModule, keep: tuple[int, ...], blueprint: Blueprint) -> nn.Module:
-    """A network with the channels that pruning left; the weights that are loaded afterwards have these shapes."""
-    if not keep:
-        return whole
-    pruner = HeadPruner(whole, blueprint.image_shape)
-    if len(pruner.groups) != len(keep):
-        raise ResultError(f"backbone {blueprint.backbone!r} has {len(pruner.groups)} prunable groups on the device, "
-                          f"the result file says {len(keep)}; use the autosplit that wrote it")
-    return pruner.sub_network(keep).materialise(whole)
-
-
-def _exit(blueprint: Blueprint) -> ExitNetwork | None:
-    """The exit of a deployment, with random weights; `None` where it has none."""
-    plan, network = blueprint.plan, None
-    if plan.exit is None:
-        return None
-    if plan.exit.network is not None:
-        channels, *size = blueprint.image_shape
-        graph = trace(build_backbone(blueprint.backbone, blueprint.num_classes, channels, (size[0], size[1])).eval())
-        network = _pruned(graph, blueprint.exit_keep, blueprint)
-    else:
-        try:
-            network = build_classifier(blueprint.exit)
-        except (KeyError, TypeError, ValueError, RuntimeError) as e:
-            raise ResultError(f"an exit cannot be built from {blueprint.exit}: {one_line(e)}; use the autosplit that "
-                              "wrote it") from e
-    network = int8_structure(network) if blueprint.arithmetic == "int8" else network
-    return ExitNetwork(network, whole=plan.exit.network is not None)
 
 
 @dataclass(frozen=True)
@@ -221,20 +144,21 @@ class Deployment:
         and the exit's temperature come from the calibration images.
         """
         calibration = list(in_batches(data.calibration.images, _batch(data)))
-        batches = [data.normalise(images) for images in calibration]
-        int8 = blueprint.arithmetic == "int8"
+        int8, found = blueprint.arithmetic == "int8", network.exit
+        batches = [data.normalise(images) for images in calibration] if int8 or found is not None else []
+        features: list[Tensor] = []
         if int8 and blueprint.plan.split != INPUT:
             head, encoder = quantise_int8(network.head, batches), network.encoder
             if encoder is not None:  # ranges of the encoder are those of what the int8 head gives it
-                encoder = quantise_int8(encoder, _outputs(head, batches))
-            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder, network.exit).eval()
-        if network.exit is not None:
-            given = batches if network.exit.whole else _outputs(network.head, batches)
-            inner = quantise_int8(network.exit.network, given) if int8 else network.exit.network
-            network.exit = ExitNetwork(inner, whole=network.exit.whole)
+                features = _outputs(head, batches)
+                encoder = quantise_int8(encoder, features)
+            network = SplitNetwork(head, network.tail, encoder, network.quantiser, network.decoder).eval()
+        if found is not None:
+            given = batches if found.whole else features or _outputs(network.head, batches)
+            inner = quantise_int8(found.network, given) if int8 else found.network
+            network.exit = ExitNetwork(inner, whole=found.whole).eval()
             fitted = temperature(torch.cat(_outputs(network.exit, given)), data.calibration.labels)
             network.exit.temperature.fill_(fitted)
-            network.eval()
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
@@ -324,10 +248,16 @@ class Deployment:
             return self._payloads(images), None
         with torch.inference_mode():
             values = normalise(images, self.mean, self.std)
-            logits = found(values if found.whole else self.network.head(values))
-        sent = confidence(logits) < self.plan.exit.threshold
-        payloads = iter(self._payloads(images[sent]))
-        return [next(payloads) if goes else b"" for goes in sent.tolist()], logits
+            given = values if found.whole else self.network.head(values)
+            logits = found(given)
+        sent = confidence(logits.numpy()) < self.plan.exit.threshold
+        which = torch.from_numpy(sent)
+        if found.whole or self._coder is None:
+            payloads = self._payloads(images[which])
+        else:  # the head has run already
+            with torch.inference_mode():
+                payloads = self._coder.encode_batch(self.network.symbols_of(given[which]).numpy()) if sent.any() else []
+        return payloads_of_all(sent, payloads), logits
 
     def _payloads(self, images: Tensor) -> list[bytes]:
         """Payloads of images that are sent."""
@@ -375,11 +305,8 @@ class Deployment:
                 return self.network(normalise(images, self.mean, self.std)), payloads
         if local is None:
             return self.decode(payloads), payloads
-        sent = [i for i, payload in enumerate(payloads) if payload]
-        logits = local.clone()
-        if sent:
-            logits[sent] = self.decode([payloads[i] for i in sent])
-        return logits, payloads
+        logits = answered_by_both(local.numpy(), payloads, lambda sent: self.decode(sent).numpy())
+        return torch.from_numpy(logits), payloads
 
     def evaluate(self, data: ImageDataset, part: SplitName) -> Evaluation:
         """Classify one part of a data set through real payloads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autosplit.runtime.standalone.bundle.manifest import DEVICE, EDGE, FALLBACK, Manifest
+from autosplit.runtime.standalone.bundle.manifest import DEVICE, EDGE, ENCODER, EXIT, FALLBACK, Manifest
 from autosplit.runtime.standalone.bundle.rates import encoder_file, tables_file, tail_file
 from autosplit.runtime.standalone.payload.image_codecs import IMAGE_KINDS
 
@@ -15,6 +15,7 @@ _KINDS: dict[str, str] = {
              + (" without what both ends know" if kind.endswith("-shared") else "") for kind in IMAGE_KINDS},
 }
 _FILES = {
+    EXIT: "by what the device answers what it is sure of", ENCODER: "the device's encoder",
     DEVICE: "what the device runs", EDGE: "what the edge runs", FALLBACK: "the whole network for the device",
     "tables.npy": "frequencies of the entropy coder, uint16 (channels, levels)",
     "check.npz": "images with the answers that they gave when this was exported",

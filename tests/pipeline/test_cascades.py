@@ -14,7 +14,7 @@ from autosplit.pipeline.search import search_scenario as search
 from autosplit.report.verdict import finding, verdict
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
-from tests.runs import invoke
+from tests.runs import invoke, searching
 
 THRESHOLDS = (0.6, 0.9, 0.99)
 DEVICE = Plan(split=OUTPUT, sparsity=0.5, codec=CodecSetting(kind="none"))
@@ -85,9 +85,7 @@ def test_answers_come_from_the_cache(prepared, scorer, parts, joined, monkeypatc
 @pytest.fixture(scope="module")
 def run(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("cascade") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
-        patch.setattr("autosplit.pipeline.search._may_be_chosen", lambda plan, space: plan.is_cascade)
+    with searching(world) as patch:
         # of what the tiny world's few pictures cannot tell apart, one that sends some of them
         patch.setattr("autosplit.pipeline.choice._COSTS", (
             lambda o: (not o.plan.is_cascade) + abs(o.measurement.workload.sent - 0.5),))

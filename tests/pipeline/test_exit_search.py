@@ -11,7 +11,7 @@ from autosplit.pipeline.replay import replay
 from autosplit.pipeline.search import search_scenario as search
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
-from tests.runs import invoke
+from tests.runs import invoke, searching
 
 SPACE = {"space__exits": (0.9, 0.9999, 0.999999), "space__exit_by": ("classifier",), "space__splits": ("layer1",),
          "conditions__budget_ms": 1e4}
@@ -20,9 +20,7 @@ SPACE = {"space__exits": (0.9, 0.9999, 0.999999), "space__exit_by": ("classifier
 @pytest.fixture(scope="module")
 def run(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("exit") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
-        patch.setattr("autosplit.pipeline.search._may_be_chosen", lambda plan, space: False)
+    with searching(world) as patch:
         # the tiny world's exit would not be chosen for what it brings
         patch.setattr(Scorer, "with_best_exits", lambda scorer, outcomes: scorer.outcomes(
             o.measurement.variants[min(2, len(o.measurement.variants) - 1)] for o in outcomes))

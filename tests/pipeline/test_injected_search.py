@@ -10,7 +10,7 @@ from autosplit.pipeline.search import search_scenario as search
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
-from tests.runs import f1_plans, invoke
+from tests.runs import f1_plans, invoke, searching
 
 SPACE = {"codecs": ("factorised",), "space__heads": ("pruned", "injected"), "space__rates": 3, "space__bits": (4,),
          "space__splits": ("layer1", "layer2"), "training__injected_steps": 12, "conditions__budget_ms": 1e4}
@@ -19,9 +19,7 @@ SPACE = {"codecs": ("factorised",), "space__heads": ("pruned", "injected"), "spa
 @pytest.fixture(scope="module")
 def run(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("injected") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOSPLIT_CACHE", str(world.cache))
-        patch.setattr("autosplit.pipeline.search._may_be_chosen", lambda plan, space: False)
+    with searching(world):
         search(world.scenario(**SPACE, search__agent=world.agent("Injected"), search__evaluations=2), out)
     return out
 

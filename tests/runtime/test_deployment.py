@@ -20,7 +20,8 @@ from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import trace
 from autosplit.pipeline.context import SearchContext
-from autosplit.runtime.deployment import Deployment, build_network
+from autosplit.runtime.building import build_network
+from autosplit.runtime.deployment import Deployment
 from tests.runs import KINDS
 
 CODES = ("Code", "CodePruned")

@@ -13,11 +13,11 @@ from autosplit.models.exits import (
     ExitNetwork,
     build_classifier,
     classifier_structure,
-    confidence,
     exit_point,
     pooled,
     temperature,
 )
+from autosplit.runtime.standalone.payload.exits import answered_by_both, confidence, payloads_of_all
 from autosplit.training.exits import fit_classifier
 from autosplit.training.loop import logits_of
 from tests.tiny import tiny_dataset, tiny_network
@@ -39,7 +39,21 @@ def test_structure_takes_features_of_any_size(feature):
 
 
 def test_confidence_is_the_largest_probability():
-    assert confidence(torch.tensor([[0.0, 0.0], [0.0, np.log(3)]])).tolist() == pytest.approx([0.5, 0.75])
+    logits = torch.tensor([[0.0, 0.0], [0.0, np.log(3)]])
+    assert confidence(logits.numpy()).tolist() == pytest.approx([0.5, 0.75])
+    many = 30 * torch.randn(500, 20, generator=torch.Generator().manual_seed(0))
+    assert confidence(many.numpy()) == pytest.approx(torch.softmax(many, 1).amax(1).numpy(), rel=1e-5)
+
+
+def test_both_ends_answer_in_the_order_of_the_images():
+    sent = np.array([True, False, True])
+    payloads = payloads_of_all(sent, [b"a", b"c"])
+    assert payloads == [b"a", b"", b"c"]
+    local = np.zeros((3, 2), dtype=np.float32)
+    found = answered_by_both(local, payloads, lambda given: np.array([[ord(p), 1] for p in given], dtype=np.float32))
+    assert found.tolist() == [[97, 1], [0, 0], [99, 1]]
+    assert not local.any()
+    assert answered_by_both(local, [b""] * 3, None) is not local
 
 
 def test_temperature_is_that_of_logits_that_are_too_sure():

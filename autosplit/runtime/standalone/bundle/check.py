@@ -14,6 +14,7 @@ from ..arrays import read_arrays
 from ..bundle.manifest import CHECK, Manifest
 from ..bundle.parts import DevicePart, EdgePart, load_device, load_edge
 from ..errors import BundleError
+from ..payload.exits import answered_by_both
 
 __all__ = ["Check", "answered", "at_all_rates", "check", "payload_hashes", "predicted"]
 
@@ -114,10 +115,7 @@ def answered(
         return payloads, device.logits(images)
     if local is None:
         return payloads, edge.decode(payloads)
-    logits, sent = local.copy(), [i for i, payload in enumerate(payloads) if payload]
-    if sent:
-        logits[sent] = edge.decode([payloads[i] for i in sent])
-    return payloads, logits
+    return payloads, answered_by_both(local, payloads, edge.decode)
 
 
 def predicted(logits: NDArray[Any]) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError, printable
 from ..files import read_file
 from ..images import checked_images
+from ..payload.exits import confidence, payloads_of_all
 from ..payload.frequencies import FrequencyTables
 from ..payload.header import rate_of
 from ..payload.image_codecs import IMAGE_KINDS, decode_images, encode_images, join_file
@@ -171,13 +172,12 @@ class DevicePart:
             assert self._network is not None
             given = self._network(images, self.manifest.feature_shape)
         logits = self._exit(given, (self.manifest.num_classes,))
-        sent = _confidence(logits) < leaving.threshold
+        sent = confidence(logits) < leaving.threshold
         payloads: list[bytes] = []
         if sent.any():
             payloads = (self._encoded(given[sent], number) if leaving.takes == "feature"
                         else self._payloads(images[sent], number))
-        each = iter(payloads)
-        return [next(each) if goes else b"" for goes in sent.tolist()], logits
+        return payloads_of_all(sent, payloads), logits
 
     def _payloads(self, images: NDArray[np.uint8], rate: int) -> list[bytes]:
         """Payloads of images that are sent."""
@@ -331,12 +331,6 @@ def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
     if not coders:
         return EdgePart(manifest, networks[0], ())
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
-
-
-def _confidence(logits: Floats) -> Floats:
-    """The largest probability of each row, shape (N,)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(1 / shifted.sum(axis=1), dtype=np.float32)
 
 
 def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
