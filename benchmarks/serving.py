@@ -157,7 +157,7 @@ def shape_of(options: argparse.Namespace) -> tuple[int, ...]:
 def expected(options: argparse.Namespace, images: NDArray[np.uint8]) -> list[int]:
     """Labels that the two halves give without a link between them, one image at a time."""
     device, edge = halves(options, "device"), halves(options, "edge")
-    return [int(edge.decode(device.encode(images[i : i + 1])).argmax()) for i in range(len(images))]
+    return [int(edge.decode(device.begin(images[i : i + 1])[0]).argmax()) for i in range(len(images))]
 
 
 def figures(rows: list[NDArray[np.float64]]) -> dict[str, Any]:
