@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autosplit.compression.codecs.base import Quantiser
-from autosplit.compression.quantise import fake_quantise, levels
+from autosplit.compression.quantise import fake_quantise, levels, quantise
+from autosplit.data.base import in_batches
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
 __all__ = ["EntropyModel", "RateQuantiser"]
 
 _LEAST = 2.0**-16  # the coder's tables give no symbol less
+# of the logarithm of the price, per logarithm of bits too many: what stays with each step, and what holds for one step
+_INTEGRAL, _PROPORTIONAL = 0.2, 2.0
 
 
 class EntropyModel(nn.Module):
@@ -38,13 +42,14 @@ class EntropyModel(nn.Module):
         self.log_scale = nn.Parameter(torch.linspace(-1.7, -0.3, components).repeat(channels, 1))
         self.logit = nn.Parameter(torch.zeros(channels, components))
 
-    def bits(self, code: Tensor, step: Tensor, channels: Tensor | None = None) -> Tensor:
+    def bits(self, code: Tensor, step: Tensor, channels: Tensor | None = None, rounded: bool = False) -> Tensor:
         """Bits that each image's code takes.
 
         Args:
             code: (N, K, gh, gw).
             step: Distance of two levels, (K, 1, 1).
             channels: Which K channels of the model these are; all by default.
+            rounded: Whether the code is rounded, with the gradient passed straight through, and not given noise.
 
         Returns:
             Shape (N,); differentiable in the code, the steps and the density.
@@ -52,8 +57,9 @@ class EntropyModel(nn.Module):
         centre, log_scale, logit = (p if channels is None else p[channels]
                                     for p in (self.centre, self.log_scale, self.logit))
         shape = (-1, 1, 1, centre.shape[1])
-        noisy = code + (torch.rand_like(code) - 0.5) * step
-        offset = noisy[..., None] - centre.view(shape)
+        moved = (code + (step * torch.round(code / step) - code).detach() if rounded
+                 else code + (torch.rand_like(code) - 0.5) * step)
+        offset = moved[..., None] - centre.view(shape)
         inverse = torch.exp(-log_scale).view(shape)
         half = step[..., None] / 2
         # the difference of two sigmoids in the tail where they are small, or it would be one of two ones
@@ -68,17 +74,26 @@ class RateQuantiser(Quantiser):
 
     The range is as many steps as the bits have levels; what lies beyond is clipped.
 
+    At a fixed price, a network that gets better at its task also sends less. Once `hold` was called, training keeps the
+    bytes instead and adapts the price, as the rate control of a video encoder does: a bit is dearer where a batch took
+    more than it may, and cheaper where it took less. What it took is the entropy of its symbols, as the coder finds it,
+    and not the bits with noise: those of coarse steps are many more, and stay so when nearly all symbols become zero.
+
     Args:
         bits: Bits of a symbol before entropy coding.
         channels: Channels of the code.
-        price: What one bit of a code costs in the loss.
+        price: What one bit of a code costs in the loss, at first.
     """
+
+    price: Tensor
+    held_bits: Tensor
 
     def __init__(self, bits: int, channels: int, price: float) -> None:
         super().__init__(bits, channels, limit=levels(bits) / 2, learned=False)
-        self.price = price
         self.log_step = nn.Parameter(torch.zeros(channels, 1, 1))
         self.entropy_model = EntropyModel(channels)
+        self.register_buffer("price", torch.tensor(price))
+        self.register_buffer("held_bits", torch.tensor(0.0))
         self._cost = torch.zeros(())
 
     @property
@@ -89,14 +104,34 @@ class RateQuantiser(Quantiser):
     def forward(self, code: Tensor) -> Tensor:
         """Code -> the values that the decoder will see; in training the code's cost is kept for `cost`."""
         if self.training:
-            self._cost = self.price * self.entropy_model.bits(code, self.log_step.exp()).mean()
+            held, price = bool(self.held_bits > 0), self.price.clone()
+            if held:
+                excess = torch.log(self._spent(code) / self.held_bits).clamp(-1, 1)
+                self.price *= torch.exp(_INTEGRAL * excess)
+                price = self.price * torch.exp(_PROPORTIONAL * excess)
+            self._cost = price * self.entropy_model.bits(code, self.log_step.exp(), rounded=held).mean()
         return fake_quantise(code, self.bits, self.bound)
+
+    def hold(self, code: Tensor, batch: int) -> None:
+        """Keep, in training, the bytes that a code takes now.
+
+        Args:
+            code: Of some images, (N, K, gh, gw).
+            batch: Images of a batch in training: the entropy of few symbols is less than that of many.
+        """
+        size = min(batch, len(code))
+        spent = [self._spent(part) for part in in_batches(code, size) if len(part) == size]
+        self.held_bits.copy_(torch.stack(spent).mean())
+
+    def _spent(self, code: Tensor) -> Tensor:
+        """Bits that the coder spends on an image of a batch (N, K, gh, gw), with tables of its own; at least 1."""
+        symbols = quantise(code.detach(), self.bits, self.bound.detach()).clamp_min(0).numpy()  # -1 stands for NaN
+        return torch.tensor(max(1.0, FrequencyTables.fit(symbols, self.bits).entropy_bits(symbols).mean()))
 
     def cost(self) -> Tensor:
         """What the bits of the last batch add to the loss; asked for once a batch."""
         cost, self._cost = self._cost, torch.zeros(())  # a network that is copied must not hold a graph
         return cost
-
 
     def expected(self) -> NDArray[np.float64]:
         """How probable each symbol is under the learned density, (channels, levels); the outermost have its tails."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from autosplit.compression.entropy_model import RateQuantiser
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.core.cache import Cache
 from autosplit.core.scenario import TrainingSettings
-from autosplit.data.base import ImageDataset
+from autosplit.data.base import ImageDataset, in_batches
 from autosplit.training.loop import (
     Batch,
     Group,
@@ -37,6 +38,7 @@ CODEC_LR = 2.0
 """Learning rate of codecs, as a multiple of the rest's."""
 
 _STATISTICS_IMAGES = 2048
+_RATE_IMAGES = 256
 _KIND = "partial"
 
 
@@ -66,6 +68,8 @@ class Finetuning:
 def finetune(network: SplitNetwork, teacher: Teacher, run: Finetuning) -> None:
     """Train a plan in place, through its quantiser, and estimate its batch-norm statistics afterwards.
 
+    Where bytes are in the loss, those of the plan as it came from the supernet are kept: the search chose it by them.
+
     Args:
         network: Extracted from a supernet; left in evaluation mode.
         teacher: The untouched backbone.
@@ -75,12 +79,29 @@ def finetune(network: SplitNetwork, teacher: Teacher, run: Finetuning) -> None:
     def loss(batch: Batch) -> Tensor:
         return distillation_loss(network(batch.images), batch.labels, teacher(batch)) + network.cost()
 
+    images = statistics_images(run.data)
+    hold_rate(network, images[:_RATE_IMAGES], run.settings.batch_size)
     lr = run.settings.finetune_lr
     named = {n: p for n, p in network.named_parameters() if p.requires_grad}
     rest = {n: p for n, p in named.items() if n.startswith(("head.", "tail."))}
     groups = parameter_groups(rest.values(), [(n, p) for n, p in named.items() if n not in rest], lr, CODEC_LR)
     train_keeping_best(network, groups, loss, lambda: accuracy(network, run.data, run.data.validation), run)
-    recalibrate(network, statistics_images(run.data), run.settings.batch_size)
+    recalibrate(network, images, run.settings.batch_size)
+
+
+def hold_rate(network: SplitNetwork, images: Tensor, batch_size: int) -> None:
+    """Keep, in training, the bytes that images take now, where the codec has a rate in its loss.
+
+    Args:
+        network: Fresh from a supernet; the statistics of its batch norms are estimated anew.
+        images: Normalised, (N, C, H, W).
+        batch_size: Images of a batch in training.
+    """
+    if network.encoder is not None and isinstance(network.quantiser, RateQuantiser):
+        recalibrate(network, images, batch_size)
+        with torch.inference_mode():
+            code = torch.cat([network.encoder(network.head(part)) for part in in_batches(images, batch_size)])
+            network.quantiser.hold(code, batch_size)
 
 
 def statistics_images(data: ImageDataset) -> Tensor:

@@ -33,6 +33,9 @@ def finetune_rates(supernet: Supernet, rates: Sequence[Plan], teacher: Teacher, 
         rates: Plans of one split point and sparsity, smallest payload first.
         teacher: The untouched backbone.
         run: Data, settings and all else.
+
+    A bit keeps its price here, so that bytes may shrink, which `finetune` does not let them: what a rate takes is
+    measured afterwards.
     """
     data, settings = run.data, run.settings
 

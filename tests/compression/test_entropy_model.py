@@ -166,3 +166,52 @@ def test_prices_fall_evenly_in_their_logarithm():
     assert np.all(np.diff(found) < 0)
     assert np.ptp(np.diff(found)) < 1e-9
     assert prices(1) == [prices(8)[0]]
+
+
+def trained(quantiser, batches=200):
+    """A quantiser after training with a task that asks for few bits: only large values matter."""
+    generator = torch.Generator().manual_seed(2)
+    gain = torch.nn.Parameter(torch.ones(1, 2, 1, 1))
+    optimiser = torch.optim.Adam([{"params": [gain, quantiser.log_step], "lr": 0.03},
+                                  {"params": quantiser.entropy_model.parameters(), "lr": 0.03}])
+    for _ in range(batches):
+        code = torch.randn(32, 2, 8, 8, generator=generator)
+        loss = (quantiser.train()(gain * code) - code).square().mean() + quantiser.cost()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return gain.detach()
+
+
+def spent(quantiser, code):
+    symbols = quantise(code, 6, quantiser.bound.detach()).numpy()
+    return FrequencyTables.fit(symbols, 6).entropy_bits(symbols).mean()
+
+
+@pytest.mark.parametrize("price", [1e-2, 1e-4])
+def test_bits_that_are_held_stay_at_any_price(price):
+    code = torch.randn(256, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    free, holding = RateQuantiser(6, 2, price), RateQuantiser(6, 2, price)
+    before = spent(holding, code)
+    holding.hold(code, 32)
+    assert spent(free, trained(free) * code) != pytest.approx(before, rel=0.3)  # else nothing had to be held
+    gain = trained(holding)
+    assert spent(holding, gain * code) == pytest.approx(before, rel=0.05)
+    assert holding.price.item() != pytest.approx(price, rel=0.3)
+
+
+def test_what_is_held_is_what_the_coder_spends_on_a_batch():
+    code = laplace(96, 3)
+    quantiser = RateQuantiser(6, 3, 1e-3)
+    quantiser.hold(code, 32)
+    assert quantiser.held_bits.item() == pytest.approx(np.mean([spent(quantiser, part) for part in code.split(32)]))
+
+
+def test_codes_of_no_bits_or_no_numbers_can_be_held():
+    quantiser = RateQuantiser(6, 1, 1e-3)
+    quantiser.hold(torch.zeros(8, 1, 2, 2), 4)
+    quantiser.train()(torch.full((4, 1, 2, 2), math.nan))
+    assert math.isfinite(quantiser.price.item())
+    quantiser.train()(torch.zeros(4, 1, 2, 2))
+    assert math.isfinite(quantiser.cost().item())

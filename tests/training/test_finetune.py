@@ -5,21 +5,24 @@ from __future__ import annotations
 import itertools
 import logging
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import autosplit.training.finetune as module
+from autosplit.compression.network import recalibrate
 from autosplit.core.cache import Cache
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.scenario import TrainingSettings
 from autosplit.models.splitting import find_split_points, select_split_points, trace
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import Teacher, distillation_loss, logits_of
 from autosplit.training.supernet import Supernet
 from tests.tiny import SPACE, randomise_norms, tiny_dataset, tiny_network
 
-FAMILIES = ("nested", "aecnn", "bottlenet++", "bottlenet++:awgn=0.1", "jalad")
+FAMILIES = ("nested", "factorised", "aecnn", "bottlenet++", "bottlenet++:awgn=0.1", "jalad")
 EPOCHS, STEPS = 4, 3
 KEY = "key"
 
@@ -316,3 +319,14 @@ def test_a_whole_network_on_the_device(supernet, teacher, data, cache):
         tune(supernet.extract(plan), teacher, data, kill=2 * STEPS + 1, cache=cache, key=KEY)
     tune(resumed, teacher, data, cache=cache, key=KEY)
     assert_equal(resumed, state_of(whole))
+
+
+def test_what_a_plan_takes_as_it_comes_is_held(supernet, teacher, data):
+    network, images = network_of(supernet, "factorised"), data.normalise(data.train.images)
+    recalibrate(network, images, 32)
+    batches = [network.symbols(part).numpy() for part in images.split(32)]
+    expected = np.mean([FrequencyTables.fit(s, network.quantiser.bits).entropy_bits(s).mean() for s in batches])
+    price = network.quantiser.price.item()
+    tune(network, teacher, data)
+    assert network.quantiser.held_bits.item() == pytest.approx(expected, rel=1e-5)
+    assert network.quantiser.price.item() != price  # it is adapted
