@@ -14,6 +14,7 @@ from autosplit.evaluation.scorer import Scorer
 
 __all__ = ["Pick", "accuracy_difference", "cheapest_of_equals"]
 
+_MOST_GIVEN_UP = 0.01  # accuracy that may be lost to save energy, however little the images show
 _CLOSE = 0.01  # energies, bytes or latencies that differ by less are equal
 
 _COSTS: tuple[Callable[[Outcome], float], ...] = (
@@ -30,7 +31,8 @@ class Pick:
     Attributes:
         taken: The deployment.
         best: The one of the highest reward.
-        equals: Those in time that cannot be told apart from the best, itself among them; empty where none is in time.
+        equals: Those in time that cannot be told apart from the best, nor are more than a point below it, itself among
+            them; empty where none is in time.
         half_width: Half of the widest 95 % interval of an accuracy difference to the best one, among the equals; what
             smaller differences the validation images cannot show.
     """
@@ -61,7 +63,8 @@ def cheapest_of_equals(candidates: Sequence[Outcome], scorer: Scorer, sources: A
     """The cheapest deployment in time whose reward could be that of the best: energy, then bytes, then latency.
 
     A deployment is equal to the best one if its reward would be as high at the upper end of the 95 % interval of its
-    accuracy, taken against the best one's on the same images. Where none is in time, the least late one is taken.
+    accuracy, taken against the best one's on the same images; but of what the interval allows no more than one point is
+    believed, since few images would give away many. Where none is in time, the least late one is taken.
 
     Args:
         candidates: Fine-tuned, measured on the same validation images; at least one.
@@ -76,8 +79,8 @@ def cheapest_of_equals(candidates: Sequence[Outcome], scorer: Scorer, sources: A
         difference = accuracy_difference(outcome.measurement, best.measurement, sources)
         if outcome is best or not outcome.feasible or difference is None:
             continue
-        at_best = min(1.0, max(0.0, best.measurement.accuracy + difference.high))
-        lucky = scorer.outcome(outcome.measurement.model_copy(update={"accuracy": at_best}))
+        at_best = min(best.measurement.accuracy + difference.high, outcome.measurement.accuracy + _MOST_GIVEN_UP, 1.0)
+        lucky = scorer.outcome(outcome.measurement.model_copy(update={"accuracy": max(0.0, at_best)}))
         if lucky.reward >= best.reward:
             equals.append(outcome)
             half_width = max(half_width, difference.half_width)

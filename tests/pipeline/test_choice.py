@@ -58,10 +58,20 @@ def test_a_difference_that_many_images_show_is_kept():
 
 
 def test_images_of_few_sources_show_less():
-    """The same 1,000 pictures, made from 50 digits: the 40 more that are wrong show two of them."""
-    best, cheap = measured(range(20), "best"), measured(range(60), "cheap")
+    """Ten more of 1,000 pictures are wrong, which shows something; but all ten were made from one digit."""
+    best, cheap = measured(range(20), "best"), measured(range(29), "cheap")
     costs = {"best": (90, 5.0), "cheap": (50, 3.0)}
-    assert picked(costs, best, cheap, sources=np.arange(1000) // 20).taken.plan.split == "cheap"
+    assert picked(costs, best, cheap).taken.plan.split == "best"
+    assert picked(costs, best, cheap, sources=np.arange(1000) // 10).taken.plan.split == "cheap"
+
+
+@pytest.mark.parametrize(("wrong", "taken"), [(2, "cheap"), (4, "best")])
+def test_few_images_give_away_no_more_than_a_point(wrong, taken):
+    """Of 300 images two or four more are wrong: neither shows anything, but four are more than a point."""
+    best, cheap = measured(range(20), "best", images=300), measured(range(20 + wrong), "cheap", images=300)
+    pick = picked({"best": (90, 5.0), "cheap": (50, 3.0)}, best, cheap)
+    assert accuracy_difference(cheap, best).high >= 0
+    assert pick.taken.plan.split == taken
 
 
 @pytest.mark.parametrize(("costs", "payloads", "taken"), [
