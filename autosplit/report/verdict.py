@@ -87,8 +87,8 @@ def why_chosen(choice: Chosen | None) -> str:
         return f"by {images} it is better than every other fine-tuned plan that is in time"
     bound = " and that are at most a point below it" if choice.half_width_points > 1 else ""
     return (f"it is the cheapest (energy, then bytes, then latency) of {len(choice.equals)} plans in time that "
-            f"{images} cannot tell apart from the best one{bound}; differences below about {choice.half_width_points:.1f} "
-            "points do not show in them")
+            f"{images} cannot tell apart from the best one{bound}; differences below about "
+            f"{choice.half_width_points:.1f} points do not show in them")
 
 
 def _entrants(

@@ -14,7 +14,7 @@ from autosplit.compression.codecs.base import Codec, Phase
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset, in_batches
 from autosplit.models.inference import evaluation_mode
-from autosplit.training.loop import autocast, distillation_loss, logits_of
+from autosplit.training.loop import distillation_loss, logits_of, train_alone
 
 if TYPE_CHECKING:
     from autosplit.training.supernet import Supernet
@@ -81,22 +81,14 @@ def pretrain_codec(
             answers = torch.cat([tail(part).float() for part in in_batches(features, 128)])
         codec.train()
         for phase in codec.phases():
-            optimiser = torch.optim.Adam(phase.parameters, lr=_LEARNING_RATE)
-            steps = _steps(phase, settings)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-            for _ in range(steps):
+            def loss(phase: Phase = phase) -> Tensor:
                 pick = torch.randint(len(features), (min(settings.batch_size, len(features)),), generator=generator)
-                with autocast():
-                    restored = phase.restore(features[pick], rng.choice(choices))
-                    value = (F.mse_loss(restored.float(), features[pick]) if phase.loss == "feature"
-                             else distillation_loss(tail(restored), labels[pick], answers[pick]))
-                    if phase.penalty is not None:
-                        value = value + phase.penalty()
-                optimiser.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-                on_step()
+                restored = phase.restore(features[pick], rng.choice(choices))
+                value = (F.mse_loss(restored.float(), features[pick]) if phase.loss == "feature"
+                         else distillation_loss(tail(restored), labels[pick], answers[pick]))
+                return value if phase.penalty is None else value + phase.penalty()
+
+            train_alone(phase.parameters, loss, _steps(phase, settings), _LEARNING_RATE, on_step=on_step)
             phase.finish()
     for parameter in frozen:
         parameter.requires_grad_(True)

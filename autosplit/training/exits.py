@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from autosplit.data.base import ImageDataset
 from autosplit.models.exits import build_classifier, pooled
 from autosplit.models.inference import evaluation_mode
-from autosplit.training.loop import autocast, distillation_loss, logits_of
+from autosplit.training.loop import distillation_loss, logits_of, train_alone
 
 __all__ = ["fit_classifier"]
 
@@ -52,22 +52,19 @@ def fit_classifier(
         given = features(part.images)
     torch.manual_seed(seed)
     classifier, generator = build_classifier({**structure, "pool": 1}), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(classifier.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
     classifier.train()
-    for _ in range(_STEPS):
+
+    def loss() -> Tensor:
         pick = torch.randint(len(given), (min(_BATCH, len(given)),), generator=generator)
         x = given[pick]
         if data.augment and torch.rand((), generator=generator) < 0.5:  # mirrored pictures have mirrored features
             x = x.flip(3)
-        with autocast():
-            logits = classifier(x)
-            loss = (F.cross_entropy(logits.float(), part.labels[pick]) if taught is None
-                    else distillation_loss(logits, part.labels[pick], taught[pick], temperature=2.0, hard=0.5))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
+        logits = classifier(x)
+        if taught is None:
+            return F.cross_entropy(logits.float(), part.labels[pick])
+        return distillation_loss(logits, part.labels[pick], taught[pick], temperature=2.0, hard=0.5)
+
+    train_alone(classifier.parameters(), loss, _STEPS, _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     whole = build_classifier(structure)
     whole.load_state_dict(classifier.state_dict())
     return whole.eval().requires_grad_(False)

@@ -6,16 +6,16 @@ tail takes part, so a step costs little. What comes out is where the joint train
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count, islice
+from collections.abc import Callable, Iterator
+from itertools import count
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
-from autosplit.training.loop import autocast, batches
+from autosplit.training.loop import Batch, batches, train_alone
 from autosplit.training.supernet import Supernet
 
 __all__ = ["injected_steps", "pretrain_injected"]
@@ -46,20 +46,14 @@ def pretrain_injected(
     for place in supernet.structures if settings.injected_steps else ():
         networks = supernet.injected_parts(place)
         parameters = [p for network in networks for p in network.parameters()]
-        optimiser = torch.optim.Adam(parameters, lr=_LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.injected_steps)
         generator = torch.Generator().manual_seed(seed)
         for network in networks:
             network.train()
         endless = (batch for _ in count() for batch in batches(data, settings.batch_size, generator))
-        for batch in islice(endless, settings.injected_steps):
-            with autocast():
-                restored, target = supernet.imitate(place, batch.images)
-                loss = F.mse_loss(restored.float(), target.float()) / target.float().var().clamp_min(1e-12)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 5.0)
-            optimiser.step()
-            schedule.step()
-            on_step()
+
+        def loss(place: str = place, endless: Iterator[Batch] = endless) -> Tensor:
+            restored, target = supernet.imitate(place, next(endless).images)
+            return F.mse_loss(restored.float(), target.float()) / target.float().var().clamp_min(1e-12)
+
+        train_alone(parameters, loss, settings.injected_steps, _LEARNING_RATE, clip=5.0, on_step=on_step)
         supernet.restart_codecs(place, sample)

@@ -20,7 +20,7 @@ from autosplit.models.inference import evaluation_mode, folded
 from autosplit.training.scalars import log_scalar
 
 __all__ = ["AroundKernels", "Batch", "Group", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",
-           "parameter_groups", "train"]
+           "parameter_groups", "train", "train_alone"]
 
 _LIMIT_LR = 0.1  # of clipping limits, as a multiple of the network's
 _RATE_LR = 0.03  # of what a rate in the loss is made of: steps are logarithms, so this is 3 % of them a step
@@ -188,6 +188,36 @@ def train(
             on_step()
         if not on_epoch(epoch + 1, lambda: [t.clone() for _, _, t in _memory(optimisers)]):
             break
+
+
+def train_alone(
+    parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], steps: int, lr: float, *,
+    weight_decay: float = 0.0, clip: float | None = None, on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Train something small beside the network, which starts from nothing: Adam, with a cosine schedule.
+
+    Args:
+        parameters: What is trained.
+        loss: Of the next batch; called once a step.
+        steps: How many.
+        lr: Learning rate of the first step.
+        weight_decay: As of AdamW.
+        clip: Largest norm of the gradient; none by default.
+        on_step: Called after each step.
+    """
+    trained = list(parameters)
+    optimiser = torch.optim.AdamW(trained, lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        with autocast():
+            value = loss()
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        if clip is not None:
+            nn.utils.clip_grad_norm_(trained, clip)
+        optimiser.step()
+        schedule.step()
+        on_step()
 
 
 def _memory(optimisers: Sequence[torch.optim.Optimizer]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
