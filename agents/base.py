@@ -22,7 +22,8 @@ from autosplit.agents.prior import expected_accuracy
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import PluginError
-from autosplit.core.plan import Outcome, Plan, Workload
+from autosplit.core.measurement import Outcome, Workload
+from autosplit.core.plan import Plan
 from autosplit.core.space import PlanSpace
 from autosplit.envs.core import latency_limit_ms
 from autosplit.envs.features import plan_features

@@ -9,7 +9,8 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.intervals import share_interval
-from autosplit.core.plan import Measurement, Plan
+from autosplit.core.measurement import Measurement
+from autosplit.core.plan import Plan
 
 __all__ = ["Expectations", "expectations", "twins_of"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.plan import STAGE_COUNTS, Workload
+from autosplit.core.measurement import STAGE_COUNTS, Workload
 from autosplit.envs.tree import IntArray
 from autosplit.latency.regression import least_relative_squares
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from autosplit.agents.base import Proposer
-from autosplit.core.plan import Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import Plan
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.scorer import Scorer
 

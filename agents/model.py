@@ -20,7 +20,7 @@ from autosplit.agents.expectations import twins_of
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Measurement, Outcome, Workload
+from autosplit.core.measurement import Measurement, Outcome, Workload
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
 from autosplit.latency.base import LatencyModel, coarse_of

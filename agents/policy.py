@@ -24,8 +24,9 @@ from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_beside, write_whole
 from autosplit.core.hashing import sha256_of, sha256_of_file
 from autosplit.core.intervals import share_interval
+from autosplit.core.measurement import STAGE_COUNTS, LatencySummary, Measurement, StageCost, Workload
 from autosplit.core.operators import TypeSums
-from autosplit.core.plan import STAGE_COUNTS, CodecSetting, LatencySummary, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.core.tensors import load_tensors
 from autosplit.core.trust import named_in_file

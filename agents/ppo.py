@@ -24,7 +24,7 @@ from autosplit.agents.policy import CoInferencePolicy, Knowledge, Origin
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.core.conditions import Conditions
 from autosplit.core.intervals import Z95
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray

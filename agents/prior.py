@@ -8,7 +8,7 @@ import numpy as np
 
 from autosplit.agents.logit import accuracy_of
 from autosplit.core.arrays import Array
-from autosplit.core.plan import Workload
+from autosplit.core.measurement import Workload
 
 __all__ = ["expected_accuracy"]
 

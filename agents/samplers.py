@@ -34,7 +34,7 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from autosplit.agents.axes import PlanAxes
 from autosplit.agents.base import Agent, SearchProblem
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.core.quiet import silent_optuna
 
 __all__ = ["GPAgent", "NSGA2Agent", "SamplerAgent", "TPEAgent"]

@@ -11,7 +11,7 @@ from autosplit.agents.policy import Knowledge
 from autosplit.agents.prior import expected_accuracy
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
-from autosplit.core.plan import Workload
+from autosplit.core.measurement import Workload
 from autosplit.core.space import PlanSpace
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 

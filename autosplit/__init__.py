@@ -18,7 +18,8 @@ from autosplit.core.version import __version__
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
     from autosplit.core.errors import AutosplitError
-    from autosplit.core.plan import LatencySummary, Measurement, Outcome, Plan, Workload
+    from autosplit.core.measurement import LatencySummary, Measurement, Outcome, Workload
+    from autosplit.core.plan import Plan
     from autosplit.core.result import Result
     from autosplit.core.scenario import Scenario, load_scenario
     from autosplit.latency import LatencyBreakdown, LatencyModel, load_latency_model
@@ -30,7 +31,8 @@ else:
         "pipeline.search": ("search",),
         "core.errors": ("AutosplitError",),
         "latency": ("LatencyBreakdown", "LatencyModel", "load_latency_model"),
-        "core.plan": ("LatencySummary", "Measurement", "Outcome", "Plan", "Workload"),
+        "core.measurement": ("LatencySummary", "Measurement", "Outcome", "Workload"),
+        "core.plan": ("Plan",),
         "core.result": ("Result",),
         "runtime.deployment": ("Deployment",),
         "pipeline.replay": ("replay",),

@@ -22,7 +22,7 @@ from autosplit.agents.samplers import GPAgent, NSGA2Agent, TPEAgent
 from autosplit.agents.surrogate import AccuracySurrogate
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.envs.core import CoInferenceCore
 from autosplit.evaluation.objective import InTimeAccuracy
 

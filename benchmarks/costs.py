@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.costs import not_counted, stage_cost
 from autosplit.report.progress import Progress

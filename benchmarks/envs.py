@@ -26,7 +26,7 @@ from autosplit.agents.network import rollout
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.agents.trainer import PolicyTrainer, PPOHyperparameters, training_rewards
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Measurement, Workload
+from autosplit.core.measurement import Measurement, Workload
 from autosplit.core.scenario import Scenario
 from autosplit.envs import COINFERENCE
 from autosplit.envs.conditions import ConditionsSampler

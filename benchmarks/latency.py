@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Workload
+from autosplit.core.measurement import Workload
 from autosplit.core.profiles import ChannelProfile, list_profiles, load_profile
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.channel.link import link_of

@@ -25,7 +25,8 @@ import pandas as pd
 from autosplit.agents import load_agent
 from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import run_search
-from autosplit.core.plan import Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import Plan
 from autosplit.core.scenario import Scenario
 from autosplit.envs.layers import Choice, LayerwiseSpace
 from autosplit.evaluation.base import layerwise

@@ -30,8 +30,9 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import fx
 
 from autosplit.core.conditions import Conditions
+from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.operators import OperatorWork
-from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.profiles import DeviceProfile
 from autosplit.core.scenario import load_scenario
 from autosplit.core.timings import Timing

@@ -19,7 +19,8 @@ from typing import Any
 
 from autosplit.agents.base import Proposer
 from autosplit.core.cache import Cache
-from autosplit.core.plan import Measurement, Outcome, Plan, Workload
+from autosplit.core.measurement import Measurement, Outcome, Workload
+from autosplit.core.plan import Plan
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.ledger import Ledger
 from autosplit.pipeline.search import search_scenario

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.envs.features import FloatArray
 from autosplit.envs.generators import pick_one
 from autosplit.envs.task import CoInferenceTask, TaskOptions, outcome_line

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Plan, Workload
+from autosplit.core.measurement import Workload
+from autosplit.core.plan import Plan
 from autosplit.core.space import PlanSpace
 from autosplit.envs.features import FloatArray, condition_features, node_features, plan_features
 from autosplit.envs.tree import BoolArray, DecisionTree, IntArray

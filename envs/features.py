@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Workload
+from autosplit.core.measurement import Workload
 from autosplit.core.space import PlanSpace
 from autosplit.envs.tree import STEPS, DecisionTree
 from autosplit.latency.channel.rate_process import typical_kbps_and_jitter_ms

@@ -16,7 +16,8 @@ import numpy as np
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.core.measurement import StageCost, Workload
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.space import PlanSpace, channels_kept
 from autosplit.envs.features import PLAN_FEATURES, plan_features
 from autosplit.envs.tree import IntArray

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.core.scenario import load_scenario
 from autosplit.envs.episodes import LayerwiseCore
 from autosplit.envs.features import FloatArray

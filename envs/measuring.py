@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.generators import Selection
 from autosplit.envs.task import CoInferenceTask, TaskOptions

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import Outcome, Plan, Workload
+from autosplit.core.measurement import Outcome, Workload
+from autosplit.core.plan import Plan
 from autosplit.core.scenario import Scenario, load_scenario
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore

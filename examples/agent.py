@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autosplit.agents.base import Agent, SearchProblem
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 
 
 class SplitCorrector(Agent):

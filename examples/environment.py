@@ -12,7 +12,8 @@ from __future__ import annotations
 import gymnasium
 
 import autosplit.envs
-from autosplit.core.plan import CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
+from autosplit.core.measurement import Measurement, Outcome, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.table import TableEvaluator
 
 WHOLE_MACS = 12e6

@@ -11,7 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.measurement import Measurement, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.models.costs import OperatorWork
 from autosplit.models.head_costs import HeadCost, HeadLayer

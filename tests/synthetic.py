@@ -13,8 +13,9 @@ import numpy as np
 from scipy.stats import norm
 
 from autosplit.core.conditions import Conditions
+from autosplit.core.measurement import Measurement, StageCost, Workload
 from autosplit.core.parameters import Parameter
-from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.table import TableEvaluator

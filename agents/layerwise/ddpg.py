@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from autosplit.agents.layerwise.base import LayerwiseAgent, LayerwiseProblem
 from autosplit.agents.trainer import isolated, keep_quiet
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.envs.features import FloatArray
 from autosplit.envs.layers import Choice
 

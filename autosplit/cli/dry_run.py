@@ -20,7 +20,8 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
     """Print the split points with the work before them, and how many plans there are."""
     from rich.table import Table
 
-    from autosplit.core.plan import OUTPUT, CodecSetting, Plan, Workload
+    from autosplit.core.measurement import Workload
+    from autosplit.core.plan import OUTPUT, CodecSetting, Plan
     from autosplit.latency import load_latency_model
     from autosplit.models.costs import stage_cost
     from autosplit.report.progress import Progress

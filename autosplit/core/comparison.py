@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autosplit.core.plan import INPUT, OUTPUT, ExitPoint, LatencySummary
+from autosplit.core.measurement import ExitPoint, LatencySummary
+from autosplit.core.plan import INPUT, OUTPUT
 
 __all__ = ["CHOSEN", "FINALIST", "OWN_FILES", "ComparisonRow", "best_baseline", "best_split", "quickest_baseline"]
 

@@ -18,7 +18,8 @@ from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import source_hash
 from autosplit.core.machine import processor_name
-from autosplit.core.plan import Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import Plan
 from autosplit.core.records import writing
 from autosplit.core.scenario import Scenario
 from autosplit.core.trust import named_in_file

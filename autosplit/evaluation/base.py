@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import Measurement, Plan, Workload
+from autosplit.core.measurement import Measurement, Workload
+from autosplit.core.plan import Plan
 from autosplit.core.space import PlanSpace
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from autosplit.core.hashing import content_hash, read_sealed, sealed, source_hash
 from autosplit.core.machine import arithmetic_key
-from autosplit.core.plan import Measurement, Plan, Workload
+from autosplit.core.measurement import Measurement, Workload
+from autosplit.core.plan import Plan
 from autosplit.core.records import append_record
 from autosplit.core.space import PlanSpace
 from autosplit.evaluation.base import Evaluator, layerwise
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CachedEvaluator", "measurement_file"]
 
 _log = logging.getLogger(__name__)
-_CODE = ("core/plan.py", "core/operators.py", "core/space.py", "data", "models", "compression", "training",
-         "evaluation", "runtime/standalone/payload")
+_CODE = ("core/plan.py", "core/measurement.py", "core/operators.py", "core/space.py", "data",
+         "models", "compression", "training", "evaluation", "runtime/standalone/payload")
 """What measures: the counting of work, the images, the networks, the codecs, and the evaluators themselves."""
 
 

@@ -26,18 +26,8 @@ from torch import Tensor, nn
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import quantise
 from autosplit.core.errors import PruningError
-from autosplit.core.plan import (
-    INPUT,
-    OUTPUT,
-    RESULT_BYTES,
-    CodecSetting,
-    Exit,
-    ExitPoint,
-    Measurement,
-    Plan,
-    StageCost,
-    Workload,
-)
+from autosplit.core.measurement import RESULT_BYTES, ExitPoint, Measurement, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.data.stored import StoredFormat

@@ -26,7 +26,7 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError, UnknownNameError
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.latency.base import LatencyBreakdown
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import LatencySummary, Measurement, Outcome, Workload
+from autosplit.core.measurement import LatencySummary, Measurement, Outcome, Workload
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.objective import Objective, best_outcome, load_objective
 from autosplit.latency import load_latency_model

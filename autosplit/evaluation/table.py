@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from autosplit.core.errors import ConfigError, DataError
 from autosplit.core.files import write_whole
+from autosplit.core.measurement import STAGE_COUNTS, Measurement, Workload
 from autosplit.core.operators import TypeSums
-from autosplit.core.plan import STAGE_COUNTS, CodecSetting, Measurement, Plan, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.core.validation import first_error
 from autosplit.runtime.standalone.files import read_file

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import StageCost, Workload
+from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.profiles import DeviceProfile
 from autosplit.latency.base import LatencyBreakdown
 from autosplit.latency.channel.link import COARSE, FINE, Link, link_of, sizes_bytes

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
-from autosplit.core.plan import LatencySummary, Workload
+from autosplit.core.measurement import LatencySummary, Workload
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions

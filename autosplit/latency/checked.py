@@ -10,7 +10,7 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import PluginError
-from autosplit.core.plan import Workload
+from autosplit.core.measurement import Workload
 from autosplit.core.plugins import one_line
 from autosplit.latency.base import LatencyBreakdown, LatencyModel, coarse_of
 from autosplit.latency.exits import mixed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.plan import Measurement, Workload
+from autosplit.core.measurement import Measurement, Workload
 from autosplit.latency.base import LatencyBreakdown
 
 if TYPE_CHECKING:

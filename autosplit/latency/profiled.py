@@ -9,8 +9,8 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
+from autosplit.core.measurement import StageCost
 from autosplit.core.operators import KINDS, TERMS, TypeSums
-from autosplit.core.plan import StageCost
 from autosplit.core.profiles import DeviceProfile
 from autosplit.core.timings import read_timings
 from autosplit.latency.analytic import AnalyticLatencyModel, table_of, times_ms

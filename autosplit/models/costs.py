@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import flop_registry
 
+from autosplit.core.measurement import StageCost
 from autosplit.core.operators import OperatorWork, TypeSums
-from autosplit.core.plan import StageCost
 from autosplit.models.dispatch import Watch, name_of, watched
 
 __all__ = ["OperatorWork", "not_counted", "operators", "operators_by_node", "stage_cost"]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from autosplit.core.plan import Exit, ExitPoint, StageCost
+from autosplit.core.measurement import ExitPoint, StageCost
+from autosplit.core.plan import Exit
 
 __all__ = ["ExitNetwork", "build_classifier", "classifier_structure", "exit_point", "pooled", "temperature"]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autosplit.core.errors import PruningError
+from autosplit.core.measurement import StageCost
 from autosplit.core.operators import KINDS, TERMS, OperatorWork, TypeSums, padded
-from autosplit.core.plan import StageCost
 from autosplit.models.costs import operators, stage_cost
 from autosplit.models.pruning import HeadPruner, PrunableGroup, is_depthwise
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autosplit.core.plan import CodecSetting, StageCost
+from autosplit.core.measurement import StageCost
+from autosplit.core.plan import CodecSetting
 from autosplit.runtime.standalone.payload.image_codecs import EFFORT
 
 __all__ = ["image_cost"]

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from autosplit.core.comparison import CHOSEN, OWN_FILES, ComparisonRow, quickest_baseline
 from autosplit.core.intervals import accuracy_interval
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan
+from autosplit.core.measurement import Measurement, Outcome
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.scenario import SearchSettings, SearchSpace
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from autosplit.core.answers import Answers
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import OUTPUT, Exit, Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import OUTPUT, Exit, Plan
 from autosplit.data.base import SplitName
 from autosplit.evaluation.scorer import Scorer
 from autosplit.models.exits import exit_point, temperature

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from autosplit.core.intervals import Interval, difference_interval
-from autosplit.core.plan import Measurement, Outcome
+from autosplit.core.measurement import Measurement, Outcome
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autosplit.core.plan import INPUT, OUTPUT, Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.context import SearchContext

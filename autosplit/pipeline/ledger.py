@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from autosplit.core.errors import ConfigError, PluginError, ResultError, ResumeError
 from autosplit.core.files import write_whole
-from autosplit.core.plan import Fidelity, Measurement, Outcome
+from autosplit.core.measurement import Fidelity, Measurement, Outcome
 from autosplit.core.records import append_record, drop_incomplete_line, parse_record, run_lock, writing
 from autosplit.core.result import Result
 from autosplit.core.scenario import ADDED_KEYS, Scenario

@@ -25,7 +25,8 @@ from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import AutosplitError, ReplayMismatchError
 from autosplit.core.hashing import source_hash
 from autosplit.core.intervals import accuracy_interval
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, LatencySummary, Measurement, Plan
+from autosplit.core.measurement import LatencySummary, Measurement
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result, Tolerance, provenance
 from autosplit.core.trust import code_file, code_sha256, found_again, require_trusted

@@ -23,7 +23,8 @@ from autosplit.core.comparison import CHOSEN, FINALIST, ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResumeError, unwritable
 from autosplit.core.files import write_beside, write_whole
 from autosplit.core.hashing import sha256_of
-from autosplit.core.plan import INPUT, OUTPUT, Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import writing
 from autosplit.core.result import RESULT_FILE, Chosen, DeploymentFile, Result, TestFigures, provenance

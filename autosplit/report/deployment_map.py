@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import AutosplitError, ConfigError
-from autosplit.core.plan import INPUT, OUTPUT, Measurement, Outcome, Plan
+from autosplit.core.measurement import Measurement, Outcome
+from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer, rewards_of
 from autosplit.latency.base import coarse_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autosplit.core.plan import Measurement, Outcome
+from autosplit.core.measurement import Measurement, Outcome
 from autosplit.core.result import Result
 from autosplit.report.charts import Axis, Bars, Cells, Chart, Figure, Trace
 from autosplit.report.deployment_map import DeploymentMap

@@ -12,7 +12,8 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.comparison import FINALIST, ComparisonRow, best_baseline, best_split
-from autosplit.core.plan import INPUT, OUTPUT, Outcome
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import INPUT, OUTPUT
 from autosplit.core.result import Result
 from autosplit.report.charts import Axis, Bars, Cells, Chart, Figure, Limit, Trace, log_axis, percent_axis
 from autosplit.report.deployment_map import DeploymentMap

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from autosplit.core.comparison import ComparisonRow
-from autosplit.core.plan import LatencySummary, Outcome
+from autosplit.core.measurement import LatencySummary, Outcome
 from autosplit.core.result import Result
 from autosplit.report.tables import STAGES
 from autosplit.report.templates import environment

@@ -17,7 +17,7 @@ from typing import Any
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.files import write_whole
-from autosplit.core.plan import Measurement, Outcome
+from autosplit.core.measurement import Measurement, Outcome
 from autosplit.core.result import Result
 from autosplit.report.deployment_map import DeploymentMap
 from autosplit.report.draw_plotly import TEMPLATE, page_chart

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from autosplit.core.plan import Outcome, Plan
+from autosplit.core.measurement import Outcome
+from autosplit.core.plan import Plan
 
 if TYPE_CHECKING:
     import pandas as pd

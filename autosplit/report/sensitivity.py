@@ -11,7 +11,7 @@ import numpy.typing as npt
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import AutosplitError
-from autosplit.core.plan import Outcome
+from autosplit.core.measurement import Outcome
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
 from autosplit.latency.base import LatencyBreakdown

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autosplit.core.comparison import ComparisonRow, best_baseline
-from autosplit.core.plan import LatencySummary
+from autosplit.core.measurement import LatencySummary
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,16 +25,8 @@ from autosplit.core.blueprint import Blueprint
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
-from autosplit.core.plan import (
-    INPUT,
-    OUTPUT,
-    RESULT_BYTES,
-    ExitPoint,
-    Measurement,
-    Plan,
-    StageCost,
-    Workload,
-)
+from autosplit.core.measurement import RESULT_BYTES, ExitPoint, Measurement, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_file

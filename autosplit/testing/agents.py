@@ -24,7 +24,8 @@ import torch
 from autosplit.agents.base import Agent, SearchProblem
 from autosplit.agents.design import InitialDesign
 from autosplit.agents.loop import run_search
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Outcome, Plan, StageCost, Workload
+from autosplit.core.measurement import Measurement, Outcome, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.scorer import Scorer, score

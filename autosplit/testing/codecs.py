@@ -27,7 +27,8 @@ from autosplit.compression.codecs.base import Codec, CodecParts, Offer
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.compression.quantise import dequantise, quantise
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import CodecSetting, StageCost
+from autosplit.core.measurement import StageCost
+from autosplit.core.plan import CodecSetting
 from autosplit.models.costs import stage_cost
 from autosplit.models.splitting import trace
 from autosplit.runtime.standalone.payload.coder import PayloadCoder

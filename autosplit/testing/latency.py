@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from autosplit.core.conditions import Conditions
+from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.operators import TermSums, TypeSums
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown, LatencyModel
 from autosplit.latency.base import ENERGIES

@@ -5,7 +5,8 @@ import pytest
 
 from autosplit.agents.expectations import Expectations, expectations, twins_of
 from autosplit.agents.ppo import PPOAgent
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, Workload
+from autosplit.core.measurement import Measurement, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from tests.agents.cases import LATENCY, SMALL, search
 from tests.agents.test_ppo import QUICK, agent_on
 from tests.synthetic import make_conditions

@@ -9,7 +9,8 @@ from autosplit.agents import list_agents, load_agent
 from autosplit.agents.axes import PlanAxes
 from autosplit.agents.design import InitialDesign, spread
 from autosplit.agents.prior import expected_accuracy
-from autosplit.core.plan import CodecSetting, Plan, Workload
+from autosplit.core.measurement import Workload
+from autosplit.core.plan import CodecSetting, Plan
 from tests.agents.cases import LARGE, LATENCY, OBJECTIVE, SMALL, outcomes_of, problem, search
 
 

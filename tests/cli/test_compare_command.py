@@ -13,7 +13,8 @@ import pytest
 
 from autosplit.core.answers import Answers
 from autosplit.core.errors import PruningError
-from autosplit.core.plan import CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.measurement import Measurement, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare import Comparison, files, run
 from autosplit.pipeline.baselines import comparison_row, related

@@ -6,8 +6,8 @@ import pytest
 import torchvision
 
 from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.parameters import Parameter
-from autosplit.core.plan import StageCost, Workload
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 from autosplit.core.scenario import load_scenario
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms

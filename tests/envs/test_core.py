@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import CodecSetting, Plan, Workload
+from autosplit.core.measurement import Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from autosplit.compression.network import recalibrate
-from autosplit.core.plan import INPUT, OUTPUT, RESULT_BYTES, CodecSetting, Plan
+from autosplit.core.measurement import RESULT_BYTES
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.data.stored import StoredFormat
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.training.loop import accuracy, autocast

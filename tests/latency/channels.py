@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Workload
+from autosplit.core.measurement import Workload
 from autosplit.core.profiles import ChannelProfile
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel

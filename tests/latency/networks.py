@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from autosplit.core.plan import StageCost
+from autosplit.core.measurement import StageCost
 from autosplit.models.costs import stage_cost
 from autosplit.models.zoo import resnet8
 

@@ -12,8 +12,8 @@ from scipy.stats import nbinom
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
+from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.parameters import Parameter
-from autosplit.core.plan import StageCost, Workload
 from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
 from autosplit.latency import LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autosplit.core.errors import PluginError
-from autosplit.core.plan import LatencySummary
+from autosplit.core.measurement import LatencySummary
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.testing import make_conditions, make_workload

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from autosplit.core.plan import CodecSetting, Exit, ExitPoint, Measurement, Plan, StageCost, Workload
+from autosplit.core.measurement import ExitPoint, Measurement, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Exit, Plan
 from autosplit.latency import CheckedLatencyModel, LatencyBreakdown
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import ENERGIES

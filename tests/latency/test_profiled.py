@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from autosplit.core.errors import ConfigError, PluginError
+from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.operators import OperatorWork, TypeSums
-from autosplit.core.plan import OUTPUT, StageCost, Workload
+from autosplit.core.plan import OUTPUT
 from autosplit.core.profiles import DeviceProfile, load_profile
 from autosplit.core.timings import Timings, read_timings
 from autosplit.latency import list_latency_models, load_latency_model

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
+from autosplit.core.measurement import StageCost
 from autosplit.core.operators import OperatorWork, TypeSums
-from autosplit.core.plan import StageCost
 from autosplit.models.costs import not_counted, operators, operators_by_node, stage_cost
 from autosplit.models.splitting import trace
 

@@ -9,7 +9,8 @@ from torch import nn
 from torchvision import models
 
 from autosplit.core.errors import ConfigError, PruningError
-from autosplit.core.plan import OUTPUT, CodecSetting, Plan, StageCost
+from autosplit.core.measurement import StageCost
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.evaluation.base import layerwise
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.live import LiveEvaluator

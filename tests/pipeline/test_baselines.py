@@ -9,7 +9,8 @@ import pytest
 
 from autosplit.core.answers import Answers
 from autosplit.core.comparison import ComparisonRow
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.measurement import Measurement, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.scenario import SearchSpace
 from autosplit.evaluation.objective import InTimeAccuracy
 from autosplit.evaluation.scorer import Scorer

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autosplit.core.answers import Answers
-from autosplit.core.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, Workload
+from autosplit.core.measurement import LatencySummary, Measurement, Outcome, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.objective import load_objective
 from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals
 from autosplit.pipeline.search import warnings_of

@@ -14,8 +14,9 @@ import pytest
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, PluginError, ResumeError
+from autosplit.core.measurement import LatencySummary, Measurement, Outcome, StageCost, Workload
 from autosplit.core.parameters import Parameter
-from autosplit.core.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.core.scenario import Scenario, SearchSpace
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger

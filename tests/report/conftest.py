@@ -8,7 +8,8 @@ import pytest
 from matplotlib.transforms import BboxBase
 
 from autosplit.core.comparison import ComparisonRow
-from autosplit.core.plan import CodecSetting, LatencySummary, Measurement, Outcome, Plan, StageCost, Workload
+from autosplit.core.measurement import LatencySummary, Measurement, Outcome, StageCost, Workload
+from autosplit.core.plan import CodecSetting, Plan
 from autosplit.report import labels
 
 BUDGET_MS = 100.0

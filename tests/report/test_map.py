@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, ExitPoint, Measurement, Plan, StageCost, Workload
+from autosplit.core.measurement import ExitPoint, Measurement, StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, Plan
 from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from autosplit.core.plan import Exit, StageCost
+from autosplit.core.measurement import StageCost
+from autosplit.core.plan import Exit
 from autosplit.models.costs import stage_cost
 from autosplit.models.exits import (
     ExitNetwork,

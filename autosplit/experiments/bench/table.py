@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autosplit.core.errors import ConfigError, ResultError, unwritable
 from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of, sha256_of_file
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Provenance, provenance
 from autosplit.core.scenario import Scenario

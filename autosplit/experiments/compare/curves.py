@@ -8,7 +8,7 @@ import numpy as np
 
 from autosplit.core.comparison import FINALIST
 from autosplit.core.conditions import Conditions
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.run import Comparison

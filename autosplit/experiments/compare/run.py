@@ -10,7 +10,7 @@ from pathlib import Path
 from autosplit.core.comparison import ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResultError, unwritable
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario

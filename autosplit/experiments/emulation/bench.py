@@ -25,8 +25,9 @@ from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, LinkError
 from autosplit.core.files import write_whole
+from autosplit.core.measurement import LatencySummary, StageCost, Workload
 from autosplit.core.parameters import Parameter
-from autosplit.core.plan import OUTPUT, LatencySummary, Plan, StageCost, Workload
+from autosplit.core.plan import OUTPUT, Plan
 from autosplit.core.profiles import ChannelProfile, DeviceProfile
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result

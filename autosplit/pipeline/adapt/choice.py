@@ -9,7 +9,8 @@ import numpy as np
 
 from autosplit.compression import load_codec
 from autosplit.core.errors import AutosplitError, ConfigError
-from autosplit.core.plan import Measurement, Plan
+from autosplit.core.measurement import Measurement
+from autosplit.core.plan import Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer

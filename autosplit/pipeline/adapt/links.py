@@ -9,8 +9,8 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
+from autosplit.core.measurement import RESULT_BYTES, Measurement
 from autosplit.core.parameters import Parameter
-from autosplit.core.plan import RESULT_BYTES, Measurement
 from autosplit.core.profiles import ChannelProfile
 from autosplit.latency.base import LatencyModel
 from autosplit.latency.exits import in_time_accuracy

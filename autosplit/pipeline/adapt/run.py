@@ -11,7 +11,8 @@ from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.hashing import content_hash
-from autosplit.core.plan import Measurement, Plan
+from autosplit.core.measurement import Measurement
+from autosplit.core.plan import Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer

@@ -9,7 +9,7 @@ import numpy as np
 
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.arrays import Array
-from autosplit.core.plan import Measurement
+from autosplit.core.measurement import Measurement
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.adapt.links import LinkGrid
 from autosplit.runtime.standalone.bundle.rates import Switching

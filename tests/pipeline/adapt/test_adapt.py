@@ -12,7 +12,8 @@ import pytest
 from autosplit.agents.policy import CoInferencePolicy
 from autosplit.core.cache import Cache
 from autosplit.core.errors import BundleError, ConfigError, PayloadError
-from autosplit.core.plan import Measurement, Plan, Workload
+from autosplit.core.measurement import Measurement, Workload
+from autosplit.core.plan import Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.adapt import adapt

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import INPUT, CodecSetting, Measurement, Plan, StageCost, Workload
+from autosplit.core.measurement import Measurement, StageCost, Workload
+from autosplit.core.plan import INPUT, CodecSetting, Plan
 from autosplit.core.scenario import load_scenario
 from autosplit.evaluation.scorer import Scorer, score
 from autosplit.pipeline.adapt.choice import codes_on_the_front, cut_of, spread
