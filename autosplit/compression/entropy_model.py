@@ -42,14 +42,13 @@ class EntropyModel(nn.Module):
         self.log_scale = nn.Parameter(torch.linspace(-1.7, -0.3, components).repeat(channels, 1))
         self.logit = nn.Parameter(torch.zeros(channels, components))
 
-    def bits(self, code: Tensor, step: Tensor, channels: Tensor | None = None, rounded: bool = False) -> Tensor:
+    def bits(self, code: Tensor, step: Tensor, channels: Tensor | None = None) -> Tensor:
         """Bits that each image's code takes.
 
         Args:
             code: (N, K, gh, gw).
             step: Distance of two levels, (K, 1, 1).
             channels: Which K channels of the model these are; all by default.
-            rounded: Whether the code is rounded, with the gradient passed straight through, and not given noise.
 
         Returns:
             Shape (N,); differentiable in the code, the steps and the density.
@@ -57,9 +56,8 @@ class EntropyModel(nn.Module):
         centre, log_scale, logit = (p if channels is None else p[channels]
                                     for p in (self.centre, self.log_scale, self.logit))
         shape = (-1, 1, 1, centre.shape[1])
-        moved = (code + (step * torch.round(code / step) - code).detach() if rounded
-                 else code + (torch.rand_like(code) - 0.5) * step)
-        offset = moved[..., None] - centre.view(shape)
+        noisy = code + (torch.rand_like(code) - 0.5) * step
+        offset = noisy[..., None] - centre.view(shape)
         inverse = torch.exp(-log_scale).view(shape)
         half = step[..., None] / 2
         # the difference of two sigmoids in the tail where they are small, or it would be one of two ones
@@ -104,12 +102,12 @@ class RateQuantiser(Quantiser):
     def forward(self, code: Tensor) -> Tensor:
         """Code -> the values that the decoder will see; in training the code's cost is kept for `cost`."""
         if self.training:
-            held, price = bool(self.held_bits > 0), self.price.clone()
-            if held:
+            price = self.price.clone()
+            if self.held_bits > 0:
                 excess = torch.log(self._spent(code) / self.held_bits).clamp(-1, 1)
                 self.price *= torch.exp(_INTEGRAL * excess)
                 price = self.price * torch.exp(_PROPORTIONAL * excess)
-            self._cost = price * self.entropy_model.bits(code, self.log_step.exp(), rounded=held).mean()
+            self._cost = price * self.entropy_model.bits(code, self.log_step.exp()).mean()
         return fake_quantise(code, self.bits, self.bound)
 
     def hold(self, code: Tensor, batch: int) -> None:
