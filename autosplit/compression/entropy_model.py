@@ -76,6 +76,8 @@ class RateQuantiser(Quantiser):
     bytes instead and adapts the price, as the rate control of a video encoder does: a bit is dearer where a batch took
     more than it may, and cheaper where it took less. What it took is the entropy of its symbols, as the coder finds it,
     and not the bits with noise: those of coarse steps are many more, and stay so when nearly all symbols become zero.
+    The gradient is that of noise all the same; rounded symbols, passed straight through, do not find their way out of
+    zero.
 
     Args:
         bits: Bits of a symbol before entropy coding.

@@ -134,6 +134,7 @@ RULES: Sequence[Rule] = (
     _benchmark("jpeg", "--scenario tiny.yaml --qualities 50 --moves 0 3"),
     _benchmark("latency", "--plans 20 --repetitions 1 --transfers 2000"),
     _benchmark("measuring", "--scenario tiny.yaml --plans 1 --most 1"),
+    _benchmark("rate_control", "--scenario tiny.yaml --set codecs=[factorised] --plans 1"),
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
