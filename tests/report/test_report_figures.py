@@ -148,10 +148,12 @@ def test_the_verdict_where_nothing_is_in_time(rows):
 
 
 def test_why_a_plan_was_chosen():
-    assert why_chosen(Chosen(best="a", equals=("a", "b"), half_width_points=1.26, images=2000, sources=300,
-                             best_baseline="png")) == (
+    chosen = Chosen(best="a", equals=("a", "b"), half_width_points=0.76, images=2000, sources=300, best_baseline="png")
+    assert why_chosen(chosen) == (
         "it is the cheapest (energy, then bytes, then latency) of 2 plans in time that 2,000 validation images made "
-        "from 300 sources cannot tell apart from the best one; differences below about 1.3 points do not show in them")
+        "from 300 sources cannot tell apart from the best one; differences below about 0.8 points do not show in them")
+    assert "from the best one and that are at most a point below it; differences below about 1.3 points" in why_chosen(
+        chosen.model_copy(update={"half_width_points": 1.26}))
     alone = Chosen(best="a", equals=("a",), half_width_points=0, images=116, best_baseline="png")
     assert why_chosen(alone).startswith("by 116 validation images it is better than every other")
     assert why_chosen(alone.model_copy(update={"equals": ()})) == "it is the least late one"
