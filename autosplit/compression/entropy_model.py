@@ -104,7 +104,7 @@ class RateQuantiser(Quantiser):
     def forward(self, code: Tensor) -> Tensor:
         """Code -> the values that the decoder will see; in training the code's cost is kept for `cost`."""
         if self.training:
-            price = self.price.clone()
+            price = self.price
             if self.held_bits > 0:
                 excess = torch.log(self._spent(code) / self.held_bits).clamp(-1, 1)
                 self.price *= torch.exp(_INTEGRAL * excess)

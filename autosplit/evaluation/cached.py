@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CachedEvaluator", "measurement_file"]
 
 _log = logging.getLogger(__name__)
-_CODE = ("core/plan.py", "core/measurement.py", "core/operators.py", "core/space.py", "data",
-         "models", "compression", "training", "evaluation", "runtime/standalone/payload")
+_CODE = ("core/plan.py", "core/measurement.py", "core/operators.py", "core/space.py", "data", "models",
+         "compression", "training", "evaluation", "runtime/standalone/payload")
 """What measures: the counting of work, the images, the networks, the codecs, and the evaluators themselves."""
 
 

@@ -38,8 +38,8 @@ from autosplit.training.supernet import Supernet
 __all__ = ["SearchContext", "arithmetic_of", "blueprint_of", "networks_key"]
 
 _FOLDER, _EXITS, _ANSWERS = "finalists", "exits", "answers"
-_CODE = ("core/plan.py", "core/measurement.py", "core/operators.py", "data",
-         "models", "compression", "runtime/building.py", "runtime/deployment.py", "runtime/standalone/payload")
+_CODE = ("core/plan.py", "core/measurement.py", "core/operators.py", "data", "models", "compression",
+         "runtime/building.py", "runtime/deployment.py", "runtime/standalone/payload")
 _Answers = tuple[NDArray[np.int64], NDArray[np.int64]]
 _KEPT = 4  # deployments at hand; others are made anew from their cached weights
 
