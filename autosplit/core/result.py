@@ -140,8 +140,8 @@ class Chosen(Frozen):
     Attributes:
         best: Label of the plan of the highest reward.
         equals: Labels of the fine-tuned plans in time that cannot be told apart from it, nor are more than a point
-            below it, itself among them: of these the cheapest was taken (energy, then bytes, then latency). Empty where none
-            is in time.
+            below it, itself among them: of these the cheapest was taken (energy, then bytes, then latency). Empty
+            where none is in time.
         half_width_points: Smaller differences of accuracy than about this, percentage points, these images cannot show
             (95 %); 0 where there was nothing to tell apart.
         images: Validation images.
