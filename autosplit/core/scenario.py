@@ -29,7 +29,7 @@ Granularity = Literal["uniform", "layer"]
 
 ADDED_KEYS: dict[str, Any] = {
     "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "space.heads": ["pruned"],
-    "space.exits": [], "space.exit_by": ["network"],
+    "space.injected_encoder": "strided", "space.exits": [], "space.exit_by": ["network"],
     "training.layer_profiles": 32, "training.injected_steps": 400}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
@@ -56,6 +56,8 @@ class SearchSpace(Frozen):
         sparsities: Levels of structured pruning of the head.
         heads: Which kinds of heads are offered at split points: `pruned` = the backbone's own layers, `injected` = a
             small network in their place.
+        injected_encoder: The layers of injected heads: `strided` = autosplit's own, `entropic-student` = those of
+            Matsubara et al. 2022, with which `compare` makes that baseline.
         widths: Channels of the code.
         grid_levels: How many halvings of the code's grid are offered, the full grid included; `None` = down to one
             cell.
@@ -77,6 +79,7 @@ class SearchSpace(Frozen):
     whole_on_device: bool = True
     sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875)
     heads: tuple[HeadKind, ...] = Field(default=("pruned",), min_length=1)
+    injected_encoder: Literal["strided", "entropic-student"] = "strided"
     widths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16, 32)
     grid_levels: int | None = Field(default=None, ge=1)
     bits: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (2, 4, 6, 8)

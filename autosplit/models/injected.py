@@ -4,6 +4,8 @@ A backbone's own first layers are its dearest: they work on the largest feature 
 Student, arXiv 2203.08875; FrankenSplit, arXiv 2302.10681) halves the resolution with every layer and ends on a coarse
 grid, for a small part of the backbone's work; on the edge `Restore` makes of it what the backbone's layers behind the
 cut expect. It is pruned like any other head, so that one set of weights serves several sizes.
+
+Entropic Student's own layers (`autosplit.models.entropic_student`) can take their place.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from autosplit.models.entropic_student import ENTROPIC_STUDENT, StudentDecoder, StudentEncoder
 from autosplit.models.splitting import trace
 
-__all__ = ["InjectedHead", "Restore", "injected_structure"]
+__all__ = ["InjectedHead", "Restore", "injected_networks", "injected_structure"]
 
 _FIRST, _MOST = 16, 96  # channels of the first layer, doubled with each halving, and of the last at most
 _COARSE = 14  # cells of the grid's larger side at most
@@ -41,6 +44,17 @@ def injected_structure(
             "depthwise": depthwise}
 
 
+def injected_networks(structure: dict[str, Any]) -> tuple[fx.GraphModule, nn.Module]:
+    """An injected head as a graph, as heads are everywhere else, and what restores the backbone's feature from its own.
+
+    Args:
+        structure: As `injected_structure` or `student_structure` gives it.
+    """
+    if structure.get("encoder") == ENTROPIC_STUDENT:
+        return trace(StudentEncoder(structure).eval()), StudentDecoder(structure)
+    return trace(InjectedHead(structure).eval()), Restore(structure)
+
+
 class InjectedHead(nn.Sequential):
     """Image -> feature on a coarse grid, on the device.
 
@@ -56,11 +70,6 @@ class InjectedHead(nn.Sequential):
             before = width
         layers.append(_layer(before, before, 1, depthwise=structure["depthwise"]))
         super().__init__(*layers)
-
-    @classmethod
-    def traced(cls, structure: dict[str, Any]) -> fx.GraphModule:
-        """The same as a graph, as heads are everywhere else."""
-        return trace(cls(structure).eval())
 
 
 class Restore(nn.Module):

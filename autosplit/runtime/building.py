@@ -14,7 +14,7 @@ from autosplit.core.errors import ResultError, UntrustedCodeError
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT
 from autosplit.core.plugins import one_line
 from autosplit.models.exits import ExitNetwork, build_classifier
-from autosplit.models.injected import InjectedHead, Restore
+from autosplit.models.injected import injected_networks
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
@@ -40,10 +40,11 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
         whole, tail = cut(graph, select_split_points(points, (blueprint.plan.split,))[0])
     if blueprint.plan.head == "injected":
         try:
-            whole, tail = InjectedHead.traced(blueprint.injected), nn.Sequential(Restore(blueprint.injected), tail)
+            whole, restore = injected_networks(blueprint.injected)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
             raise ResultError(f"an injected head cannot be built from {blueprint.injected}: {one_line(e)}; use the "
                               "autosplit that wrote it") from e
+        tail = nn.Sequential(restore, tail)
     head = _pruned(whole, blueprint.keep, blueprint)
     setting = blueprint.plan.codec
     parts: CodecParts | tuple[None, None, None] = (None, None, None)

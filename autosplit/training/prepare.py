@@ -180,14 +180,16 @@ def _profiles(scenario: Scenario) -> int:
 def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoint, ...]) -> str:
     """Hash of what determines the supernet's weights."""
     settings, profiles, rates = scenario.training, _profiles(scenario), scenario.space.rates
+    encoder = scenario.space.injected_encoder
     # what is not trained does not change the supernet; its split points are named below
     space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits", "rates", "heads",
-                                                              "exits", "exit_by"})
+                                                              "injected_encoder", "exits", "exit_by"})
     return content_hash({
         # so that supernets without them keep their keys
         **({"profiles": profiles} if profiles else {}), **({"rates": rates} if rates != _USUAL_RATES else {}),
         **({"heads": scenario.space.heads, "injected_steps": settings.injected_steps}
            if "injected" in scenario.space.heads else {}),
+        **({"injected_encoder": encoder} if encoder != "strided" else {}),
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,

@@ -21,14 +21,17 @@ from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.scenario import SearchSpace
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import in_batches
+from autosplit.models.costs import stage_cost
+from autosplit.models.entropic_student import ENTROPIC_STUDENT, student_structure
 from autosplit.models.inference import evaluation_mode
-from autosplit.models.injected import InjectedHead, Restore, injected_structure
+from autosplit.models.injected import injected_networks, injected_structure
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import SplitPoint, cut
 
 __all__ = ["Supernet"]
 
 _SAMPLE_BATCH = 64
+_STUDENT_SHARE = 0.2  # of the backbone's work, for the encoder of Entropic Student
 
 
 class Supernet(nn.Module):
@@ -100,14 +103,17 @@ class Supernet(nn.Module):
 
     def _inject(self, split: str, shape: tuple[int, int, int], features: Tensor, sample: Tensor) -> None:
         """Add an injected head at a split point, what restores its feature, and codecs."""
-        tail = self.tail(split)
-        convolutions = [m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
-        depthwise = any(m.groups == m.in_channels > 1 for m in convolutions)
-        channels, height, width = features.shape[1:]
-        structure = injected_structure(shape, (channels, height, width), bool(features.min() >= 0), depthwise)
-        place = place_of(split, "injected")
+        tail, place = self.tail(split), place_of(split, "injected")
+        feature, nonnegative = (features.shape[1], features.shape[2], features.shape[3]), bool(features.min() >= 0)
+        if self._space.injected_encoder == ENTROPIC_STUDENT:
+            most = _STUDENT_SHARE * stage_cost(self.backbone, shape).macs
+            structure = student_structure(shape, feature, nonnegative, most)
+        else:
+            convolutions = [m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
+            depthwise = any(m.groups == m.in_channels > 1 for m in convolutions)
+            structure = injected_structure(shape, feature, nonnegative, depthwise)
         self.structures[place] = structure
-        injected, restore = InjectedHead.traced(structure), Restore(structure)
+        injected, restore = injected_networks(structure)
         self.injected[_key(place)], self.restores[_key(place)] = injected, restore
         self._halves[place] = (injected, nn.Sequential(restore, tail))
         self._add_codecs(place, self._features(place, sample))

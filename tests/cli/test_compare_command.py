@@ -21,7 +21,7 @@ from autosplit.pipeline.baselines import comparison_row, related
 from tests.runs import failure, invoke, messages
 
 METHODS = {"device": 0.0, "png": 2000.0, "jpeg": 800.0, "jpeg-shared": 200.0, "raw": 16384.0, "two-step": 900.0,
-           "aecnn": 120.0, "bottlenet++": 110.0, "jalad": 700.0, "uniform": 90.0, "autosplit": 60.0}
+           "aecnn": 120.0, "bottlenet++": 110.0, "jalad": 700.0, "entropic": 150.0, "uniform": 90.0, "autosplit": 60.0}
 
 
 def canned(scenario, out, contexts, progress):
@@ -64,7 +64,7 @@ def test_one_scenario_is_a_table_with_figures(tmp_path):
     for text in (*(f"the {m}" for m in METHODS), "* the autosplit", "in-time", "stm32l4r5, sub-ghz-fsk-50k, 100 ms",
                  *names):
         assert text in done.stdout
-    assert len(rows_of(folder)) == 11
+    assert len(rows_of(folder)) == len(METHODS)
 
 
 def test_json_alone_on_stdout(tmp_path):
@@ -88,7 +88,7 @@ def test_a_grid_is_summed_up(tmp_path):
                   "ble-1m", "--channel", "wifi4", "--quiet", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     rows = rows_of(tmp_path / "out")
-    assert [(r["device"], r["channel"]) for r in rows[::11]] == [
+    assert [(r["device"], r["channel"]) for r in rows[::len(METHODS)]] == [
         ("stm32l4r5", "wifi4"), ("stm32l4r5", "ble-1m"), ("stm32h7a3", "wifi4"), ("stm32h7a3", "ble-1m")]
     assert "* the autosplit" not in done.stdout
     assert "best baseline" in done.stdout
@@ -105,7 +105,7 @@ def test_several_scenarios_by_name_and_file(tmp_path):
     assert "digits-m-resnet8: stm32l4r5, sub-ghz-fsk-50k, 100 ms" in done.stdout
     assert "mine: stm32h7a3, ble-1m, 50 ms" in done.stdout
     rows = rows_of(tmp_path / "results" / "compare-digits-m-resnet8-and-1-more")
-    assert [r["backbone"] for r in rows[::11]] == ["resnet8", "resnet20"]
+    assert [r["backbone"] for r in rows[::len(METHODS)]] == ["resnet8", "resnet20"]
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(tmp_path, monkeypatch):
     assert done.stdout == ""
     assert messages(done) == [f"interrupted; 1 of 2 scenarios are in {tmp_path / 'out'}, "
                           "and the same command goes on from there"]
-    assert len(rows_of(tmp_path / "out")) == 11
+    assert len(rows_of(tmp_path / "out")) == len(METHODS)
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -19,7 +19,13 @@ from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare import compare, run
 from autosplit.experiments.compare.curves import latency_panels, payload_panels, rate_panels, scaled_rate, titles
 from autosplit.experiments.compare.files import all_rows, draw_figures, write_tables
-from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
+from autosplit.experiments.compare.literature import (
+    LITERATURE_CODECS,
+    codec_baselines,
+    student_baseline,
+    student_scenario,
+    uniform_baseline,
+)
 from autosplit.pipeline import context
 from autosplit.pipeline.baselines import LOSSY_IMAGES
 from autosplit.pipeline.context import SearchContext, networks_key
@@ -27,7 +33,8 @@ from autosplit.pipeline.ledger import Ledger
 from autosplit.training.prepare import prepare
 
 METHODS = ["device", "device-pruned", "png", "file", "jpeg", "jpeg-shared", "webp", "webp-shared", "avif",
-           "avif-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform", "autosplit"]
+           "avif-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "entropic", "uniform",
+           "autosplit"]
 
 
 def scenarios(world):
@@ -119,6 +126,19 @@ def test_plans_of_the_literature(literature):
         assert {(p.split, p.codec) for p in found[family]} == expected
 
 
+def test_entropic_student_has_its_own_encoder_and_every_rate(world, made):
+    from autosplit.core.cache import Cache
+
+    supernet = prepare(student_scenario(world.scenario()), cache=Cache(world.cache)).supernet
+    plans = student_baseline(supernet).plans
+    assert {p.head for p in plans} == {"injected"}
+    assert {p.sparsity for p in plans} == {0.0}
+    assert {p.split for p in plans} == set(supernet.points)
+    for split in supernet.points:
+        assert [p.codec.rate for p in plans if p.split == split] == list(range(8))
+    assert {s["encoder"] for s in supernet.structures.values()} == {"entropic-student"}
+
+
 def test_the_uniform_plan_is_nearest_to_the_ratio(prepared):
     supernet = prepared.supernet
     plans = uniform_baseline(supernet).plans
@@ -153,7 +173,7 @@ def test_nothing_is_measured_or_fine_tuned_twice_in_a_list(made):
     assert set(seen.measured.values()) == {1}
     assert set(seen.tuned.values()) <= {1}
     assert seen.tuned
-    assert sorted(seen.networks) == sorted([("nested",), LITERATURE_CODECS])
+    assert sorted(seen.networks) == sorted([("nested",), LITERATURE_CODECS, ("factorised",)])
 
 
 def test_test_images_are_read_for_chosen_plans_only(made):
@@ -293,7 +313,7 @@ def test_figures(made, tmp_path):
 def test_frontiers_hold_the_best_accuracy_with_at_most_so_many_bytes(made):
     (panel,) = payload_panels(made[0].done)  # both scenarios share their networks
     dots = {s.name: s.points for s in panel.dots}
-    assert set(dots) == {*LOSSY_IMAGES, "nested", *LITERATURE_CODECS}
+    assert set(dots) == {*LOSSY_IMAGES, "nested", "entropic", *LITERATURE_CODECS}
     for series in panel.lines:
         payloads, accuracies = zip(*series.points, strict=True)
         assert list(payloads) == sorted(payloads)

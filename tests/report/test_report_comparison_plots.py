@@ -22,13 +22,13 @@ from autosplit.report.comparison_figures import (
 from autosplit.report.draw_matplotlib import write_figure
 from autosplit.report.style import look
 
-METHODS = ("device", "png", "jpeg", "jpeg-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "uniform",
-           "autosplit")
+METHODS = ("device", "png", "jpeg", "jpeg-shared", "raw", "two-step", "aecnn", "bottlenet++", "jalad", "entropic",
+           "uniform", "autosplit")
 FIGURES = (accuracy_payload_figure, accuracy_latency_figure, in_time_figure)
 
 
 def panel(seed=0, title="stm32l4r5, sub-ghz-fsk-50k, 100 ms"):
-    """Eleven methods, most of them close to one another, one far below."""
+    """Twelve methods, most of them close to one another, one far below."""
     draw = np.random.default_rng(seed)
     marks, lines = [], []
     for i, name in enumerate(METHODS):

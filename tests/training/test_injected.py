@@ -11,7 +11,8 @@ from autosplit.compression.network import recalibrate
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.data.base import in_batches
 from autosplit.models.costs import stage_cost
-from autosplit.models.injected import InjectedHead, Restore, injected_structure
+from autosplit.models.entropic_student import student_structure
+from autosplit.models.injected import injected_networks, injected_structure
 from autosplit.models.splitting import trace
 from autosplit.models.zoo import resnet20
 from autosplit.training.backbone import train_backbone
@@ -44,7 +45,8 @@ class TestStructure:
     @pytest.mark.parametrize("depthwise", [False, True])
     def test_restores_the_backbones_shape(self, image, feature, depthwise):
         structure = json.loads(json.dumps(injected_structure(image, feature, nonnegative=True, depthwise=depthwise)))
-        head, restore = InjectedHead.traced(structure), Restore(structure).eval()
+        head, restore = injected_networks(structure)
+        restore.eval()
         small = head(torch.rand(2, *image))
         assert math.prod(small.shape[2:]) <= math.prod(image[1:]) / 12  # a coarse grid
         restored = restore(small)
@@ -55,7 +57,31 @@ class TestStructure:
     def test_costs_a_few_per_cent_of_a_backbone(self):
         whole = stage_cost(trace(resnet20().eval()), (3, 32, 32)).macs
         structure = injected_structure((3, 32, 32), (16, 32, 32), nonnegative=True, depthwise=False)
-        assert stage_cost(InjectedHead.traced(structure), (3, 32, 32)).macs < 0.03 * whole
+        assert stage_cost(injected_networks(structure)[0], (3, 32, 32)).macs < 0.03 * whole
+
+    @pytest.mark.parametrize(("image", "feature"), [
+        ((3, 224, 224), (24, 56, 56)), ((3, 224, 224), (40, 28, 28)), ((1, 28, 28), (8, 28, 28)),
+        ((3, 33, 47), (5, 9, 12)),
+    ])
+    def test_entropic_student_restores_the_backbones_shape(self, image, feature):
+        structure = json.loads(json.dumps(student_structure(image, feature, nonnegative=True, most_macs=1e12)))
+        head, restore = injected_networks(structure)
+        code = head(torch.rand(2, *image))
+        assert code.shape == (2, 24, -(-image[1] // 4) - 1, -(-image[2] // 4) - 1)
+        restored = restore.eval()(code)
+        assert restored.shape == (2, *feature)
+        assert restored.min() >= 0
+        assert torch.equal(trace(restore)(code), restored)
+
+    @pytest.mark.parametrize("width", [24, 12, 6, 3])
+    def test_entropic_student_is_as_wide_as_the_work_allows(self, width):
+        image = (3, 64, 64)
+        wide = injected_networks({**student_structure(image, (8, 16, 16), nonnegative=True, most_macs=0),
+                                  "width": width})[0]
+        most = stage_cost(wide, image).macs
+        assert student_structure(image, (8, 16, 16), nonnegative=True, most_macs=1.1 * most)["width"] == width
+        narrower = student_structure(image, (8, 16, 16), nonnegative=True, most_macs=0.8 * most)["width"]
+        assert narrower < width or width == 3
 
 
 class TestPlan:

@@ -11,6 +11,7 @@ from autosplit.core.conditions import Conditions
 from autosplit.core.measurement import Measurement
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
+from autosplit.experiments.compare.literature import STUDENT
 from autosplit.experiments.compare.run import Comparison
 from autosplit.latency.exits import in_time_accuracy
 from autosplit.report.comparison_figures import Panel, Series
@@ -33,9 +34,9 @@ def payload_panels(comparisons: Sequence[Comparison]) -> list[Panel]:
 
 def _payload_panel(group: Sequence[Comparison]) -> Panel:
     families: dict[str, set[tuple[float, float]]] = {}
-    for measurement in (m for c in group for pool in c.measured.values() for m in pool):
+    for method, measurement in ((method, m) for c in group for method, pool in c.measured.items() for m in pool):
         codec, payload = measurement.plan.codec, measurement.workload.payload_bytes_mean
-        name = codec.family or codec.kind
+        name = STUDENT if method == STUDENT else codec.family or codec.kind  # which has a code of our own family
         if codec.kind == "code" or (codec.image and codec.quality is not None):
             families.setdefault(name, set()).add((payload, measurement.accuracy))
     right = max((x for points in families.values() for x, _ in points), default=1.0)

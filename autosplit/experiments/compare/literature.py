@@ -7,10 +7,16 @@ from collections.abc import Iterator
 
 from autosplit.compression.codecs.base import Codec
 from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.scenario import Scenario
+from autosplit.models.entropic_student import ENTROPIC_STUDENT
 from autosplit.pipeline.baselines import Baseline
 from autosplit.training.supernet import Supernet
 
-__all__ = ["LITERATURE_CODECS", "codec_baselines", "uniform_baseline"]
+__all__ = ["LITERATURE_CODECS", "STUDENT", "codec_baselines", "student_baseline", "student_scenario",
+           "uniform_baseline"]
+
+STUDENT = "entropic"
+"""The baseline after Entropic Student."""
 
 LITERATURE_CODECS = ("aecnn", "bottlenet++", "jalad")
 """Codec families of the baselines' own supernet."""
@@ -42,6 +48,27 @@ def _two_step(supernet: Supernet) -> Iterator[Plan]:
 def _unpruned(supernet: Supernet, family: str) -> Iterator[Plan]:
     for split in supernet.points:
         yield from (Plan(split=split, codec=setting) for setting in supernet.codec(split, family).settings())
+
+
+def student_scenario(scenario: Scenario) -> Scenario:
+    """What Entropic Student's networks are prepared with: its encoder in the head's place, bits in the loss.
+
+    Its code has the encoder's own grid. One network serves all rates, where the paper trains one for each.
+    """
+    return scenario.replace(**{
+        "codecs": ("factorised",), "search.granularity": "uniform", "space.heads": ("injected",),
+        "space.injected_encoder": ENTROPIC_STUDENT, "space.max_grid": None, "space.grid_levels": 1})
+
+
+def student_baseline(supernet: Supernet) -> Baseline:
+    """Entropic Student at any split point and rate (Matsubara et al. 2022, arXiv 2108.11898), reconstructed.
+
+    Args:
+        supernet: Trained for `student_scenario`.
+    """
+    plans = tuple(Plan.at(place, 0.0, setting) for place in supernet.places
+                  for setting in supernet.codec(place).settings())
+    return Baseline(STUDENT, "Entropic Student", plans)
 
 
 def uniform_baseline(supernet: Supernet) -> Baseline:

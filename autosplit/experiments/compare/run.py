@@ -15,7 +15,13 @@ from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
-from autosplit.experiments.compare.literature import LITERATURE_CODECS, codec_baselines, uniform_baseline
+from autosplit.experiments.compare.literature import (
+    LITERATURE_CODECS,
+    codec_baselines,
+    student_baseline,
+    student_scenario,
+    uniform_baseline,
+)
 from autosplit.pipeline.baselines import Choice, baselines_of, choose, comparison_row, related
 from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
@@ -25,7 +31,7 @@ from autosplit.training.prepare import prepare
 __all__ = ["Comparison", "Failure", "Report", "compare"]
 
 _RUNS = "runs"
-_NETWORKS_AT_HAND = 2  # the search's and the baselines'; scenarios of one list mostly differ in conditions alone
+_NETWORKS_AT_HAND = 3  # the search's and two of baselines; scenarios of one list mostly differ in conditions alone
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,9 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
     result, run = _searched(scenario, out, own, progress)
     literature = contexts.of(scenario.replace(**{
         "codecs": LITERATURE_CODECS, "search.granularity": "uniform", "space.heads": ("pruned",)}))
+    student = contexts.of(student_scenario(scenario))
     entrants = [(c, literature) for c in codec_baselines(literature.networks.supernet)]
+    entrants.append((student_baseline(student.networks.supernet), student))
     entrants.append((uniform_baseline(own.networks.supernet), own))
     choices: list[Choice] = []
     for baseline, context in entrants:
