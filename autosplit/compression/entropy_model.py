@@ -124,9 +124,13 @@ class RateQuantiser(Quantiser):
         self.held_bits.copy_(torch.stack(spent).mean())
 
     def _spent(self, code: Tensor) -> Tensor:
-        """Bits that the coder spends on an image of a batch (N, K, gh, gw), with tables of its own; at least 1."""
+        """Bits that the coder spends on an image of a batch (N, K, gh, gw), with tables of its own; at least 1.
+
+        Without contexts, of which the tables of a batch would have too few symbols.
+        """
         symbols = quantise(code.detach(), self.bits, self.bound.detach()).clamp_min(0).numpy()  # -1 stands for NaN
-        return torch.tensor(max(1.0, FrequencyTables.fit(symbols, self.bits).entropy_bits(symbols).mean()))
+        tables = FrequencyTables.fit(symbols, self.bits, contexts=False)
+        return torch.tensor(max(1.0, tables.entropy_bits(symbols).mean()))
 
     def cost(self) -> Tensor:
         """What the bits of the last batch add to the loss; asked for once a batch."""

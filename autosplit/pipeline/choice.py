@@ -12,7 +12,7 @@ from autosplit.core.measurement import Measurement, Outcome
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 
-__all__ = ["Pick", "accuracy_difference", "cheapest_of_equals"]
+__all__ = ["Pick", "accuracy_difference", "cheapest_of_equals", "cheapest_within_a_point"]
 
 _MOST_GIVEN_UP = 0.01  # accuracy that may be lost to save energy, however little the images show
 _CLOSE = 0.01  # energies, bytes or latencies that differ by less are equal
@@ -79,13 +79,36 @@ def cheapest_of_equals(candidates: Sequence[Outcome], scorer: Scorer, sources: A
         difference = accuracy_difference(outcome.measurement, best.measurement, sources)
         if outcome is best or not outcome.feasible or difference is None:
             continue
-        at_best = min(best.measurement.accuracy + difference.high, outcome.measurement.accuracy + _MOST_GIVEN_UP, 1.0)
-        lucky = scorer.outcome(outcome.measurement.model_copy(update={"accuracy": max(0.0, at_best)}))
-        if lucky.reward >= best.reward:
+        at_best = min(best.measurement.accuracy + difference.high, outcome.measurement.accuracy + _MOST_GIVEN_UP)
+        if _reward_at(at_best, outcome, scorer) >= best.reward:
             equals.append(outcome)
             half_width = max(half_width, difference.half_width)
-    left = equals
+    return Pick(_cheapest(equals), best, tuple(equals), half_width)
+
+
+def cheapest_within_a_point(candidates: Sequence[Outcome], scorer: Scorer) -> Outcome:
+    """The cheapest deployment in time whose reward would be that of the best with a point of accuracy more.
+
+    Args:
+        candidates: At least one that is in time; proxy accuracies will do.
+        scorer: Gives rewards.
+    """
+    feasible = [outcome for outcome in candidates if outcome.feasible]
+    best = best_outcome(feasible)
+    return _cheapest([o for o in feasible
+                      if _reward_at(o.measurement.accuracy + _MOST_GIVEN_UP, o, scorer) >= best.reward])
+
+
+def _reward_at(accuracy: float, outcome: Outcome, scorer: Scorer) -> float:
+    """What a deployment's reward would be at another accuracy."""
+    moved = outcome.measurement.model_copy(update={"accuracy": min(max(0.0, accuracy), 1.0)})
+    return scorer.outcome(moved).reward
+
+
+def _cheapest(candidates: Sequence[Outcome]) -> Outcome:
+    """Energy, then bytes, then latency."""
+    left = list(candidates)
     for cost in _COSTS:
         limit = min(map(cost, left)) * (1 + _CLOSE)
         left = [outcome for outcome in left if cost(outcome) <= limit]
-    return Pick(best_outcome(left), best, tuple(equals), half_width)
+    return best_outcome(left)

@@ -36,7 +36,7 @@ from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comparison_row, related
 from autosplit.pipeline.cascades import best_cascades, cascades, halves_of
-from autosplit.pipeline.choice import Pick, cheapest_of_equals
+from autosplit.pipeline.choice import Pick, cheapest_of_equals, cheapest_within_a_point
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import fine_tune_best
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger, write_baselines
@@ -356,11 +356,18 @@ def _fine_tune(
     scenario: Scenario, scorer: Scorer, context: SearchContext, outcomes: Sequence[Outcome],
     record: Callable[[Outcome], None],
 ) -> list[Outcome]:
-    """The search's finalists; a split is among them where one is in time, so that it is known what it would bring."""
+    """The search's finalists: the best ones, and where a split is in time, a split and a cheap one.
+
+    So it is known what a split would bring; and of what cannot be told apart the cheapest will be taken, which the best
+    ones hardly are: the split that costs least of those within a point of the best one.
+    """
     found = fine_tune_best(context, scorer, outcomes, scenario.search.finalists, on_outcome=record)
-    if not any(o.plan.is_split for o in found):
-        splits = [o for o in outcomes if o.plan.is_split and o.feasible]
-        found += fine_tune_best(context, scorer, splits, 1, on_outcome=record) if splits else []
+    splits = [o for o in outcomes if o.plan.is_split and o.feasible]
+    if splits and not any(o.plan.is_split for o in found):
+        found += fine_tune_best(context, scorer, splits, 1, on_outcome=record)
+    cheap = cheapest_within_a_point(splits, scorer) if splits else None
+    if cheap is not None and cheap.plan not in [o.plan.without_exit for o in found]:
+        found += fine_tune_best(context, scorer, [cheap], 1, on_outcome=record)
     return found
 
 

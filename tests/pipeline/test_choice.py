@@ -7,7 +7,7 @@ from autosplit.core.answers import Answers
 from autosplit.core.measurement import LatencySummary, Measurement, Outcome, Workload
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.evaluation.objective import load_objective
-from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals
+from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals, cheapest_within_a_point
 from autosplit.pipeline.search import warnings_of
 
 LABELS = np.zeros(1000, dtype=np.int64)
@@ -84,6 +84,17 @@ def test_few_images_give_away_no_more_than_a_point(wrong, taken):
 def test_cheaper_means_energy_then_bytes_then_latency(costs, payloads, taken):
     a, b = (measured([1], name, payload) for name, payload in zip("ab", payloads, strict=True))
     assert picked(costs, a, b).taken.plan.split == taken
+
+
+@pytest.mark.parametrize(("wrong", "p95", "taken"), [
+    (9, 50, "cheap"), (12, 50, "best"),  # 0.8 and 1.1 points below
+    (4, 150, "best"),  # late
+])
+def test_a_cheap_one_within_a_point_is_found(wrong, p95, taken):
+    scorer = Fixed({"best": (50, 5.0), "cheap": (p95, 3.0), "cheapest": (50, 1.0)})
+    found = [scorer.outcome(m) for m in (measured([0], "best"), measured(range(wrong), "cheap"),
+                                         measured(range(50), "cheapest"))]
+    assert cheapest_within_a_point(found, scorer).plan.split == taken
 
 
 def test_where_nothing_is_in_time_the_least_late_one_is_taken():

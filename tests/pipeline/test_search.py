@@ -79,9 +79,13 @@ def test_ledger_holds_the_budget_and_the_finalist(world, result, prepared):
     plans = f1_plans(world.run)
     assert len(plans) == len(set(plans)) == result.provenance.evaluations == 8
     finalists = [m.plan for m in ledger.measurements("F3")]
-    # one as asked for, the best split where that is none, and what was chosen, which may come from a baseline
-    assert sum(plan.is_split and plan.codec.kind == "code" for plan in finalists) == 1
-    assert len(finalists) <= 3
+    # one as asked for, the best split where that is none, a cheap split, and what was chosen, maybe from a baseline
+    splits = [plan for plan in finalists if plan.is_split and plan.codec.kind == "code"]
+    assert 1 <= len(splits) <= 2
+    assert len(finalists) <= 4
+    measured = {m.plan: m.accuracy for m in ledger.measurements("F1") if m.plan.is_split}
+    best = max(measured.values())
+    assert min(measured[plan] for plan in splits) >= best - 0.01
     assert result.outcome in ledger.outcomes()
     assert result.plan.label in result.choice.equals
     assert result.choice.images == len(prepared.data.validation)

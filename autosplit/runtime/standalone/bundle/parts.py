@@ -348,7 +348,8 @@ def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
         frequencies = read_array(folder / name, error=BundleError)
         try:
             channels, height, width = shape
-            coders.append(PayloadCoder(FrequencyTables(frequencies), (channels, height, width), key.encode(), number))
+            tables = FrequencyTables.from_array(frequencies)
+            coders.append(PayloadCoder(tables, (channels, height, width), key.encode(), number))
         except (ValueError, AutosplitError) as e:
             raise BundleError(f"{folder / name}: no tables of this bundle ({printable(e)}); export it "
                               "again") from e

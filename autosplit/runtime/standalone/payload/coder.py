@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, PayloadError
+from .contexts import coding_passes, contexts_of, sides
 from .frequencies import PRECISION, FrequencyTables, check_symbols
 from .header import FORMAT_VERSION, HEADER_BYTES, MAX_RATES, header
 
@@ -114,14 +115,24 @@ class PayloadCoder:
         # For w_i = frequency * 2**8 - 1 that factor is exactly 1 and every intermediate an integer that a double
         # holds: the coder uses exactly the table's frequencies, whatever the machine's floating point does.
         weights = (tables.frequencies.astype(np.float64) * (1 << (_CODER_PRECISION - PRECISION))) - 1.0
-        self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in weights]
+        plain, middle = np.arange(tables.channels), tables.middle
+        self._aware, self._middle = plain[:0], np.zeros((0, 2), dtype=np.int64)
+        if middle is not None:
+            alone = (middle == [0, tables.levels - 1]).all(axis=1)
+            plain, self._aware, self._middle = np.flatnonzero(alone), np.flatnonzero(~alone), middle[~alone]
+        by_channel = weights.reshape(tables.channels, -1, tables.levels)
+        self._models = {int(k): constriction.stream.model.Categorical(by_channel[k, 0], perfect=False) for k in plain}
+        self._by_context = constriction.stream.model.Categorical(perfect=False)
+        self._weights = by_channel[self._aware].astype(np.float32)  # exact: below 2**24
         # all that both ends must agree on goes into the seed of the checksum instead of into the payload
         numbers = np.array([FORMAT_VERSION, PRECISION, *self._shape, tables.levels, len(key)], dtype="<u4")
-        fingerprint = hashlib.sha256(numbers.tobytes() + key + tables.frequencies.astype("<u4").tobytes()).digest()
+        stored = tables.to_arrays()["frequencies"].astype("<u4")
+        fingerprint = hashlib.sha256(numbers.tobytes() + key + stored.tobytes()).digest()
         self._seed = zlib.crc32(fingerprint)
         self._raw_bytes = raw_bytes(self._shape, tables.levels)
         # the costliest code, with what the coder's rounding can add (below 2**-7 bits a symbol)
-        most_bits = float(tables.symbol_bits.max(axis=1).sum()) * self._cells + tables.channels * self._cells / 128
+        dearest = tables.symbol_bits.reshape(tables.channels, -1).max(axis=1)
+        most_bits = float(dearest.sum()) * self._cells + tables.channels * self._cells / 128
         self._max_coded = int(most_bits / 8) + 2
 
     @property
@@ -210,9 +221,20 @@ class PayloadCoder:
     def _to_coded(self, flat: NDArray[np.int32]) -> bytes:
         """Range-code symbols of shape (K, cells)."""
         encoder = constriction.stream.queue.RangeEncoder()
-        for row, model in zip(flat, self._models, strict=True):
-            encoder.encode(row, model)
+        for k, model in self._models.items():
+            encoder.encode(flat[k], model)
+        if len(self._aware):
+            some = flat[self._aware]
+            known = np.zeros((len(some), self._cells + 1), dtype=np.uint8)
+            known[:, :-1] = sides(some, self._middle)
+            for cells, neighbours in coding_passes(*self._shape[1:]):
+                encoder.encode(some[:, cells].ravel(), self._by_context, self._rows(contexts_of(known, neighbours)))
         return shortest_bytes(encoder)
+
+    def _rows(self, contexts: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The coder's weights for symbols in these contexts: (channels that have some, n) -> (all of them, levels)."""
+        found = self._weights[np.arange(len(contexts))[:, None], contexts]
+        return found.reshape(-1, self._levels)
 
     def _to_symbols(self, coded: bytes) -> NDArray[np.int32]:
         """Symbols of shape (K, cells) of what stands behind the header; range-coded bytes are continued by zeros."""
@@ -227,8 +249,15 @@ class PayloadCoder:
         decoder = constriction.stream.queue.RangeDecoder(words)
         flat = np.empty((self._shape[0], self._cells), dtype=np.int32)
         try:
-            for k, model in enumerate(self._models):
+            for k, model in self._models.items():
                 flat[k] = decoder.decode(model, self._cells)
+            if len(self._aware):
+                known = np.zeros((len(self._aware), self._cells + 1), dtype=np.uint8)
+                for cells, neighbours in coding_passes(*self._shape[1:]):
+                    rows = self._rows(contexts_of(known, neighbours))
+                    found = decoder.decode(self._by_context, rows).reshape(len(self._aware), len(cells))
+                    flat[np.ix_(self._aware, cells)] = found
+                    known[:, cells] = sides(found, self._middle)
         except (AssertionError, ValueError) as error:  # bytes that no encoder makes
             raise PayloadError(f"payload of {HEADER_BYTES + len(coded)} bytes holds no valid code; "
                                "it was altered on the way") from error

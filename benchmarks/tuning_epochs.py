@@ -1,0 +1,72 @@
+"""What longer fine-tuning brings: some plans of a scenario, each fine-tuned for several numbers of epochs.
+
+    python -m benchmarks.tuning_epochs --scenario camera --epochs 2 10 --out results/benchmarks/tuning-camera
+        --plans "stage2 | factorised 32ch 14x14 rate 5" "input | WebP q0 at 1/2 with shared tables"
+
+Plans are named by their labels, as `autosplit show` prints them, and fine-tuned as the finalists of a search are,
+splits from the supernet and pictures from the network that was trained on all formats; both of these are trained as the
+scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them. Writes
+`epochs.csv` as it goes on; what was fine-tuned is in the cache, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from autosplit.core.errors import ConfigError
+from autosplit.core.intervals import accuracy_interval
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan
+from autosplit.core.space import PlanSpace
+from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.context import SearchContext
+from autosplit.report.progress import Progress
+from autosplit.training.prepare import prepare
+from benchmarks.common import parser, scenario_of
+
+
+def plan_of(space: PlanSpace, label: str) -> Plan:
+    """The plan of a space that has a label.
+
+    Raises:
+        ConfigError: None has it.
+    """
+    found = next((plan for plan in space.plans() if plan.label == label), None)
+    if found is None:
+        raise ConfigError(f"no plan of this scenario is called {label!r}; `autosplit show` prints the names")
+    return found
+
+
+def main() -> None:
+    """Run the benchmark that the options ask for."""
+    options_parser = parser(__doc__)
+    options_parser.add_argument("--plans", nargs="+", required=True, metavar="LABEL")
+    options_parser.add_argument("--epochs", nargs="+", type=int, required=True)
+    options = options_parser.parse_args()
+    progress, scenario = Progress(), scenario_of(options)
+    networks, scorer, rows = prepare(scenario, progress), Scorer.of(scenario), []
+    plans = [plan_of(networks.supernet.plan_space, label) for label in options.plans]
+    arithmetic = scenario.conditions.device.arithmetic
+    options.out.mkdir(parents=True, exist_ok=True)
+    whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
+    uncut = SearchContext(networks, progress).measure(whole, arithmetic, "test")
+    for plan in plans:
+        for epochs in options.epochs:
+            longer = scenario.replace(training__finetune_epochs=epochs, training__finetune_patience=epochs)
+            context = SearchContext(dataclasses.replace(networks, scenario=longer), progress)
+            row: dict[str, object] = {"plan": plan.label, "epochs": epochs, "uncut test accuracy": uncut.accuracy}
+            for part in ("validation", "test"):
+                found = scorer.outcome(context.measure(plan, arithmetic, part, f"{plan.label}, {epochs} epochs"))
+                work, answers = found.measurement.workload, found.measurement.answers
+                row |= {f"{part} accuracy": found.measurement.accuracy, f"{part} bytes": work.payload_bytes_mean,
+                        "p95_ms": found.latency.p95_ms, "energy_mj": found.latency.energy_mj}
+                assert answers is not None
+                interval = accuracy_interval(answers.hits, context.sources(part))
+                row |= {f"{part} low": interval.low, f"{part} high": interval.high}
+            rows.append(row)
+            pd.DataFrame(rows).to_csv(options.out / "epochs.csv", index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    main()
