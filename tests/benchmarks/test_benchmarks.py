@@ -20,6 +20,7 @@ from benchmarks.elsewhere import regrets, summary
 from benchmarks.fidelity import correlations, draw_plans
 from benchmarks.layerwise import chosen_row, gains, search_rows, thinned, uniform_plans
 from benchmarks.recipes import spreads
+from benchmarks.tuning_epochs import plan_of
 from tests.layers import LayerTable
 from tests.runs import AGENTS
 from tests.synthetic import make_conditions, make_table
@@ -184,3 +185,10 @@ def test_measurements_until_a_search_is_as_good_as_a_policy():
     needed = measurements_needed(runs, np.array([0.1, 0.2]))
     assert needed["a"] == {"in_each_scenario": 1.5, "by_the_median": 2.0}
     assert needed["b"] == {"in_each_scenario": None, "by_the_median": None}
+
+
+def test_a_plan_is_found_by_its_label():
+    for plan in space().plans():
+        assert plan_of(space(), plan.label) == plan
+    with pytest.raises(ConfigError, match=r"no plan of this scenario is called 'a \| 3ch'"):
+        plan_of(space(), "a | 3ch")
