@@ -136,6 +136,7 @@ RULES: Sequence[Rule] = (
     _benchmark("measuring", "--scenario tiny.yaml --plans 1 --most 1"),
     _benchmark("rate_control", "--scenario tiny.yaml --set codecs=[factorised] --plans 1"),
     _benchmark("contexts", "--scenario tiny.yaml --plans 2"),
+    _benchmark("tuning_epochs", "--scenario tiny.yaml --plans output --epochs 1"),
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
