@@ -1,6 +1,6 @@
 """What longer fine-tuning brings: some plans of a scenario, each fine-tuned for several numbers of epochs.
 
-    python -m benchmarks.tuning_epochs --scenario camera --epochs 2 10 --out results/benchmarks/tuning-camera
+    python -m benchmarks.tuning_epochs --scenario camera --epochs 10 --out results/benchmarks/tuning-camera
         --plans "stage2 | factorised 32ch 14x14 rate 5" "input | WebP q0 at 1/2 with shared tables"
 
 Plans are named by their labels, as `autosplit show` prints them, and fine-tuned as the finalists of a search are,
