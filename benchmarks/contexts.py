@@ -14,27 +14,20 @@ import time
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.data.base import ImageDataset, in_batches
+from autosplit.compression.network import recalibrate
 from autosplit.report.progress import Progress
 from autosplit.runtime.standalone.payload.coder import PayloadCoder, payload_bytes
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.finetune import statistics_images
+from autosplit.training.loop import logits_of
 from autosplit.training.prepare import prepare
 from benchmarks.common import parser, scenario_of, write_json
 from benchmarks.fidelity import draw_plans
 
-_BATCH, _TIMED = 64, 50
+_TIMED = 50
 _CALIBRATION = 256  # images of a measurement's tables
-
-
-def symbols(network: SplitNetwork, data: ImageDataset, images: torch.Tensor) -> NDArray[np.int32]:
-    """Codes of uint8 images."""
-    with torch.inference_mode():
-        return np.concatenate([network.symbols(data.normalise(part)).numpy() for part in in_batches(images, _BATCH)])
 
 
 def seconds(coders: list[PayloadCoder], codes: NDArray[np.int32]) -> list[float]:
@@ -61,15 +54,13 @@ def main() -> None:
         network = networks.supernet.extract(plan)
         recalibrate(network, statistics_images(data), scenario.training.batch_size)
         assert network.quantiser is not None
-        fitted = symbols(network, data, data.calibration.images[:_CALIBRATION])
-        codes = symbols(network, data, data.validation.images)
+        fitted, codes = (logits_of(network.symbols, data, images).numpy()
+                         for images in (data.calibration.images[:_CALIBRATION], data.validation.images))
         bits, expected = network.quantiser.bits, network.quantiser.expected()
         tables = [FrequencyTables.fit(fitted, bits, expected, contexts=aware) for aware in (False, True)]
         plain, aware = (float(payload_bytes(table, codes).mean()) for table in tables)
         slow = seconds([PayloadCoder(t, codes.shape[1:], b"contexts") for t in tables], codes)
-        middle = tables[1].middle
-        with_contexts = 0 if middle is None else int((middle != [0, tables[1].levels - 1]).any(axis=1).sum())
-        rows.append({"plan": plan.label, "channels": codes.shape[1], "with contexts": with_contexts,
+        rows.append({"plan": plan.label, "channels": codes.shape[1], "with contexts": int(tables[1].aware.sum()),
                      "plain bytes": plain, "bytes": aware, "saved": 1 - aware / plain,
                      "plain encode_ms": 1e3 * slow[0], "encode_ms": 1e3 * slow[1]})
     frame = pd.DataFrame(rows)

@@ -13,15 +13,14 @@ from __future__ import annotations
 from unittest import mock
 
 import pandas as pd
-import torch
 
 from autosplit.compression.entropy_model import RateQuantiser
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.data.base import ImageDataset, in_batches
+from autosplit.data.base import ImageDataset
 from autosplit.report.progress import Progress
 from autosplit.training import finetune as fine_tuning
 from autosplit.training.finetune import Finetuning, finetune, statistics_images
-from autosplit.training.loop import accuracy, steps_per_epoch
+from autosplit.training.loop import accuracy, logits_of, steps_per_epoch
 from autosplit.training.prepare import prepare
 from benchmarks.common import parser, scenario_of
 from benchmarks.fidelity import draw_plans
@@ -32,10 +31,7 @@ _BATCH = 128
 def figures(network: SplitNetwork, data: ImageDataset) -> tuple[float, float]:
     """Accuracy on validation images, and the mean bytes that the coder spends on one."""
     assert network.quantiser is not None
-    found = []
-    with torch.inference_mode():
-        for images in (data.calibration.images, data.validation.images):
-            found.append(torch.cat([network.symbols(data.normalise(part)) for part in in_batches(images, _BATCH)]))
+    found = [logits_of(network.symbols, data, part.images, _BATCH) for part in (data.calibration, data.validation)]
     tables = network.quantiser.tables(found[0])
     return accuracy(network, data, data.validation), float(tables.entropy_bits(found[1].numpy()).mean()) / 8
 

@@ -28,7 +28,8 @@ _TRAINED = 3  # passes of a training step for each image: the backward one costs
 _SUPERNET = 2 * _TRAINED + 1  # two plans a step, and the teacher
 _FINE_TUNED = _TRAINED + 1
 _RATES_A_STEP = 3  # that `adapt` trains
-_COMPARED = 6  # the search and five baselines from the literature, each with finalists of its own
+_COMPARED = 7  # the search and six baselines from the literature, each with finalists of its own
+_SUPERNETS = 2  # that `compare` trains beside the search's own
 _CALIBRATION_S = 0.4
 _CALIBRATION_PIXELS = 32 * 64 * 64
 
@@ -96,7 +97,8 @@ def estimate_comparison(scenarios: Sequence[Scenario], data_root: Path | None) -
     for key, scenario in shared.items():
         images = count_images(scenario, data_root)
         # the baselines have a supernet of their own; codecs with phases of their own are trained in it
-        passes = training_passes(scenario, images) + scenario.training.supernet_epochs * images.train * _SUPERNET
+        passes = training_passes(scenario, images)
+        passes += _SUPERNETS * scenario.training.supernet_epochs * images.train * _SUPERNET
         here = sum(networks_key(other) == key for other in scenarios)
         passes += here * (search_passes(scenario, images) + _COMPARED * fine_tuning_passes(scenario, images))
         seconds += passes / passes_per_second(scenario, images)

@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autosplit.models.costs import stage_cost
+
 __all__ = ["ENTROPIC_STUDENT", "StudentDecoder", "StudentEncoder", "student_structure"]
 
 ENTROPIC_STUDENT = "entropic-student"
@@ -36,16 +38,9 @@ def student_structure(
         nonnegative: Whether that feature comes out of a ReLU.
         most_macs: Multiply-accumulates that the encoder may take; where even 3 code channels take more, these.
     """
-    width = next((k for k in _CODE_CHANNELS if _macs(image, k) <= most_macs), _CODE_CHANNELS[-1])
-    return {"encoder": ENTROPIC_STUDENT, "image": list(image), "feature": list(feature), "width": width,
-            "nonnegative": nonnegative}
-
-
-def _macs(image: tuple[int, int, int], width: int) -> float:
-    """Multiply-accumulates of an encoder with so many code channels, edges aside."""
-    channels, height, rows = image
-    quarter = height * rows / 16
-    return quarter * (4 * 25 * channels * 4 * width + 25 * 4 * width * 2 * width + 4 * 2 * width * width)
+    structures = [{"encoder": ENTROPIC_STUDENT, "image": list(image), "feature": list(feature), "width": width,
+                   "nonnegative": nonnegative} for width in _CODE_CHANNELS]
+    return next((s for s in structures if stage_cost(StudentEncoder(s), image).macs <= most_macs), structures[-1])
 
 
 class StudentEncoder(nn.Sequential):

@@ -8,11 +8,38 @@ from autosplit.core.measurement import Outcome
 from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.choice import cheapest_within_a_point
 from autosplit.pipeline.context import SearchContext
 
-__all__ = ["fine_tune_best", "ranked_heads", "uncut"]
+__all__ = ["fine_tune_best", "ranked_heads", "search_finalists", "uncut"]
 
 _MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
+
+
+def search_finalists(
+    context: SearchContext, scorer: Scorer, outcomes: Sequence[Outcome], wanted: int,
+    on_outcome: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """A search's finalists: the best plans, and where a split is in time, a split and a cheap one.
+
+    So it is known what a split would bring; and of what cannot be told apart the cheapest will be taken, which the best
+    ones hardly are: the split that costs least of those within a point of the best one.
+
+    Args:
+        context: As for `fine_tune_best`, like all else.
+        scorer: Joins measurements with latency and reward.
+        outcomes: What was measured at F1.
+        wanted: Plans to fine-tune; the splits come on top.
+        on_outcome: Called with each new outcome as soon as it is there.
+    """
+    found = fine_tune_best(context, scorer, outcomes, wanted, on_outcome=on_outcome)
+    splits = [o for o in outcomes if o.plan.is_split and o.feasible]
+    if splits and not any(o.plan.is_split for o in found):
+        found += fine_tune_best(context, scorer, splits, 1, on_outcome=on_outcome)
+    cheap = cheapest_within_a_point(splits, scorer) if splits else None
+    if cheap is not None and cheap.plan not in [o.plan.without_exit for o in found]:
+        found += fine_tune_best(context, scorer, [cheap], 1, on_outcome=on_outcome)
+    return found
 
 
 def fine_tune_best(

@@ -36,9 +36,9 @@ from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comparison_row, related
 from autosplit.pipeline.cascades import best_cascades, cascades, halves_of
-from autosplit.pipeline.choice import Pick, cheapest_of_equals, cheapest_within_a_point
+from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
-from autosplit.pipeline.finalists import fine_tune_best
+from autosplit.pipeline.finalists import search_finalists
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger, write_baselines
 from autosplit.report.progress import Progress
 from autosplit.runtime.deployment import Deployment, Evaluation
@@ -164,7 +164,7 @@ def search_scenario(
         with timed("search"):
             agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
         with timed("fine-tune"):
-            finalists = _fine_tune(scenario, scorer, context, agent.outcomes, record)
+            finalists = search_finalists(context, scorer, agent.outcomes, scenario.search.finalists, record)
             sources = context.sources("validation")
             others = [outcome for choice in baselines if choice.tuned for outcome in choice.finalists
                       if _may_be_chosen(outcome.plan, scenario.space)]
@@ -350,25 +350,6 @@ def _may_be_chosen(plan: Plan, space: SearchSpace) -> bool:
     # the user's own files are there before any part of autosplit runs: there is nothing to export
     return plan.codec.kind != "file" and {INPUT: space.whole_on_edge, OUTPUT: space.whole_on_device}.get(
         plan.split, True)
-
-
-def _fine_tune(
-    scenario: Scenario, scorer: Scorer, context: SearchContext, outcomes: Sequence[Outcome],
-    record: Callable[[Outcome], None],
-) -> list[Outcome]:
-    """The search's finalists: the best ones, and where a split is in time, a split and a cheap one.
-
-    So it is known what a split would bring; and of what cannot be told apart the cheapest will be taken, which the best
-    ones hardly are: the split that costs least of those within a point of the best one.
-    """
-    found = fine_tune_best(context, scorer, outcomes, scenario.search.finalists, on_outcome=record)
-    splits = [o for o in outcomes if o.plan.is_split and o.feasible]
-    if splits and not any(o.plan.is_split for o in found):
-        found += fine_tune_best(context, scorer, splits, 1, on_outcome=record)
-    cheap = cheapest_within_a_point(splits, scorer) if splits else None
-    if cheap is not None and cheap.plan not in [o.plan.without_exit for o in found]:
-        found += fine_tune_best(context, scorer, [cheap], 1, on_outcome=record)
-    return found
 
 
 def _every(finalists: Sequence[Outcome], baselines: Sequence[Choice]) -> list[Outcome]:

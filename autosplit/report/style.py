@@ -151,11 +151,11 @@ LOOKS = {
     "aecnn": Look("AECNN", "#0072b2", "o"),
     "bottlenet++": Look("BottleNet++", "#009e73", "h"),
     "jalad": Look("JALAD", "#56b4e9", "p"),
-    "entropic": Look("Entropic Student", "#005f40", "<"),
-    "uniform": Look("uniform 50 %, 64x", "#cc79a7", ">"),
+    "entropic": Look("Entropic Student", "#005f40", ">"),
+    "uniform": Look("uniform 50 %, 64x", "#cc79a7", "<"),
     "autosplit": Look("autosplit", GOLD, "*"),
     "nested": Look("nested (autosplit's codec)", GOLD, "*"),
-    "factorised": Look("factorised (autosplit's, with bits in the loss)", RED, "*"),
+    "factorised": Look("factorised (autosplit's, with bits in the loss)", "#8c510a", "*"),
 }
 
 

@@ -99,7 +99,7 @@ def test_an_estimate_says_what_is_done_and_for_how_long(monkeypatch):
         "minutes at the present speed of this machine, less where the cache holds parts of it")
     two = [scenario, scenario.replace(conditions__budget_ms=50)]
     assert estimate.estimate_comparison(two, None).startswith(
-        "2 scenarios with 5 baselines from the literature, networks trained for 1 of them: about ")
+        "2 scenarios with 6 baselines from the literature, networks trained for 1 of them: about ")
     assert "the supernet for 3 epochs, measure" in estimate.estimate_search(scenario.replace(weights="w"), None)
 
 

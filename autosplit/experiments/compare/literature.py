@@ -12,8 +12,8 @@ from autosplit.models.entropic_student import ENTROPIC_STUDENT
 from autosplit.pipeline.baselines import Baseline
 from autosplit.training.supernet import Supernet
 
-__all__ = ["LITERATURE_CODECS", "STUDENT", "codec_baselines", "student_baseline", "student_scenario",
-           "uniform_baseline"]
+__all__ = ["LITERATURE_CODECS", "STUDENT", "codec_baselines", "literature_scenario", "student_baseline",
+           "student_scenario", "uniform_baseline"]
 
 STUDENT = "entropic"
 """The baseline after Entropic Student."""
@@ -25,11 +25,17 @@ _TITLES = {"aecnn": "AECNN, unpruned", "bottlenet++": "BottleNet++, unpruned", "
 _SPARSITY, _RATIO, _BITS = 0.5, 64.0, 4
 
 
+def literature_scenario(scenario: Scenario) -> Scenario:
+    """What the networks of `LITERATURE_CODECS` are prepared with, behind the backbone's own head."""
+    return scenario.replace(**{
+        "codecs": LITERATURE_CODECS, "search.granularity": "uniform", "space.heads": ("pruned",)})
+
+
 def codec_baselines(supernet: Supernet) -> list[Baseline]:
     """2-step pruning, then each codec of the literature without pruning at any split and setting.
 
     Args:
-        supernet: Trained with `LITERATURE_CODECS`.
+        supernet: Trained for `literature_scenario`.
     """
     two_step = Baseline("two-step", "split + pruning (2-step)", tuple(_two_step(supernet)))
     return [two_step, *(Baseline(f, _TITLES[f], tuple(_unpruned(supernet, f))) for f in LITERATURE_CODECS)]

@@ -16,8 +16,8 @@ from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.literature import (
-    LITERATURE_CODECS,
     codec_baselines,
+    literature_scenario,
     student_baseline,
     student_scenario,
     uniform_baseline,
@@ -160,8 +160,7 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
     scorer, arithmetic = Scorer.of(scenario), scenario.conditions.device.arithmetic
     own = contexts.of(scenario)
     result, run = _searched(scenario, out, own, progress)
-    literature = contexts.of(scenario.replace(**{
-        "codecs": LITERATURE_CODECS, "search.granularity": "uniform", "space.heads": ("pruned",)}))
+    literature = contexts.of(literature_scenario(scenario))
     student = contexts.of(student_scenario(scenario))
     entrants = [(c, literature) for c in codec_baselines(literature.networks.supernet)]
     entrants.append((student_baseline(student.networks.supernet), student))

@@ -115,11 +115,8 @@ class PayloadCoder:
         # For w_i = frequency * 2**8 - 1 that factor is exactly 1 and every intermediate an integer that a double
         # holds: the coder uses exactly the table's frequencies, whatever the machine's floating point does.
         weights = (tables.frequencies.astype(np.float64) * (1 << (_CODER_PRECISION - PRECISION))) - 1.0
-        plain, middle = np.arange(tables.channels), tables.middle
-        self._aware, self._middle = plain[:0], np.zeros((0, 2), dtype=np.int64)
-        if middle is not None:
-            alone = (middle == [0, tables.levels - 1]).all(axis=1)
-            plain, self._aware, self._middle = np.flatnonzero(alone), np.flatnonzero(~alone), middle[~alone]
+        plain, self._aware = np.flatnonzero(~tables.aware), np.flatnonzero(tables.aware)
+        self._middle = np.zeros((0, 2), dtype=np.int64) if tables.middle is None else tables.middle[self._aware]
         by_channel = weights.reshape(tables.channels, -1, tables.levels)
         self._models = {int(k): constriction.stream.model.Categorical(by_channel[k, 0], perfect=False) for k in plain}
         self._by_context = constriction.stream.model.Categorical(perfect=False)

@@ -179,6 +179,13 @@ class FrequencyTables:
         return int(self.frequencies.shape[-1])
 
     @property
+    def aware(self) -> NDArray[np.bool_]:
+        """Which channels have contexts, (channels,)."""
+        if self.middle is None:
+            return np.zeros(self.channels, dtype=np.bool_)
+        return (self.middle != [0, self.levels - 1]).any(axis=1)  # type: ignore[no-any-return]
+
+    @property
     def symbol_bits(self) -> NDArray[np.float64]:
         """Bits each symbol costs, of the shape of `frequencies`."""
         return np.asarray(PRECISION - np.log2(self.frequencies.astype(np.float64)))
