@@ -47,7 +47,8 @@ from autosplit.latency.regression import least_relative_squares
 from autosplit.models.costs import operators, stage_cost
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import block_ends, cut, find_split_points, trace
+from autosplit.models.splitting import block_ends, cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.report.progress import Progress
 from benchmarks.common import command_line, parser, write_json
 
@@ -73,7 +74,7 @@ class Cut:
 def cuts_of(backbone: str, shape: tuple[int, int, int], splits: int) -> Iterator[Cut]:
     """Heads, whole and pruned, and tails at some split points, spread over the network."""
     torch.manual_seed(0)
-    network = trace(build_backbone(backbone, 10, shape[0], shape[1:]).eval())
+    network = trace(build_backbone(backbone, 10, shape[0], shape[1:]).eval(), shape)
     points = [p for p in block_ends(find_split_points(network, shape)) if p.name != "stem"]
     for i in sorted({round(i) for i in np.linspace(0, len(points) - 1, min(splits, len(points)))}):
         head, tail = cut(network, points[i])

@@ -9,7 +9,8 @@ from autosplit.agents import load_agent
 from autosplit.core.plugins import load_object
 from autosplit.data import load_dataset
 from autosplit.models.loading import build_backbone
-from autosplit.models.splitting import block_ends, cut, find_split_points, trace
+from autosplit.models.splitting import block_ends, cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.testing import AgentCase, AgentContract, CodecContract
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -19,7 +20,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def test_backbone_splits_at_the_ends_of_its_blocks(classes, channels, side):
     torch.manual_seed(0)
     model = build_backbone(f"{EXAMPLES / 'backbone.py'}:small_cnn", classes, channels)
-    graph = trace(model.eval())
+    graph = trace(model.eval(), (channels, side, side))
     points = block_ends(find_split_points(graph, (channels, side, side)))
     assert [p.name for p in points] == ["block1", "block2", "block3"]
     images = torch.randn(2, channels, side, side)

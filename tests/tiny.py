@@ -8,7 +8,8 @@ from torch import nn
 from autosplit.core.plan import DEFAULT_CODEC
 from autosplit.core.scenario import SearchSpace, TrainingSettings
 from autosplit.data.base import ImageDataset, Split, build_dataset
-from autosplit.models.splitting import find_split_points, select_split_points, trace
+from autosplit.models.splitting import find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import ResNetSmall
 from autosplit.training.supernet import Supernet
 
@@ -49,7 +50,7 @@ def tiny_supernet(
     network: nn.Module, data: ImageDataset, space: SearchSpace = SPACE, seed: int = 0,
     families: tuple[str, ...] = (DEFAULT_CODEC,),
 ) -> Supernet:
-    graph = trace(network.eval())
+    graph = trace(network.eval(), data.shape)
     points = select_split_points(find_split_points(graph, data.shape), space.splits)
     torch.manual_seed(seed)
     return Supernet(graph, points, space, data.normalise(data.train.images[:16]), families)

@@ -113,7 +113,8 @@ def estimate_table(scenario: Scenario, data_root: Path | None) -> str:
     from autosplit.compression import build_codec
     from autosplit.compression.codecs.base import Offer
     from autosplit.models.loading import build_backbone
-    from autosplit.models.splitting import find_split_points, select_split_points, trace
+    from autosplit.models.splitting import find_split_points, select_split_points
+    from autosplit.models.tracing import trace
 
     images, space = count_images(scenario, data_root), scenario.space
     shape = (images.channels, images.side, images.side)
@@ -121,7 +122,7 @@ def estimate_table(scenario: Scenario, data_root: Path | None) -> str:
     offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels, space.rates)
     settings = sum(
         len(build_codec(family, (p.shape[0], p.shape[1], p.shape[2]), offer, True).settings())
-        for p in select_split_points(find_split_points(trace(model), shape), space.splits) if len(p.shape) == 3
+        for p in select_split_points(find_split_points(trace(model, shape), shape), space.splits) if len(p.shape) == 3
         for family in scenario.codecs)
     plans = settings * len(space.sparsities)
     passes = training_passes(scenario, images) + plans * measuring_passes(scenario, images)

@@ -37,7 +37,7 @@ from autosplit.compression.int8_layers import (
     Requantise,
 )
 from autosplit.core.errors import ConfigError
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import as_graph
 
 __all__ = ["FloatGraph", "RangeObserver", "as_function", "int8_structure", "place_observers", "quantise_int8"]
 
@@ -179,7 +179,7 @@ class FloatGraph:
 
     def __init__(self, module: nn.Module) -> None:
         lone = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
-        traced = trace(nn.Sequential(module) if lone else module).eval()  # a lone layer would be traced into
+        traced = as_graph(nn.Sequential(module) if lone else module).eval()  # a lone layer would be traced into
         self.graph = traced.graph
         self.modules: dict[str, Any] = {}
         # a module that is called twice sees two ranges: each call becomes a module of its own, named as its node

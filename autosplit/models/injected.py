@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from autosplit.models.entropic_student import ENTROPIC_STUDENT, StudentDecoder, StudentEncoder
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import as_graph
 
 __all__ = ["InjectedHead", "Restore", "injected_networks", "injected_structure"]
 
@@ -51,8 +51,8 @@ def injected_networks(structure: dict[str, Any]) -> tuple[fx.GraphModule, nn.Mod
         structure: As `injected_structure` or `student_structure` gives it.
     """
     if structure.get("encoder") == ENTROPIC_STUDENT:
-        return trace(StudentEncoder(structure).eval()), StudentDecoder(structure)
-    return trace(InjectedHead(structure).eval()), Restore(structure)
+        return as_graph(StudentEncoder(structure).eval()), StudentDecoder(structure)
+    return as_graph(InjectedHead(structure).eval()), Restore(structure)
 
 
 class InjectedHead(nn.Sequential):

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
-from autosplit.core.hashing import sha256_of
-from autosplit.core.plugins import one_line, source_of
+from autosplit.core.plugins import one_line
 from autosplit.core.tensors import load_tensors
-from autosplit.core.version import __version__
 from autosplit.models.names import BACKBONES, TORCHVISION
+from autosplit.models.recorder import logits_in, user_line
+from autosplit.models.tracing import check_kind, fresh_copy
 from autosplit.runtime.standalone.files import check_regular, reason_of
 
-__all__ = ["backbone_source_hash", "build_backbone", "load_weights", "torchvision_names"]
+__all__ = ["build_backbone", "load_weights", "torchvision_names"]
 
 _PROBE_SIDES = (32, 28, 64, 96, 224)
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar"}
@@ -74,22 +74,41 @@ def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module
     if isinstance(factory, nn.Module) or not callable(factory):
         raise PluginError(f"backbone {name!r} is a {type(factory).__name__}; it must be a function or class that "
                           "builds the network, as in `def network(num_classes, in_channels): ...`")
-    arguments = offered
+    arguments, passes_on = dict(offered), False
     with contextlib.suppress(TypeError, ValueError):  # written in C, without a signature
         parameters = inspect.signature(factory).parameters.values()
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            taken = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+        taken = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if not passes_on:
             arguments = {k: v for k, v in offered.items() if k in taken}
-    try:
-        model = factory(**arguments)
-    except AutosplitError:  # it says what is wrong itself
-        raise
-    except Exception as e:
-        call = ", ".join(f"{k}={v}" for k, v in arguments.items())
-        raise PluginError(f"backbone {name!r}: calling it with ({call}) raised {one_line(e)}") from e
+    while True:
+        try:
+            model = factory(**arguments)
+            break
+        except AutosplitError:  # it says what is wrong itself
+            raise
+        except Exception as e:
+            # `**kwargs` are handed to another factory, which need not take all of them
+            unknown = next((k for k in arguments if isinstance(e, TypeError) and passes_on
+                            and f"unexpected keyword argument '{k}'" in str(e)), None)
+            if unknown is None:
+                call = ", ".join(f"{k}={v}" for k, v in arguments.items())
+                raise PluginError(f"backbone {name!r}: calling it with ({call}) raised {one_line(e)}") from e
+            del arguments[unknown]
+    return _usable(model, f"backbone {name!r}")
+
+
+def _usable(model: Any, name: str) -> nn.Module:
+    """A network of a kind that can be cut, in single precision.
+
+    Raises:
+        PluginError: It is no `nn.Module`.
+        TraceError: It is of a kind that has no graph.
+    """
     if not isinstance(model, nn.Module):
-        raise PluginError(f"backbone {name!r} gave a {type(model).__name__}; it must return a torch.nn.Module")
-    return model
+        raise PluginError(f"{name} gave a {type(model).__name__}; it must return a torch.nn.Module")
+    check_kind(model)
+    return model.float()
 
 
 def _check_logits(
@@ -97,22 +116,22 @@ def _check_logits(
 ) -> None:
     """Run a network on two black images and look at what comes out."""
     sizes = [image_size] if image_size is not None else [(side, side) for side in _PROBE_SIDES]
-    # batch norm would take the statistics of two black images
-    model.eval()
+    model = fresh_copy(model)
     for height, width in sizes:
         try:
             # a network that draws while it runs must not move the generator that weights are drawn from
             with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-                logits = model(torch.zeros(2, in_channels, height, width))
+                answer = model(torch.zeros(2, in_channels, height, width))
         except Exception as e:
             if image_size is None:
                 continue
             raise PluginError(f"backbone {name!r} does not run on images of shape ({in_channels}, {height}, {width}): "
-                              f"{one_line(e)}") from e
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, num_classes):
-            found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise PluginError(f"backbone {name!r} gives {found} for 2 images; it must give logits of shape "
-                              f"(2, {num_classes}), one value a class (take num_classes as a parameter)")
+                              f"{one_line(e)}{user_line(e)}") from e
+        logits = logits_in(answer, f"backbone {name!r}")
+        if tuple(logits.shape) != (2, num_classes):
+            raise PluginError(f"backbone {name!r} gives a tensor of shape {tuple(logits.shape)} for 2 images; it must "
+                              f"give logits of shape (2, {num_classes}), one value a class (take num_classes as a "
+                              "parameter)")
         return
 
 
@@ -190,33 +209,3 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise ConfigError(f"weights {str(path)!r} do not fit {type(model).__name__}: {'; '.join(listed)}; "
                           "save them from the same network with the same number of classes")
     model.load_state_dict(tensors)
-
-
-# --- identity -------------------------------------------------------------------------------------------------------
-
-
-def backbone_source_hash(name: str) -> str:
-    """Hash of what defines a backbone's structure, for caches: first 16 hex digits of a SHA-256.
-
-    For torchvision its version, for the package's own networks and the user's the content of the file that defines
-    the factory. Modules which that file imports are not looked at.
-
-    Args:
-        name: As given to `build_backbone`.
-
-    Raises:
-        AutosplitError: Nothing has this name, or it cannot be imported.
-    """
-    where, _, attribute = name.rpartition(":")
-    if name.startswith(TORCHVISION):
-        import torchvision
-
-        parts = [name, torchvision.__version__]
-    elif ":" not in name:
-        parts = [name, __version__, source_of(_factory(name))]
-    elif where.endswith(".py") and Path(where).is_file():
-        # by its content alone: a file that was moved defines the same network
-        parts = [attribute, Path(where).read_text(encoding="utf-8", errors="replace")]
-    else:
-        parts = [name, source_of(_factory(name))]
-    return sha256_of("\0".join(parts).encode())[:16]

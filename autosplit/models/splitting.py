@@ -1,16 +1,17 @@
 """Finding the places where a network can be cut, and cutting it there.
 
-A split point is a node of the `torch.fx` graph after which exactly one tensor is live. It is named by the
-outermost module that ends there (`layer2`, `layer2.0.conv1`), or by the node where no module ends. Head and
-tail share the parameters of the traced network, and head then tail does the same operations in the same
-order, so the result is equal bit for bit.
+A split point is a node of the `torch.fx` graph after which exactly one tensor that comes from the image is live.
+It is named by the outermost module that ends there (`layer2`, `layer2.0.conv1`), or by the node where no module
+ends. Head and tail share the parameters of the traced network, and head then tail does the same operations in
+the same order, so the result is equal bit for bit. What does not come from the image (constants, parameters and
+what is computed of them, the size of the batch) is at hand on both sides.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -19,14 +20,17 @@ from torch import Tensor, fx, nn
 from autosplit.core.errors import SplitError, TraceError, UnknownNameError
 from autosplit.models.inference import evaluation_mode
 from autosplit.models.layouts import channel_axes
+from autosplit.models.recorder import one_line
+from autosplit.models.tracing import BATCH
 
-__all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "float_shapes", "select_split_points", "trace"]
+__all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "float_shapes", "select_split_points"]
 
 _log = logging.getLogger(__name__)
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-_CONTAINERS = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
+_POOL_CALLS = {"max_pool2d", "avg_pool2d"}
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.ELU, nn.LeakyReLU)
+_ACTIVATION_CALLS = {"relu", "relu6", "hardswish", "silu", "gelu", "elu", "leaky_relu"}
 
 
 @dataclass(frozen=True)
@@ -51,66 +55,6 @@ class SplitPoint:
     channels_last: bool = False
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
-    """Trace a classifier without changing it.
-
-    In-place operations become out-of-place ones, so that a feature that was handed to a tail stays as it was.
-
-    Args:
-        model: Any network that `torch.fx` can trace; its parameters are copied.
-
-    Returns:
-        An independent graph module in the mode (training or evaluation) of `model`.
-
-    Raises:
-        TraceError: `torch.fx` cannot trace it, or it takes more than one input; the message names the place.
-    """
-    # the flags below are changed, and the caller keeps his network
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            setattr(module, "inplace", False)  # noqa: B010 (a plain assignment is not typed on Module)
-    tracer = _NamingTracer()
-    try:
-        graph = tracer.trace(model)
-    except Exception as e:  # anything the user's forward raises on a proxy
-        where = tracer.last or "the first operation"
-        raise TraceError(
-            f"torch.fx cannot trace {type(model).__name__}: stopped after {where}: {_one_line(e)}; "
-            "remove control flow that depends on tensor values, or wrap it with torch.fx.wrap"
-        ) from e
-    inputs = [n for n in graph.nodes if n.op == "placeholder" and n.users]
-    if len(inputs) != 1:
-        raise TraceError(f"{type(model).__name__} takes {len(inputs)} tensors; autosplit needs a network of one input")
-    for node in graph.nodes:
-        # functions such as `F.relu(x, inplace=True)` work in place too
-        if node.kwargs.get("inplace") is True:
-            node.kwargs = {**node.kwargs, "inplace": False}
-        if node.op == "placeholder" and not node.users:
-            graph.erase_node(node)
-    module = fx.GraphModule(model, graph, class_name=type(model).__name__)
-    # a GraphModule rebuilds every inner module as a plain one, so what was a mere container is noted here
-    module.meta["containers"] = {path for path, m in model.named_modules() if type(m) in _CONTAINERS}
-    module.train(model.training)
-    return module
-
-
-class _NamingTracer(fx.Tracer):
-    """Remembers the last node, so that a failure can say where it happened."""
-
-    last: str = ""
-
-    def create_node(self, *args: object, **kwargs: object) -> fx.Node:
-        node: fx.Node = super().create_node(*args, **kwargs)  # type: ignore[arg-type]
-        path = str(node.target) if node.op == "call_module" else self.scope.module_path
-        self.last = f"node {node.name!r}" + (f" in module {path!r}" if path else "")
-        return node
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[SplitPoint]:
     """Every place that exactly one tensor crosses, in the order of execution.
 
@@ -122,14 +66,17 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
     """
     nodes = list(graph.graph.nodes)
     position = {n: i for i, n in enumerate(nodes)}
-    shapes = {n: full[1:] for n, full in float_shapes(graph, shape).items() if len(full) > 1}
+    # the first dimension has to be the batch: windows of an image, say, stand there in attention
+    shapes = {n: full[1:] for n, full in float_shapes(graph, shape).items() if len(full) > 1 and full[0] == 1}
     # a value is live from its node to its last user; where one value alone is live, one tensor crosses
     last_use = {n: max((position[u] for u in n.users), default=-1) for n in nodes}
-    live_nodes = [n for n in nodes if n.op not in {"get_attr", "output"}]
+    common = _common(graph)
+    live_nodes = [n for n in nodes if n not in common and n.op != "output"]
     ends, axes = _module_ends(graph), channel_axes(graph, shape)
+    calls = Counter(str(n.target) for n in nodes if n.op == "call_module")
     points = []
     for i, node in enumerate(nodes):
-        if node.op in {"placeholder", "get_attr", "output"} or node not in shapes:
+        if node.op in {"placeholder", "output"} or node in common or node not in shapes:
             continue
         # what the output reads is the answer, not a feature
         if any(user.op == "output" for user in node.users):
@@ -137,8 +84,10 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
         live = {n for n in live_nodes if position[n] <= i < last_use[n]}
         if live == {node}:
             paths = ends.get(node, [])
+            if paths and calls[paths[0]] > 1:  # a layer that is called again: each call has its node's name
+                paths = paths[1:]
             name = paths[0] if paths else node.name
-            block_end = any(_is_block(graph, node, path) for path in paths)
+            block_end = _ends_block(graph, node, paths)
             last = len(shapes[node]) == 3 and axes.get(node) == 3
             points.append(SplitPoint(name, node.name, shapes[node], block_end, tuple(paths[1:]), last))
     return points
@@ -167,7 +116,17 @@ def float_shapes(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node,
         with evaluation_mode(graph), torch.no_grad():
             Recorder(graph).run(torch.zeros(1, *shape))
     except Exception as e:
-        raise TraceError(f"the network does not run on images of shape {shape}: {_one_line(e)}") from e
+        raise TraceError(f"the network does not run on images of shape {shape}: {one_line(e)}") from e
+    return found
+
+
+def _common(graph: fx.GraphModule) -> set[fx.Node]:
+    """Nodes that hold nothing of the image: attributes, the batch's size, and whatever is computed of these alone."""
+    found: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if BATCH in node.meta or node.op == "get_attr" or (
+                node.op in {"call_function", "call_method"} and all(n in found for n in node.all_input_nodes)):
+            found.add(node)
     return found
 
 
@@ -188,21 +147,35 @@ def _module_ends(graph: fx.GraphModule) -> dict[fx.Node, list[str]]:
     return {node: sorted(set(paths), key=lambda p: (p.count("."), p)) for node, paths in ends.items()}
 
 
-def _is_block(graph: fx.GraphModule, node: fx.Node, path: str) -> bool:
-    """Whether a module is a block of its own right: it sits in plain containers and is no mere layer."""
-    parents = path.split(".")[:-1]
-    containers = (".".join(parents[: i + 1]) for i in range(len(parents)))
-    if not all(c in graph.meta["containers"] for c in containers):
-        return False
+def _ends_block(graph: fx.GraphModule, node: fx.Node, paths: list[str]) -> bool:
+    """Whether a block of the network ends at a node: a module that sits in plain containers and is no mere layer.
+
+    Pooling ends a block, and so does an activation that no pooling follows, as layers or as functions.
+    """
     modules = dict(graph.named_modules(remove_duplicate=False))
-    module = modules.get(path)
-    if module is None:
-        return False
-    if isinstance(module, _POOLS) or any(True for _ in module.children()):
+    containers = graph.meta["containers"] | {""}
+
+    def free(path: str) -> bool:
+        """Whether only containers stand around a module."""
+        parents = path.split(".")[:-1]
+        return all(".".join(parents[: i + 1]) in containers for i in range(len(parents)))
+
+    if any(free(path) and path in modules and any(True for _ in modules[path].children()) for path in paths):
         return True
-    # an activation ends a block, unless a pooling layer follows, which then does
-    followers = (modules.get(str(u.target)) for u in node.users if u.op == "call_module")
-    return isinstance(module, _ACTIVATIONS) and not any(isinstance(f, _POOLS) for f in followers)
+    inside = [path for path in node.meta.get("nn_module_stack", {}) if path != str(node.target)]
+    if not all(path in containers for path in inside):
+        return False
+    kind = _kind(node, modules)
+    return kind == "pool" or (kind == "activation" and not any(_kind(user, modules) == "pool" for user in node.users))
+
+
+def _kind(node: fx.Node, modules: dict[str, nn.Module]) -> str:
+    """`pool`, `activation` or nothing."""
+    if node.op == "call_module":
+        module = modules.get(str(node.target))
+        return "pool" if isinstance(module, _POOLS) else "activation" if isinstance(module, _ACTIVATIONS) else ""
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return "pool" if name in _POOL_CALLS else "activation" if name in _ACTIVATION_CALLS else ""
 
 
 def block_ends(points: list[SplitPoint]) -> list[SplitPoint]:
@@ -266,16 +239,20 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
     head, tail = fx.Graph(), fx.Graph()
     head_env: dict[fx.Node, fx.Node] = {}
     tail_env: dict[fx.Node, fx.Node] = {}
-    in_head = True
+    in_head, common = True, _common(graph)
+    feature = tail.placeholder("feature")
     for node in graph.graph.nodes:
-        if node.op == "get_attr":  # a constant: whichever side uses it gets its own copy
-            head_env[node] = head.node_copy(node)
-            tail_env[node] = tail.node_copy(node)
+        if node in common:  # whichever side uses it gets its own copy
+            if in_head:
+                head_env[node] = head.node_copy(node, lambda n: head_env[n])
+            tail_env[node] = (tail.call_method("size", (feature, 0)) if node.meta.get(BATCH) == 1
+                              else tail.node_copy(node, lambda n: tail_env[n]))
+            tail_env[node].meta.update(node.meta)
         elif in_head:
             head_env[node] = head.node_copy(node, lambda n: head_env[n])
             if node.name == point.node:
                 head.output(head_env[node])
-                tail_env[node] = tail.placeholder("feature")
+                tail_env[node] = feature
                 in_head = False
         else:
             tail_env[node] = tail.node_copy(node, lambda n: tail_env[n])
@@ -283,9 +260,9 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
         raise SplitError(f"split point {point.name!r} is not in this network")
     parts = []
     for name, part in (("Head", head), ("Tail", tail)):
-        # constants that this side does not use
+        # what holds nothing of the image, and this side does not use
         for node in reversed(list(part.nodes)):
-            if node.op == "get_attr" and not node.users:
+            if node.op not in {"placeholder", "output"} and not node.users:
                 part.erase_node(node)
         part.lint()
         module = fx.GraphModule(graph, part, class_name=name)

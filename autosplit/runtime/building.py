@@ -17,7 +17,8 @@ from autosplit.models.exits import ExitNetwork, build_classifier
 from autosplit.models.injected import injected_networks
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.models.splitting import cut, find_split_points, select_split_points
+from autosplit.models.tracing import trace
 
 __all__ = ["build_network"]
 
@@ -65,7 +66,8 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
 
 def _backbone(blueprint: Blueprint) -> fx.GraphModule:
     channels, height, width = blueprint.image_shape
-    return trace(build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width)).eval())
+    network = build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width))
+    return trace(network.eval(), blueprint.image_shape)
 
 
 def _pruned(whole: fx.GraphModule, keep: tuple[int, ...], blueprint: Blueprint) -> nn.Module:

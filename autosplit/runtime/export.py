@@ -32,7 +32,7 @@ from autosplit.data.base import ImageDataset
 from autosplit.data.recorded import recorded_data
 from autosplit.models.loading import build_backbone, load_weights
 from autosplit.models.onnx_files import require_onnx
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import trace
 from autosplit.runtime import standalone
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_exit
@@ -207,10 +207,11 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
         ConfigError: The weights are no longer in the cache.
     """
     scenario, key = result.scenario, result.provenance.backbone_key
-    backbone = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
     if scenario.weights is not None:
-        load_weights(backbone, Path(scenario.weights))
-    else:
+        load_weights(model, Path(scenario.weights))
+    backbone = trace(model.eval(), data.shape)
+    if scenario.weights is None:
         tensors = cache.load("backbone", key)
         if tensors is None:
             raise ConfigError(f"the whole network is not in the cache {cache.root} (backbone {key}); search again with "
@@ -220,7 +221,7 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
     blueprint = Blueprint(
         backbone=scenario.backbone, num_classes=data.num_classes, image_shape=data.shape,
         plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), arithmetic=arithmetic, key=key)
-    network = SplitNetwork(trace(backbone.eval()), nn.Identity()).eval()
+    network = SplitNetwork(backbone, nn.Identity()).eval()
     return Deployment.fit(blueprint, network, data)
 
 

@@ -30,7 +30,7 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.measurement import StageCost
 from autosplit.core.plan import CodecSetting
 from autosplit.models.costs import stage_cost
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import as_graph
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
@@ -336,7 +336,7 @@ class CodecContract:
                     "encoder": (network.encoder, codec.shape, feature), "decoder": (network.decoder, shape, code)}
                 for stage, (module, inputs, x) in stages.items():
                     about = f"{stage} of {_about(codec, setting)}"
-                    assert torch.equal(trace(module)(x), module(x)), about
+                    assert torch.equal(as_graph(module)(x), module(x)), about
                     cost = stage_cost(module.eval(), inputs)
                     assert cost == stage_cost(module.train(), inputs), f"{about}: training and evaluation differ"
                     first = found.setdefault((stage, setting.width, setting.grid), cost)

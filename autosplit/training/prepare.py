@@ -14,12 +14,14 @@ from torch import fx, nn
 from autosplit.compression import codec_key
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, DataError
-from autosplit.core.hashing import content_hash, sha256_of_file
+from autosplit.core.hashing import content_hash
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import ADDED_KEYS, IMAGE_KEYS, Scenario
 from autosplit.data import ImageDataset, load_dataset
-from autosplit.models.loading import backbone_source_hash, build_backbone, load_weights
-from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points, trace
+from autosplit.models.identity import graph_hash, settled_tensors, tensors_hash
+from autosplit.models.loading import build_backbone, load_weights
+from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.coded_images import lossy_formats, train_on_coded_images
@@ -101,16 +103,20 @@ def prepare(
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
     if len(data.train) < 2:
         raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
-    torch.manual_seed(scenario.search.seed)
-    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
-    data = _as_expected(model, data)
-    backbone_key = _backbone_key(scenario, data)
+    with progress.phase("look into the network"):
+        model = _built(scenario, data, scenario.search.seed)
+        data = _as_expected(model, data)
+        backbone = trace(model, data.shape)
+        # a wrong name, or a network that cannot be cut, should not cost a training
+        points = _split_points(backbone, data, scenario)
+        backbone_key = _backbone_key(scenario, data, model, backbone)
+        supernet_key = _supernet_key(scenario, backbone_key, points)
     if require is not None:
-        require(_supernet_key(scenario, backbone_key, _split_points(trace(model.eval()), data, scenario)))
-    backbone = _backbone(scenario, model, data, backbone_key, progress, cache, trains)
+        require(supernet_key)
+    if scenario.weights is None and trains:
+        _train_backbone(scenario, backbone, data, backbone_key, progress, cache)
+    backbone = backbone.to(memory_format=torch.channels_last).eval()
     teacher = Teacher(backbone, data)
-    points = _split_points(backbone, data, scenario)
-    supernet_key = _supernet_key(scenario, backbone_key, points)
     supernet = _supernet(scenario, data, backbone, supernet_key, teacher, points, progress, cache, trains)
     coded_key = _coded_key(scenario, backbone_key)
     coded = (_coded_backbone(scenario, data, backbone, coded_key, teacher, progress, cache, trains) if coded_key
@@ -141,35 +147,37 @@ def _as_expected(model: nn.Module, data: ImageDataset) -> ImageDataset:
     return replace(data, mean=found[0], std=found[1])
 
 
-def _backbone_key(scenario: Scenario, data: ImageDataset) -> str:
-    """Hash of what determines the backbone's weights."""
-    settings, weights = scenario.training, scenario.weights and Path(scenario.weights)
+def _built(scenario: Scenario, data: ImageDataset, seed: int) -> nn.Module:
+    """The backbone from a seed, with its weights where there are some, in evaluation mode."""
+    torch.manual_seed(seed)
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
+    if scenario.weights is not None:
+        load_weights(model, scenario.weights)
+    return model.eval()
+
+
+def _backbone_key(scenario: Scenario, data: ImageDataset, model: nn.Module, graph: fx.GraphModule) -> str:
+    """Hash of what determines the backbone's weights once it is trained."""
+    settings = scenario.training
+    other = _built(scenario, data, scenario.search.seed + 1)
     return content_hash({
-        "recipe": _RECIPE, "source": backbone_source_hash(scenario.backbone), "data": data.fingerprint,
-        "weights": sha256_of_file(weights)[:16] if weights and weights.is_file() else None,
+        "recipe": _RECIPE, "network": graph_hash(graph), "tensors": tensors_hash(settled_tensors(model, other)),
+        "data": data.fingerprint, "weights": scenario.weights is not None,
         "epochs": settings.backbone_epochs, "lr": settings.backbone_lr,
         "batch": settings.batch_size, "seed": scenario.search.seed,
     })
 
 
-def _backbone(
-    scenario: Scenario, model: nn.Module, data: ImageDataset, key: str, progress: PhaseReporter, cache: Cache,
-    trains: bool,
-) -> fx.GraphModule:
+def _train_backbone(
+    scenario: Scenario, backbone: fx.GraphModule, data: ImageDataset, key: str, progress: PhaseReporter, cache: Cache
+) -> None:
     settings = scenario.training
 
     def fit(on_step: Callable[[], None]) -> None:
-        # a wrong name, or a network that cannot be cut, should not cost a training
-        _split_points(trace(model.eval()), data, scenario)
-        train_backbone(model, data, settings, scenario.search.seed, on_step)
+        train_backbone(backbone, data, settings, scenario.search.seed, on_step)
 
-    if scenario.weights is not None:
-        load_weights(model, scenario.weights)
-    elif trains:
-        steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
-        _cached(model, "backbone", key, fit, steps, progress, cache)
-    graph = trace(model.eval()).to(memory_format=torch.channels_last)
-    return graph.eval()
+    steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
+    _cached(backbone, "backbone", key, fit, steps, progress, cache)
 
 
 def _profiles(scenario: Scenario) -> int:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from autosplit.compression.int8 import FloatGraph, place_observers
 from autosplit.compression.int8_layers import Requantise
 from autosplit.compression.network import recalibrate
-from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.splitting import cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8, resnet20, resnet56
 from tests.tiny import randomise_norms
 
@@ -40,7 +41,7 @@ def build(name, x, split=""):
     """A network of the zoo or of torchvision, up to a split point where one is given."""
     torch.manual_seed(0)
     network = ZOO[name]() if name in ZOO else torchvision.models.get_model(name, num_classes=10)
-    graph = trace(ready(network, x))
+    graph = trace(ready(network, x), tuple(x.shape[1:]))
     if not split:
         return graph
     return cut(graph, next(p for p in find_split_points(graph, tuple(x.shape[1:])) if split in (p.name, *p.aliases)))[0]

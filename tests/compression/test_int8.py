@@ -17,7 +17,8 @@ from autosplit.compression.network import recalibrate
 from autosplit.core.errors import ConfigError, TraceError
 from autosplit.models.costs import stage_cost
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.splitting import cut, find_split_points
+from autosplit.models.tracing import trace
 from tests.compression.int8_networks import (
     Encoder,
     Mixed,
@@ -142,7 +143,7 @@ class TestStructure:
 
     def test_head_and_encoder_in_one(self):
         x = images(16, 16)
-        graph = trace(ready(tiny_network(), x))
+        graph = trace(ready(tiny_network(), x), (3, 16, 16))
         head = cut(graph, next(p for p in find_split_points(graph, (3, 16, 16)) if p.name == "layer2"))[0]
         network = ready(nn.Sequential(head, Encoder(8, 3, 2, (2, 2))), x)
         quantised = quantise_int8(network, [x])
@@ -151,7 +152,7 @@ class TestStructure:
 
     def test_pruned_head(self):
         x = images(16, 16)
-        graph = trace(ready(tiny_network(), x))
+        graph = trace(ready(tiny_network(), x), (3, 16, 16))
         head = cut(graph, next(p for p in find_split_points(graph, (3, 16, 16)) if p.name == "layer2"))[0]
         pruner = HeadPruner(head, (3, 16, 16))
         pruned = pruner.sub_network(pruner.keep_counts(0.5)).materialise(head).eval()

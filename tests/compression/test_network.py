@@ -8,7 +8,8 @@ from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Offer
 from autosplit.compression.codecs.jalad import RangeScale
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.splitting import cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.training.loop import AroundKernels
 from tests.tiny import randomise_norms, tiny_network
 
@@ -21,7 +22,7 @@ def images(n, seed=0):
 def halves():
     network = tiny_network()
     randomise_norms(network)
-    graph = trace(network.eval())
+    graph = trace(network.eval(), (3, 16, 16))
     point = next(p for p in find_split_points(graph, (3, 16, 16)) if p.name == "layer2")
     return (*cut(graph, point), network)
 

@@ -28,7 +28,8 @@ from autosplit.core.blueprint import Blueprint
 from autosplit.core.errors import PayloadError
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.models.loading import build_backbone
-from autosplit.models.splitting import cut, find_split_points, select_split_points, trace
+from autosplit.models.splitting import cut, find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
@@ -68,7 +69,7 @@ def halves(backbone: str, side: int, split: str) -> tuple[nn.Module, nn.Module, 
     randomise_norms(network)
     images = torch.randn(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(1))
     recalibrate(network, images)  # else random weights make all features alike towards the end
-    graph = trace(network)
+    graph = trace(network, (3, side, side))
     (point,) = select_split_points(find_split_points(graph, (3, side, side)), (split,))
     head, tail = cut(graph, point)
     with torch.no_grad():
@@ -282,7 +283,7 @@ def device(family: str, number: int, data) -> Deployment:
     torch.manual_seed(0)
     network = build_backbone("resnet8", 3, 3, (16, 16))
     randomise_norms(network)
-    graph = trace(network.eval())
+    graph = trace(network.eval(), data.shape)
     (point,) = select_split_points(find_split_points(graph, data.shape), ("layer2",))
     head, tail = cut(graph, point)
     images = data.normalise(data.train.images[:64])

@@ -21,7 +21,8 @@ from autosplit.latency.regression import fit_prices
 from autosplit.models.costs import operators, stage_cost
 from autosplit.models.head_costs import HeadCost
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.splitting import cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet20
 from autosplit.testing import LatencyModelContract, make_conditions, make_plan, make_workload
 from tests.latency.profiling.machines import csv_of, law_s, timed
@@ -83,7 +84,7 @@ class TestContract(LatencyModelContract):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return trace(resnet20().eval())
+    return trace(resnet20().eval(), (3, 32, 32))
 
 
 class TestUnseenShapes:

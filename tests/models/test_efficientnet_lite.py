@@ -18,7 +18,8 @@ from autosplit.models.costs import stage_cost
 from autosplit.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import block_ends, cut, find_split_points, trace
+from autosplit.models.splitting import block_ends, cut, find_split_points
+from autosplit.models.tracing import trace
 from tests.tiny import randomise_norms
 
 SMALL = (3, 64, 64)
@@ -48,7 +49,7 @@ def graph():
     torch.manual_seed(0)
     network = EfficientNetLite0(num_classes=5)
     randomise_norms(network)
-    return trace(network.eval())
+    return trace(network.eval(), (3, 224, 224))
 
 
 class TestStructure:

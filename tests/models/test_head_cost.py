@@ -18,7 +18,8 @@ from autosplit.models import head_costs as head_cost
 from autosplit.models.costs import stage_cost
 from autosplit.models.head_costs import COUNTS, HeadCost, HeadLayer
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import cut, find_split_points, trace
+from autosplit.models.splitting import cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8, resnet20
 from tests.synthetic import small_table
 
@@ -47,7 +48,7 @@ def head_of(name, split):
     torch.manual_seed(0)
     own = {"resnet8": (resnet8, 32), "resnet20": (resnet20, 32), "concatenating": (Concatenating, 16)}
     network, side = (own[name][0](), own[name][1]) if name in own else (models.get_model(name, weights=None), 64)
-    graph = trace(network.eval())
+    graph = trace(network.eval(), (3, side, side))
     if split is not None:
         graph, _ = cut(graph, next(p for p in find_split_points(graph, (3, side, side)) if p.name == split))
     return graph, (3, side, side)

@@ -12,7 +12,8 @@ from autosplit.core.errors import PruningError
 from autosplit.models import pruning
 from autosplit.models.costs import stage_cost
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import block_ends, cut, find_split_points, trace
+from autosplit.models.splitting import block_ends, cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8
 from autosplit.training.loop import AroundKernels
 from tests.tiny import randomise_norms
@@ -38,7 +39,7 @@ def build(name):
         options = {"init_weights": True, "aux_logits": False} if name == "googlenet" else {}
         network, shape = models.get_model(name, weights=None, **options), (3, 64, 64)
     randomise_norms(network)
-    return trace(network.eval()), shape
+    return trace(network.eval(), shape), shape
 
 
 def head_of(name, split):
@@ -204,7 +205,7 @@ class TestSubNetwork:
             def forward(self, x):
                 return self.conv2(self.conv1(x))[..., self.flip]
 
-        head = trace(Indexed().eval())
+        head = trace(Indexed().eval(), (3, 8, 8))
         pruner = HeadPruner(head, (3, 8, 8))
         pruned = pruner.sub_network(pruner.keep_counts(0.5)).materialise(head)
         assert torch.equal(pruned.flip, torch.arange(7, -1, -1))

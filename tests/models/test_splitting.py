@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from autosplit.core.errors import SplitError, TraceError, UnknownNameError
-from autosplit.models.splitting import block_ends, cut, find_split_points, select_split_points, trace
+from autosplit.core.errors import SplitError, UnknownNameError
+from autosplit.models.splitting import block_ends, cut, find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8
 from tests.tiny import randomise_norms
 
@@ -34,7 +35,7 @@ def build(name):
 @pytest.mark.parametrize("name", POINTS)
 def test_head_then_tail_is_the_backbone_bit_for_bit_at_every_point(name):
     network = build(name)
-    graph = trace(network)
+    graph = trace(network, SHAPE)
     points = find_split_points(graph, SHAPE)
     images = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1))
     before = images.clone()
@@ -62,7 +63,7 @@ def test_head_then_tail_is_the_backbone_bit_for_bit_at_every_point(name):
 class TestPoints:
     @pytest.fixture
     def points(self):
-        return find_split_points(trace(resnet8().eval()), (3, 32, 32))
+        return find_split_points(trace(resnet8().eval(), (3, 32, 32)), (3, 32, 32))
 
     def test_block_ends_of_resnet8(self, points):
         ends = block_ends(points)
@@ -89,69 +90,8 @@ class TestPoints:
             select_split_points([p for p in points if not p.block_end], "blocks")
 
     def test_cut_of_another_network(self, points):
-        graph = trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval())
+        graph = trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (3, 32, 32))
         with pytest.raises(SplitError, match="'layer3' is not in this network"):
             cut(graph, select_split_points(points, ("layer3",))[0])
 
 
-class Branching(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-
-    def forward(self, x):
-        x = self.inner(x)
-        return x if x.sum() > 0 else -x
-
-
-class TwoInputs(nn.Module):
-    def forward(self, x, y):
-        return x + y
-
-
-class Calling(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stage = Branching()
-
-    def forward(self, x):
-        return self.stage(x)
-
-
-class TestTrace:
-    def test_data_dependent_branch_names_the_node(self):
-        with pytest.raises(TraceError, match=r"trace Branching: stopped after node 'gt'.*torch\.fx\.wrap") as caught:
-            trace(Branching())
-        assert "\n" not in str(caught.value)
-
-    def test_data_dependent_branch_names_the_module(self):
-        with pytest.raises(TraceError, match="in module 'stage'"):
-            trace(Calling())
-
-    def test_two_inputs(self):
-        with pytest.raises(TraceError, match="takes 2 tensors"):
-            trace(TwoInputs())
-
-    def test_images_of_the_wrong_shape(self):
-        with pytest.raises(TraceError, match=r"does not run on images of shape \(1, 32, 32\)"):
-            find_split_points(trace(resnet8()), (1, 32, 32))
-
-    def test_original_stays_as_it_was(self):
-        network = resnet8().train()
-        before = {k: v.clone() for k, v in network.state_dict().items()}
-        graph = trace(network)
-        assert graph.training
-        with torch.no_grad():
-            for p in graph.parameters():
-                p.zero_()
-            graph(torch.randn(2, 3, 32, 32))
-        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-        assert network.stem[2].inplace
-        assert network.training
-
-    def test_finding_points_leaves_mode_and_statistics(self):
-        graph = trace(resnet8().train())
-        mean = graph.state_dict()["stem.1.running_mean"].clone()
-        find_split_points(graph, (3, 32, 32))
-        assert graph.training
-        assert torch.equal(graph.state_dict()["stem.1.running_mean"], mean)

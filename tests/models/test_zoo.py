@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from autosplit.models.costs import stage_cost
-from autosplit.models.splitting import block_ends, cut, find_split_points, trace
+from autosplit.models.splitting import block_ends, cut, find_split_points
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8, resnet18_32, resnet20, resnet56
 from tests.tiny import randomise_norms
 
@@ -44,7 +45,7 @@ def graph():
     torch.manual_seed(0)
     network = resnet18_32(num_classes=10)
     randomise_norms(network)
-    return trace(network.eval())
+    return trace(network.eval(), (3, 32, 32))
 
 
 class TestResnet18For32Pixels:

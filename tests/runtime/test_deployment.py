@@ -18,7 +18,7 @@ from autosplit.data.base import normalise
 from autosplit.data.stored import StoredFormat
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import trace
 from autosplit.pipeline.context import SearchContext
 from autosplit.runtime.building import build_network
 from autosplit.runtime.deployment import Deployment
@@ -269,7 +269,7 @@ def test_build_gives_the_shapes_of_the_weights(deployments):
 
 def test_keep_is_what_the_pruner_counts(deployments, prepared):
     plan = deployments["WholePruned"].plan
-    pruner = HeadPruner(trace(prepared.backbone), prepared.data.shape)
+    pruner = HeadPruner(trace(prepared.backbone, prepared.data.shape), prepared.data.shape)
     assert deployments["WholePruned"].blueprint.keep == pruner.keep_counts(plan.sparsity)
 
 

@@ -11,7 +11,8 @@ from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Offer, Phase
 from autosplit.core.plan import CodecSetting
 from autosplit.core.scenario import TrainingSettings
-from autosplit.models.splitting import find_split_points, select_split_points, trace
+from autosplit.models.splitting import find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.training.codecs import frozen_features, pretrain_codec, pretrain_codecs, pretraining_steps
 from autosplit.training.loop import distillation_loss
 from autosplit.training.supernet import Supernet
@@ -236,7 +237,7 @@ def data():
 def supernet_of(data, families=FAMILIES):
     network = tiny_network()
     randomise_norms(network)
-    graph = trace(network.eval())
+    graph = trace(network.eval(), data.shape)
     space = SPACE.model_copy(update={"splits": ("layer2", "layer3")})
     points = select_split_points(find_split_points(graph, data.shape), space.splits)
     torch.manual_seed(0)

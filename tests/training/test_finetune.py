@@ -15,7 +15,8 @@ from autosplit.compression.network import recalibrate
 from autosplit.core.cache import Cache
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.scenario import TrainingSettings
-from autosplit.models.splitting import find_split_points, select_split_points, trace
+from autosplit.models.splitting import find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.training.finetune import Finetuning, finetune
 from autosplit.training.loop import Teacher, distillation_loss, logits_of
@@ -40,7 +41,7 @@ def data():
 def supernet(data):
     network = tiny_network()
     randomise_norms(network)
-    graph = trace(network.eval())
+    graph = trace(network.eval(), data.shape)
     points = select_split_points(find_split_points(graph, data.shape), ("layer2",))
     torch.manual_seed(0)
     return Supernet(graph, points, SPACE, data.normalise(data.train.images[:16]), FAMILIES)

@@ -9,7 +9,7 @@ import torch
 
 from autosplit.core.cache import Cache
 from autosplit.core.plan import Plan
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import trace
 from autosplit.training import rates as module
 from autosplit.training.finetune import Finetuning
 from autosplit.training.loop import Teacher, accuracy
@@ -31,7 +31,7 @@ def start(data):
     split = next(iter(supernet.points))
     codec = supernet.codec(split)
     plans = [Plan(split=split, sparsity=0.5, codec=setting) for setting in codec.settings()]
-    return supernet, [plans[0], plans[2], plans[-1]], Teacher(trace(network.eval()), data)
+    return supernet, [plans[0], plans[2], plans[-1]], Teacher(trace(network.eval(), data.shape), data)
 
 
 def test_rates_get_better_and_share_their_head(data):
@@ -63,7 +63,7 @@ def test_an_injected_head_is_trained_along(data):
     place = "layer1+injected"
     plans = [Plan.at(place, 0.0, setting) for setting in supernet.codec(place).settings()[:2]]
     before = [[t.clone() for t in part.parameters()] for part in supernet.injected_parts(place)]
-    finetune_rates(supernet, plans, Teacher(trace(network.eval()), data), Finetuning(data, SETTINGS, 0))
+    finetune_rates(supernet, plans, Teacher(trace(network.eval(), data.shape), data), Finetuning(data, SETTINGS, 0))
     for part, old in zip(supernet.injected_parts(place), before, strict=True):
         assert all(not torch.equal(t, kept) for t, kept in zip(part.parameters(), old, strict=True))
     one, two = (rate_network(supernet, plan, data, SETTINGS) for plan in plans)

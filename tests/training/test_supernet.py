@@ -14,7 +14,8 @@ from autosplit.compression.network import recalibrate
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, PruningError
 from autosplit.core.plan import CodecSetting, Plan
-from autosplit.models.splitting import find_split_points, select_split_points, trace
+from autosplit.models.splitting import find_split_points, select_split_points
+from autosplit.models.tracing import trace
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import AroundKernels, Teacher, accuracy, logits_of
@@ -45,7 +46,8 @@ def backbone(data):
 def train_once(backbone, data, seed=0):
     supernet = tiny_supernet(backbone, data)
     steps = []
-    train_supernet(supernet, Teacher(trace(backbone), data), data, tiny_settings(), seed, lambda: steps.append(1))
+    teacher = Teacher(trace(backbone, data.shape), data)
+    train_supernet(supernet, teacher, data, tiny_settings(), seed, lambda: steps.append(1))
     assert len(steps) == 4 * 8
     return supernet
 
@@ -86,7 +88,7 @@ class TestPlanSpace:
     def test_network_that_cannot_be_pruned(self, data):
         network = models.shufflenet_v2_x0_5(num_classes=CLASSES)
         space = SPACE.model_copy(update={"splits": ("stage2",)})
-        graph = trace(network.eval())
+        graph = trace(network.eval(), (3, 32, 32))
         points = select_split_points(find_split_points(graph, (3, 32, 32)), space.splits)
         with pytest.raises(PruningError, match=r"space\.sparsities: \[0\]"):
             Supernet(graph, points, space, torch.randn(2, 3, 32, 32))
@@ -151,7 +153,7 @@ class TestShared:
 
     def test_backbone_is_copied(self, data):
         network = tiny_network()
-        graph = trace(network.eval())
+        graph = trace(network.eval(), data.shape)
         points = select_split_points(find_split_points(graph, data.shape), "blocks")
         supernet = Supernet(graph, points, SPACE, data.normalise(data.train.images[:4]))
         with torch.no_grad():
@@ -176,7 +178,7 @@ class TestTraining:
 
         monkeypatch.setattr(Supernet, "forward", watched)
         supernet = tiny_supernet(backbone, data)
-        train_supernet(supernet, Teacher(trace(backbone), data), data, tiny_settings(2), 0)
+        train_supernet(supernet, Teacher(trace(backbone, data.shape), data), data, tiny_settings(2), 0)
         steps = list(zip(plans[::2], plans[1::2], strict=True))
         assert len(steps) == 2 * 8
         assert all(one.split == two.split for one, two in steps)
@@ -205,7 +207,7 @@ class TestTraining:
         assert not torch.equal(other.state_dict()[key], state[key])
 
     def test_teacher_is_left_alone(self, backbone, data):
-        teacher = trace(backbone)
+        teacher = trace(backbone, data.shape)
         before = logits_of(teacher, data, data.validation.images)
         train_supernet(tiny_supernet(backbone, data), Teacher(teacher, data), data, tiny_settings(1), 0)
         assert torch.equal(logits_of(teacher, data, data.validation.images), before)
@@ -234,7 +236,7 @@ def family_supernet(data, families, splits=("layer1", "layer2"), network=None):
         network = tiny_network()
         randomise_norms(network)
     space = SPACE.model_copy(update={"splits": splits})
-    graph = trace(network.eval())
+    graph = trace(network.eval(), data.shape)
     points = select_split_points(find_split_points(graph, data.shape), splits)
     torch.manual_seed(0)
     return Supernet(graph, points, space, data.normalise(data.train.images[:16]), families)
@@ -298,7 +300,8 @@ class TestFamilies:
         def trained_once():
             supernet, steps = family_supernet(data, families, ("layer2",), backbone), []
             settings = tiny_settings(2).model_copy(update={"codec_steps": 30})
-            train_supernet(supernet, Teacher(trace(backbone), data), data, settings, 0, lambda: steps.append(1))
+            teacher = Teacher(trace(backbone, data.shape), data)
+            train_supernet(supernet, teacher, data, settings, 0, lambda: steps.append(1))
             assert len(steps) == 2 * 8 + pretraining_steps(supernet, settings)
             return supernet
 

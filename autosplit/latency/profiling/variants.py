@@ -12,7 +12,7 @@ from torch import fx
 from autosplit.core.errors import PruningError
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import trace
 
 __all__ = ["DRAWN", "LEVELS", "Variant", "variants_of"]
 
@@ -48,7 +48,7 @@ def variants_of(backbone: str, shape: tuple[int, ...]) -> Iterator[Variant]:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = trace(build_backbone(backbone, _CLASSES, shape[0], (shape[1], shape[2])).eval())
+        network = trace(build_backbone(backbone, _CLASSES, shape[0], (shape[1], shape[2])).eval(), shape)
     yield Variant("0%", network)
     try:
         pruner = HeadPruner(network, shape)

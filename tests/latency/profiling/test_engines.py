@@ -15,7 +15,7 @@ from autosplit.latency.profiling.engines import OnnxEngine, TorchEngine, attribu
 from autosplit.latency.profiling.run import profile_machine
 from autosplit.latency.profiling.stopwatch import WallClock
 from autosplit.latency.profiling.units import folded, units_of
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8
 from tests.latency.profiling.machines import LawfulClock, settings
 from tests.runs import failure
@@ -29,7 +29,7 @@ SHAPE = (3, 32, 32)
 @pytest.fixture(scope="module")
 def graph():
     torch.manual_seed(0)
-    return folded(trace(resnet8(10, 3).eval()))
+    return folded(trace(resnet8(10, 3).eval(), SHAPE))
 
 
 def kernels_of(units):
@@ -75,7 +75,7 @@ def test_a_weight_that_is_used_twice_is_shared_in_the_order_of_use():
         def forward(self, x):
             return self.conv(torch.relu(self.conv(x)))
 
-    graph = folded(trace(Twice().eval()))
+    graph = folded(trace(Twice().eval(), SHAPE))
     kernels, weights = {"a": 1e-5, "b": 2e-5}, {"a": "conv.weight", "b": "conv.weight"}
     seconds = attributed(units_of(graph, SHAPE), graph, kernels, weights, 3e-5)
     assert seconds == pytest.approx([1e-5, 2e-5])

@@ -9,7 +9,7 @@ from torch import nn
 from autosplit.latency.profiling.stopwatch import WallClock, steady_medians
 from autosplit.latency.profiling.units import folded, run_once, units_of
 from autosplit.models.costs import operators
-from autosplit.models.splitting import trace
+from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8
 from tests.tiny import randomise_norms
 
@@ -37,7 +37,7 @@ def network(request):
     torch.manual_seed(0)
     made = request.param()
     randomise_norms(made)
-    return trace(made.eval())
+    return trace(made.eval(), SHAPE)
 
 
 def last_of(units, image):
@@ -82,7 +82,7 @@ def test_values_are_freed_with_their_last_reader(network):
 
 
 def test_a_network_without_operators_has_no_units():
-    assert units_of(folded(trace(nn.Sequential(nn.ReLU(), nn.Flatten()))), SHAPE) == []
+    assert units_of(folded(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), SHAPE)), SHAPE) == []
 
 
 def test_the_clock_of_calls():
