@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
@@ -28,7 +28,8 @@ Granularity = Literal["uniform", "layer"]
 """How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
 
 ADDED_KEYS: dict[str, Any] = {
-    "search.granularity": "uniform", "search.policy": None, "space.rates": 8, "space.heads": ["pruned"],
+    "search.granularity": "uniform", "search.policy": None, "space.keep": [], "space.round_to": 1,
+    "space.rates": 8, "space.heads": ["pruned"],
     "space.injected_encoder": "strided", "space.exits": [], "space.exit_by": ["network"],
     "training.layer_profiles": 32, "training.injected_steps": 400}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
@@ -54,6 +55,8 @@ class SearchSpace(Frozen):
         whole_on_edge: Whether sending the image (split point `input`) is a candidate.
         whole_on_device: Whether running everything on the device (split point `output`) is a candidate.
         sparsities: Levels of structured pruning of the head.
+        keep: Modules of the backbone, by path (`layer1.0`), whose channels are never pruned.
+        round_to: Prunable groups keep the nearest multiple of so many channels, or all; 8 suits many kernels.
         heads: Which kinds of heads are offered at split points: `pruned` = the backbone's own layers, `injected` = a
             small network in their place.
         injected_encoder: The layers of injected heads: `strided` = autosplit's own, `entropic-student` = those of
@@ -78,6 +81,8 @@ class SearchSpace(Frozen):
     whole_on_edge: bool = True
     whole_on_device: bool = True
     sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875)
+    keep: tuple[str, ...] = ()
+    round_to: int = Field(default=1, ge=1)
     heads: tuple[HeadKind, ...] = Field(default=("pruned",), min_length=1)
     injected_encoder: Literal["strided", "entropic-student"] = "strided"
     widths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16, 32)
@@ -223,6 +228,13 @@ class Scenario(Frozen):
     training: TrainingSettings = TrainingSettings()
     search: SearchSettings = SearchSettings()
     code: dict[str, str] = Field(default={}, exclude_if=lambda code: not code)
+
+    @model_validator(mode="after")
+    def _uniform_rules(self) -> Scenario:
+        if self.search.granularity == "layer" and (self.space.keep or self.space.round_to > 1):
+            raise ValueError("space.keep and space.round_to are for heads pruned uniformly; with "
+                             "search.granularity: layer leave them away")
+        return self
 
     def __repr_args__(self) -> list[tuple[str, object]]:
         where = self.conditions

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +35,11 @@ from autosplit.training.supernet_training import train_supernet
 
 __all__ = ["Networks", "prepare", "untrained"]
 
+_log = logging.getLogger(__name__)
+
 _RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
 _SAMPLE_IMAGES = 256
+_REASONS = 4  # that a note names
 _USUAL_RATES = ADDED_KEYS["space.rates"]
 
 
@@ -190,14 +195,17 @@ def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoin
     settings, profiles, rates = scenario.training, _profiles(scenario), scenario.space.rates
     encoder = scenario.space.injected_encoder
     # what is not trained does not change the supernet; its split points are named below
-    space = scenario.space.model_dump(mode="json", exclude={*IMAGE_KEYS, "whole_on_edge", "splits", "rates", "heads",
-                                                              "injected_encoder", "exits", "exit_by"})
+    space = scenario.space.model_dump(mode="json", exclude={
+        *IMAGE_KEYS, "whole_on_edge", "splits", "rates", "heads", "injected_encoder", "exits", "exit_by", "keep",
+        "round_to"})
+    rules = {name: value for name in ("keep", "round_to")
+             if (value := getattr(scenario.space, name)) != ADDED_KEYS[f"space.{name}"] and value != ()}
     return content_hash({
         # so that supernets without them keep their keys
         **({"profiles": profiles} if profiles else {}), **({"rates": rates} if rates != _USUAL_RATES else {}),
         **({"heads": scenario.space.heads, "injected_steps": settings.injected_steps}
            if "injected" in scenario.space.heads else {}),
-        **({"injected_encoder": encoder} if encoder != "strided" else {}),
+        **({"injected_encoder": encoder} if encoder != "strided" else {}), **({"rules": rules} if rules else {}),
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,
         "epochs": settings.supernet_epochs, "lr": settings.supernet_lr, "batch": settings.batch_size,
@@ -222,6 +230,8 @@ def _supernet(
         sample = data.normalise(data.train.images[:_SAMPLE_IMAGES])
         supernet = Supernet(backbone, points, scenario.space, sample, scenario.codecs)
 
+    _say_what_stays(supernet)
+
     def fit(on_step: Callable[[], None]) -> None:
         train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step, _profiles(scenario))
 
@@ -230,6 +240,16 @@ def _supernet(
     if trains:
         _cached(supernet, "supernet", key, fit, steps, progress, cache)
     return supernet.to(memory_format=torch.channels_last).eval()
+
+
+def _say_what_stays(supernet: Supernet) -> None:
+    """One note of the layers that keep all their channels because of what their network does."""
+    unpruned = {path: why for pruner in supernet.pruners.values() for path, why in pruner.unpruned.items()}
+    if unpruned:
+        reasons = Counter(unpruned.values())
+        layers = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in supernet.backbone.modules())
+        _log.warning("%d of %d layers keep all their channels, because of %s", len(unpruned), layers,
+                     ", ".join(f"{why} ({count})" for why, count in reasons.most_common(_REASONS)))
 
 
 def _coded_key(scenario: Scenario, backbone_key: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer
 from autosplit.compression.network import SplitNetwork, recalibrate
-from autosplit.core.errors import ConfigError
+from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan, place_of, split_of
 from autosplit.core.scenario import SearchSpace
 from autosplit.core.space import PlanSpace
@@ -82,7 +82,12 @@ class Supernet(nn.Module):
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
         prunable = max(space.sparsities) > 0
-        self.pruners = {name: HeadPruner(head, shape, prunable) for name, (head, _) in self._halves.items()}
+        modules = dict(self.backbone.named_modules())
+        for path in space.keep:
+            if path not in modules:
+                raise UnknownNameError("module, in `space.keep`:", path, modules)
+        self.pruners = {name: HeadPruner(head, shape, prunable, space.keep, space.round_to)
+                        for name, (head, _) in self._halves.items()}
 
     def _features(self, place: str, sample: Tensor) -> Tensor:
         """Features of some images at a place."""

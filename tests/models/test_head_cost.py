@@ -73,8 +73,8 @@ def test_equal_to_heads_that_are_really_pruned(name, split):
 def test_layers_tell_what_the_groups_are():
     head, shape = head_of("mobilenet_v2", "features.2")
     assert HeadCost.of(HeadPruner(head, shape), shape).layers == (
-        HeadLayer("features.1.conv.0.0", 32, "depthwise", 32, 3, 1), HeadLayer("features.1.conv.1", 16, "conv", 32),
-        HeadLayer("features.2.conv.1.0", 96, "depthwise", 96, 3, 2))
+        HeadLayer("features.0.0", 32, "conv", 3, 3, 2), HeadLayer("features.1.conv.1", 16, "conv", 32),
+        HeadLayer("features.2.conv.0.0", 96, "conv", 16))
 
 
 def test_heads_without_groups_have_one_cost():

@@ -24,6 +24,7 @@ CASES = [
     ("mobilenet_v2", "features.9"), ("resnet18", "layer3"), ("densenet121", "features.transition1"),
     ("efficientnet_b0", "features.4"), ("convnext_tiny", "features.5.2"), ("regnet_y_400mf", "trunk_output.block2"),
     ("vgg11_bn", "features.17"), ("squeezenet1_1", "features.4"), ("googlenet", "inception4a"),
+    ("shufflenet_v2_x0_5", None), ("mobilenet_v3_small", None), ("swin_t", None),
 ]
 
 
@@ -211,22 +212,25 @@ class TestSubNetwork:
         assert torch.equal(pruned.flip, torch.arange(7, -1, -1))
 
 
-class TestRefusal:
-    @pytest.fixture
-    def shuffling(self):
-        graph, shape = build("shufflenet_v2_x0_5")
-        return cut(graph, block_ends(find_split_points(graph, shape))[-1])[0], shape
-
-    def test_names_the_layer_and_the_remedy(self, shuffling):
-        with pytest.raises(PruningError, match=r"at layer 'stage2.0'.*search with `space.sparsities: \[0\]`") as caught:
-            HeadPruner(*shuffling)
-        assert "\n" not in str(caught.value)
-
-    def test_the_remedy_works(self, shuffling):
-        head, shape = shuffling
+class TestWithoutGroups:
+    def test_nothing_is_removed(self):
+        head, shape = head_of("resnet8", "layer2")
         pruner = HeadPruner(head, shape, prunable=False)
         assert pruner.groups == ()
-        same = pruner.sub_network(pruner.keep_counts(0.0)).materialise(head)
+        same = pruner.sub_network(pruner.keep_counts(0.5)).materialise(head)
         images = torch.randn(2, *shape)
         with torch.inference_mode():
             assert torch.equal(same(images), head(images))
+
+
+class TestRules:
+    def test_what_is_named_keeps_its_channels_and_those_that_go_with_them(self):
+        head, shape = head_of("resnet8", "layer2")
+        assert HeadPruner(head, shape, keep=("stem",)).keep_counts(0.5) == (16, 8, 16)
+        assert HeadPruner(head, shape, keep=("layer1.0.conv2",)).keep_counts(0.5) == (16, 8, 16)
+        assert HeadPruner(head, shape, keep=("layer1",)).keep_counts(0.5) == (16, 16, 16)
+
+    def test_counts_are_multiples(self):
+        head, shape = head_of("resnet8", "layer2")
+        pruner = HeadPruner(head, shape, round_to=8)
+        assert [pruner.keep_counts(s) for s in (0.25, 0.5, 0.9)] == [(16, 16, 24), (8, 8, 16), (8, 8, 8)]

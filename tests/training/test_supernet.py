@@ -8,11 +8,10 @@ from random import Random
 
 import pytest
 import torch
-from torchvision import models
 
 from autosplit.compression.network import recalibrate
 from autosplit.core.cache import Cache
-from autosplit.core.errors import ConfigError, PruningError
+from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.models.splitting import find_split_points, select_split_points
 from autosplit.models.tracing import trace
@@ -21,7 +20,7 @@ from autosplit.training.codecs import pretraining_steps
 from autosplit.training.loop import AroundKernels, Teacher, accuracy, logits_of
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import PlanDraws, random_profiles, relative_loss, train_supernet
-from tests.tiny import CLASSES, SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
+from tests.tiny import SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +84,10 @@ class TestPlanSpace:
         with pytest.raises(ConfigError, match="'flatten': codecs take feature maps"):
             tiny_supernet(tiny_network(), data, space)
 
-    def test_network_that_cannot_be_pruned(self, data):
-        network = models.shufflenet_v2_x0_5(num_classes=CLASSES)
-        space = SPACE.model_copy(update={"splits": ("stage2",)})
-        graph = trace(network.eval(), (3, 32, 32))
-        points = select_split_points(find_split_points(graph, (3, 32, 32)), space.splits)
-        with pytest.raises(PruningError, match=r"space\.sparsities: \[0\]"):
-            Supernet(graph, points, space, torch.randn(2, 3, 32, 32))
-        unpruned = Supernet(graph, points, space.model_copy(update={"sparsities": (0.0,)}), torch.randn(2, 3, 32, 32))
-        assert unpruned.plan_space.sparsities["stage2"] == (0.0,)
-        plan = unpruned.widest("stage2")
-        assert unpruned.extract(plan)(torch.randn(2, 3, 32, 32)).shape == (2, CLASSES)
+    def test_a_module_to_keep_that_is_not_there(self, data):
+        with pytest.raises(UnknownNameError, match=r"`space\.keep`: 'layr1'; did you mean 'layer1'"):
+            tiny_supernet(tiny_network(), data, SPACE.model_copy(update={"keep": ("layr1",)}))
+
 
 
 def chosen_plans(supernet):
