@@ -118,7 +118,7 @@ def estimate_table(scenario: Scenario, data_root: Path | None) -> str:
 
     images, space = count_images(scenario, data_root), scenario.space
     shape = (images.channels, images.side, images.side)
-    model = build_backbone(scenario.backbone, images.classes, images.channels, shape[1:]).eval()
+    model = build_backbone(scenario.backbone, images.classes, images.channels, shape[1:], pretrained=False).eval()
     offer = Offer(space.widths, space.bits, space.max_grid, space.grid_levels, space.rates)
     settings = sum(
         len(build_codec(family, (p.shape[0], p.shape[1], p.shape[2]), offer, True).settings())
@@ -190,7 +190,7 @@ def passes_per_second(scenario: Scenario, images: Images) -> float:
 
     shape = (images.channels, images.side, images.side)
     with torch.random.fork_rng(devices=[]), autocast():
-        model = build_backbone(scenario.backbone, images.classes, images.channels, shape[1:])
+        model = build_backbone(scenario.backbone, images.classes, images.channels, shape[1:], pretrained=False)
         model.to(memory_format=torch.channels_last).train()
 
         # A step has costs of its own, which count where images are small: those go in batches as in the training.

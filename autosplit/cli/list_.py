@@ -67,7 +67,7 @@ def entries(kind: Kind) -> dict[str, str]:
         return {name: " and ".join(granularity for granularity, names in known.items() if name in names)
                 for name in sorted({name for names in known.values() for name in names})}
     listing = {
-        Kind.backbones: lambda: [*list_backbones(), "torchvision:NAME", "FILE.py:FACTORY"],
+        Kind.backbones: lambda: [*list_backbones(), "torchvision:NAME", "timm:NAME", "hf:NAME", "FILE.py:FACTORY"],
         Kind.datasets: list_datasets, Kind.latency_models: list_latency_models, Kind.codecs: list_codecs,
         Kind.objectives: list_objectives, Kind.scenarios: list_scenarios,
     }

@@ -201,7 +201,8 @@ class Scenario(Frozen):
 
     Attributes:
         name: Short name for files and titles.
-        backbone: Name in the zoo, `torchvision:<name>`, or `path/to/file.py:factory`.
+        backbone: Name in the zoo, `torchvision:<name>`, `timm:<name>`, `hf:<name or folder>`, or
+            `path/to/file.py:factory`.
         weights: Path of a safetensors file with the backbone's weights, or `None` to train it.
         dataset: Name of a data set, or `image-folder:PATH`.
         image_size: Height and width that images of a folder are brought to; `None` = the data set's own.

@@ -1,11 +1,9 @@
-"""Building a backbone from its name, and loading weights into it."""
+"""Building a backbone from its name."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,35 +11,31 @@ from torch import nn
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
 from autosplit.core.plugins import one_line
-from autosplit.core.tensors import load_tensors
-from autosplit.models.names import BACKBONES, TORCHVISION
+from autosplit.models.hubs import build_hf, build_timm
+from autosplit.models.names import BACKBONES, HF, TIMM, TORCHVISION
 from autosplit.models.recorder import logits_in, user_line
 from autosplit.models.tracing import check_kind, fresh_copy
-from autosplit.runtime.standalone.files import check_regular, reason_of
 
-__all__ = ["build_backbone", "load_weights", "torchvision_names"]
+__all__ = ["build_backbone", "torchvision_names"]
 
 _PROBE_SIDES = (32, 28, 64, 96, 224)
-_PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar"}
-_SHOWN_KEYS = 3
-
-
-# --- structure ------------------------------------------------------------------------------------------------------
 
 
 def build_backbone(
-    name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None = None
+    name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None = None, *,
+    pretrained: bool = True,
 ) -> nn.Module:
-    """Build a classifier with fresh weights, drawn from torch's global generator.
+    """Build a classifier; weights that do not come with it are drawn from torch's global generator.
 
     Args:
-        name: A name of `list_backbones()`, `torchvision:<any classifier>`, or a factory of the user's as
-            `package.module:factory` or `path/to/file.py:factory`. A factory is called with `num_classes` and
-            `in_channels`, each only if it has a parameter of that name.
+        name: A name of `list_backbones()`, `torchvision:<any classifier>`, `timm:<name>`, `hf:<name or folder>`, or a
+            factory of the user's as `package.module:factory` or `path/to/file.py:factory`. A factory is called with
+            `num_classes` and `in_channels`, each only if it takes it by name.
         num_classes: Outputs.
         in_channels: Channels of an image. In torchvision's networks the first convolution is replaced if not 3.
         image_size: Height and width of the images that a user's network must run on. Without it the network is
             tried on a few usual sizes, and a network that runs on none of them passes unchecked.
+        pretrained: Whether networks of timm and transformers come with their weights, where these can be had.
 
     Returns:
         A module from images (N, in_channels, H, W) to logits (N, num_classes), in training mode.
@@ -53,7 +47,11 @@ def build_backbone(
     """
     if name.startswith(TORCHVISION):
         return _build_torchvision(name, num_classes, in_channels).train()
-    model = _call_factory(_factory(name), name, {"num_classes": num_classes, "in_channels": in_channels})
+    hub = build_timm if name.startswith(TIMM) else build_hf if name.startswith(HF) else None
+    if hub is not None:
+        model = _usable(hub(name, num_classes, in_channels, image_size, pretrained), f"backbone {name!r}")
+    else:
+        model = _call_factory(_factory(name), name, {"num_classes": num_classes, "in_channels": in_channels})
     _check_logits(model, name, num_classes, in_channels, image_size)
     return model.train()
 
@@ -164,48 +162,3 @@ def _build_torchvision(name: str, num_classes: int, in_channels: int) -> nn.Modu
         in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation,  # type: ignore[arg-type]
         bias=old.bias is not None, padding_mode=old.padding_mode))
     return model
-
-
-# --- weights --------------------------------------------------------------------------------------------------------
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load every weight of a network from a safetensors file; nothing is changed unless all of them fit.
-
-    Args:
-        model: Changed in place. Values are converted to the types that it has.
-        path: File with one tensor for each entry of `model.state_dict()`, of the same name and shape.
-
-    Raises:
-        ConfigError: The file is absent, damaged, a pickle, or does not fit; the message names the keys.
-    """
-    path = Path(path)
-    check_regular(path, f"weights {str(path)!r}")
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-        # safetensors: eight bytes of length, the first of which may look like a pickle's, then JSON
-        pickled = start[:2] == b"PK" or (start[:1] == pickle.PROTO and start[8:] != b"{")
-        if path.suffix.lower() in _PICKLE_SUFFIXES or pickled:
-            raise ConfigError(
-                f"weights {str(path)!r} are a pickle, which can run code when loaded; convert them where you trust "
-                f"them: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('{path}', "
-                f"weights_only=True), '{path.with_suffix('.safetensors')}')\""
-            )
-    except OSError as e:
-        raise ConfigError(f"weights {str(path)!r}: {reason_of(e)}") from e
-    tensors = load_tensors(path, f"weights {str(path)!r}")
-    state = model.state_dict()
-    faults = {
-        "missing": sorted(state.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - state.keys()),
-        "of another shape": [f"{k} {tuple(tensors[k].shape)} instead of {tuple(state[k].shape)}"
-                             for k in state if k in tensors and tensors[k].shape != state[k].shape],
-    }
-    # a network of another kind differs in hundreds of keys: the first few say which it is
-    listed = [f"{what}: {', '.join(keys[:_SHOWN_KEYS])}{f' and {more} more' if more > 0 else ''}"
-              for what, keys in faults.items() if keys for more in [len(keys) - _SHOWN_KEYS]]
-    if listed:
-        raise ConfigError(f"weights {str(path)!r} do not fit {type(model).__name__}: {'; '.join(listed)}; "
-                          "save them from the same network with the same number of classes")
-    model.load_state_dict(tensors)

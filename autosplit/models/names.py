@@ -1,4 +1,4 @@
-"""Backbones by name: the package's own small networks, torchvision's classifiers, and the user's own.
+"""Backbones by name: the package's own small networks, those of torchvision, timm and transformers, the user's own.
 
 Importing this module does not import torch.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from autosplit.core.plugins import Registry
 
-__all__ = ["BACKBONES", "TORCHVISION", "list_backbones"]
+__all__ = ["BACKBONES", "HF", "TIMM", "TORCHVISION", "list_backbones"]
 
 TORCHVISION = "torchvision:"
 """Prefix of the names of torchvision's classifiers."""
+
+TIMM = "timm:"
+"""Prefix of the names of timm's networks."""
+
+HF = "hf:"
+"""Prefix of names of Hugging Face's hub, and of folders with a network of transformers."""
 
 BACKBONES = Registry(
     kind="backbone",

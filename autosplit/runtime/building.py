@@ -66,7 +66,7 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
 
 def _backbone(blueprint: Blueprint) -> fx.GraphModule:
     channels, height, width = blueprint.image_shape
-    network = build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width))
+    network = build_backbone(blueprint.backbone, blueprint.num_classes, channels, (height, width), pretrained=False)
     return trace(network.eval(), blueprint.image_shape)
 
 

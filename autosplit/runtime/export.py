@@ -30,9 +30,10 @@ from autosplit.core.result import Result
 from autosplit.core.version import __version__
 from autosplit.data.base import ImageDataset
 from autosplit.data.recorded import recorded_data
-from autosplit.models.loading import build_backbone, load_weights
+from autosplit.models.loading import build_backbone
 from autosplit.models.onnx_files import require_onnx
 from autosplit.models.tracing import trace
+from autosplit.models.weights import load_weights
 from autosplit.runtime import standalone
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_exit
@@ -207,7 +208,7 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
         ConfigError: The weights are no longer in the cache.
     """
     scenario, key = result.scenario, result.provenance.backbone_key
-    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:])
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:], pretrained=False)
     if scenario.weights is not None:
         load_weights(model, Path(scenario.weights))
     backbone = trace(model.eval(), data.shape)

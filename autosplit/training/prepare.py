@@ -21,9 +21,10 @@ from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import ADDED_KEYS, IMAGE_KEYS, Scenario
 from autosplit.data import ImageDataset, load_dataset
 from autosplit.models.identity import graph_hash, settled_tensors, tensors_hash
-from autosplit.models.loading import build_backbone, load_weights
+from autosplit.models.loading import build_backbone
 from autosplit.models.splitting import SplitPoint, find_split_points, select_split_points
 from autosplit.models.tracing import trace
+from autosplit.models.weights import load_weights
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
 from autosplit.training.coded_images import lossy_formats, train_on_coded_images

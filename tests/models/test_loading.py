@@ -6,15 +6,13 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
 import autosplit.core.plugins
 from autosplit.core.errors import ConfigError, PluginError, TraceError, UnknownNameError
-from autosplit.models.loading import build_backbone, load_weights, torchvision_names
+from autosplit.models.loading import build_backbone, torchvision_names
 from autosplit.models.names import list_backbones
-from autosplit.models.zoo import resnet8
 
 PLUGIN = """
 import torch
@@ -154,56 +152,3 @@ class TestPlugin:
         build_backbone(f"{plugin}:of_28", 6, 3, image_size=(28, 28))
         with pytest.raises(PluginError, match=r"of_28' does not run on images of shape \(3, 32, 32\)"):
             build_backbone(f"{plugin}:of_28", 6, 3, image_size=(32, 32))
-
-
-class TestWeights:
-    def test_round_trip(self, tmp_path):
-        torch.manual_seed(1)
-        source, target = resnet8(), resnet8()
-        save_file(source.state_dict(), tmp_path / "w.safetensors")
-        load_weights(target, tmp_path / "w.safetensors")
-        assert all(torch.equal(v, target.state_dict()[k]) for k, v in source.state_dict().items())
-
-    @pytest.mark.parametrize(("change", "message"), [
-        (lambda s: s.pop("fc.bias"), "missing: fc.bias;"),
-        (lambda s: s.update(more=torch.zeros(1)), "unexpected: more;"),
-        (lambda s: s.update({"fc.weight": torch.zeros(3, 64)}),
-         r"of another shape: fc.weight \(3, 64\) instead of \(10, 64\);"),
-        (lambda s: [s.pop(k) for k in list(s) if k.startswith("layer1")], "missing: .* and 9 more;"),
-    ])
-    def test_misfit_names_the_keys_and_changes_nothing(self, tmp_path, change, message):
-        network = resnet8()
-        before = network.stem[0].weight.clone()
-        state = resnet8().state_dict()
-        change(state)
-        save_file(state, tmp_path / "w.safetensors")
-        with pytest.raises(ConfigError, match=message) as caught:
-            load_weights(network, tmp_path / "w.safetensors")
-        one_line(caught)
-        assert torch.equal(network.stem[0].weight, before)
-
-    @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.bin", "w.safetensors"])
-    @pytest.mark.parametrize("zipped", [True, False])
-    def test_pickle_is_refused_with_the_remedy(self, tmp_path, name, zipped):
-        torch.save(resnet8().state_dict(), tmp_path / name, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(ConfigError, match=r"are a pickle.*save_file\(torch\.load\(.*weights_only=True\)"):
-            load_weights(resnet8(), tmp_path / name)
-
-    @pytest.mark.parametrize("content", [b"", b"not a file of tensors", None])
-    def test_damaged_or_absent(self, tmp_path, content):
-        if content is not None:
-            (tmp_path / "w.safetensors").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"w\.safetensors': cannot be read|no such file") as caught:
-            load_weights(resnet8(), tmp_path / "w.safetensors")
-        one_line(caught)
-
-
-def test_a_header_length_that_begins_like_a_pickle_is_no_pickle(tmp_path):
-    path = tmp_path / "weights.safetensors"
-    for padding in range(256):  # the header's length modulo 256 becomes 0x80
-        save_file({"w": torch.ones(1)}, path, {"note": "x" * padding})
-        if path.read_bytes()[:1] == b"\x80":
-            break
-    assert path.read_bytes()[:1] == b"\x80"
-    with pytest.raises(ConfigError, match="do not fit"):
-        load_weights(nn.Linear(1, 1), path)

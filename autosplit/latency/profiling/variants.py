@@ -48,7 +48,8 @@ def variants_of(backbone: str, shape: tuple[int, ...]) -> Iterator[Variant]:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = trace(build_backbone(backbone, _CLASSES, shape[0], (shape[1], shape[2])).eval(), shape)
+        network = build_backbone(backbone, _CLASSES, shape[0], (shape[1], shape[2]), pretrained=False)
+    network = trace(network.eval(), shape)
     yield Variant("0%", network)
     try:
         pruner = HeadPruner(network, shape)
