@@ -3,8 +3,8 @@
     python -m benchmarks.networks --out results/benchmarks/networks
 
 Each network is built with random weights, for images of its usual size, and goes through the stages in a process of its
-own, on three classes of coloured pictures; `--only NAME` takes those whose names hold NAME. A stage is `yes`, what was
-found, or the message it ended with:
+own, on three classes of coloured pictures; `--only NAME` takes those whose names hold NAME. It continues where it was
+stopped. A stage is `yes`, what was found, or the message it ended with:
 
 - trace: points where one tensor crosses; those at the ends of blocks in brackets.
 - split: head then tail against the network, at up to five points: equal bit for bit.
@@ -77,9 +77,9 @@ def backbone_of(name: str, folder: Path) -> str:
 
 
 def pictures(folder: Path, side: int) -> Path:
-    """Three classes of noisy colours: 16 pictures each for training, 8 for testing."""
+    """Three classes of noisy colours: 10 pictures each for training, 4 for testing."""
     rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("test", 8)):
+    for part, count in (("train", 10), ("test", 4)):
         for label, colour in enumerate(("blue", "green", "red")):
             target = folder / part / colour
             target.mkdir(parents=True, exist_ok=True)
@@ -223,17 +223,19 @@ def main() -> None:
             os.environ["AUTOSPLIT_CACHE"] = str(Path(folder) / "cache")
             print(json.dumps(stages(chosen.one, Path(folder))))
         return
-    rows = []
-    for name in (n for n in NETWORKS if chosen.only in n):
+    table = chosen.out / "networks.csv"
+    rows = pd.read_csv(table, keep_default_na=False).to_dict("records") if table.is_file() else []
+    done = {row["network"] for row in rows}
+    for name in (n for n in NETWORKS if chosen.only in n and n not in done):
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "benchmarks.networks", "--out", str(chosen.out), "--one", name],
+        ended = subprocess.run([sys.executable, "-m", "benchmarks.networks", "--out", str(chosen.out), "--one", name],
                               capture_output=True, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        row = json.loads(lines[-1]) if lines else {"network": name, "trace": done.stderr.strip()[-300:]}
+        lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+        row = json.loads(lines[-1]) if lines else {"network": name, "trace": ended.stderr.strip()[-300:]}
         rows.append({**row, "seconds": round(time.perf_counter() - began)})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         chosen.out.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(chosen.out / "networks.csv", index=False)
+        pd.DataFrame(rows).to_csv(table, index=False)
     passed = {stage: sum(_good(row.get(stage)) for row in rows)
               for stage in ("trace", "split", "prune", "dry run", "search", "replay", "export")}
     write_json(chosen.out / "networks.json", {"networks": len(rows), "passed": passed})

@@ -1,20 +1,113 @@
-"""Which dimension of a feature holds its channels: transformers often keep it last, codecs take it first."""
+"""Which dimension of a feature holds its channels: transformers often keep it last, codecs take it first.
+
+A `Layout` lets a feature of any of these kinds cross as a map (N, C, H, W), through operations that only move elements.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx
 
 from autosplit.models.dispatch import Watch, name_of, watched
 
-__all__ = ["channel_axes"]
+__all__ = ["MAP", "Layout", "channel_axes", "layout_of"]
+
+_MOST_EXTRA = 2  # a class token, and one for distillation
 
 _AXIS = "_autosplit_channel_axis"
 _CHANNELS_LAST_RESULTS = {"mm", "addmm"}
 _CHANNELS_SECOND_RESULTS = {"convolution", "_convolution", "native_group_norm"}
 _SWAPS = {"transpose", "t", "swapaxes"}
 _VIEWS = {"view", "_unsafe_view", "_reshape_alias", "reshape", "unsqueeze", "squeeze", "select", "alias"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a feature holds channels and positions.
+
+    Attributes:
+        kind: `map` = (C, H, W) or flat, `map-last` = (H, W, C), `tokens` = (T, C), `tokens-last` = (C, T), `unknown` =
+            anything else, which codecs cannot take.
+        grid: Rows and columns of the tokens.
+        extra: Tokens before those of the grid, such as the class token. Each crosses as a row of its own above the
+            grid, in which it is repeated.
+    """
+
+    kind: Literal["map", "map-last", "tokens", "tokens-last", "unknown"] = "map"
+    grid: tuple[int, int] = (0, 0)
+    extra: int = 0
+
+    def seen(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what crosses, for a feature of this shape; both without the batch dimension."""
+        if self.kind == "map-last":
+            return shape[2], shape[0], shape[1]
+        if self.kind in {"tokens", "tokens-last"}:
+            return shape[1 if self.kind == "tokens" else 0], self.grid[0] + self.extra, self.grid[1]
+        return shape
+
+    def to_map(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
+        """Add to a head what makes a map of its feature."""
+        if self.kind == "map-last":
+            return graph.call_method("permute", (node, 0, 3, 1, 2))
+        if self.kind not in {"tokens", "tokens-last"}:
+            return node
+        tokens = graph.call_method("transpose", (node, 1, 2)) if self.kind == "tokens" else node
+        every = slice(None)
+        grid = graph.call_function(operator.getitem, (tokens, (every, every, slice(self.extra, None)))) if (
+            self.extra) else tokens
+        result = graph.call_method("unflatten", (grid, 2, self.grid))
+        if self.extra:
+            rows = graph.call_function(operator.getitem, (tokens, (every, every, slice(0, self.extra))))
+            rows = graph.call_method("unsqueeze", (rows, 3))
+            rows = graph.call_method("expand", (rows, -1, -1, -1, self.grid[1]))
+            result = graph.call_function(torch.cat, ([rows, result], 2))
+        return result
+
+    def from_map(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
+        """Add to a tail what makes the feature again of a map."""
+        if self.kind == "map-last":
+            return graph.call_method("permute", (node, 0, 2, 3, 1))
+        if self.kind not in {"tokens", "tokens-last"}:
+            return node
+        every, grid = slice(None), node
+        if self.extra:
+            grid = graph.call_function(operator.getitem, (node, (every, every, slice(self.extra, None))))
+        result = graph.call_method("flatten", (grid, 2))
+        if self.extra:
+            rows = graph.call_function(operator.getitem, (node, (every, every, slice(0, self.extra), 0)))
+            result = graph.call_function(torch.cat, ([rows, result], 2))
+        return graph.call_method("transpose", (result, 1, 2)) if self.kind == "tokens" else result
+
+
+MAP = Layout()
+"""Of features that cross as they are."""
+
+
+def layout_of(shape: tuple[int, ...], axis: int | None, image: tuple[int, ...]) -> Layout:
+    """The layout of a feature.
+
+    Args:
+        shape: Of the feature, without the batch dimension.
+        axis: The dimension of its channels, the batch being dimension 0; `None` where it is not known.
+        image: Shape of an image, whose sides tell those of a grid of tokens.
+    """
+    if len(shape) == 1 or (len(shape) == 3 and axis in {None, 1}):
+        return MAP
+    if len(shape) == 3 and axis == 3:
+        return Layout("map-last")
+    if len(shape) == 2 and axis in {1, 2}:
+        count = shape[0] if axis == 2 else shape[1]
+        for extra in range(_MOST_EXTRA + 1):
+            rows = math.isqrt(max(0, count - extra) * image[1] // image[2])
+            columns = (count - extra) // rows if rows else 0
+            if rows and rows * columns == count - extra and rows * image[2] == columns * image[1]:
+                return Layout("tokens" if axis == 2 else "tokens-last", (rows, columns), extra)
+    return Layout("unknown")
 
 
 def channel_axes(graph: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, int]:

@@ -9,8 +9,6 @@ what is computed of them, the size of the batch) is at hand on both sides.
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -19,13 +17,11 @@ from torch import Tensor, fx, nn
 
 from autosplit.core.errors import SplitError, TraceError, UnknownNameError
 from autosplit.models.inference import evaluation_mode
-from autosplit.models.layouts import channel_axes
+from autosplit.models.layouts import MAP, Layout, channel_axes, layout_of
 from autosplit.models.recorder import one_line
 from autosplit.models.tracing import BATCH
 
 __all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "float_shapes", "select_split_points"]
-
-_log = logging.getLogger(__name__)
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _POOL_CALLS = {"max_pool2d", "avg_pool2d"}
@@ -40,11 +36,11 @@ class SplitPoint:
     Attributes:
         name: Path of the outermost module that ends here, or the node's name.
         node: Name of the `torch.fx` node whose output crosses.
-        shape: Shape of that tensor without the batch dimension.
+        shape: Shape of what crosses, without the batch dimension: (C, H, W), whatever the layout of the feature is,
+            or its own where it is flat or cannot be seen as a map.
         block_end: Whether a block of the network ends here (a residual block, a stage, a pooling layer).
         aliases: Further module paths that end at the same node, outermost first.
-        channels_last: Whether the shape is (H, W, C) instead of (C, H, W). Such a feature can be cut at, but codecs
-            cannot take it, so the point is not offered.
+        layout: How the feature holds channels and positions, and how it becomes a map and a feature again.
     """
 
     name: str
@@ -52,7 +48,7 @@ class SplitPoint:
     shape: tuple[int, ...]
     block_end: bool
     aliases: tuple[str, ...] = field(default=())
-    channels_last: bool = False
+    layout: Layout = MAP
 
 
 def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[SplitPoint]:
@@ -88,8 +84,8 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
                 paths = paths[1:]
             name = paths[0] if paths else node.name
             block_end = _ends_block(graph, node, paths)
-            last = len(shapes[node]) == 3 and axes.get(node) == 3
-            points.append(SplitPoint(name, node.name, shapes[node], block_end, tuple(paths[1:]), last))
+            layout = layout_of(shapes[node], axes.get(node), shape)
+            points.append(SplitPoint(name, node.name, layout.seen(shapes[node]), block_end, tuple(paths[1:]), layout))
     return points
 
 
@@ -181,7 +177,7 @@ def _kind(node: fx.Node, modules: dict[str, nn.Module]) -> str:
 def block_ends(points: list[SplitPoint]) -> list[SplitPoint]:
     """The points that are offered by default: ends of blocks that a feature map with some extent crosses."""
     return [p for p in points if p.block_end and len(p.shape) == 3 and p.shape[1] * p.shape[2] > 1
-            and not p.channels_last]
+            and p.layout.kind != "unknown"]
 
 
 def select_split_points(points: list[SplitPoint], wanted: str | tuple[str, ...]) -> list[SplitPoint]:
@@ -193,15 +189,12 @@ def select_split_points(points: list[SplitPoint], wanted: str | tuple[str, ...])
 
     Raises:
         UnknownNameError: A name is no split point of this backbone.
-        SplitError: Nothing is left, or a point that was named has its channels last.
+        SplitError: Nothing is left, or a point that was named gives a feature that is no map.
     """
-    others = [p for p in points if p.channels_last and (wanted != "blocks" or p.block_end)]
-    about = (f"the features of {len(others)} split points, such as {others[0].name!r} of shape {others[0].shape}, have "
-             "their channels last (H, W, C), which codecs cannot take" if others else "")
     if wanted == "blocks":
         chosen = block_ends(points)
     elif wanted == "all":
-        chosen = [p for p in points if len(p.shape) in {1, 3} and not p.channels_last]
+        chosen = [p for p in points if len(p.shape) in {1, 3} and p.layout.kind != "unknown"]
     else:
         by_name = {alias: p for p in points for alias in (p.name, *p.aliases)}
         for name in wanted:
@@ -209,21 +202,15 @@ def select_split_points(points: list[SplitPoint], wanted: str | tuple[str, ...])
                 raise UnknownNameError("split point", name, by_name)
         names = {by_name[name].name for name in wanted}
         chosen = [p for p in points if p.name in names]
-        if refused := next((p for p in chosen if p.channels_last), None):
-            raise SplitError(f"split point {refused.name!r} gives a feature of shape {refused.shape} with its channels "
-                             "last (H, W, C), which codecs cannot take; choose another, or cut behind a permutation to "
-                             "(C, H, W)")
+        if refused := next((p for p in chosen if p.layout.kind == "unknown"), None):
+            raise SplitError(f"split point {refused.name!r} gives a feature of shape {refused.shape}, which cannot be "
+                             "seen as channels over a grid; choose another")
     if not chosen:
-        raise SplitError("this backbone has no split point of the kind asked for"
-                         + (f": {about}" if about else "") + "; try `space.splits: all`")
-    if about and isinstance(wanted, str):
-        _warn_once(f"not offered: {about}")
+        unknown = next((p for p in points if p.layout.kind == "unknown"), None)
+        about = (f": features such as that of {unknown.name!r}, of shape {unknown.shape}, cannot be seen as channels "
+                 "over a grid" if unknown else "")
+        raise SplitError(f"this backbone has no split point of the kind asked for{about}; try `space.splits: all`")
     return chosen
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    _log.warning("%s", text)
 
 
 def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -234,7 +221,8 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
         point: One of `find_split_points(graph)`.
 
     Returns:
-        Head (image -> feature) and tail (feature -> logits).
+        Head (image -> feature) and tail (feature -> logits). What crosses is (N, C, H, W) wherever the feature can be
+        seen as a map.
     """
     head, tail = fx.Graph(), fx.Graph()
     head_env: dict[fx.Node, fx.Node] = {}
@@ -251,8 +239,8 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
         elif in_head:
             head_env[node] = head.node_copy(node, lambda n: head_env[n])
             if node.name == point.node:
-                head.output(head_env[node])
-                tail_env[node] = feature
+                head.output(point.layout.to_map(head, head_env[node]))
+                tail_env[node] = point.layout.from_map(tail, feature)
                 in_head = False
         else:
             tail_env[node] = tail.node_copy(node, lambda n: tail_env[n])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -49,25 +47,62 @@ def points():
 
 def test_sides_that_equal_the_channels_do_not_mislead(points):
     assert {p.shape for name, p in points.items() if name in {"stem", "first", "second"}} == {(8, 8, 8)}
-    assert [name for name, p in points.items() if p.channels_last] == ["permute", "first", "second"]
+    assert [name for name, p in points.items() if p.layout.kind == "map-last"] == ["permute", "first", "second"]
 
 
-def test_they_are_not_offered_and_a_note_says_so(points, caplog):
-    caplog.set_level(logging.WARNING)
-    every = list(points.values())
-    assert [p.name for p in block_ends(every)] == []
-    offered = [p.name for p in select_split_points(every, "all")]
-    assert {"stem", "back"} <= set(offered)
-    assert not {"permute", "first", "second"} & set(offered)
-    assert caplog.messages == ["not offered: the features of 3 split points, such as 'permute' of shape (8, 8, 8), "
-                               "have their channels last (H, W, C), which codecs cannot take"]
+class Tokens(nn.Module):
+    """Patches of 16x24 images as tokens, with tokens of its own before them, through two blocks."""
+
+    def __init__(self, extra=0, last=False, patch=4):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.last = nn.Conv2d(3, 8, patch, patch), last
+        self.own = nn.Parameter(torch.randn(1, extra, 8))
+        self.blocks = nn.Sequential(Last(8), Last(8))
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.blocks(torch.cat([self.own.expand(x.shape[0], -1, -1), x], 1))
+        return self.fc((x.mT * 2).mean(2) if self.last else x[:, 0])
 
 
-def test_one_that_is_named_is_refused_with_its_shape(points):
-    with pytest.raises(SplitError, match=r"'second' gives a feature of shape \(8, 8, 8\) with its channels last"):
-        select_split_points(list(points.values()), ("stem", "second"))
-    with pytest.raises(SplitError, match=r"no split point of the kind asked for: the features of 2 split points"):
-        select_split_points(list(points.values()), "blocks")
+@pytest.mark.parametrize(("extra", "rows"), [(0, 4), (1, 5), (2, 6)])
+def test_tokens_cross_as_a_map_bit_for_bit(extra, rows):
+    graph = trace(Tokens(extra).eval(), (3, 16, 24))
+    points = find_split_points(graph, (3, 16, 24))
+    ends = block_ends(points)
+    assert [(p.name, p.shape, p.layout.kind) for p in ends] == [
+        ("blocks.0", (8, rows, 6), "tokens"), ("blocks", (8, rows, 6), "tokens")]
+    images = torch.randn(3, 3, 16, 24)
+    for point in ends:
+        head, tail = cut(graph, point)
+        assert tuple(head(images).shape[1:]) == point.shape
+        assert torch.equal(tail(head(images)), graph(images))
+        assert head(images)[:, :, extra:].flatten(2).shape[2] == 24
+
+
+def test_tokens_behind_their_channels():
+    graph = trace(Tokens(0, last=True).eval(), (3, 16, 24))
+    point = next(p for p in find_split_points(graph, (3, 16, 24)) if p.layout.kind == "tokens-last" and p.node == "mul")
+    head, tail = cut(graph, point)
+    images = torch.randn(3, 3, 16, 24)
+    assert head(images).shape == (3, 8, 4, 6)
+    assert torch.equal(tail(head(images)), graph(images))
+
+
+def test_tokens_without_a_grid_are_not_offered():
+    class Odd(Tokens):
+        def forward(self, x):
+            x = self.patches(x).flatten(2).transpose(1, 2)[:, :13]
+            return self.fc(self.blocks(x).mean(1))
+
+    points = find_split_points(trace(Odd().eval(), (3, 16, 24)), (3, 16, 24))
+    assert "blocks" not in {p.name for p in block_ends(points)}
+    with pytest.raises(SplitError, match=r"'blocks.0' gives a feature of shape \(13, 8\), which cannot be seen"):
+        select_split_points(points, ("blocks.0",))
+    with pytest.raises(SplitError, match=r"of the kind asked for: features such as .* of shape \(13, 8\)"):
+        select_split_points(points, "blocks")
 
 
 @pytest.mark.parametrize(("moves", "axis"), [
@@ -93,13 +128,15 @@ def test_a_dimension_is_followed(moves, axis):
     assert channel_axes(graph, SHAPE).get(last) == axis
 
 
-def test_swin_is_not_offered_as_channels_first():
+def test_swin_is_cut_with_its_channels_first():
     graph = trace(models.SwinTransformer([4, 4], 8, [1, 1], [2, 4], [4, 4], num_classes=3).eval(), (3, 32, 32))
     points = find_split_points(graph, (3, 32, 32))
-    first = [p.name for p in points if len(p.shape) == 3 and not p.channels_last]
-    assert first == ["features.0.0", "permute", "avgpool"]
-    assert block_ends(points) == []
-    point = next(p for p in points if p.channels_last and p.block_end)
-    head, tail = cut(graph, point)  # which works all the same
-    x = torch.randn(1, 3, 32, 32)
-    assert torch.equal(tail(head(x)), graph(x))
+    ends = {p.name: p.shape for p in block_ends(points)}
+    assert ends["features.1"] == (8, 8, 8)
+    assert ends["features"] == (16, 4, 4)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for point in points:
+            head, tail = cut(graph, point)
+            assert tuple(head(images).shape[1:]) == point.shape
+            assert torch.equal(tail(head(images)), graph(images)), point.name
