@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
@@ -26,6 +26,9 @@ from autosplit.core.trust import named_in_file
 from autosplit.core.validation import Frozen, first_error
 from autosplit.core.version import __version__
 from autosplit.runtime.standalone.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["RESULT_FILE", "SCHEMA_VERSION", "Chosen", "DeploymentFile", "Provenance", "Result", "TestFigures",
            "Tolerance", "json_schema", "provenance"]
@@ -201,6 +204,12 @@ class Result(Frozen):
     tolerance: Tolerance = Tolerance()
     provenance: Provenance
     _place: _Place = PrivateAttr(default_factory=_Place)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The plan beside the baselines and other finalists: a row each, nested figures as `latency.p95_ms`."""
+        import pandas as pd
+
+        return pd.json_normalize([row.model_dump(mode="json") for row in self.comparison])
 
     @field_validator("comparison")
     @classmethod

@@ -142,7 +142,7 @@ class TrainingSettings(Frozen):
     """How long and how fast the networks are trained.
 
     Attributes:
-        backbone_epochs: Epochs of the backbone when no weights are given.
+        backbone_epochs: Epochs of the backbone when no weights are given; 0 = it is taken as it is built.
         backbone_lr: Peak learning rate of the backbone (SGD, one-cycle).
         supernet_epochs: Epochs of the supernet.
         supernet_lr: Peak learning rate of the supernet.
@@ -158,7 +158,7 @@ class TrainingSettings(Frozen):
         batch_size: Images of a step.
     """
 
-    backbone_epochs: int = Field(default=5, ge=1)
+    backbone_epochs: int = Field(default=5, ge=0)
     backbone_lr: float = Field(default=0.2, gt=0)
     supernet_epochs: int = Field(default=3, ge=1)
     supernet_lr: float = Field(default=0.05, gt=0)
@@ -305,15 +305,18 @@ class Scenario(Frozen):
         search = search.model_copy(update={"agent": absolute_code(search.agent),
                                            "policy": search.policy and _absolute(search.policy)})
         backbone, latency_model = absolute_code(self.backbone), absolute_code(self.latency_model)
+        dataset, objective = absolute_code(dataset), absolute_code(self.objective)
         parts = {}
         for part, block in (("device", "timings"), ("edge", "timings"), ("channel", "trace")):
             profile = getattr(self.conditions, part)
             if (named := getattr(profile, block)) is not None:
                 anchored = named.model_copy(update={"file": _absolute(named.file)})
                 parts[part] = profile.model_copy(update={block: anchored})
-        named_code = {spec: code_sha256(spec) for spec in (backbone, latency_model, search.agent, *codecs)}
+        named_code = {spec: code_sha256(spec) for spec in (backbone, latency_model, search.agent, dataset,
+                                                             objective, *codecs)}
         return self.model_copy(update={
             "dataset": dataset, "backbone": backbone, "latency_model": latency_model, "search": search,
+            "objective": objective,
             "codecs": codecs, "weights": self.weights and _absolute(self.weights),
             "conditions": self.conditions.model_copy(update=parts),
             "code": {spec: sha256 for spec, sha256 in named_code.items() if sha256 is not None}})

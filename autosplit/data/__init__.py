@@ -7,10 +7,13 @@ importing this package loads neither torchvision nor scikit-learn.
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
+from autosplit.core.held import is_held, look_up
+from autosplit.core.plugins import Registry, one_line
 from autosplit.data.augment import augment_batch
 from autosplit.data.base import ImageDataset, Split, SplitName, StoredFormat
 
@@ -35,13 +38,16 @@ _MODULES = {
 }
 
 
+_PLUGINS = Registry(kind="data set", group="autosplit.datasets", builtin={})
+
+
 class _Loader(Protocol):
     def __call__(self, name: str, *, seed: int, root: Path | None, limit: int | None, **size: Any) -> ImageDataset: ...
 
 
 def list_datasets() -> list[str]:
     """Names that `load_dataset` knows, sorted; `image-folder:PATH` stands for any folder of images."""
-    return sorted([*_MODULES, f"{_FOLDER_PREFIX}PATH"])
+    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH"])
 
 
 def load_dataset(
@@ -55,7 +61,9 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        name: One of `list_datasets()`; `image-folder:PATH` with the folder's path.
+        name: One of `list_datasets()`; `image-folder:PATH` with the folder's path; or `package.module:function` or
+            `path/to/file.py:function`, which gives data as `autosplit.data.in_memory.read_data` takes them. It is
+            called with those of `seed`, `image_size` and `root` that it has parameters for.
         seed: Seed of the division into parts, and of the images of `digits-m`. Equal seeds give equal bytes.
         image_size: Height and width in pixels that the images of a folder or of `caltech101` are brought to; `None` =
             the data set's own, or 224. The other data sets have one size only.
@@ -67,6 +75,7 @@ def load_dataset(
         UnknownNameError: No data set has this name.
         ConfigError: `seed`, `limit` or `image_size` make no sense for it.
         DataError: The data are absent, unreadable, too few or too large.
+        PluginError: A function of the user's raised.
     """
     if seed < 0:
         raise ConfigError(f"data set {name!r}: seed is {seed}, but must not be negative")
@@ -74,6 +83,10 @@ def load_dataset(
         raise ConfigError(f"data set {name!r}: limit is {limit}, but must be at least 1")
     if image_size is not None and image_size < 8:
         raise ConfigError(f"data set {name!r}: image_size is {image_size}, but must be at least 8 pixels")
+    if is_held(name):
+        from autosplit.data.in_memory import dataset_of
+
+        return dataset_of(look_up("data set", name, "data"), name, seed=seed, limit=limit)
     if name.startswith(_FOLDER_PREFIX):
         from autosplit.data import image_folder
 
@@ -82,6 +95,8 @@ def load_dataset(
             raise ConfigError(f"data set {name!r}: write the folder's path after {_FOLDER_PREFIX!r}")
         folder = (root or Path()) / Path(path).expanduser()
         return image_folder.load(name, folder, seed=seed, image_size=image_size, limit=limit)
+    if ":" in name or (name not in _MODULES and name in _PLUGINS.names()):
+        return _from_plugin(name, seed, image_size, root, limit)
     if name not in _MODULES:
         folder = (root or Path()) / Path(name).expanduser()
         meant = f"a folder of images is called {_FOLDER_PREFIX}{name}"
@@ -94,3 +109,21 @@ def load_dataset(
     loader = cast("_Loader", importlib.import_module(f"autosplit.data.{_MODULES[name]}").load)
     size = {} if name in _SIDES else {"image_size": image_size}
     return loader(name, seed=seed, root=root, limit=limit, **size)
+
+
+def _from_plugin(name: str, seed: int, image_size: int | None, root: Path | None, limit: int | None) -> ImageDataset:
+    """The data that a user's function gives."""
+    from autosplit.data.in_memory import dataset_of, read_data
+
+    function = _PLUGINS.load(name)
+    offered: dict[str, Any] = {"seed": seed, "image_size": image_size, "root": root}
+    try:
+        taken = {k: v for k, v in offered.items() if k in inspect.signature(function).parameters}
+        data = function(**taken) if callable(function) else function
+    except AutosplitError:
+        raise
+    except Exception as e:
+        raise PluginError(f"data set {name!r}: calling it raised {one_line(e)}") from e
+    if isinstance(data, ImageDataset):
+        return data
+    return dataset_of(read_data(data, image_size), name, seed=seed, limit=limit)

@@ -18,22 +18,24 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.errors import ConfigError, UnknownNameError
+from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.core.held import is_held, look_up
 from autosplit.core.measurement import Outcome
+from autosplit.core.plugins import Registry, one_line
 from autosplit.latency.base import LatencyBreakdown
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
-__all__ = ["AmcReward", "DeadlineObjective", "InTimeAccuracy", "LagrangianReward", "LatencyUnderFloor", "Objective",
-           "best_outcome", "list_objectives", "load_objective", "tardiness"]
+__all__ = ["AmcReward", "DeadlineObjective", "FunctionObjective", "InTimeAccuracy", "LagrangianReward",
+           "LatencyUnderFloor", "Objective", "best_outcome", "list_objectives", "load_objective", "tardiness"]
 
 _LATEST = 1000.0
 """Multiple of the budget beyond which a plan counts as late as can be."""
@@ -64,15 +66,15 @@ class Objective(ABC):
     energy_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for option in fields(self):
+            value = getattr(self, option.name)
             if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"objective {self.name!r}: {field.name} must be finite and at least 0, got {value}")
+                raise ConfigError(f"objective {self.name!r}: {option.name} must be finite and at least 0, got {value}")
 
     @property
     def spec(self) -> str:
         """The objective with all its options, as `load_objective` reads it."""
-        return f"{self.name}:" + ",".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{self.name}:" + ",".join(f"{o.name}={getattr(self, o.name)!r}" for o in fields(self))
 
     def reward(self, accuracy: Array, breakdown: LatencyBreakdown, conditions: Sequence[Conditions]) -> Array:
         """Reward of every plan under every set of conditions.
@@ -219,6 +221,43 @@ def _log_share(latency_ms: Array) -> Array:
     return np.minimum(np.log1p(latency_ms * 1e3) / math.log1p(_LONGEST_US), 1.0)
 
 
+@dataclass(frozen=True)
+class FunctionObjective(Objective):
+    """A function of the user's as an objective.
+
+    Attributes:
+        function: `(accuracy, latency, budget_ms) -> reward`: accuracies of shape (P, 1) or (P, C), a
+            `LatencyBreakdown` of arrays (P, C) and deadlines (1, C); rewards of shape (P, C), higher is better.
+        title: What it is called.
+    """
+
+    name: ClassVar[str] = "function"
+
+    energy_weight: float = 0.0
+    function: Callable[[Array, LatencyBreakdown, Array], Any] = field(default=lambda accuracy, *_: accuracy)
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        """Nothing to check before it is called."""
+
+    @property
+    def spec(self) -> str:
+        """Its name."""
+        return self.title
+
+    def _reward(self, accuracy: Array, breakdown: LatencyBreakdown, budget_ms: Array) -> Array:
+        shape = breakdown.p95_ms.shape
+        try:
+            found = np.broadcast_to(np.asarray(self.function(accuracy, breakdown, budget_ms), dtype=np.float64), shape)
+        except Exception as e:
+            raise PluginError(f"objective {self.title!r} raised {one_line(e)}, or gives no array of shape {shape}; "
+                              "give a reward for each plan and each of the conditions") from e
+        if not np.isfinite(found).all():
+            raise PluginError(f"objective {self.title!r} gives rewards that are not finite; bound it")
+        return found
+
+
+_PLUGINS = Registry(kind="objective", group="autosplit.objectives", builtin={})
 _OBJECTIVES: dict[str, type[Objective]] = {
     c.name: c for c in (InTimeAccuracy, LagrangianReward, AmcReward, LatencyUnderFloor)
 }
@@ -232,12 +271,21 @@ def list_objectives() -> list[str]:
 def load_objective(name: str) -> Objective:
     """An objective by its name, with options after a colon: `latency:accuracy_floor=0.95,energy_weight=0.1`.
 
+    Args:
+        name: A name of `list_objectives()` with or without options; or `package.module:Name` or
+            `path/to/file.py:Name` of an `Objective`, or of a function as `FunctionObjective` takes it.
+
     Raises:
+        PluginError: The user's object is no objective.
         UnknownNameError: No objective has this name, or it has no such option.
         ConfigError: An option is not a number or out of range.
     """
-    bare, _, text = name.partition(":")
+    if is_held(name):
+        return _of_object(look_up("objective", name, "objective"), name)
+    bare, colon, text = name.partition(":")
     if bare not in _OBJECTIVES:
+        if (colon and "=" not in text) or name in _PLUGINS.names():
+            return _of_object(_PLUGINS.load(name), name)
         raise UnknownNameError("objective", bare, _OBJECTIVES)
     kind = _OBJECTIVES[bare]
     known = [f.name for f in fields(kind)]
@@ -251,6 +299,18 @@ def load_objective(name: str) -> Objective:
         except ValueError as e:
             raise ConfigError(f"objective {bare!r}: {key} must be a number, got {value!r}") from e
     return kind(**options)
+
+
+def _of_object(found: Any, name: str) -> Objective:
+    """An objective of the user's: a class, an instance or a function."""
+    if isinstance(found, type) and issubclass(found, Objective):
+        found = found()
+    if isinstance(found, Objective):
+        return found
+    if not callable(found):
+        raise PluginError(f"objective {name!r} is a {type(found).__name__}; it must be an Objective, or a function "
+                          "(accuracy, latency, budget_ms) -> reward")
+    return FunctionObjective(function=found, title=name)
 
 
 def best_outcome(outcomes: Iterable[Outcome]) -> Outcome:

@@ -5,14 +5,17 @@ Imports `core` and `models` (the latter to profile a machine). Begin with `base`
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from autosplit.core.errors import PluginError
+from autosplit.core.held import is_held, look_up
 from autosplit.core.plugins import Registry, one_line
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
 from autosplit.latency.checked import CheckedLatencyModel
+from autosplit.latency.function import FunctionLatency
 
-__all__ = ["CheckedLatencyModel", "LatencyBreakdown", "LatencyModel", "list_latency_models",
+__all__ = ["CheckedLatencyModel", "FunctionLatency", "LatencyBreakdown", "LatencyModel", "list_latency_models",
            "load_latency_model"]
 
 _MODELS = Registry(
@@ -33,14 +36,17 @@ def load_latency_model(name: str) -> CheckedLatencyModel:
 
     Args:
         name: A name of `list_latency_models()`, `package.module:Name`, or `path/to/file.py:Name`. The object is a
-            class or a factory that takes no argument, or a ready instance.
+            class or a factory that takes no argument, a ready instance, or a plain function `(workload, conditions) ->
+            milliseconds` (`FunctionLatency`).
 
     Raises:
         UnknownNameError: Nothing has this name.
         ConfigError: The file does not exist.
         PluginError: Import or construction raised, or the object is no latency model.
     """
-    model: Any = _MODELS.load(name)
+    model: Any = look_up("latency model", name, "latency") if is_held(name) else _MODELS.load(name)
+    if inspect.isfunction(model) and _takes_workloads(model):
+        model = FunctionLatency(model)
     if isinstance(model, type) or not hasattr(model, "latency"):
         if not callable(model):
             raise PluginError(f"latency model {name!r} is a {type(model).__name__}; it must be a class, a factory "
@@ -53,3 +59,9 @@ def load_latency_model(name: str) -> CheckedLatencyModel:
         raise PluginError(f"latency model {name!r} gave a {type(model).__name__} without a method "
                           "latency(workloads, conditions)")
     return CheckedLatencyModel(model, name)
+
+
+def _takes_workloads(function: Any) -> bool:
+    """Whether a function is the model itself and not a factory of one: it has a parameter without a default."""
+    return any(p.default is p.empty and p.kind not in {p.VAR_KEYWORD, p.KEYWORD_ONLY}
+               for p in inspect.signature(function).parameters.values())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from autosplit.core.hashing import content_hash
+from autosplit.core.held import hold, object_hash
 from autosplit.models.recorder import Apply
 
-__all__ = ["graph_hash", "settled_tensors", "tensors_hash"]
+__all__ = ["graph_hash", "hold_network", "module_hash", "settled_tensors", "tensors_hash"]
 
 
 def graph_hash(graph: fx.GraphModule) -> str:
@@ -39,6 +40,22 @@ def graph_hash(graph: fx.GraphModule) -> str:
     shapes = [(name, list(t.shape), str(t.dtype)) for name, t in _tensors(graph).items()]
     constants = {name: t for name, t in graph.named_buffers() if name.startswith("_constant_")}
     return content_hash([nodes, shapes, tensors_hash(constants)])
+
+
+def module_hash(module: nn.Module) -> str:
+    """Hash of a network as it is, before it is traced: its layers, the source of its classes, and all its weights."""
+    return content_hash([_identity(module), tensors_hash(_tensors(module))])
+
+
+def hold_network(model: nn.Module | Callable[..., nn.Module]) -> str:
+    """Keep a network, or what builds one, for this process; gives the name that it has in scenarios.
+
+    Args:
+        model: The network itself is kept, not a copy.
+    """
+    if isinstance(model, nn.Module):
+        return hold("backbone", model, module_hash(model), type(model).__name__)
+    return hold("backbone", model, object_hash(model), getattr(model, "__name__", "network"))
 
 
 def _identity(module: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
+from autosplit.core.held import HELD, is_held, look_up
 from autosplit.core.plugins import one_line
 from autosplit.models.hubs import build_hf, build_timm
 from autosplit.models.names import BACKBONES, HF, TIMM, TORCHVISION
@@ -47,12 +49,33 @@ def build_backbone(
     """
     if name.startswith(TORCHVISION):
         return _build_torchvision(name, num_classes, in_channels).train()
+    if is_held(name):
+        return _held_network(name, num_classes, in_channels, image_size)
     hub = build_timm if name.startswith(TIMM) else build_hf if name.startswith(HF) else None
     if hub is not None:
         model = _usable(hub(name, num_classes, in_channels, image_size, pretrained), f"backbone {name!r}")
     else:
         model = _call_factory(_factory(name), name, {"num_classes": num_classes, "in_channels": in_channels})
     _check_logits(model, name, num_classes, in_channels, image_size)
+    return model.train()
+
+
+def _held_network(
+    name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None
+) -> nn.Module:
+    """A copy of a network that was handed over, or what a factory that was handed over builds."""
+    given = look_up("backbone", name, "model")
+    what = name.removeprefix(HELD)
+    if isinstance(given, nn.Module):
+        check_kind(given)
+        try:
+            model = copy.deepcopy(given).float()
+        except Exception as e:
+            raise PluginError(f"backbone {what!r} cannot be copied: {one_line(e)}; hand over a network that "
+                              "`copy.deepcopy` takes") from e
+    else:
+        model = _call_factory(given, what, {"num_classes": num_classes, "in_channels": in_channels})
+    _check_logits(model, what, num_classes, in_channels, image_size)
     return model.train()
 
 

@@ -35,6 +35,7 @@ from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import LOSSY_IMAGES, related
 from autosplit.pipeline.context import arithmetic_of, blueprint_of
+from autosplit.pipeline.given import name_given
 from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.prepare import Networks, untrained
 
@@ -107,7 +108,8 @@ class Replay:
 
 
 def replay(
-    path: str | Path, progress: PhaseReporter | None = None, data_root: Path | None = None, *, trust_code: bool = False
+    path: str | Path, progress: PhaseReporter | None = None, data_root: Path | None = None, *, model: Any = None,
+    data: Any = None, latency: Any = None, objective: Any = None, trust_code: bool = False,
 ) -> Replay:
     """Replay a result file.
 
@@ -115,6 +117,10 @@ def replay(
         path: `best.json`, its weights beside it; or a run directory.
         progress: Shows the phases.
         data_root: Where data sets lie.
+        model: What was handed to the search as such, if the result is of another process; so for the next three.
+        data: See `model`.
+        latency: See `model`.
+        objective: See `model`.
         trust_code: Whether code may run that the result names and that never ran here.
 
     Raises:
@@ -123,6 +129,7 @@ def replay(
     """
     progress = progress or NullProgress()
     result = Result.load(path, trust_code=trust_code)
+    name_given(model=model, data=data, latency=latency, objective=objective, image_size=result.scenario.image_size)
     # whatever code will run is asked about before anything takes time
     scorer = Scorer.of(result.scenario)
     for spec in (result.scenario.backbone, *result.scenario.codecs):

@@ -7,7 +7,7 @@ range-coded to a payload on the device side, and the edge side sees nothing but 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
 from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
 from autosplit.models.exits import ExitNetwork, exit_point, temperature
+from autosplit.models.identity import hold_network
 from autosplit.models.image_costs import image_cost
 from autosplit.runtime.building import build_network
 from autosplit.runtime.standalone.files import file_sha256
@@ -353,13 +354,19 @@ class Deployment:
         return tensors
 
     @classmethod
-    def from_result(cls, result: Result) -> Deployment:
+    def from_result(cls, result: Result, model: nn.Module | Callable[..., nn.Module] | None = None) -> Deployment:
         """What a search found, with its weights, which lie where the result file says.
+
+        Args:
+            result: Of a search.
+            model: The network that was handed to the search as an object, if the result is of another process.
 
         Raises:
             ConfigError: The result is in no file.
             ResultError: The weights are missing, altered, or of another network.
         """
+        if model is not None:
+            hold_network(model)
         stored, path = result.stored, result.path
         weights = path.parent / stored.weights
         if not weights.exists():

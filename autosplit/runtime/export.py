@@ -208,11 +208,13 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
         ConfigError: The weights are no longer in the cache.
     """
     scenario, key = result.scenario, result.provenance.backbone_key
-    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:], pretrained=False)
+    trained = scenario.weights is None and scenario.training.backbone_epochs > 0
+    model = build_backbone(scenario.backbone, data.num_classes, data.shape[0], data.shape[1:],
+                           pretrained=scenario.weights is None and not trained)
     if scenario.weights is not None:
         load_weights(model, Path(scenario.weights))
     backbone = trace(model.eval(), data.shape)
-    if scenario.weights is None:
+    if trained:
         tensors = cache.load("backbone", key)
         if tensors is None:
             raise ConfigError(f"the whole network is not in the cache {cache.root} (backbone {key}); search again with "

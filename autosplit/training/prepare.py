@@ -119,7 +119,7 @@ def prepare(
         supernet_key = _supernet_key(scenario, backbone_key, points)
     if require is not None:
         require(supernet_key)
-    if scenario.weights is None and trains:
+    if scenario.weights is None and trains and scenario.training.backbone_epochs:
         _train_backbone(scenario, backbone, data, backbone_key, progress, cache)
     backbone = backbone.to(memory_format=torch.channels_last).eval()
     teacher = Teacher(backbone, data)

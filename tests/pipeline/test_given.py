@@ -1,0 +1,145 @@
+"""Objects instead of names: a search of what is in memory, and going on with its result elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autosplit
+from autosplit.core import held
+from autosplit.core.errors import ConfigError, PluginError
+from autosplit.pipeline.given import name_given
+from autosplit.pipeline.replay import replay
+from tests.runs import SETTINGS
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, 240)
+IMAGES = RNG.integers(0, 90, (240, 16, 16, 3), dtype=np.uint8)
+IMAGES[np.arange(240), :, :, LABELS] += 60
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.two = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x, return_features=False):
+        return self.fc(self.two(self.one(x)).mean((2, 3)))
+
+
+def milliseconds(work, conditions):
+    return {"device_ms": work.device.macs / 1e5, "uplink_ms": work.payload_bytes_mean / 10}
+
+
+def accuracy_alone(accuracy, latency, budget_ms):
+    return accuracy - 0.001 * latency.p95_ms / budget_ms
+
+
+def search(out, **given):
+    settings = {k: v for k, v in SETTINGS.items() if not k.startswith("search")}
+    return autosplit.search(out=out, data=(IMAGES, LABELS), agent="random", evaluations=3, finalists=1, quiet=True,
+                            settings={**settings, **given.pop("settings", {})}, **given)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, one_thread):
+    folder = tmp_path_factory.mktemp("given")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPLIT_CACHE", str(folder / "cache"))
+        torch.manual_seed(0)
+        model = Net()
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        result = search(folder / "run", model=model, latency=milliseconds, objective=accuracy_alone, budget_ms=50,
+                        train=True)
+    return model, before, result
+
+
+def test_what_was_handed_over_is_known_by_its_hash(searched):
+    scenario = searched[2].scenario
+    names = (scenario.backbone, scenario.dataset, scenario.latency_model, scenario.objective)
+    assert [name.rpartition("-")[0] for name in names] == [
+        "memory:Net", "memory:tuple", "memory:milliseconds", "memory:accuracy_alone"]
+    assert scenario.conditions.budget_ms == 50
+    assert searched[2].test.accuracy > 0.5
+
+
+def test_the_users_network_stays_as_it_was(searched):
+    model, before, _ = searched
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model.training
+
+
+def test_result_goes_on_in_this_process(searched):
+    result = searched[2]
+    assert replay(result.path).exact
+    assert len(autosplit.Deployment.from_result(result).classify(IMAGES[:5].transpose(0, 3, 1, 2))) == 5
+    frame = result.to_frame()
+    assert len(frame) == len(result.comparison)
+    assert {"name", "accuracy"} <= set(frame.columns)
+
+
+def test_elsewhere_it_asks_for_what_is_missing_and_takes_it(searched, monkeypatch):
+    model, _, result = searched
+    monkeypatch.setattr(held, "_held", {})
+    with pytest.raises(ConfigError, match=r"'Net-.*' was handed over in Python.* as model=\.\.\.") as caught:
+        autosplit.Deployment.from_result(result)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"the backbone at hand is 'Net-"):
+        autosplit.Deployment.from_result(result, model=Net())
+    autosplit.Deployment.from_result(result, model=model)
+    with pytest.raises(ConfigError, match=r"as latency=\.\.\.|as data=\.\.\.|as objective=\.\.\."):
+        replay(result.path)
+    assert replay(result.path, model=model, data=(IMAGES, LABELS), latency=milliseconds,
+                  objective=accuracy_alone).exact
+
+
+def test_the_command_line_says_that_it_cannot(searched):
+    done = subprocess.run([sys.executable, "-m", "autosplit", "replay", str(searched[2].path)], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 2
+    assert "was handed over in Python and is in no file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_module_is_taken_as_it_is_and_a_function_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "cache"))
+    given = name_given(model=Net(), data=(IMAGES, LABELS))
+    assert given["backbone"].startswith("memory:Net-")
+    result = search(tmp_path / "run", model=Net, settings={"training.backbone_epochs": 1})
+    assert result.scenario.training.backbone_epochs == 1
+    assert result.scenario.backbone != given["backbone"]
+
+
+def test_two_networks_of_one_class_are_two(searched):
+    assert name_given(model=Net())["backbone"] != name_given(model=Net())["backbone"]
+    assert name_given(model=searched[0])["backbone"] == searched[2].scenario.backbone
+
+
+def test_functions_of_other_text_or_values_are_others():
+    def priced(factor):
+        return lambda work: factor
+
+    names = [name_given(latency=f)["latency_model"] for f in (priced(1), priced(2), priced(1), milliseconds)]
+    assert names[0] == names[2]
+    assert len(set(names)) == 3
+
+
+@pytest.mark.parametrize(("given", "error", "message"), [
+    ({"model": 7}, ConfigError, "model is a int; give an nn.Module"),
+    ({"model": "nonesuch"}, ConfigError, "unknown backbone 'nonesuch'"),
+    ({"model": Net(5)}, PluginError, r"backbone 'Net-.*' gives a tensor of shape \(2, 5\) for 2 images"),
+    ({"model": Net(), "latency": lambda work: "soon"}, PluginError, "gives str"),
+    ({"model": Net(), "objective": 3}, PluginError, "is a int; it must be an Objective, or a function"),
+])
+def test_wrong_objects_are_told_before_anything_is_trained(tmp_path, monkeypatch, given, error, message):
+    monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(error, match=message) as caught:
+        search(tmp_path / "run", **given)
+    assert "\n" not in str(caught.value)
