@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from autosplit.cli.console import print_rich
+from autosplit.core.errors import ConfigError
 from autosplit.core.scenario import Scenario
 from autosplit.core.space import channels_kept
 
+if TYPE_CHECKING:
+    from torch import nn
+
 __all__ = ["describe"]
+
+
+def _try_export(backbone: nn.Module, shape: tuple[int, ...]) -> None:
+    """Find what has no form in ONNX before anything is trained, where the packages for it are there."""
+    from autosplit.models.onnx_files import check_onnx, require_onnx
+
+    try:
+        require_onnx()
+    except ConfigError:
+        return
+    try:
+        check_onnx(backbone, shape)
+    except ConfigError as e:
+        raise ConfigError(f"a search would run, but what it finds could not be exported: {e}") from e
 
 
 def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: bool) -> None:
@@ -27,7 +45,10 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
     from autosplit.report.progress import Progress
     from autosplit.training.prepare import untrained
 
-    prepared = untrained(scenario, Progress(quiet=quiet), data_root=data_root)
+    progress = Progress(quiet=quiet)
+    prepared = untrained(scenario, progress, data_root=data_root)
+    with progress.phase("try the export"):
+        _try_export(prepared.backbone, prepared.data.shape)
     space, shape, conditions = prepared.supernet.plan_space, prepared.data.shape, scenario.conditions
     model = load_latency_model(scenario.latency_model)
     rows: list[dict[str, Any]] = []

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from autosplit.models.inference import evaluation_mode
+from autosplit.models.recorder import RegionMaxPool
 
 __all__ = ["ChannelMap", "Layout", "channel_map", "is_depthwise"]
 
@@ -49,7 +50,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 _SPATIAL = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "lp_pool2d", "interpolate",
             "upsample", "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d"}
 _SPATIAL_LAYERS = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd,
-                   nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._LPPoolNd, nn.Upsample,
+                   nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._LPPoolNd, nn.Upsample, RegionMaxPool,
                    nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d)
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "var", "std", "prod"}
 _RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "reshape_as", "view_as"}

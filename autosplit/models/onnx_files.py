@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import tempfile
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -17,7 +18,7 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.extras import install_command
 from autosplit.core.plugins import one_line
 
-__all__ = ["require_onnx", "write_onnx"]
+__all__ = ["check_onnx", "require_onnx", "write_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript")
 _SHOWN = 200  # characters of an error of torch
@@ -76,3 +77,17 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
                    *model.graph.initializers.values()):
         holder.metadata_props.clear()
     program.save(path, external_data=False)
+
+
+def check_onnx(network: nn.Module, shape: tuple[int, ...]) -> None:
+    """Write a network to a file that is thrown away, so that what has no form in ONNX is found early.
+
+    Args:
+        network: In evaluation mode.
+        shape: Of one input, without the batch dimension.
+
+    Raises:
+        ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in ONNX.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_onnx(network, torch.zeros(2, *shape), Path(folder) / "network.onnx", ("images", "logits"))

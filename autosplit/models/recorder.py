@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten
 
 from autosplit.core.errors import TraceError
 
-__all__ = ["Apply", "Recorder", "Unrecordable", "kind_of", "logits_in", "one_line", "user_line"]
+__all__ = ["Apply", "Recorder", "RegionMaxPool", "Unrecordable", "kind_of", "logits_in", "one_line", "user_line"]
 
 _LOOKED_THROUGH = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 _DROPOUTS: dict[str, Callable[[float], nn.Module]] = {
@@ -68,6 +68,7 @@ class Recorder(TorchFunctionMode):
         self.graph = fx.Graph()
         self.added: dict[str, nn.Module] = {}
         self.constants: dict[str, Tensor] = {}
+        self.replaced: dict[str, nn.Module] = {}
         self.model, self._whole = model, whole
         self._paths: dict[int, str] = {}
         for path, module in model.named_modules(remove_duplicate=True):
@@ -150,6 +151,10 @@ class Recorder(TorchFunctionMode):
             with self._silence():
                 result = run()
             changed = [t for t, version in before if t._version != version]
+            if isinstance(module, nn.AdaptiveMaxPool2d) and not module.return_indices:
+                pool = _max_pool(given[0].shape, result.shape)
+                same = repr(self.replaced.setdefault(path, pool)) == repr(pool)
+                self.replaced[path] = pool if same else module
             if len(_tensors(result)) == 1 and any(result is t for t in given) and not changed:
                 with self._silence():
                     result = result.view_as(result)
@@ -374,6 +379,37 @@ class Apply(nn.Module):
         return Apply(self.function)
 
 
+class RegionMaxPool(nn.Module):
+    """Adaptive max pooling to a size that does not divide the input's, of operations that have a form in ONNX.
+
+    Args:
+        rows: Start and end of each row of regions.
+        columns: Of each column.
+    """
+
+    def __init__(self, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def extra_repr(self) -> str:
+        """The regions."""
+        return f"rows={self.rows}, columns={self.columns}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, rows, columns)."""
+        x = torch.stack([x[:, :, a:b].amax(2) for a, b in self.rows], 2)
+        return torch.stack([x[:, :, :, a:b].amax(3) for a, b in self.columns], 3)
+
+
+def _max_pool(before: torch.Size, after: torch.Size) -> nn.Module:
+    """Adaptive max pooling at the sizes that it had."""
+    (height, width), (rows, columns) = before[-2:], after[-2:]
+    if height % rows == 0 and width % columns == 0:
+        return nn.MaxPool2d((height // rows, width // columns))
+    return RegionMaxPool(*([(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
+                           for size, parts in ((height, rows), (width, columns))))
+
+
 def _set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
     """A copy in which some elements have other values."""
     result = tensor.clone()
@@ -402,19 +438,24 @@ def _as_call(func: Any, args: Any, kwargs: Any, recorder: Recorder) -> tuple[str
         if name in _RESHAPES and not (len(args) == 2 and isinstance(args[1], torch.dtype)):
             name = _RESHAPES[name]
         return "call_method", name, args, kwargs
-    if name in _DROPOUTS:
-        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-        if not given.get("training", True):
-            path = f"_dropout_{len(recorder.added)}"
-            recorder.added[path] = _DROPOUTS[name](float(given.get("p", 0.5))).eval()
-            return "call_module", path, (given["input"],), {}
-    if name == "batch_norm" and (norm := _as_norm(args, kwargs)) is not None:
-        path = f"_norm_{len(recorder.added)}"
-        recorder.added[path] = norm[1].eval()
-        return "call_module", path, (norm[0],), {}
+    layer = _as_layer(name, args, kwargs)
+    if layer is not None:
+        path = f"_layer_{len(recorder.added)}"
+        recorder.added[path] = layer[1].eval()
+        return "call_module", path, (layer[0],), {}
     if "inplace" in kwargs:
         args, kwargs = _out_of_place(args, kwargs)
     return "call_function", func, args, kwargs
+
+
+def _as_layer(name: str, args: Any, kwargs: Any) -> tuple[Tensor, nn.Module] | None:
+    """A function that has to know training from evaluation, or sizes, as a layer with its input; `None` for others."""
+    if name in _DROPOUTS:
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+        return None if given.get("training", True) else (given["input"], _DROPOUTS[name](float(given.get("p", 0.5))))
+    if name == "adaptive_max_pool2d" and len(args) == 2 and not kwargs:
+        return args[0], _max_pool(args[0].shape, torch.nn.functional.adaptive_max_pool2d(*args).shape)
+    return _as_norm(args, kwargs) if name == "batch_norm" else None
 
 
 def _as_norm(args: Any, kwargs: Any) -> tuple[Tensor, nn.Module] | None:

@@ -224,6 +224,9 @@ def _recorded(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
         ours.register_module(path, module)
     for path, constant in first.constants.items():
         ours.register_buffer(path, constant)
+    for path, module in first.replaced.items():
+        parent, _, leaf = path.rpartition(".")
+        setattr(ours.get_submodule(parent), leaf, module)
     for path, module in ours.named_modules():
         if path not in whole and getattr(module, "inplace", False) is True:
             module.inplace = False

@@ -306,6 +306,15 @@ class TestAnswers:
         assert message.startswith("Sequential ends in a softmax, which is left out: ")
 
 
+class TestPooling:
+    @pytest.mark.parametrize("side", [3, 4, 5, 8, 1])
+    def test_adaptive_max_pooling_at_any_size(self, side):
+        layer = nn.Sequential(nn.AdaptiveMaxPool2d(side), nn.Flatten(), nn.Linear(3 * side * side, 2))
+        assert not any(isinstance(m, nn.AdaptiveMaxPool2d) for m in check(layer).modules())
+
+        check(Written(lambda n, x: F.adaptive_max_pool2d(x, side)))
+
+
 class TestWrappers:
     def test_blocks_are_found_in_what_is_wrapped(self):
         class Normalised(nn.Module):
