@@ -240,7 +240,8 @@ def side_of(file: Path) -> int:
 def training_words(scenario: Scenario) -> str:
     """What is trained, and for how long."""
     settings = scenario.training
-    backbone = "" if scenario.weights else f"the backbone for {settings.backbone_epochs} epochs and "
+    trained = not scenario.weights and settings.backbone_epochs
+    backbone = f"the backbone for {settings.backbone_epochs} epochs and " if trained else ""
     return f"train {backbone}the supernet for {settings.supernet_epochs}{' epochs' if scenario.weights else ''}"
 
 

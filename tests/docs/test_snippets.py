@@ -22,7 +22,7 @@ CHANGES = {
     # a scenario of seconds
     'load_scenario("default")': 'load_scenario("tiny.yaml")',
     'scenario="default"': 'scenario="tiny.yaml"',
-    'autosplit.search("default")': 'autosplit.search("tiny.yaml")',
+    'autosplit.search("default"': 'autosplit.search("tiny.yaml"',
     "search__evaluations=50": "search__evaluations=1",
     "search__evaluations=60": "search__evaluations=1",
     # a free port, and patience with a busy machine

@@ -364,6 +364,41 @@ REFUSED = {
 }
 
 
+class TestKeptWhole:
+    def test_an_argument_that_no_graph_holds(self, caplog):
+        class Mode:
+            pass
+
+        class Inner(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(8, 8, 1)
+
+            def forward(self, x):
+                return torch.add(self.conv(x), x, alpha=_Alpha(2))
+
+        class _Alpha(int):
+            pass
+
+        network = Written(lambda n, x: n.inner(x))
+        network.inner = Inner()
+        check(network)  # a number of one's own class is a number
+        assert not caplog.messages
+
+    def test_a_module_whose_result_does_not_come_from_torch_functions(self, caplog):
+        class Outside(nn.Module):
+            def forward(self, x):
+                with torch._C.DisableTorchFunction():  # as extensions in C++ do
+                    return x * 2
+
+        network = Written(lambda n, x: n.outside(x))
+        network.outside = Outside()
+        graph = trace(network.eval(), SHAPE)
+        assert caplog.messages == ["Written: kept whole, without split points or prunable channels inside: outside"]
+        with torch.no_grad():
+            assert torch.equal(graph(images()), network(images()))
+
+
 class TestRefused:
     @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
     def test_what_no_graph_can_hold(self, text, message):
