@@ -224,7 +224,7 @@ def main() -> None:
             print(json.dumps(stages(chosen.one, Path(folder))))
         return
     table = chosen.out / "networks.csv"
-    rows = pd.read_csv(table, keep_default_na=False).to_dict("records") if table.is_file() else []
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False).to_dict("records") if table.is_file() else []
     done = {row["network"] for row in rows}
     for name in (n for n in NETWORKS if chosen.only in n and n not in done):
         began = time.perf_counter()

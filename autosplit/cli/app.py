@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,6 +76,9 @@ def main() -> None:
     """Entry point of the console script."""
     interrupted_by_signals()
     keep_freed_memory()
+    # modules beside the working directory can be named as `module:Name`; last, so that they hide nothing
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     # Threads that wait by spinning for long stall one another when anything else runs on the machine: with one busy
     # process on two cores a training step took 1,800 ms, with this short spin 230 ms (and 49 ms alone, where threads
     # that sleep at once take 58 ms). Read by OpenMP when torch is imported.

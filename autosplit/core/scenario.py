@@ -204,7 +204,7 @@ class Scenario(Frozen):
         backbone: Name in the zoo, `torchvision:<name>`, `timm:<name>`, `hf:<name or folder>`, or
             `path/to/file.py:factory`.
         weights: Path of a safetensors file with the backbone's weights, or `None` to train it.
-        dataset: Name of a data set, or `image-folder:PATH`.
+        dataset: Name of a data set, `image-folder:PATH`, `image-csv:PATH`, or `path/to/file.py:function`.
         image_size: Height and width that images of a folder are brought to; `None` = the data set's own.
         codecs: Names of the codec families on offer, such as `nested`, `aecnn`, `bottlenet++`, `jalad`.
         conditions: Device, edge, channel, budget.
@@ -299,7 +299,7 @@ class Scenario(Frozen):
         """
         kind, _, folder = self.dataset.partition(":")
         dataset = self.dataset
-        if kind == "image-folder" and folder:
+        if kind in {"image-folder", "image-csv"} and folder:
             dataset = f"{kind}:{_absolute((data_root or Path()) / Path(folder).expanduser())}"
         search, codecs = self.search, tuple(map(absolute_code, self.codecs))
         search = search.model_copy(update={"agent": absolute_code(search.agent),

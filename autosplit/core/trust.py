@@ -33,7 +33,7 @@ __all__ = ["absolute_code", "code_file", "code_sha256", "found_again", "named_in
            "trust_typed", "trusted_file"]
 
 _log = logging.getLogger(__name__)
-_NO_MODULES = {"torchvision", "timm", "hf", "memory"}
+_NO_MODULES = {"torchvision", "timm", "hf", "memory", "image-folder", "image-csv"}
 """Prefixes of names that are no modules to import from, though modules of these names exist."""
 _MOST_BYTES = 4 << 20
 

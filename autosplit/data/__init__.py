@@ -27,7 +27,7 @@ __all__ = [
     "load_dataset",
 ]
 
-_FOLDER_PREFIX = "image-folder:"
+_FOLDER_PREFIX, _CSV_PREFIX = "image-folder:", "image-csv:"
 _SIDES = {"cifar10": 32, "cifar100": 32, "digits-m": 32, "fashion-mnist": 28}
 _MODULES = {
     "caltech101": "caltech101",
@@ -46,8 +46,8 @@ class _Loader(Protocol):
 
 
 def list_datasets() -> list[str]:
-    """Names that `load_dataset` knows, sorted; `image-folder:PATH` stands for any folder of images."""
-    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH"])
+    """Names that `load_dataset` knows, sorted; PATH is that of any folder of images or table."""
+    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH", f"{_CSV_PREFIX}PATH"])
 
 
 def load_dataset(
@@ -61,9 +61,10 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        name: One of `list_datasets()`; `image-folder:PATH` with the folder's path; or `package.module:function` or
-            `path/to/file.py:function`, which gives data as `autosplit.data.in_memory.read_data` takes them. It is
-            called with those of `seed`, `image_size` and `root` that it has parameters for.
+        name: One of `list_datasets()`; `image-folder:PATH` or `image-csv:PATH` with the path; or
+            `package.module:function` or `path/to/file.py:function`, which gives data as
+            `autosplit.data.in_memory.read_data` takes them. It is called with those of `seed`, `image_size` and `root`
+            that it has parameters for.
         seed: Seed of the division into parts, and of the images of `digits-m`. Equal seeds give equal bytes.
         image_size: Height and width in pixels that the images of a folder or of `caltech101` are brought to; `None` =
             the data set's own, or 224. The other data sets have one size only.
@@ -95,6 +96,11 @@ def load_dataset(
             raise ConfigError(f"data set {name!r}: write the folder's path after {_FOLDER_PREFIX!r}")
         folder = (root or Path()) / Path(path).expanduser()
         return image_folder.load(name, folder, seed=seed, image_size=image_size, limit=limit)
+    if name.startswith(_CSV_PREFIX):
+        from autosplit.data import image_csv
+
+        table = (root or Path()) / Path(name.removeprefix(_CSV_PREFIX)).expanduser()
+        return image_csv.load(name, table, seed=seed, image_size=image_size, limit=limit)
     if ":" in name or (name not in _MODULES and name in _PLUGINS.names()):
         return _from_plugin(name, seed, image_size, root, limit)
     if name not in _MODULES:

@@ -10,23 +10,26 @@ from autosplit.data import ImageDataset, load_dataset
 
 __all__ = ["located", "recorded_data"]
 
-_FOLDER = "image-folder:"
+_ON_DISK = ("image-folder:", "image-csv:")
 
 
 def located(result: Result, data_root: Path | None = None) -> str:
-    """The recorded name of a data set; of a folder of images that is no longer there, the one that took its place.
+    """The recorded name of a data set; of a folder or table that is no longer there, the one that took its place.
 
     Args:
         result: Read from a file; a folder that was moved is looked for below `data_root` and beside that file.
         data_root: Where data sets lie.
     """
     name = result.scenario.dataset
-    folder = Path(name.removeprefix(_FOLDER)).expanduser()
-    if not name.startswith(_FOLDER) or ((data_root or Path()) / folder).is_dir():
+    prefix = next((p for p in _ON_DISK if name.startswith(p)), None)
+    if prefix is None:
+        return name
+    folder = Path(name.removeprefix(prefix)).expanduser()
+    if ((data_root or Path()) / folder).exists():
         return name
     for place in (data_root or Path(), result.path.parent, result.path.absolute().parents[1]):
-        if (moved := place.absolute() / folder.name).is_dir():
-            return f"{_FOLDER}{moved}"
+        if (moved := place.absolute() / folder.name).exists():
+            return f"{prefix}{moved}"
     return name
 
 

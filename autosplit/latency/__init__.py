@@ -6,10 +6,11 @@ Imports `core` and `models` (the latter to profile a machine). Begin with `base`
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from autosplit.core.errors import PluginError
-from autosplit.core.held import is_held, look_up
+from autosplit.core.held import hold, is_held, look_up, object_hash
 from autosplit.core.plugins import Registry, one_line
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
 from autosplit.latency.checked import CheckedLatencyModel
@@ -31,19 +32,21 @@ def list_latency_models() -> list[str]:
     return _MODELS.names()
 
 
-def load_latency_model(name: str) -> CheckedLatencyModel:
+def load_latency_model(name: str | LatencyModel | Callable[..., Any]) -> CheckedLatencyModel:
     """Load a latency model and wrap it so that every answer is checked.
 
     Args:
-        name: A name of `list_latency_models()`, `package.module:Name`, or `path/to/file.py:Name`. The object is a
-            class or a factory that takes no argument, a ready instance, or a plain function `(workload, conditions) ->
-            milliseconds` (`FunctionLatency`).
+        name: A name of `list_latency_models()`, `package.module:Name`, or `path/to/file.py:Name`; or the object itself,
+            which is a class or a factory that takes no argument, a ready instance, or a plain function `(workload,
+            conditions) -> milliseconds` (`FunctionLatency`).
 
     Raises:
         UnknownNameError: Nothing has this name.
         ConfigError: The file does not exist.
         PluginError: Import or construction raised, or the object is no latency model.
     """
+    if not isinstance(name, str):
+        name = hold("latency model", name, object_hash(name), getattr(name, "__name__", type(name).__name__))
     model: Any = look_up("latency model", name, "latency") if is_held(name) else _MODELS.load(name)
     if inspect.isfunction(model) and _takes_workloads(model):
         model = FunctionLatency(model)

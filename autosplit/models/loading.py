@@ -92,7 +92,9 @@ def _factory(name: str) -> Any:
 
 def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module:
     """Call a user's factory with those of the offered arguments that it takes by name."""
-    if isinstance(factory, nn.Module) or not callable(factory):
+    if isinstance(factory, nn.Module):  # a network that a file has made already
+        return fresh_copy(_usable(factory, f"backbone {name!r}"))
+    if not callable(factory):
         raise PluginError(f"backbone {name!r} is a {type(factory).__name__}; it must be a function or class that "
                           "builds the network, as in `def network(num_classes, in_channels): ...`")
     arguments, passes_on = dict(offered), False

@@ -10,6 +10,7 @@ from PIL import Image
 from autosplit.core.errors import DataError, PluginError
 from autosplit.data import load_dataset
 from autosplit.data.in_memory import dataset_of, read_data
+from autosplit.testing.data import DatasetContract
 
 COUNT = 60
 RNG = np.random.default_rng(0)
@@ -131,3 +132,12 @@ class TestPlugin:
         file.write_text("def pictures():\n    raise OSError('no disk')\n")
         with pytest.raises(PluginError, match=r"mine\.py:pictures': calling it raised OSError: no disk"):
             load_dataset(f"{file}:pictures")
+
+
+class TestContract(DatasetContract):
+    @pytest.fixture
+    def name(self, tmp_path):
+        file = tmp_path / "mine.py"
+        file.write_text("import numpy as np\ndef pictures():\n    rng = np.random.default_rng(0)\n"
+                        "    return rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3\n")
+        return f"{file}:pictures"

@@ -20,7 +20,8 @@ def factory():
     return Mine()
 
 ready = Mine()
-needs_argument = lambda path: Mine()
+class NeedsArgument(Mine):
+    def __init__(self, path): ...
 number = 7
 class NoMethod: pass
 class Broken:
@@ -58,7 +59,7 @@ def test_class_factory_and_instance_of_a_file(file, name):
     ("number", "is a int; it must be a class"),
     ("NoMethod", "gave a NoMethod without a method latency"),
     ("Broken", "raised RuntimeError: no licence"),
-    ("needs_argument", "building it without arguments raised TypeError"),
+    ("NeedsArgument", "building it without arguments raised TypeError"),
 ])
 def test_what_is_no_model_is_refused_by_name(file, name, message):
     with pytest.raises(PluginError, match=message) as caught:
