@@ -28,6 +28,7 @@ from autosplit.core.measurement import Measurement
 from autosplit.envs.conditions import ConditionsSampler
 from autosplit.envs.core import CoInferenceCore
 from autosplit.envs.tree import IntArray
+from autosplit.latency.checked import is_slow
 
 __all__ = ["PPOAgent", "PPOSettings"]
 
@@ -122,13 +123,15 @@ class PPOAgent(ModelAgent):
             knowledge = Knowledge(self.problem.space, tuple(workloads), *known)
             self._policy = seen, CoInferencePolicy(
                 knowledge, self.problem.latency_model, self.problem.objective, network, self.settings.ppo.hidden,
-                Origin(conditions=self.settings.conditions, seed=self.problem.seed))
+                Origin(conditions=len(pool.conditions), seed=self.problem.seed))
         return self._policy[1]
 
     def pools(self) -> list[list[Conditions]]:
         """The problem's conditions, and the pool that the policy is trained for, which begins with them."""
         here = self.problem.conditions
-        drawn = self._sampler.pool(self.settings.conditions - 1, self.seed_for("pool", self._rounds))
+        # a latency model that takes long is asked about the problem's own conditions only
+        others = 0 if is_slow(self.problem.latency_model) else self.settings.conditions - 1
+        drawn = self._sampler.pool(others, self.seed_for("pool", self._rounds))
         return [[here], [here, *drawn]]  # the first conditions are the target of `PolicyTrainer`
 
     def candidate_plans(self, rng: np.random.Generator) -> IntArray:

@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autosplit.core.arrays import Array
-from autosplit.core.errors import PluginError
+from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.measurement import Workload
 from autosplit.core.plugins import one_line
 from autosplit.latency.base import LatencyBreakdown, LatencyModel, coarse_of
 from autosplit.latency.exits import mixed
+from autosplit.latency.function import FunctionLatency
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
-__all__ = ["CheckedLatencyModel"]
+__all__ = ["CheckedLatencyModel", "is_slow", "reporting", "require_quick"]
 
 _FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
+_SLOW_S = 0.005  # for one plan under one set of conditions
 _SLACK = 1e-9  # relative rounding that is forgiven where two numbers of a plugin are compared
+
+
+def is_slow(model: LatencyModel) -> bool:
+    """Whether a function as a model takes so long that it should be asked about nothing that is not needed.
+
+    A search then predicts for its own conditions only: no policy for others, no map, no other deadlines.
+    """
+    return _answer_s(model) > _SLOW_S
+
+
+def _answer_s(model: LatencyModel) -> float:
+    """Seconds of a function's quickest answer; 0 for other models, and before it was asked."""
+    inner = getattr(model, "model", None)
+    return inner.answer_s if isinstance(inner, FunctionLatency) else 0.0
+
+
+def require_quick(model: LatencyModel, what: str) -> None:
+    """Refuse what asks a model about each plan under hundreds of conditions.
+
+    Raises:
+        ConfigError: The model is slow.
+    """
+    if is_slow(model):
+        raise ConfigError(f"{what} asks latency model {getattr(model, 'name', '')!r} about each plan under hundreds of "
+                          f"conditions, and it takes {1e3 * _answer_s(model):.0f} ms for one; make it quicker")
+
+
+@contextmanager
+def reporting(model: LatencyModel, on_answer: Callable[[], None]) -> Iterator[None]:
+    """Call something after each answer of a model that is asked about one plan at a time."""
+    inner = getattr(model, "model", None)
+    if not isinstance(inner, FunctionLatency):
+        yield
+        return
+    before, inner.on_answer = inner.on_answer, on_answer
+    try:
+        yield
+    finally:
+        inner.on_answer = before
 
 
 class CheckedLatencyModel:

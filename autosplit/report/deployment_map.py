@@ -21,6 +21,7 @@ from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer, rewards_of
 from autosplit.latency.base import coarse_of
+from autosplit.latency.checked import require_quick
 from autosplit.latency.exits import in_time_accuracy
 from autosplit.report.pareto import measured_plans, pareto_mask
 from autosplit.report.style import quantity
@@ -96,6 +97,7 @@ class DeploymentMap:
         """
         if not measured:
             raise ConfigError("nothing was measured yet, so there is nothing to draw a map of")
+        require_quick(scorer.latency_model, "the map")
         here, model = scorer.conditions, coarse_of(scorer.latency_model)
         kept = _able(measured, scorer)
         able = [measured[i] for i in kept]

@@ -15,6 +15,7 @@ from autosplit.core.measurement import Outcome
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
 from autosplit.latency.base import LatencyBreakdown
+from autosplit.latency.checked import require_quick
 from autosplit.report.pareto import measured_plans, pareto_mask
 
 __all__ = ["Sensitivity"]
@@ -60,6 +61,7 @@ class Sensitivity:
         Raises:
             AutosplitError: The latency model failed under other conditions than the scenario's.
         """
+        require_quick(scorer.latency_model, "the figure of other links and deadlines")
         here, budgets = scorer.conditions, scorer.conditions.budget_ms * _BUDGETS
 
         def at(factor: float, budget_ms: float) -> Conditions:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
-from autosplit.core.errors import PluginError
+from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.scenario import load_scenario
 from autosplit.latency import load_latency_model
-from autosplit.latency.checked import CheckedLatencyModel
+from autosplit.latency.checked import CheckedLatencyModel, is_slow, reporting, require_quick
 from autosplit.latency.function import FunctionLatency
 from autosplit.testing.latency import LatencyModelContract
 
@@ -23,7 +25,7 @@ PLANS = [Workload(plan=Plan(split="stem", codec=CodecSetting(kind="code", width=
 
 def priced(work, conditions):
     return {"device_ms": work.device.macs / 1e6, "uplink_ms": work.payload_bytes_mean,
-            "energy_mj": conditions.budget_ms}
+            "energy_mj": conditions.channel.uplink_kbps.value}
 
 
 class TestContract(LatencyModelContract):
@@ -36,7 +38,7 @@ def test_stages_sum_up():
     found = FunctionLatency(priced).latency(PLANS, CONDITIONS)
     assert found.p95_ms.tolist() == [[11, 11], [22, 22]]
     assert found.in_time.tolist() == [[1, 0], [1, 0]]
-    assert found.energy_mj.tolist() == [[100, 5], [100, 5]]
+    assert found.energy_mj.tolist() == [[50, 50], [50, 50]]
 
 
 @pytest.mark.parametrize("answer", [7, 7.0, np.float32(7), np.array(7), torch.tensor(7.0)])
@@ -68,3 +70,53 @@ def test_a_function_of_a_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def milliseconds(work, conditions):\n    return 4.0\ndef factory():\n    return milliseconds\n")
     assert load_latency_model(f"{file}:milliseconds").latency(PLANS, CONDITIONS).p95_ms.tolist() == [[4, 4], [4, 4]]
+
+
+class TestSlow:
+    @pytest.fixture
+    def slow(self):
+        asked = []
+
+        def slowly(work, conditions):
+            asked.append(work.plan)
+            time.sleep(0.006)
+            return 3.0
+
+        return load_latency_model(slowly), asked
+
+    def test_a_model_is_timed_by_its_first_answers(self, slow):
+        model, _ = slow
+        assert not is_slow(model)
+        require_quick(model, "the map")
+        model.latency(PLANS, CONDITIONS)
+        assert is_slow(model)
+        with pytest.raises(ConfigError, match=r"the map asks latency model 'memory:slowly-.*takes \d+ ms for one"):
+            require_quick(model, "the map")
+
+    def test_other_deadlines_are_no_other_questions(self, slow):
+        model, asked = slow
+        model.latency(PLANS, CONDITIONS)
+        assert len(asked) == 3
+
+    def test_answers_are_known_wherever_the_function_is_loaded(self, slow):
+        model, asked = slow
+        model.latency(PLANS, CONDITIONS)
+        load_latency_model(model.name).latency(PLANS, CONDITIONS)
+        assert len(asked) == 3
+
+    def test_each_answer_is_reported(self, slow):
+        model, _ = slow
+        seen = []
+        with reporting(model, lambda: seen.append(1)):
+            model.latency(PLANS, CONDITIONS)
+        assert len(seen) == 2
+        model.latency([PLANS[0].model_copy(update={"payload_bytes_mean": 1.0})], CONDITIONS)
+        assert len(seen) == 2
+
+    def test_quick_models_are_not_slow(self):
+        model = load_latency_model("analytic")
+        model.latency(PLANS, CONDITIONS)
+        assert not is_slow(model)
+        quick = load_latency_model(lambda work: 3.0)
+        quick.latency(PLANS, CONDITIONS)
+        assert not is_slow(quick)
