@@ -9,12 +9,14 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
-from autosplit.core.measurement import LatencySummary, Measurement, Outcome, Workload
+from autosplit.core.measurement import LatencySummary, Measurement, Outcome, StageCost, Workload
+from autosplit.core.plan import INPUT, CodecSetting, Plan
 from autosplit.core.scenario import Scenario
 from autosplit.evaluation.objective import Objective, best_outcome, load_objective
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import LatencyBreakdown, LatencyModel
 from autosplit.latency.exits import in_time_accuracy
+from autosplit.latency.function import FunctionLatency
 
 __all__ = ["Scorer", "rewards_of", "score"]
 
@@ -41,6 +43,23 @@ class Scorer:
             AutosplitError: There is no such latency model or objective.
         """
         return cls(load_latency_model(scenario.latency_model), load_objective(scenario.objective), scenario.conditions)
+
+    def try_out(self) -> None:
+        """Ask functions of the user's about an invented plan, so that a wrong answer is told before any training.
+
+        Latency models that are classes may know the plans of the scenario only, so they are not asked.
+
+        Raises:
+            PluginError: The answer is wrong.
+        """
+        cost = StageCost(conv_macs=1e6, weight_elements=1e4, activation_elements=1e4, operators=4)
+        work = Workload(plan=Plan(split=INPUT, codec=CodecSetting(kind="png")), device=cost, encode=cost, edge=cost,
+                        payload_bytes_mean=1000.0, payload_bytes_p95=1200.0, result_bytes=1.0)
+        model: LatencyModel = self.latency_model
+        if not isinstance(getattr(model, "model", None), FunctionLatency):
+            model = load_latency_model("analytic")
+        breakdown = model.latency([work], [self.conditions])
+        self.objective.reward(np.array([0.5]), breakdown, [self.conditions])
 
     def outcomes(self, measurements: Iterable[Measurement]) -> list[Outcome]:
         """Measurements with their latency and reward, in order."""

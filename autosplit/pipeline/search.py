@@ -260,9 +260,11 @@ def scorer_of(scenario: Scenario) -> Scorer:
     """The scorer of a scenario, after a look at every name in it: a wrong one should not cost a training.
 
     Raises:
-        AutosplitError: A latency model, objective, agent, policy or codec is unknown or cannot be loaded.
+        AutosplitError: A latency model, objective, agent, policy or codec is unknown, cannot be loaded, or answers
+            wrongly.
     """
     scorer = Scorer.of(scenario)
+    scorer.try_out()
     settings = scenario.search
     agent = load_agent(settings.agent, settings.granularity)
     if settings.policy is None and issubclass(agent, Agent) and agent.needs_policy:

@@ -136,10 +136,12 @@ def test_functions_of_other_text_or_values_are_others():
     ({"model": "nonesuch"}, ConfigError, "unknown backbone 'nonesuch'"),
     ({"model": Net(5)}, PluginError, r"backbone 'Net-.*' gives a tensor of shape \(2, 5\) for 2 images"),
     ({"model": Net(), "latency": lambda work: "soon"}, PluginError, "gives str"),
+    ({"model": Net(), "objective": lambda accuracy, latency, budget_ms: accuracy / 0}, PluginError, "not finite"),
     ({"model": Net(), "objective": 3}, PluginError, "is a int; it must be an Objective, or a function"),
 ])
 def test_wrong_objects_are_told_before_anything_is_trained(tmp_path, monkeypatch, given, error, message):
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("autosplit.training.loop.train", None)
     with pytest.raises(error, match=message) as caught:
         search(tmp_path / "run", **given)
     assert "\n" not in str(caught.value)
