@@ -18,9 +18,13 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.extras import install_command
 from autosplit.core.plugins import one_line
 
-__all__ = ["check_onnx", "require_onnx", "write_onnx"]
+__all__ = ["LEAST_ONNXRUNTIME", "check_onnx", "require_onnx", "write_onnx"]
+
+LEAST_ONNXRUNTIME = "1.18"
+"""The first version that runs what `write_onnx` writes: IR version 10, opset 20."""
 
 _PACKAGES = ("onnx", "onnxscript")
+_IR_VERSION, _OPSET = 10, 20
 _SHOWN = 200  # characters of an error of torch
 
 
@@ -60,7 +64,8 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network, (example,), input_names=[names[0]], output_names=[names[1]],
-                dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False)
+                dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False,
+                opset_version=_OPSET)
     except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
         cause: BaseException = e
         while cause.__cause__ is not None:
@@ -76,6 +81,7 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
     for holder in (model, model.graph, *model.graph.all_nodes(), *values, *model.graph.inputs,
                    *model.graph.initializers.values()):
         holder.metadata_props.clear()
+    model.ir_version = _IR_VERSION
     program.save(path, external_data=False)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autosplit.core.errors import ConfigError
-from autosplit.models.onnx_files import require_onnx, write_onnx
+from autosplit.models.onnx_files import LEAST_ONNXRUNTIME, check_onnx, require_onnx, write_onnx
 
 pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
@@ -50,3 +50,23 @@ def test_packages_that_are_absent_are_named():
     require_onnx("onnxruntime")
     with pytest.raises(ConfigError, match=r"needs the package no_such_package: pip install onnx onnxscript"):
         require_onnx("no_such_package")
+
+
+def test_files_run_where_the_bundle_says(tmp_path):
+    """IR version 10 and opset 20 are what onnxruntime 1.18 takes, which the README of a bundle asks for."""
+    import onnx
+
+    write_onnx(nn.Linear(3, 2).eval(), torch.zeros(2, 3), tmp_path / "n.onnx", ("given", "found"))
+    model = onnx.load(tmp_path / "n.onnx")
+    assert (model.ir_version, [(o.domain, o.version) for o in model.opset_import]) == (10, [("", 20)])
+    assert LEAST_ONNXRUNTIME == "1.18"
+
+
+def test_what_has_no_form_is_found_early():
+    class Bessel(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x).flatten(1)
+
+    with pytest.raises(ConfigError, match="cannot export the network to ONNX: .*bessel_j0"):
+        check_onnx(Bessel().eval(), (3, 8, 8))
+    check_onnx(nn.Flatten().eval(), (3, 8, 8))
