@@ -67,6 +67,6 @@ def test_what_has_no_form_is_found_early():
         def forward(self, x: Tensor) -> Tensor:
             return torch.special.bessel_j0(x).flatten(1)
 
-    with pytest.raises(ConfigError, match="cannot export the network to ONNX: .*bessel_j0"):
+    with pytest.raises(ConfigError, match=r"cannot export the network to ONNX: .*bessel_j0"):
         check_onnx(Bessel().eval(), (3, 8, 8))
     check_onnx(nn.Flatten().eval(), (3, 8, 8))
