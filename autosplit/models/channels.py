@@ -27,10 +27,10 @@ from torch import Tensor, fx, nn
 from autosplit.models.inference import evaluation_mode
 from autosplit.models.recorder import RegionMaxPool
 
-__all__ = ["ChannelMap", "Layout", "channel_map", "is_depthwise"]
+__all__ = ["ChannelMap", "DimChannels", "channel_map", "is_depthwise"]
 
 _Ids = NDArray[np.int64]
-Layout = dict[int, _Ids]
+DimChannels = dict[int, _Ids]
 """Channel of each element along the dimensions of a feature in which some can go; `STAYS` where one cannot."""
 
 STAYS = 0
@@ -209,12 +209,12 @@ class _Follower(fx.Interpreter):
         self._layouts[n] = layout
         return value
 
-    def _input(self, node: fx.Node, at: int = 0) -> Layout:
+    def _input(self, node: fx.Node, at: int = 0) -> DimChannels:
         source = node.args[at] if at < len(node.args) else None
         found = self._layouts.get(source, {}) if isinstance(source, fx.Node) else {}
         return found if isinstance(found, dict) else {}
 
-    def _give_up(self, node: fx.Node) -> Layout:
+    def _give_up(self, node: fx.Node) -> DimChannels:
         why = _name(node) if node.op != "call_module" else type(self._modules[str(node.target)]).__name__
         for source in node.all_input_nodes:
             self._keep_all(self._layouts.get(source, {}), why)
@@ -228,7 +228,7 @@ class _Follower(fx.Interpreter):
             return self._give_up(node)
         if not any(True for _ in layer.parameters()) and self._is_identity(node):
             return given  # stochastic depth, say, which does something in training
-        follow: Callable[[], Layout]
+        follow: Callable[[], DimChannels]
         for kinds, follow in (
             (_ELEMENTWISE_LAYERS, lambda: given),
             ((nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d), lambda: self._convolution(node, layer, given)),
@@ -250,7 +250,7 @@ class _Follower(fx.Interpreter):
         before, after = self._values[node.args[0]], self._values[node]  # type: ignore[index]
         return isinstance(after, Tensor) and before.shape == after.shape and torch.equal(before, after)
 
-    def _norm(self, node: fx.Node, layer: Any, given: Layout) -> Layout:
+    def _norm(self, node: fx.Node, layer: Any, given: DimChannels) -> DimChannels:
         """Batch norm and instance norm, which treat each channel alone."""
         why = type(layer).__name__
         self._keep_all({d: ids for d, ids in given.items() if d != 1}, why)
@@ -259,12 +259,12 @@ class _Follower(fx.Interpreter):
             self._tie_tensor(tensor, 0, channels, why)
         return {1: channels}
 
-    def _prelu(self, layer: nn.PReLU, given: Layout) -> Layout:
+    def _prelu(self, layer: nn.PReLU, given: DimChannels) -> DimChannels:
         if layer.num_parameters > 1:
             self._tie_tensor(layer.weight, 0, given.get(1, _none(layer.num_parameters)), "PReLU")
         return given
 
-    def _convolution(self, node: fx.Node, layer: Any, given: Layout) -> Layout:
+    def _convolution(self, node: fx.Node, layer: Any, given: DimChannels) -> DimChannels:
         self._keep_all({d: ids for d, ids in given.items() if d != 1}, "convolution over channels")
         transposed = isinstance(layer, nn.ConvTranspose2d)
         ins = given.get(1, _none(layer.in_channels))
@@ -284,7 +284,7 @@ class _Follower(fx.Interpreter):
         self._tie_tensor(layer.bias, 0, outs, "a bias that is shared")
         return {1: outs}
 
-    def _linear(self, node: fx.Node, layer: nn.Linear, given: Layout) -> Layout:
+    def _linear(self, node: fx.Node, layer: nn.Linear, given: DimChannels) -> DimChannels:
         last = self._values[node].dim() - 1
         ins = given.get(last, _none(layer.in_features))
         self._tie_tensor(layer.weight, 1, ins, "a layer that is used twice")
@@ -293,12 +293,12 @@ class _Follower(fx.Interpreter):
         self._tie_tensor(layer.bias, 0, outs, "a bias that is shared")
         return {**{d: ids for d, ids in given.items() if d != last}, last: outs}
 
-    def _spatial(self, node: fx.Node, given: Layout) -> Layout:
+    def _spatial(self, node: fx.Node, given: DimChannels) -> DimChannels:
         """Pooling and the like work on what comes after the channels."""
         self._keep_all({d: ids for d, ids in given.items() if d > 1}, _name(node))
         return {d: ids for d, ids in given.items() if d <= 1}
 
-    def _pixel_shuffle(self, given: Layout, factor: int) -> Layout:
+    def _pixel_shuffle(self, given: DimChannels, factor: int) -> DimChannels:
         self._keep_all({d: ids for d, ids in given.items() if d != 1}, "pixel_shuffle")
         if 1 not in given:
             return {}
@@ -307,11 +307,11 @@ class _Follower(fx.Interpreter):
             self._join(blocks[:, 0], blocks[:, column], "pixel_shuffle")
         return {1: blocks[:, 0].copy()}
 
-    def _pixel_unshuffle(self, given: Layout, factor: int) -> Layout:
+    def _pixel_unshuffle(self, given: DimChannels, factor: int) -> DimChannels:
         self._keep_all({d: ids for d, ids in given.items() if d != 1}, "pixel_unshuffle")
         return {1: np.repeat(given[1], factor**2)} if 1 in given else {}
 
-    def _softmax(self, node: fx.Node, given: Layout, dim: int | None) -> Layout:
+    def _softmax(self, node: fx.Node, given: DimChannels, dim: int | None) -> DimChannels:
         value = self._values[node]
         over = dim % value.dim() if dim is not None else 1
         self._keep_all({d: ids for d, ids in given.items() if d == over}, "softmax")
@@ -326,7 +326,7 @@ class _Follower(fx.Interpreter):
         if name in {"size", "dim", "numel"}:
             return {}
         one_tensor = isinstance(self._values[node], Tensor)
-        follow: Callable[[], Layout]
+        follow: Callable[[], DimChannels]
         for names, follow in (
             (_ELEMENTWISE, lambda: self._elementwise(node)), (_SPATIAL, lambda: self._spatial(node, given)),
             (_REDUCTIONS, lambda: self._reduction(node, given)), (_RESHAPES, lambda: self._reshape(node, given)),
@@ -344,20 +344,20 @@ class _Follower(fx.Interpreter):
             return self._getitem(node)
         return self._split(node) if name in {"split", "chunk"} else self._give_up(node)
 
-    def _roll(self, node: fx.Node, given: Layout) -> Layout:
+    def _roll(self, node: fx.Node, given: DimChannels) -> DimChannels:
         dims = _argument(node, 2, "dims")
         moved = {d % self._values[node].dim() for d in _tuple(dims)} if dims is not None else set(given)
         self._keep_all({d: ids for d, ids in given.items() if d in moved}, "roll")
         return {d: ids for d, ids in given.items() if d not in moved}
 
-    def _elementwise(self, node: fx.Node) -> Layout:
+    def _elementwise(self, node: fx.Node) -> DimChannels:
         out = self._values[node]
         if not isinstance(out, Tensor):
             return self._give_up(node)
         tensors = [n for n in node.all_input_nodes if isinstance(self._values.get(n), Tensor)]
         if any(not isinstance(self._layouts.get(n, {}), dict) for n in tensors):
             return self._give_up(node)
-        result: Layout = {}
+        result: DimChannels = {}
         for dim, size in enumerate(out.shape):
             found: list[_Ids] = []
             for source in tensors:
@@ -374,11 +374,11 @@ class _Follower(fx.Interpreter):
                 result[dim] = found[0]
         return result
 
-    def _cat(self, node: fx.Node) -> Layout:
+    def _cat(self, node: fx.Node) -> DimChannels:
         parts = list(node.args[0])  # type: ignore[arg-type]
         out = self._values[node]
         along = int(_argument(node, 1, "dim", 0)) % out.dim()
-        result: Layout = {}
+        result: DimChannels = {}
         for dim, size in enumerate(out.shape):
             rows = [self._layouts.get(p, {}).get(dim, _none(self._values[p].shape[dim])) for p in parts]
             if dim == along:
@@ -389,7 +389,7 @@ class _Follower(fx.Interpreter):
                 result[dim] = rows[0]
         return result
 
-    def _reduction(self, node: fx.Node, given: Layout) -> Layout:
+    def _reduction(self, node: fx.Node, given: DimChannels) -> DimChannels:
         source = self._values[node.args[0]]  # type: ignore[index]
         dims = _argument(node, 1, "dim")
         keepdim = bool(_argument(node, 2, "keepdim", False))
@@ -398,18 +398,18 @@ class _Follower(fx.Interpreter):
         rest = {d: ids for d, ids in given.items() if d not in over}
         return rest if keepdim else {d - sum(o < d for o in over): ids for d, ids in rest.items()}
 
-    def _permute(self, node: fx.Node) -> Layout:
+    def _permute(self, node: fx.Node) -> DimChannels:
         given = self._input(node)
         order = node.args[1] if isinstance(node.args[1], (tuple, list)) else node.args[1:]
         dims: list[int] = [int(cast(int, old)) % len(order) for old in order]
         return {new: given[old] for new, old in enumerate(dims) if old in given}
 
-    def _transpose(self, node: fx.Node) -> Layout:
+    def _transpose(self, node: fx.Node) -> DimChannels:
         dims = self._values[node].dim()
         one, other = (int(_argument(node, i, f"dim{i - 1}")) % dims for i in (1, 2))
         return {{one: other, other: one}.get(d, d): ids for d, ids in self._input(node).items()}
 
-    def _getattr(self, node: fx.Node) -> Layout:
+    def _getattr(self, node: fx.Node) -> DimChannels:
         given, dims = self._input(node), self._values[node]
         if node.args[1] in {"T", "mT"} and isinstance(dims, Tensor) and dims.dim() >= 2:
             last = dims.dim() - 1
@@ -418,14 +418,14 @@ class _Follower(fx.Interpreter):
                 return {swap.get(d, d): ids for d, ids in given.items()}
         return self._give_up(node)
 
-    def _expand(self, node: fx.Node) -> Layout:
+    def _expand(self, node: fx.Node) -> DimChannels:
         source, out = self._values[node.args[0]], self._values[node]  # type: ignore[index]
         shift = out.dim() - source.dim()
         result = {d + shift: ids for d, ids in self._input(node).items() if out.shape[d + shift] == source.shape[d]}
         self._sized(node, result)
         return result
 
-    def _pad(self, node: fx.Node) -> Layout:
+    def _pad(self, node: fx.Node) -> DimChannels:
         given, widths = self._input(node), _argument(node, 1, "pad")
         if not isinstance(widths, (tuple, list)):
             return self._give_up(node)
@@ -464,9 +464,9 @@ class _Follower(fx.Interpreter):
         items += [slice(None)] * (value.dim() - sum(i is not None for i in items))
         return self._sliced(node, items, value, layout)
 
-    def _sliced(self, node: fx.Node, items: list[Any], value: Tensor, layout: Layout) -> Layout:
+    def _sliced(self, node: fx.Node, items: list[Any], value: Tensor, layout: DimChannels) -> DimChannels:
         """An index of slices, integers and new dimensions, one for each dimension."""
-        result: Layout = {}
+        result: DimChannels = {}
         parts: dict[int, tuple[_Ids, int, int]] = {}
         dim = new = 0
         for place, item in enumerate(items):
@@ -491,12 +491,12 @@ class _Follower(fx.Interpreter):
             self._patches.append(Patch(node.name, arguments))
         return result
 
-    def _reshape(self, node: fx.Node, given: Layout) -> Layout:
+    def _reshape(self, node: fx.Node, given: DimChannels) -> DimChannels:
         """Follow channels through blocks of dimensions that become blocks of dimensions."""
         source, out = self._values[node.args[0]], self._values[node]  # type: ignore[index]
         if _name(node) == "squeeze" and len(node.args) == 1 and not node.kwargs:
             return self._give_up(node)  # the last channel that is left would be squeezed too
-        result: Layout = {}
+        result: DimChannels = {}
         for ins, outs in _blocks(tuple(source.shape), tuple(out.shape)):
             labelled = [d for d in ins if d in given]
             if not labelled:
@@ -523,7 +523,7 @@ class _Follower(fx.Interpreter):
             self._sized(node, result)
         return result
 
-    def _sized(self, node: fx.Node, layout: Layout) -> None:
+    def _sized(self, node: fx.Node, layout: DimChannels) -> None:
         """Note the sizes that a node has as arguments and that go with channels."""
         if node.op == "call_module":
             return

@@ -140,7 +140,7 @@ class TestPlugin:
         ("features", r"gives a tensor of shape \(2, 6, 30, 30\)"),
         ("two_answers", "returns a tuple of 2"),
         ("broken", "raised RuntimeError: no memory"),
-        ("instance", "is a Net; it must be a function or class"),
+        ("instance", r"gives a tensor of shape \(2, 4\) for 2 images"),
         ("PLUGIN_NAME", "unknown name in"),
     ])
     def test_fault_names_the_plugin(self, plugin, name, message):
