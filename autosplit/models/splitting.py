@@ -233,8 +233,9 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
         if node in common:  # whichever side uses it gets its own copy
             if in_head:
                 head_env[node] = head.node_copy(node, lambda n: head_env[n])
-            tail_env[node] = (tail.call_method("size", (feature, 0)) if node.meta.get(BATCH) == 1
-                              else tail.node_copy(node, lambda n: tail_env[n]))
+            own = {0: lambda: tail.call_function(getattr, (feature, "device")),
+                   1: lambda: tail.call_method("size", (feature, 0))}.get(node.meta.get(BATCH, -1))
+            tail_env[node] = own() if own is not None else tail.node_copy(node, lambda n: tail_env[n])
             tail_env[node].meta.update(node.meta)
         elif in_head:
             head_env[node] = head.node_copy(node, lambda n: head_env[n])

@@ -31,7 +31,7 @@ __all__ = ["BATCH", "as_graph", "check_kind", "fresh_copy", "trace"]
 _log = logging.getLogger(__name__)
 
 BATCH = "batch"
-"""Key of `Node.meta`: the node is an integer, a multiple of the batch's size, and holds nothing of the images."""
+"""Key of `Node.meta`: the node is a multiple of the batch's size (0: the device), and holds nothing of the images."""
 
 _BATCHES = (2, 4)
 _CHECKED = 3  # images that graph and network are compared on
@@ -230,6 +230,7 @@ def _recorded(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
     for path, module in ours.named_modules():
         if path not in whole and getattr(module, "inplace", False) is True:
             module.inplace = False
+    _free_device(graph)
     softmax = _without_softmax(graph, ours, name)
     graph.lint()
     traced = fx.GraphModule(ours, graph, class_name=type(model).__name__)
@@ -240,6 +241,19 @@ def _recorded(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
         _log.warning("%s: kept whole, without split points or prunable channels inside: %s", name,
                      ", ".join(sorted(whole)))
     return traced
+
+
+def _free_device(graph: fx.Graph) -> None:
+    """Let tensors that the network makes lie where its input does."""
+    image, found = next(iter(graph.nodes)), None
+    for node in list(graph.nodes):
+        if not isinstance(node.kwargs.get("device"), torch.device):
+            continue
+        if found is None:
+            with graph.inserting_after(image):
+                found = graph.call_function(getattr, (image, "device"))
+            found.meta[BATCH] = 0
+        node.kwargs = {**node.kwargs, "device": found}
 
 
 def _without_softmax(graph: fx.Graph, model: nn.Module, name: str) -> bool:

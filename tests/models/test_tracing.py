@@ -144,6 +144,14 @@ class TestHabits:
     def test_code_as_people_write_it(self, text):
         check(Written(statement(text)))
 
+    def test_tensors_that_it_makes_lie_where_the_images_do(self):
+        graph = check(Written(statement(HABITS["position"])))
+        assert graph.to("meta")(images().to("meta")).is_meta
+        point = next(p for p in find_split_points(trace(Written(statement(HABITS["position"])).eval(), SHAPE), SHAPE)
+                     if p.name == "first")
+        _, tail = cut(trace(Written(statement(HABITS["position"])).eval(), SHAPE), point)
+        assert tail.to("meta")(torch.zeros(2, 8, 8, 8, device="meta")).is_meta
+
     @pytest.mark.parametrize("batch", [1, 3, 5])
     def test_the_size_of_the_batch_is_not_fixed(self, batch):
         network = Written(statement(HABITS["folded into the batch"])).eval()
