@@ -21,19 +21,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from autosplit.models.calls import RegionMaxPool
 from autosplit.models.inference import evaluation_mode
-from autosplit.models.recorder import RegionMaxPool
+from autosplit.models.reshapes import apart, blocks_of
+from autosplit.models.unions import STAYS, Ids, Unions, staying
 
 __all__ = ["ChannelMap", "DimChannels", "channel_map", "is_depthwise"]
 
-_Ids = NDArray[np.int64]
-DimChannels = dict[int, _Ids]
+DimChannels = dict[int, Ids]
 """Channel of each element along the dimensions of a feature in which some can go; `STAYS` where one cannot."""
-
-STAYS = 0
 
 _ELEMENTWISE = {
     "add", "sub", "rsub", "mul", "truediv", "div", "pow", "maximum", "minimum", "where", "neg", "abs", "exp", "log",
@@ -71,7 +69,7 @@ class Patch:
     """
 
     node: str
-    arguments: Callable[[Callable[[_Ids], _Ids]], tuple[Any, ...]]
+    arguments: Callable[[Callable[[Ids], Ids]], tuple[Any, ...]]
 
 
 @dataclass
@@ -88,8 +86,8 @@ class ChannelMap:
             output are not among them.
     """
 
-    groups: list[tuple[str, _Ids, _Ids]]
-    tensors: dict[str, tuple[_Ids | None, _Ids | None]]
+    groups: list[tuple[str, Ids, Ids]]
+    tensors: dict[str, tuple[Ids | None, Ids | None]]
     patches: list[Patch] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
@@ -110,71 +108,40 @@ def channel_map(network: fx.GraphModule, shape: tuple[int, ...]) -> ChannelMap:
 class _Follower(fx.Interpreter):
     """Runs the network on one image and follows the channels beside it.
 
-    A channel is a number in `_parent`, the forest of a union-find; `STAYS` is the root of all that cannot go.
+    A channel is a number, and operations say which are one (`Unions`).
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)
-        self._network = network
-        self._parent: list[int] = [STAYS]
-        self._why: dict[int, str] = {}
+        self._unions = Unions()
         self._layouts: dict[fx.Node, Any] = {}
         self._values: dict[fx.Node, Any] = {}
-        self._parameters: dict[tuple[int, int], _Ids] = {}
+        self._parameters: dict[tuple[int, int], Ids] = {}
         self._tensors = {**dict(network.named_parameters(remove_duplicate=False)),
                          **dict(network.named_buffers(remove_duplicate=False))}
-        self._roots: dict[str, _Ids] = {}  # channels of each layer's outputs, in the order of execution
+        self._roots: dict[str, Ids] = {}  # channels of each layer's outputs, in the order of execution
         self._patches: list[Patch] = []
         self._modules = dict(network.named_modules(remove_duplicate=False))
 
     # --- channels
 
-    def _new(self, count: int) -> _Ids:
-        first = len(self._parent)
-        self._parent.extend(range(first, first + count))
-        return np.arange(first, first + count)
-
-    def _find(self, channel: int) -> int:
-        parent = self._parent
-        while parent[channel] != channel:
-            parent[channel] = parent[parent[channel]]
-            channel = parent[channel]
-        return channel
-
-    def _join(self, one: _Ids, other: _Ids, why: str) -> None:
-        for a, b in zip(one.tolist(), other.tolist(), strict=True):
-            if a != b:
-                a, b = self._find(a), self._find(b)
-                if a != b:
-                    low, high = min(a, b), max(a, b)
-                    self._parent[high] = low
-                    reason = self._why.get(high) or self._why.get(low) or why
-                    if low == STAYS:
-                        self._why[high] = reason
-
-    def _keep(self, channels: _Ids, why: str) -> None:
-        self._join(channels, np.zeros_like(channels), why)
-
     def _keep_all(self, layout: Any, why: str) -> None:
         """No channel of a feature, or of several, can go."""
         if isinstance(layout, dict):
             for channels in layout.values():
-                self._keep(channels, why)
+                self._unions.keep(channels, why)
         elif isinstance(layout, (tuple, list)):
             for part in layout:
                 self._keep_all(part, why)
 
-    def _stays(self, channel: int) -> bool:
-        return self._find(channel) == STAYS
-
-    def _of_tensor(self, tensor: Tensor, dim: int) -> _Ids:
+    def _of_tensor(self, tensor: Tensor, dim: int) -> Ids:
         """The channels of a parameter or buffer along a dimension."""
         key = (id(tensor), dim)
         if key not in self._parameters:
-            self._parameters[key] = self._new(tensor.shape[dim])
+            self._parameters[key] = self._unions.new(tensor.shape[dim])
         return self._parameters[key]
 
-    def _tie_tensor(self, tensor: Tensor | None, dim: int, channels: _Ids, why: str) -> None:
+    def _tie_tensor(self, tensor: Tensor | None, dim: int, channels: Ids, why: str) -> None:
         """A parameter's channels are those of a feature."""
         if tensor is None:
             return
@@ -182,7 +149,7 @@ class _Follower(fx.Interpreter):
         if key not in self._parameters:
             self._parameters[key] = channels
         else:
-            self._join(self._parameters[key], channels, why)
+            self._unions.join(self._parameters[key], channels, why)
 
     # --- the run
 
@@ -196,7 +163,7 @@ class _Follower(fx.Interpreter):
             if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 layout = {d: self._of_tensor(tensor, d) for d, size in enumerate(tensor.shape) if size > 1 and d < 2}
                 for d in range(2, tensor.dim()):  # only the first two dimensions of a parameter are taken apart
-                    layout[d] = _none(tensor.shape[d])
+                    layout[d] = staying(tensor.shape[d])
         elif n.op == "call_module":
             layout = self._layer(n, self._modules[str(n.target)])
         elif n.op in {"call_function", "call_method"}:
@@ -205,12 +172,12 @@ class _Follower(fx.Interpreter):
             for source in n.all_input_nodes:
                 self._keep_all(self._layouts.get(source, {}), "")
         if isinstance(layout, dict):
-            layout = {d: ids for d, ids in layout.items() if not all(map(self._stays, ids.tolist()))}
+            layout = {d: ids for d, ids in layout.items() if not self._unions.stay(ids)}
         self._layouts[n] = layout
         return value
 
-    def _input(self, node: fx.Node, at: int = 0) -> DimChannels:
-        source = node.args[at] if at < len(node.args) else None
+    def _input(self, node: fx.Node) -> DimChannels:
+        source = node.args[0] if node.args else None
         found = self._layouts.get(source, {}) if isinstance(source, fx.Node) else {}
         return found if isinstance(found, dict) else {}
 
@@ -254,28 +221,28 @@ class _Follower(fx.Interpreter):
         """Batch norm and instance norm, which treat each channel alone."""
         why = type(layer).__name__
         self._keep_all({d: ids for d, ids in given.items() if d != 1}, why)
-        channels = given.get(1, _none(self._values[node].shape[1]))
+        channels = given.get(1, staying(self._values[node].shape[1]))
         for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
             self._tie_tensor(tensor, 0, channels, why)
         return {1: channels}
 
     def _prelu(self, layer: nn.PReLU, given: DimChannels) -> DimChannels:
         if layer.num_parameters > 1:
-            self._tie_tensor(layer.weight, 0, given.get(1, _none(layer.num_parameters)), "PReLU")
+            self._tie_tensor(layer.weight, 0, given.get(1, staying(layer.num_parameters)), "PReLU")
         return given
 
     def _convolution(self, node: fx.Node, layer: Any, given: DimChannels) -> DimChannels:
         self._keep_all({d: ids for d, ids in given.items() if d != 1}, "convolution over channels")
         transposed = isinstance(layer, nn.ConvTranspose2d)
-        ins = given.get(1, _none(layer.in_channels))
+        ins = given.get(1, staying(layer.in_channels))
         weight = layer.weight
         if is_depthwise(layer):
             outs = np.repeat(ins, layer.out_channels // layer.in_channels)
             self._tie_tensor(weight, 0, outs, "depthwise convolution")
         elif layer.groups > 1:
-            self._keep(ins, "grouped convolution")
-            outs = _none(layer.out_channels)
-            self._tie_tensor(weight, 0, _none(weight.shape[0]), "grouped convolution")
+            self._unions.keep(ins, "grouped convolution")
+            outs = staying(layer.out_channels)
+            self._tie_tensor(weight, 0, staying(weight.shape[0]), "grouped convolution")
         else:
             into, out = (0, 1) if transposed else (1, 0)
             self._tie_tensor(weight, into, ins, "a layer that is used twice")
@@ -286,7 +253,7 @@ class _Follower(fx.Interpreter):
 
     def _linear(self, node: fx.Node, layer: nn.Linear, given: DimChannels) -> DimChannels:
         last = self._values[node].dim() - 1
-        ins = given.get(last, _none(layer.in_features))
+        ins = given.get(last, staying(layer.in_features))
         self._tie_tensor(layer.weight, 1, ins, "a layer that is used twice")
         outs = self._of_tensor(layer.weight, 0)
         self._roots.setdefault(str(node.target), outs)
@@ -304,7 +271,7 @@ class _Follower(fx.Interpreter):
             return {}
         blocks = given[1].reshape(-1, factor**2)
         for column in range(1, factor**2):
-            self._join(blocks[:, 0], blocks[:, column], "pixel_shuffle")
+            self._unions.join(blocks[:, 0], blocks[:, column], "pixel_shuffle")
         return {1: blocks[:, 0].copy()}
 
     def _pixel_unshuffle(self, given: DimChannels, factor: int) -> DimChannels:
@@ -359,17 +326,16 @@ class _Follower(fx.Interpreter):
             return self._give_up(node)
         result: DimChannels = {}
         for dim, size in enumerate(out.shape):
-            found: list[_Ids] = []
+            found: list[Ids] = []
             for source in tensors:
                 value = self._values[source]
                 own = dim - (out.dim() - value.dim())
                 if own >= 0 and value.shape[own] == size and size > 1:
-                    fixed = _none(size)
-                    found.append(self._layouts.get(source, {}).get(own, fixed))
+                    found.append(self._layouts.get(source, {}).get(own, staying(size)))
                 elif own >= 0 and own in self._layouts.get(source, {}):  # one channel that is broadcast
-                    self._keep(self._layouts[source][own], _name(node))
+                    self._unions.keep(self._layouts[source][own], _name(node))
             for other in found[1:]:
-                self._join(found[0], other, _name(node))
+                self._unions.join(found[0], other, _name(node))
             if found:
                 result[dim] = found[0]
         return result
@@ -380,12 +346,12 @@ class _Follower(fx.Interpreter):
         along = int(_argument(node, 1, "dim", 0)) % out.dim()
         result: DimChannels = {}
         for dim, size in enumerate(out.shape):
-            rows = [self._layouts.get(p, {}).get(dim, _none(self._values[p].shape[dim])) for p in parts]
+            rows = [self._layouts.get(p, {}).get(dim, staying(self._values[p].shape[dim])) for p in parts]
             if dim == along:
                 result[dim] = np.concatenate(rows)
             elif size > 1:
                 for row in rows[1:]:
-                    self._join(rows[0], row, "cat")
+                    self._unions.join(rows[0], row, "cat")
                 result[dim] = rows[0]
         return result
 
@@ -467,7 +433,7 @@ class _Follower(fx.Interpreter):
     def _sliced(self, node: fx.Node, items: list[Any], value: Tensor, layout: DimChannels) -> DimChannels:
         """An index of slices, integers and new dimensions, one for each dimension."""
         result: DimChannels = {}
-        parts: dict[int, tuple[_Ids, int, int]] = {}
+        parts: dict[int, tuple[Ids, int, int]] = {}
         dim = new = 0
         for place, item in enumerate(items):
             ids = layout.get(dim) if item is not None else None
@@ -477,11 +443,11 @@ class _Follower(fx.Interpreter):
                 if stop - start < len(ids):
                     parts[place] = (ids, start, stop)
             elif ids is not None:
-                self._keep(ids, "an index")
+                self._unions.keep(ids, "an index")
             dim += item is not None
             new += item is None or isinstance(item, slice)
         if parts:
-            def arguments(left: Callable[[_Ids], _Ids]) -> tuple[Any, ...]:
+            def arguments(left: Callable[[Ids], Ids]) -> tuple[Any, ...]:
                 fresh = list(items)
                 for place, (ids, start, stop) in parts.items():
                     before = len(left(ids[:start]))
@@ -497,7 +463,7 @@ class _Follower(fx.Interpreter):
         if _name(node) == "squeeze" and len(node.args) == 1 and not node.kwargs:
             return self._give_up(node)  # the last channel that is left would be squeezed too
         result: DimChannels = {}
-        for ins, outs in _blocks(tuple(source.shape), tuple(out.shape)):
+        for ins, outs in blocks_of(tuple(source.shape), tuple(out.shape)):
             labelled = [d for d in ins if d in given]
             if not labelled:
                 continue
@@ -511,14 +477,14 @@ class _Follower(fx.Interpreter):
             elif len(labelled) == 1 and len(long) == 1 and len(full) > 1:
                 # one dimension becomes several: as a repetition of channels it may come apart again
                 (dim,) = labelled
-                found = _apart(given[dim], [out.shape[d] for d in full])
+                found = apart(given[dim], [out.shape[d] for d in full])
                 if found is None:
-                    self._keep(given[dim], _name(node))
+                    self._unions.keep(given[dim], _name(node))
                 else:
                     result[full[found[0]]] = found[1]
             else:
                 for d in labelled:
-                    self._keep(given[d], _name(node))
+                    self._unions.keep(given[d], _name(node))
         if result and _name(node) not in {"flatten", "squeeze", "unsqueeze"}:
             self._sized(node, result)
         return result
@@ -533,10 +499,10 @@ class _Follower(fx.Interpreter):
         dims = self._values[node].dim()
         if _name(node) in {"reshape_as", "view_as", "unflatten"} or len(sizes) != dims:
             for ids in layout.values():
-                self._keep(ids, _name(node))
+                self._unions.keep(ids, _name(node))
             return
 
-        def arguments(left: Callable[[_Ids], _Ids]) -> tuple[Any, ...]:
+        def arguments(left: Callable[[Ids], Ids]) -> tuple[Any, ...]:
             fresh = [len(left(layout[d])) if d in layout and isinstance(s, int) and s != -1 else s
                      for d, s in enumerate(sizes)]
             return (node.args[0], tuple(fresh)) if packed else (node.args[0], *fresh)
@@ -547,21 +513,14 @@ class _Follower(fx.Interpreter):
 
     def result(self) -> ChannelMap:
         """The groups, once the network has run."""
-        for name, tensor in self._tensors.items():
-            # a parameter whose third dimension would lose something
-            for dim in range(2, tensor.dim()):
-                if (ids := self._parameters.get((id(tensor), dim))) is not None:
-                    self._keep(ids, name)
-        tensors = {key: self._resolved(ids) for key, ids in self._parameters.items()}
+        tensors = {key: self._unions.resolved(ids) for key, ids in self._parameters.items()}
         used = self._uses(tensors.values())
         taken: set[int] = set()
         groups, kept = [], {}
         for path, outs in self._roots.items():
-            roots = self._resolved(outs)
-            if (roots == STAYS).all():
-                reasons = [self._why[c] for c in self._chain(int(outs[0])) if self._why.get(c)]
-                if reasons:
-                    kept[path] = reasons[0]
+            roots = self._unions.resolved(outs)
+            if (roots == STAYS).all() and (why := self._unions.reason(int(outs[0]))):
+                kept[path] = why
             # a channel that stands twice among the outputs of one layer is one channel
             places = {c: i for i, c in reversed(list(enumerate(roots.tolist()))) if c != STAYS and c not in taken}
             taken |= places.keys()
@@ -571,22 +530,19 @@ class _Follower(fx.Interpreter):
             for channel, place in sorted(places.items(), key=lambda item: item[1]):
                 alike.setdefault(used[channel], []).append(place)
             groups += [(path, np.array(at), roots[at]) for at in alike.values() if len(at) > 1]
-        names: dict[str, tuple[_Ids | None, _Ids | None]] = {
+        names: dict[str, tuple[Ids | None, Ids | None]] = {
             name: (tensors.get((id(tensor), 0)), tensors.get((id(tensor), 1)))
             for name, tensor in self._tensors.items()}
         patches = [Patch(p.node, self._resolving(p)) for p in self._patches]
         return ChannelMap(groups, names, patches, kept)
 
-    def _resolved(self, channels: _Ids) -> _Ids:
-        return np.array([self._find(c) for c in channels.tolist()], dtype=np.int64)
-
-    def _uses(self, tensors: Iterable[_Ids]) -> dict[int, tuple[tuple[int, int], ...]]:
+    def _uses(self, tensors: Iterable[Ids]) -> dict[int, tuple[tuple[int, int], ...]]:
         """How often each channel stands in each dimension of a parameter, and in each number that is an argument."""
         found: dict[int, list[tuple[int, int]]] = {}
-        pieces: list[_Ids] = []
+        pieces: list[Ids] = []
 
-        def note(ids: _Ids) -> _Ids:
-            pieces.append(self._resolved(ids))
+        def note(ids: Ids) -> Ids:
+            pieces.append(self._unions.resolved(ids))
             return ids
 
         for patch in self._patches:
@@ -596,30 +552,18 @@ class _Follower(fx.Interpreter):
                 found.setdefault(channel, []).append((number, times))
         return {channel: tuple(uses) for channel, uses in found.items()}
 
-    def _chain(self, channel: int) -> list[int]:
-        found = [channel]
-        while self._parent[channel] != channel:
-            channel = self._parent[channel]
-            found.append(channel)
-        return found
-
-    def _resolving(self, patch: Patch) -> Callable[[Callable[[_Ids], _Ids]], tuple[Any, ...]]:
-        def arguments(left: Callable[[_Ids], _Ids]) -> tuple[Any, ...]:
-            return patch.arguments(lambda ids: left(self._resolved(ids)))
+    def _resolving(self, patch: Patch) -> Callable[[Callable[[Ids], Ids]], tuple[Any, ...]]:
+        def arguments(left: Callable[[Ids], Ids]) -> tuple[Any, ...]:
+            return patch.arguments(lambda ids: left(self._unions.resolved(ids)))
 
         return arguments
-
-
-def _none(count: int) -> _Ids:
-    """Channels of which none can go."""
-    return np.full(count, STAYS, dtype=np.int64)
 
 
 def _name(node: fx.Node) -> str:
     if node.op == "call_method":
         return str(node.target)
     name = getattr(node.target, "__name__", str(node.target))
-    return "an assignment to a part" if name == "_set_item" else str(name)
+    return "an assignment to a part" if name == "set_item" else str(name)
 
 
 def _argument(node: fx.Node, place: int, name: str, default: Any = None) -> Any:
@@ -630,42 +574,3 @@ def _tuple(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (int(value),)
 
 
-def _blocks(one: tuple[int, ...], other: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """The smallest runs of dimensions of two shapes that hold equally many elements, side by side."""
-    blocks: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(one) or j < len(other):
-        ins, outs = [], []
-        a = b = 1
-        if i < len(one):
-            a, ins, i = one[i], [i], i + 1
-        if j < len(other):
-            b, outs, j = other[j], [j], j + 1
-        while a != b:
-            if a < b:
-                a *= one[i]
-                ins.append(i)
-                i += 1
-            else:
-                b *= other[j]
-                outs.append(j)
-                j += 1
-        # ones belong to the block before them
-        while i < len(one) and one[i] == 1 and not (j < len(other) and other[j] == 1):
-            ins.append(i)
-            i += 1
-        while j < len(other) and other[j] == 1 and not (i < len(one) and one[i] == 1):
-            outs.append(j)
-            j += 1
-        blocks.append((ins, outs))
-    return blocks
-
-
-def _apart(ids: _Ids, sizes: list[int]) -> tuple[int, _Ids] | None:
-    """The one of several dimensions that channels vary along, when a dimension is divided; `None` if there is none."""
-    grid = ids.reshape(sizes)
-    for axis in range(len(sizes)):
-        first = np.moveaxis(grid, axis, -1).reshape(-1, sizes[axis])
-        if (first == first[0]).all():
-            return axis, first[0].copy()
-    return None

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from autosplit.core.hashing import content_hash
 from autosplit.core.held import hold, object_hash
-from autosplit.models.recorder import Apply
+from autosplit.models.calls import Apply
 
 __all__ = ["graph_hash", "hold_network", "module_hash", "settled_tensors", "tensors_hash"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 from typing import Any
 
@@ -15,8 +14,8 @@ from autosplit.core.held import HELD, is_held, look_up
 from autosplit.core.plugins import one_line
 from autosplit.models.hubs import build_hf, build_timm
 from autosplit.models.names import BACKBONES, HF, TIMM, TORCHVISION
-from autosplit.models.recorder import logits_in, user_line
 from autosplit.models.tracing import check_kind, fresh_copy
+from autosplit.models.users import logits_in, user_line
 
 __all__ = ["build_backbone", "torchvision_names"]
 
@@ -66,15 +65,7 @@ def _held_network(
     """A copy of a network that was handed over, or what a factory that was handed over builds."""
     given = look_up("backbone", name, "model")
     what = name.removeprefix(HELD)
-    if isinstance(given, nn.Module):
-        check_kind(given)
-        try:
-            model = copy.deepcopy(given).float()
-        except Exception as e:
-            raise PluginError(f"backbone {what!r} cannot be copied: {one_line(e)}; hand over a network that "
-                              "`copy.deepcopy` takes") from e
-    else:
-        model = _call_factory(given, what, {"num_classes": num_classes, "in_channels": in_channels})
+    model = _call_factory(given, what, {"num_classes": num_classes, "in_channels": in_channels})
     _check_logits(model, what, num_classes, in_channels, image_size)
     return model.train()
 
@@ -92,8 +83,9 @@ def _factory(name: str) -> Any:
 
 def _call_factory(factory: Any, name: str, offered: dict[str, int]) -> nn.Module:
     """Call a user's factory with those of the offered arguments that it takes by name."""
-    if isinstance(factory, nn.Module):  # a network that a file has made already
-        return fresh_copy(_usable(factory, f"backbone {name!r}"))
+    if isinstance(factory, nn.Module):  # made already, and its owner keeps it as it is
+        check_kind(factory)
+        return fresh_copy(factory).float()
     if not callable(factory):
         raise PluginError(f"backbone {name!r} is a {type(factory).__name__}; it must be a function or class that "
                           "builds the network, as in `def network(num_classes, in_channels): ...`")

@@ -26,10 +26,10 @@ from torch import Tensor, fx, nn
 from autosplit.core.errors import PruningError
 from autosplit.core.space import channels_kept
 from autosplit.models.channels import ChannelMap, channel_map
+from autosplit.models.unions import Ids
 
 __all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
 
-_Ids = NDArray[np.int64]
 _SCORED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)
 
 # pruned heads that are kept, 2 MB each of a ResNet-20: more than a supernet is trained with, fewer than are measured
@@ -205,7 +205,7 @@ class HeadPruner:
             yield PrunableGroup(root, len(order), tuple(int(outputs[i]) for i in order))
 
 
-def _importance(head: nn.Module, channel_map_: ChannelMap, channels: _Ids) -> Tensor:
+def _importance(head: nn.Module, channel_map_: ChannelMap, channels: Ids) -> Tensor:
     """Torch-pruning's magnitude of a group: squared weights of each channel, mean over the layers that share it.
 
     Args:
@@ -230,15 +230,11 @@ def _importance(head: nn.Module, channel_map_: ChannelMap, channels: _Ids) -> Te
             at = [i for i, c in enumerate(ids.tolist()) if c in place]
             if at:
                 found.append(_Member(layer, _pruning_function(layer, dim), at, [place[int(ids[i])] for i in at]))
-    importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
-    return _reduced(importance, found, len(place))
-
-
-def _reduced(importance: Any, members: list[_Member], count: int) -> Tensor:
     # torch-pruning takes the size of a group from its first member
-    members.sort(key=lambda m: len(m.root_idxs) != count or sorted(m.root_idxs) != list(range(count)))
-    score: Tensor | None = importance(members)
-    return torch.zeros(count) if score is None or len(score) != count else score
+    found.sort(key=lambda member: sorted(member.root_idxs) != list(range(len(place))))
+    score: Tensor | None = tp.importance.GroupMagnitudeImportance(
+        p=2, group_reduction="mean", normalizer="mean")(found)
+    return torch.zeros(len(place)) if score is None or len(score) != len(place) else score
 
 
 @dataclass(frozen=True)
@@ -275,8 +271,14 @@ def _shrink(
     if not gone:
         return indices
 
-    def left(ids: _Ids) -> _Ids:
+    def left(ids: Ids) -> Ids:
         return np.array([i for i, c in enumerate(ids.tolist()) if c not in gone], dtype=np.int64)
+
+    def stays(ids: Ids | None) -> Tensor | None:
+        """Indices of what stays along a dimension; `None` where all does."""
+        if ids is None or len(index := left(ids)) == len(ids):
+            return None
+        return torch.from_numpy(index)
 
     shrunk: dict[int, Tensor] = {}  # weights that are shared stay shared
     for path, layer in module.named_modules():
@@ -285,14 +287,13 @@ def _shrink(
             if tensor is None or full not in channel_map_.tensors:
                 continue
             if id(tensor) not in shrunk:
-                stays = [None if ids is None or len(left(ids)) == len(ids) else torch.from_numpy(left(ids))
-                         for ids in channel_map_.tensors[full]]
-                if any(index is not None for index in stays):
+                rows, columns = map(stays, channel_map_.tensors[full])
+                if rows is not None or columns is not None:
                     shape = [*(size if index is None else len(index)
-                               for size, index in zip(tensor.shape, stays, strict=False)), *tensor.shape[2:]]
+                               for size, index in zip(tensor.shape, (rows, columns), strict=False)), *tensor.shape[2:]]
                     smaller = torch.empty(shape, dtype=tensor.dtype, device="meta")
                     shrunk[id(tensor)] = nn.Parameter(smaller) if isinstance(tensor, nn.Parameter) else smaller
-                    indices[full] = (stays[0], stays[1])
+                    indices[full] = (rows, columns)
                 else:
                     shrunk[id(tensor)] = tensor
             setattr(layer, name, shrunk[id(tensor)])

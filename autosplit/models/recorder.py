@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import sys
-import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -21,31 +18,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from autosplit.core.errors import TraceError
+from autosplit.models.calls import DROPOUTS, IN_PLACE, OPERATORS, Apply, as_call, max_pool, out_of_place, set_item
+from autosplit.models.users import kind_of, logits_in, one_line, user_line
 
-__all__ = ["Apply", "Recorder", "RegionMaxPool", "Unrecordable", "kind_of", "logits_in", "one_line", "user_line"]
+__all__ = ["Recorder", "Unrecordable"]
 
 _LOOKED_THROUGH = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.TransformerEncoder, nn.TransformerEncoderLayer)
-_DROPOUTS: dict[str, Callable[[float], nn.Module]] = {
-    "dropout": nn.Dropout, "dropout1d": nn.Dropout1d, "dropout2d": nn.Dropout2d, "dropout3d": nn.Dropout3d,
-    "alpha_dropout": nn.AlphaDropout, "feature_alpha_dropout": nn.FeatureAlphaDropout,
-}
-
 _READING = {"__bool__", "__int__", "__float__", "__index__", "__complex__", "__contains__", "item", "tolist", "numpy",
             "__array__", "is_nonzero", "equal", "allclose", "nonzero", "unique", "masked_select", "bincount"}
 """Functions that give Python a value of a tensor, or a tensor whose size depends on values."""
 
-_OPERATORS: dict[str, Callable[..., Any]] = {
-    f"__{name}__": getattr(operator, f"__{name}__") for name in (
-        "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "neg", "pos", "abs",
-        "invert", "eq", "ne", "lt", "le", "gt", "ge", "getitem", "lshift", "rshift")
-} | {"__div__": operator.truediv, "__idiv__": operator.truediv}
-_REFLECTED = {f"__r{name}__": f"__{name}__" for name in (
-    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")}
-_IN_PLACE = {f"__i{name}__": f"__{name}__" for name in (
-    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")}
-_SAME_UNDER_ANOTHER_NAME = {"add", "sub", "mul", "matmul"}
 _ONLY_LAYOUT = {"contiguous", "to", "type", "float", "cpu", "type_as", "requires_grad_", "detach", "detach_"}
-_RESHAPES = {"view": "reshape", "view_as": "reshape_as"}
 
 
 class Unrecordable(Exception):  # noqa: N818 (never leaves this file)
@@ -131,13 +114,13 @@ class Recorder(TorchFunctionMode):
         if not _tensors(result) or (name in {"__set__", "__get__"} and getattr(func, "__self__", None) is None):
             return result
         if any(result is t for t in given):
-            if name not in _DROPOUTS or self._node(result) is None:
+            if name not in DROPOUTS or self._node(result) is None:
                 return result
             result = result.view_as(result)
         if name in _ONLY_LAYOUT and any(t.data_ptr() == result.data_ptr() and t.shape == result.shape for t in given):
             self._give(result, self._need(given[0]))
             return result
-        op, target, args, kwargs = _as_call(func, args, kwargs, self)
+        op, target, args, kwargs = as_call(func, args, kwargs, self.added)
         self._note(op, target, args, kwargs, result)
         return result
 
@@ -152,7 +135,7 @@ class Recorder(TorchFunctionMode):
                 result = run()
             changed = [t for t, version in before if t._version != version]
             if isinstance(module, nn.AdaptiveMaxPool2d) and not module.return_indices:
-                pool = _max_pool(given[0].shape, result.shape)
+                pool = max_pool(given[0].shape, result.shape)
                 same = repr(self.replaced.setdefault(path, pool)) == repr(pool)
                 self.replaced[path] = pool if same else module
             if len(_tensors(result)) == 1 and any(result is t for t in given) and not changed:
@@ -204,14 +187,14 @@ class Recorder(TorchFunctionMode):
             self._refuse(f"{name} changes a tensor in place which is not its first argument")
         call: tuple[str, Any, Any, Any]
         if name == "__setitem__":
-            call = "call_function", _set_item, (tensor, args[1], args[2]), {}
-        elif name in _IN_PLACE:
-            call = "call_function", _OPERATORS[_IN_PLACE[name]], args, kwargs
+            call = "call_function", set_item, (tensor, args[1], args[2]), {}
+        elif name in IN_PLACE:
+            call = "call_function", OPERATORS[IN_PLACE[name]], args, kwargs
         elif name in {"zero_", "fill_", "copy_"}:
             value = 0.0 if name == "zero_" else args[1]
-            call = "call_function", _set_item, (tensor, Ellipsis, value), {}
+            call = "call_function", set_item, (tensor, Ellipsis, value), {}
         elif "inplace" in kwargs or any(a is True for a in args):
-            call = "call_function", func, *_out_of_place(args, kwargs)
+            call = "call_function", func, *out_of_place(args, kwargs)
         elif name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name[:-1]):
             call = "call_method", name[:-1], args, kwargs
         elif name.endswith("_") and hasattr(torch.nn.functional, name[:-1]):
@@ -327,7 +310,7 @@ class Recorder(TorchFunctionMode):
                 other._autosplit_stale = True  # type: ignore[attr-defined]
         if base is not None:  # `x[:, 0].zero_()` changes x
             with self._silence():
-                node = self._create("call_function", _set_item, (base, index, tensor), {})
+                node = self._create("call_function", set_item, (base, index, tensor), {})
                 self._rebind(base, node, (tensor, *parts))
 
     @contextlib.contextmanager
@@ -342,146 +325,18 @@ class Recorder(TorchFunctionMode):
 
     def _refuse_reading(self, name: str, given: list[Tensor]) -> None:
         for tensor in given:
-            if self._node(tensor) is not None and self._node(tensor).op != "get_attr":  # type: ignore[union-attr]
-                if _from_images(self._node(tensor)):
-                    raise TraceError(f"{kind_of(self.model)} decides by values of a tensor, which differ from image to "
-                                     f"image ({name}){user_line()}; use torch.where, or torch functions on the tensor")
-                if _from_parameters(self._node(tensor)):
-                    self._refuse(f"{name} reads the value of a parameter, which training changes")
-            elif id(tensor) in self._named and isinstance(tensor, nn.Parameter):
+            node = self._node(tensor)
+            computed = node is not None and node.op != "get_attr"
+            if computed and _reaches(node, "placeholder"):
+                raise TraceError(f"{kind_of(self.model)} decides by values of a tensor, which differ from image to "
+                                 f"image ({name}){user_line()}; use torch.where, or torch functions on the tensor")
+            if _reaches(node, "get_attr") if computed else (
+                    id(tensor) in self._named and isinstance(tensor, nn.Parameter)):
                 self._refuse(f"{name} reads the value of a parameter, which training changes")
 
     def _refuse(self, reason: str) -> NoReturn:
         raise TraceError(f"{kind_of(self.model)} cannot be followed: {reason}{user_line()}; write it without "
                          "changing or reading tensors in place")
-
-
-class Apply(nn.Module):
-    """A `torch.autograd.Function` as a layer, which keeps its gradient.
-
-    Args:
-        function: The class.
-    """
-
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def extra_repr(self) -> str:
-        """Name of the function."""
-        return str(self.function.__qualname__)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the function gives."""
-        return self.function.apply(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Apply:
-        return Apply(self.function)
-
-
-class RegionMaxPool(nn.Module):
-    """Adaptive max pooling to a size that does not divide the input's, of operations that have a form in ONNX.
-
-    Args:
-        rows: Start and end of each row of regions.
-        columns: Of each column.
-    """
-
-    def __init__(self, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.rows, self.columns = rows, columns
-
-    def extra_repr(self) -> str:
-        """The regions."""
-        return f"rows={self.rows}, columns={self.columns}"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, rows, columns)."""
-        x = torch.stack([x[:, :, a:b].amax(2) for a, b in self.rows], 2)
-        return torch.stack([x[:, :, :, a:b].amax(3) for a, b in self.columns], 3)
-
-
-def _max_pool(before: torch.Size, after: torch.Size) -> nn.Module:
-    """Adaptive max pooling at the sizes that it had."""
-    (height, width), (rows, columns) = before[-2:], after[-2:]
-    if height % rows == 0 and width % columns == 0:
-        return nn.MaxPool2d((height // rows, width // columns))
-    return RegionMaxPool(*([(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
-                           for size, parts in ((height, rows), (width, columns))))
-
-
-def _set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
-    """A copy in which some elements have other values."""
-    result = tensor.clone()
-    result[index] = value
-    return result
-
-
-# --- functions as a graph names them --------------------------------------------------------------------------------
-
-
-def _as_call(func: Any, args: Any, kwargs: Any, recorder: Recorder) -> tuple[str, Any, Any, Any]:
-    """A torch function as a node's operation, target and arguments."""
-    name = getattr(func, "__name__", "")
-    if name == "__get__":  # properties: x.T, x.mT, x.real
-        return "call_function", getattr, (args[0], func.__self__.__name__), {}
-    if name in _REFLECTED:
-        return "call_function", _OPERATORS[_REFLECTED[name]], (args[1], args[0], *args[2:]), kwargs
-    if name == "__rsub__" or name == "rsub":
-        return "call_function", operator.sub, (args[1], args[0]), kwargs
-    is_method = getattr(Tensor, name, None) is func or getattr(torch._C.TensorBase, name, None) is func
-    if name in _OPERATORS:
-        return "call_function", _OPERATORS[name], args, kwargs
-    if is_method:
-        if name in _SAME_UNDER_ANOTHER_NAME and not kwargs and len(args) == 2:
-            return "call_function", getattr(operator, name), args, kwargs
-        if name in _RESHAPES and not (len(args) == 2 and isinstance(args[1], torch.dtype)):
-            name = _RESHAPES[name]
-        return "call_method", name, args, kwargs
-    layer = _as_layer(name, args, kwargs)
-    if layer is not None:
-        path = f"_layer_{len(recorder.added)}"
-        recorder.added[path] = layer[1].eval()
-        return "call_module", path, (layer[0],), {}
-    if "inplace" in kwargs:
-        args, kwargs = _out_of_place(args, kwargs)
-    return "call_function", func, args, kwargs
-
-
-def _as_layer(name: str, args: Any, kwargs: Any) -> tuple[Tensor, nn.Module] | None:
-    """A function that has to know training from evaluation, or sizes, as a layer with its input; `None` for others."""
-    if name in _DROPOUTS:
-        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-        return None if given.get("training", True) else (given["input"], _DROPOUTS[name](float(given.get("p", 0.5))))
-    if name == "adaptive_max_pool2d" and len(args) == 2 and not kwargs:
-        return args[0], _max_pool(args[0].shape, torch.nn.functional.adaptive_max_pool2d(*args).shape)
-    return _as_norm(args, kwargs) if name == "batch_norm" else None
-
-
-def _as_norm(args: Any, kwargs: Any) -> tuple[Tensor, nn.Module] | None:
-    """A functional batch norm as a layer that holds the same parameters; `None` where it is something else."""
-    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = dict(zip(names, args, strict=False)) | kwargs
-    x, mean, var = given["input"], given.get("running_mean"), given.get("running_var")
-    weight, bias = given.get("weight"), given.get("bias")
-    affine = isinstance(weight, nn.Parameter) and isinstance(bias, nn.Parameter)
-    plain = affine or (weight is None and bias is None)
-    if given.get("training", False) or mean is None or var is None or not plain or x.dim() not in {2, 4}:
-        return None
-    kind = nn.BatchNorm2d if x.dim() == 4 else nn.BatchNorm1d
-    norm = kind(mean.numel(), float(given.get("eps", 1e-5)), float(given.get("momentum", 0.1) or 0.1), affine=affine)
-    if affine:
-        norm.weight, norm.bias = weight, bias
-    norm.running_mean, norm.running_var = mean, var
-    return x, norm
-
-
-def _out_of_place(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Arguments of a function of torch.nn.functional without its `inplace`."""
-    if "inplace" in kwargs:
-        return args, {**kwargs, "inplace": False}
-    # relu6(x, True), hardtanh(x, 0, 6, True): the only flag among them
-    return tuple(False if a is True else a for a in args), kwargs
 
 
 # --- small things ---------------------------------------------------------------------------------------------------
@@ -509,72 +364,14 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
     return bool(seen.as_strided(other.shape, other.stride(), other.storage_offset()).any())
 
 
-def _from_images(node: fx.Node | None) -> bool:
-    return _reaches(node, lambda n: n.op == "placeholder")
-
-
-def _from_parameters(node: fx.Node | None) -> bool:
-    return _reaches(node, lambda n: n.op == "get_attr")
-
-
-def _reaches(node: fx.Node | None, wanted: Callable[[fx.Node], bool]) -> bool:
-    stack, seen = [node] if node is not None else [], set()
+def _reaches(node: fx.Node | None, op: str) -> bool:
+    """Whether a node is computed of one with this operation."""
+    stack, seen = [node] if node is not None else [], set[fx.Node]()
     while stack:
         current = stack.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if wanted(current):
+        if current.op == op:
             return True
-        stack.extend(current.all_input_nodes)
+        if current not in seen:
+            seen.add(current)
+            stack.extend(current.all_input_nodes)
     return False
-
-
-def logits_in(result: Any, name: str) -> Tensor:
-    """The logits in what `forward` returned."""
-    if isinstance(result, Tensor):
-        return result
-    found = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
-    if isinstance(found, Tensor):
-        return found
-    if isinstance(result, Mapping):
-        what = f"a dict of {', '.join(map(repr, list(result)[:4]))}"
-        if "out" in result:
-            what += ", as networks for segmentation do"
-    elif isinstance(result, (tuple, list)):
-        what = f"a {type(result).__name__} of {len(result)}"
-        if result and isinstance(result[0], Mapping) and "boxes" in result[0]:
-            what += " dicts of boxes, as networks for detection do"
-    else:
-        what = f"{type(result).__name__}"
-    raise TraceError(f"{name} returns {what}; autosplit needs a classifier that returns one tensor of logits, or a "
-                     "dict or object with `logits`")
-
-
-def kind_of(model: nn.Module) -> str:
-    """Name of a network's class, for messages."""
-    return type(model).__name__
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def user_line(error: BaseException | None = None) -> str:
-    """The innermost line that is neither torch's nor ours, as ` (net.py:12: if x.mean() > 0)`; empty without one."""
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(
-        sys._getframe(1))
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen", mock.__file__)
-    theirs = [f for f in frames if not f.filename.startswith(ours) and "/lib/python3" not in f.filename]
-    if error is None:
-        # a stack holds the callers of `trace` as well: only what lies behind our own frames is the network's
-        last = max((i for i, f in enumerate(frames) if f.name == "record" and f.filename == __file__), default=-1)
-        theirs = [f for f in frames[last + 1:] if not f.filename.startswith(ours)]
-    else:
-        first = next((i for i, f in enumerate(frames) if f.name == "record" and f.filename == __file__), -1)
-        theirs = [f for f in frames[first + 1:] if not f.filename.startswith(ours)]
-    if not theirs:
-        return ""
-    frame = theirs[-1]
-    return f" ({Path(frame.filename).name}:{frame.lineno}: {(frame.line or '').strip()[:100]})"

@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from autosplit.core.errors import SplitError, TraceError, UnknownNameError
 from autosplit.models.inference import evaluation_mode
 from autosplit.models.layouts import MAP, Layout, channel_axes, layout_of
-from autosplit.models.recorder import one_line
 from autosplit.models.tracing import BATCH
+from autosplit.models.users import one_line
 
 __all__ = ["SplitPoint", "block_ends", "cut", "find_split_points", "float_shapes", "select_split_points"]
 
@@ -69,6 +69,7 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
     common = _common(graph)
     live_nodes = [n for n in nodes if n not in common and n.op != "output"]
     ends, axes = _module_ends(graph), channel_axes(graph, shape)
+    modules = dict(graph.named_modules(remove_duplicate=False))
     calls = Counter(str(n.target) for n in nodes if n.op == "call_module")
     points = []
     for i, node in enumerate(nodes):
@@ -83,7 +84,7 @@ def find_split_points(graph: fx.GraphModule, shape: tuple[int, ...]) -> list[Spl
             if paths and calls[paths[0]] > 1:  # a layer that is called again: each call has its node's name
                 paths = paths[1:]
             name = paths[0] if paths else node.name
-            block_end = _ends_block(graph, node, paths)
+            block_end = _ends_block(node, paths, modules, graph.meta["containers"] | {""})
             layout = layout_of(shapes[node], axes.get(node), shape)
             points.append(SplitPoint(name, node.name, layout.seen(shapes[node]), block_end, tuple(paths[1:]), layout))
     return points
@@ -143,13 +144,11 @@ def _module_ends(graph: fx.GraphModule) -> dict[fx.Node, list[str]]:
     return {node: sorted(set(paths), key=lambda p: (p.count("."), p)) for node, paths in ends.items()}
 
 
-def _ends_block(graph: fx.GraphModule, node: fx.Node, paths: list[str]) -> bool:
+def _ends_block(node: fx.Node, paths: list[str], modules: dict[str, nn.Module], containers: set[str]) -> bool:
     """Whether a block of the network ends at a node: a module that sits in plain containers and is no mere layer.
 
     Pooling ends a block, and so does an activation that no pooling follows, as layers or as functions.
     """
-    modules = dict(graph.named_modules(remove_duplicate=False))
-    containers = graph.meta["containers"] | {""}
 
     def free(path: str) -> bool:
         """Whether only containers stand around a module."""
@@ -233,9 +232,10 @@ def cut(graph: fx.GraphModule, point: SplitPoint) -> tuple[fx.GraphModule, fx.Gr
         if node in common:  # whichever side uses it gets its own copy
             if in_head:
                 head_env[node] = head.node_copy(node, lambda n: head_env[n])
-            own = {0: lambda: tail.call_function(getattr, (feature, "device")),
-                   1: lambda: tail.call_method("size", (feature, 0))}.get(node.meta.get(BATCH, -1))
-            tail_env[node] = own() if own is not None else tail.node_copy(node, lambda n: tail_env[n])
+            if node.meta.get(BATCH) in {0, 1}:  # device and size of the batch are those of the feature
+                tail_env[node] = tail.create_node(node.op, node.target, (feature, *node.args[1:]))
+            else:
+                tail_env[node] = tail.node_copy(node, lambda n: tail_env[n])
             tail_env[node].meta.update(node.meta)
         elif in_head:
             head_env[node] = head.node_copy(node, lambda n: head_env[n])

@@ -24,7 +24,8 @@ from torch import Tensor, fx, nn
 
 from autosplit.core.errors import TraceError
 from autosplit.models.inference import evaluation_mode
-from autosplit.models.recorder import Recorder, Unrecordable, kind_of, logits_in, one_line, user_line
+from autosplit.models.recorder import Recorder, Unrecordable
+from autosplit.models.users import kind_of, logits_in, one_line, user_line
 
 __all__ = ["BATCH", "as_graph", "check_kind", "fresh_copy", "trace"]
 
