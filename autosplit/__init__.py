@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from autosplit.core.result import Result
     from autosplit.core.scenario import Scenario, load_scenario
     from autosplit.latency import LatencyBreakdown, LatencyModel, load_latency_model
+    from autosplit.pipeline.given import search
     from autosplit.pipeline.replay import replay
-    from autosplit.pipeline.search import search
     from autosplit.runtime.deployment import Deployment
 else:
     _MODULES = {
-        "pipeline.search": ("search",),
+        "pipeline.given": ("search",),
         "core.errors": ("AutosplitError",),
         "latency": ("LatencyBreakdown", "LatencyModel", "load_latency_model"),
         "core.measurement": ("LatencySummary", "Measurement", "Outcome", "Workload"),

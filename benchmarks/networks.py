@@ -216,7 +216,7 @@ def main() -> None:
     """Run the matrix, one process a network, and write a table."""
     options = parser(__doc__, scenario=False)
     options.add_argument("--only", default="", help="networks whose names hold this")
-    options.add_argument("--one", help=argparse_help_of_one())
+    options.add_argument("--one", help="take this one through all stages in this process")
     chosen = options.parse_args()
     if chosen.one:
         with tempfile.TemporaryDirectory() as folder:
@@ -243,11 +243,6 @@ def main() -> None:
 
 def _good(cell: str | None) -> bool:
     return cell is not None and cell != "0" and "Error" not in cell and not cell.startswith("differs")
-
-
-def argparse_help_of_one() -> str:
-    """Help of the option that the benchmark calls itself with."""
-    return "take this one network through all stages in this process, and print what was found"
 
 
 if __name__ == "__main__":

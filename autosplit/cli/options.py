@@ -62,16 +62,14 @@ def changed(
         assigned: What `--set` gave, which wins.
         rename: Whether another data set or backbone gives the scenario a name made of the two.
     """
+    from autosplit.core.scenario import name_for
+
     changes = {key: value for key, value in options.items() if value is not None} | assigned
     for value in changes.values():
         trust_typed(value if isinstance(value, (list, tuple)) else [value])
     if rename and {"dataset", "backbone"} & set(changes):
-        parts = []
-        for key in ("dataset", "backbone"):
-            text = str(changes.get(key, getattr(scenario, key)))
-            stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text  # image-folder:a/photos -> photos
-            parts.append("".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom")
-        changes = {"name": "-".join(parts)} | changes
+        named = (str(changes.get(key, getattr(scenario, key))) for key in ("dataset", "backbone"))
+        changes = {"name": name_for(*named)} | changes
     return scenario.replace(**changes) if changes else scenario
 
 

@@ -79,18 +79,16 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
-    from autosplit.core.scenario import load_scenario
+    from autosplit.core.scenario import OPTIONS, load_scenario
 
     if resume is not None and out is not None:
         raise ConfigError("--resume continues a run in its own directory; leave --out away, or begin a new run with it")
-    options: dict[str, Any] = {
-        "conditions.budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone,
-        "weights": weights, "codecs": tuple(codec) if codec else None, "conditions.device": device,
-        "conditions.edge": edge, "conditions.channel": channel, "latency_model": latency_model,
-        "objective": objective, "search.agent": agent, "search.granularity": granularity,
-        "search.policy": str(policy) if policy else None,
-        "search.evaluations": evaluations, "search.finalists": finalists, "search.seed": seed,
-    }
+    given: dict[str, Any] = {
+        "budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone, "weights": weights,
+        "codecs": tuple(codec) if codec else None, "device": device, "edge": edge, "channel": channel,
+        "latency_model": latency_model, "objective": objective, "agent": agent, "granularity": granularity,
+        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists, "seed": seed}
+    options = {OPTIONS[name]: value for name, value in given.items()}
     assigned = assignments(set_)
     if resume is not None:
         scenario = str(resume / "scenario.yaml")  # what it was begun with; the options given now come on top

@@ -20,8 +20,8 @@ from autosplit.core.validation import Frozen, first_error, parse_yaml
 from autosplit.runtime.standalone.files import read_text
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind, missing
 
-__all__ = ["ADDED_KEYS", "IMAGE_KEYS", "Granularity", "Scenario", "SearchSettings", "SearchSpace", "TrainingSettings",
-           "list_scenarios", "load_scenario"]
+__all__ = ["ADDED_KEYS", "IMAGE_KEYS", "OPTIONS", "Granularity", "Scenario", "SearchSettings", "SearchSpace",
+           "TrainingSettings", "list_scenarios", "load_scenario", "name_for"]
 
 
 Granularity = Literal["uniform", "layer"]
@@ -33,6 +33,15 @@ ADDED_KEYS: dict[str, Any] = {
     "space.injected_encoder": "strided", "space.exits": [], "space.exit_by": ["network"],
     "training.layer_profiles": 32, "training.injected_steps": 400}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
+
+
+OPTIONS = {
+    "weights": "weights", "image_size": "image_size", "codecs": "codecs", "device": "conditions.device",
+    "edge": "conditions.edge", "channel": "conditions.channel", "budget_ms": "conditions.budget_ms",
+    "latency_model": "latency_model", "objective": "objective", "agent": "search.agent",
+    "granularity": "search.granularity", "policy": "search.policy", "evaluations": "search.evaluations",
+    "finalists": "search.finalists", "seed": "search.seed", "dataset": "dataset", "backbone": "backbone"}
+"""What a search takes by a short name, on the command line and in Python, and the key that it sets."""
 
 
 # parts of the conditions that may be given by name
@@ -331,6 +340,15 @@ class Scenario(Frozen):
             if data[part][name] == default:
                 del data[part][name]
         return content_hash(data)
+
+
+def name_for(dataset: str, backbone: str) -> str:
+    """A scenario's name, made of those of its data and its network: `image-folder:a/photos` is `photos`."""
+    parts = []
+    for text in (dataset, backbone):
+        stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text
+        parts.append("".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom")
+    return "-".join(parts)
 
 
 def _absolute(path: str | Path) -> str:

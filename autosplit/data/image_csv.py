@@ -5,17 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
 from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset
-from autosplit.data.folder_scan import attempt, in_threads
-from autosplit.data.image_folder import MAX_BYTES
+from autosplit.data.image_folder import MAX_BYTES, decoded, size_for
 from autosplit.data.in_memory import RawData, dataset_of
 from autosplit.runtime.standalone.files import read_file
-from autosplit.runtime.standalone.image_file import read_pixels
 
 __all__ = ["load"]
 
@@ -24,7 +21,6 @@ _LABELS = ("label", "class", "target", "category", "class_name")
 _PARTS = ("split", "part", "subset", "fold", "set")
 _PART_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "validation",
                "valid": "validation", "validation": "validation", "dev": "validation"}
-_LARGEST_OWN_SIDE, _DEFAULT_SIDE = 64, 224  # as for folders
 _MOST_TEXT_BYTES = 1 << 28
 
 
@@ -56,17 +52,7 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     if len(rows) * 3 * height * width > MAX_BYTES:
         raise DataError(f"data set {name!r}: {len(rows)} images of {height}x{width} take more than "
                         f"{MAX_BYTES / 1e9:.0f} GB of memory; choose a smaller --image-size")
-    pixels = np.zeros((len(rows), 3, height, width), np.uint8)
-    wrong = [""] * len(rows)
-
-    def decode(index: int) -> None:
-        found = attempt(read_pixels, rows[index][0], height, width)
-        if isinstance(found, str):
-            wrong[index] = found
-        else:
-            pixels[index] = found
-
-    in_threads(decode, range(len(rows)))
+    pixels, wrong = decoded([path for path, _, _ in rows], height, width)
     if (bad := next((i for i, reason in enumerate(wrong) if reason), None)) is not None:
         raise _at(name, bad + 2, f"picture {str(rows[bad][0])!r} cannot be read: {wrong[bad]}")
     place = {label: number for number, label in enumerate(classes)}
@@ -112,19 +98,16 @@ def _rows(name: str, path: Path) -> list[tuple[Path, str, str]]:
 
 
 def _size(name: str, rows: list[tuple[Path, str, str]], image_size: int | None) -> tuple[int, int]:
-    if image_size is not None:
-        return image_size, image_size
-    sizes = set()
-    for line, (file, _, _) in enumerate(rows, 2):
+    sizes: set[tuple[int, int]] = set()
+    for line, (file, _, _) in enumerate(rows if image_size is None else (), 2):
         try:
             with Image.open(file) as image:
                 sizes.add((image.height, image.width))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
             raise _at(name, line, f"picture {str(file)!r} cannot be read: {e}") from e
         if len(sizes) > 1:
-            return _DEFAULT_SIDE, _DEFAULT_SIDE
-    only = next(iter(sizes))
-    return only if max(only) <= _LARGEST_OWN_SIDE else (_DEFAULT_SIDE, _DEFAULT_SIDE)
+            break
+    return size_for(sizes, image_size)
 
 
 def _at(name: str, line: int, what: str) -> DataError:

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,14 @@ from autosplit.data.folder_scan import Folder, ImageFile, PartFiles, attempt, in
 from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import read_pixels
 
-__all__ = ["MAX_BYTES", "load"]
+__all__ = ["MAX_BYTES", "TEST_SHARE", "decoded", "load", "size_for"]
 
 MAX_BYTES = 8 * 10**9
 """Most memory that the decoded images of a data set may take, bytes."""
 
-_TEST_SHARE = 0.2
+TEST_SHARE = 0.2
+"""Of each class, that becomes the test part where data have none."""
+
 _LARGEST_OWN_SIDE = 64  # larger pictures of one size are photographs, which networks take at 224
 _DEFAULT_SIDE = 224
 _TEST_DRAW, _VALIDATION_DRAW = 1, 2
@@ -63,12 +65,7 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     # classes are mixed, so that the first files of a part are a fair sample of it
     parts = {part: files[:limit] for part, files in _divide(folder, found, seed).items()}
     sizes = {file.size for files in parts.values() for file in files}
-    if image_size is not None:
-        height, width = image_size, image_size
-    elif len(sizes) == 1 and max(next(iter(sizes))) <= _LARGEST_OWN_SIDE:
-        height, width = next(iter(sizes))
-    else:
-        height, width = _DEFAULT_SIDE, _DEFAULT_SIDE
+    height, width = size_for(sizes, image_size)
     count = sum(map(len, parts.values()))
     needed = count * 3 * height * width
     if needed > MAX_BYTES:  # before anything is decoded, which takes minutes
@@ -101,6 +98,45 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     )
 
 
+def size_for(sizes: Collection[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
+    """Height and width that pictures are brought to.
+
+    Args:
+        sizes: Every height and width that occurs.
+        image_size: What was asked for; `None` = their own size where it is one and small, else 224.
+    """
+    if image_size is not None:
+        return image_size, image_size
+    if len(sizes) == 1 and max(own := next(iter(sizes))) <= _LARGEST_OWN_SIDE:
+        return own
+    return _DEFAULT_SIDE, _DEFAULT_SIDE
+
+
+def decoded(paths: Sequence[Path], height: int, width: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Decode files, several at a time.
+
+    Args:
+        paths: N files.
+        height: Of the images.
+        width: Of the images.
+
+    Returns:
+        uint8 (N, 3, height, width), and why a file cannot be read, by file; empty where it can.
+    """
+    pixels = np.empty((len(paths), 3, height, width), dtype=np.uint8)
+    reasons = [""] * len(paths)
+
+    def decode_one(index: int) -> None:
+        result: NDArray[np.uint8] | str = attempt(read_pixels, paths[index], height, width)
+        if isinstance(result, str):
+            reasons[index] = result
+        else:
+            pixels[index] = result
+
+    in_threads(decode_one, range(len(paths)))
+    return pixels, reasons
+
+
 @functools.cache
 def _warn_once(text: str) -> None:
     _log.warning("%s", text)
@@ -122,7 +158,7 @@ def _divide(folder: Folder, found: PartFiles, seed: int) -> dict[SplitName, list
                 "the class")
     kept, test, validation = np.arange(len(training)), found.get("test"), found.get("validation")
     if test is None:
-        kept, held_out = partition(labels, names, (_TEST_SHARE,), random_generator(seed, _TEST_DRAW))
+        kept, held_out = partition(labels, names, (TEST_SHARE,), random_generator(seed, _TEST_DRAW))
         test = [training[i] for i in held_out]
     else:
         test = [test[i] for i in random_generator(seed, _TEST_DRAW).permutation(len(test))]
@@ -160,17 +196,7 @@ def _apart(folder: Folder, splits: Mapping[SplitName, Split]) -> dict[SplitName,
 
 def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], height: int, width: int) -> Split:
     """Decode a part; files that turn out broken are dropped and noted."""
-    pixels = np.empty((len(files), 3, height, width), dtype=np.uint8)
-    reasons = [""] * len(files)
-
-    def decode_one(index: int) -> None:
-        result: NDArray[np.uint8] | str = attempt(read_pixels, files[index].path, height, width)
-        if isinstance(result, str):
-            reasons[index] = result
-        else:
-            pixels[index] = result
-
-    in_threads(decode_one, range(len(files)))
+    pixels, reasons = decoded([file.path for file in files], height, width)
     labels = np.array([file.label for file in files], dtype=np.int64)
     whole = np.array([not reason for reason in reasons], dtype=np.bool_)
     if not whole.all():  # a header that could be read does not mean that the pixels can

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset, Split, build_dataset
+from autosplit.data.image_folder import TEST_SHARE
 from autosplit.data.partition import partition, random_generator, split_training
 
 __all__ = ["RawData", "dataset_of", "read_data"]
 
-_TEST_SHARE = 0.2
 _TEST_PURPOSE = 7  # of the random generator, beside those of the other parts
 _IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
@@ -95,7 +95,7 @@ def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) 
     if "test" in raw.parts:
         test = Split(*raw.parts["test"])
     else:
-        kept, taken = partition(labels.numpy(), raw.class_names, (_TEST_SHARE,), random_generator(seed, _TEST_PURPOSE))
+        kept, taken = partition(labels.numpy(), raw.class_names, (TEST_SHARE,), random_generator(seed, _TEST_PURPOSE))
         test = Split(images[torch.from_numpy(taken)], labels[torch.from_numpy(taken)])
         images, labels = images[torch.from_numpy(kept)], labels[torch.from_numpy(kept)]
     own = "validation" in raw.parts

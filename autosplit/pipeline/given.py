@@ -1,25 +1,115 @@
-"""What is handed over in Python: objects become names in a scenario, and arguments its keys."""
+"""`autosplit.search`, and what is handed to it in Python: objects become names in a scenario, arguments its keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.held import hold, object_hash
-from autosplit.core.scenario import Scenario
+from autosplit.core.result import Result
+from autosplit.core.scenario import OPTIONS, Scenario, load_scenario, name_for
 from autosplit.core.trust import trust_typed
 from autosplit.models.identity import hold_network
+from autosplit.pipeline.search import new_run, search_scenario
+from autosplit.report.progress import Progress
 
-__all__ = ["name_given", "scenario_given"]
+if TYPE_CHECKING:
+    from autosplit.core.profiles import ChannelProfile, DeviceProfile
 
-_KEYS = {"weights": "weights", "image_size": "image_size", "codecs": "codecs", "device": "conditions.device",
-         "edge": "conditions.edge", "channel": "conditions.channel", "budget_ms": "conditions.budget_ms",
-         "agent": "search.agent", "granularity": "search.granularity", "policy": "search.policy",
-         "evaluations": "search.evaluations", "finalists": "search.finalists", "seed": "search.seed"}
+__all__ = ["name_given", "search"]
+
+def search(
+    scenario: Scenario | str | Path = "default",
+    out: str | Path | None = None,
+    *,
+    model: nn.Module | Callable[..., nn.Module] | str | None = None,
+    data: Any = None,
+    latency: Any = None,
+    objective: Any = None,
+    budget_ms: float | None = None,
+    device: DeviceProfile | str | None = None,
+    edge: DeviceProfile | str | None = None,
+    channel: ChannelProfile | str | None = None,
+    weights: str | Path | None = None,
+    train: bool | None = None,
+    image_size: int | None = None,
+    codecs: Sequence[str] | None = None,
+    agent: str | None = None,
+    granularity: str | None = None,
+    policy: str | Path | None = None,
+    evaluations: int | None = None,
+    finalists: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    data_root: str | Path | None = None,
+    reuse: bool = True,
+    trust_code: bool = False,
+) -> Result:
+    """Search the best split, sparsity and compression, and write the run directory.
+
+    What was measured is in the run directory as it happens, so a search that was interrupted goes on with `resume`.
+
+    Args:
+        scenario: What to search: a scenario, the name of a packaged one, or the path of a YAML file.
+        out: The run directory; a new one below `results/` when left out.
+        model: The network: an `nn.Module`, which is copied and taken as it is unless `train` says otherwise; a
+            function or class that builds one, called with `num_classes` and `in_channels` where it takes them; or a
+            name.
+        data: A pair of images and labels, a torch `Dataset` or `DataLoader`, a data set of Hugging Face, a mapping from
+            `train`, `validation` and `test` to any of these (`autosplit.data.in_memory.read_data`), a folder, or a
+            name.
+        latency: A latency model, a function `(workload, conditions) -> milliseconds`
+            (`autosplit.latency.FunctionLatency`), or a name.
+        objective: An objective, a function `(accuracy, latency, budget_ms) -> reward` of arrays
+            (`autosplit.evaluation.objective.FunctionObjective`), or a name.
+        budget_ms: Deadline, milliseconds.
+        device: Profile of the device, or its name.
+        edge: Profile of the edge server, or its name.
+        channel: Profile of the link, or its name.
+        weights: File of the network's weights.
+        train: Whether the network is trained first.
+        image_size: Side that images are brought to.
+        codecs: Codec families on offer.
+        agent: Method that proposes plans.
+        granularity: `uniform` or `layer`.
+        policy: Folder of a trained policy.
+        evaluations: Measurements, as a total.
+        finalists: Plans that are fine-tuned in the end.
+        seed: Seed of everything random.
+        settings: Any other keys of a scenario, dotted: `{"space.splits": "all"}`.
+        resume: Go on with the run in `out`. Only `search.evaluations` of the scenario may differ, which counts as a
+            total.
+        quiet: Show no progress; otherwise stderr shows each phase.
+        data_root: Folder that data sets lie in.
+        reuse: Whether measurements and fine-tuned plans of earlier searches may be taken from the cache.
+        trust_code: Whether code may run that a scenario file names and that never ran here.
+
+    Returns:
+        The result. `result.feasible` tells whether its plan is in time, `result.path` where it was written.
+
+    Raises:
+        AutosplitError: Something in the scenario is wrong; the message says what, where, and what to do.
+    """
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(str(scenario), trust_code=trust_code)
+    scenario = _scenario_given(
+        scenario, train=train, settings=settings or {},
+        objects={"model": model, "data": data, "latency": latency, "objective": objective},
+        arguments={"budget_ms": budget_ms, "device": device, "edge": edge, "channel": channel, "weights": weights,
+                   "image_size": image_size, "codecs": None if codecs is None else tuple(codecs), "agent": agent,
+                   "granularity": granularity, "policy": policy, "evaluations": evaluations, "finalists": finalists,
+                   "seed": seed})
+    if resume and out is None:
+        raise ConfigError("resume=True goes on with a run: name its directory with out")
+    run = new_run(scenario) if out is None else Path(out)
+    return search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), reuse=reuse,
+                           data_root=None if data_root is None else Path(data_root))
 
 
 def name_given(
@@ -61,7 +151,7 @@ def name_given(
     return found
 
 
-def scenario_given(
+def _scenario_given(
     scenario: Scenario, *, train: bool | None, settings: Mapping[str, Any], objects: Mapping[str, Any],
     arguments: Mapping[str, Any],
 ) -> Scenario:
@@ -80,7 +170,7 @@ def scenario_given(
     names = name_given(**objects, image_size=arguments.get("image_size"))
     for name in names.values():
         trust_typed([name])
-    changes: dict[str, Any] = {_KEYS[name]: str(value) if isinstance(value, Path) else value
+    changes: dict[str, Any] = {OPTIONS[name]: str(value) if isinstance(value, Path) else value
                                for name, value in arguments.items() if value is not None}
     if train is None and isinstance(objects.get("model"), nn.Module) and "training.backbone_epochs" not in settings:
         train = False
@@ -89,8 +179,6 @@ def scenario_given(
     elif train and scenario.training.backbone_epochs == 0:
         changes["training.backbone_epochs"] = type(scenario.training)().backbone_epochs
     if {"backbone", "dataset"} & names.keys():
-        parts = [names[k].split(":", 1)[-1] for k in ("dataset", "backbone") if k in names]
-        plain = ("".join(c if c.isalnum() or c in "._-" else "-" for c in Path(part).name) for part in parts)
-        changes["name"] = "-".join(p.strip("-.") or "custom" for p in plain)
+        changes["name"] = name_for(*(names.get(key, getattr(scenario, key)) for key in ("dataset", "backbone")))
     changes |= {**names, **settings}
     return scenario.replace(**changes) if changes else scenario

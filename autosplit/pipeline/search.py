@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import writing
 from autosplit.core.result import RESULT_FILE, Chosen, DeploymentFile, Result, TestFigures, provenance
-from autosplit.core.scenario import Scenario, SearchSpace, load_scenario
+from autosplit.core.scenario import Scenario, SearchSpace
 from autosplit.core.trust import remember, require_trusted
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.cached import CachedEvaluator
@@ -40,116 +40,22 @@ from autosplit.pipeline.cascades import best_cascades, cascades, halves_of
 from autosplit.pipeline.choice import Pick, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
 from autosplit.pipeline.finalists import search_finalists
-from autosplit.pipeline.given import scenario_given
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger, write_baselines
-from autosplit.report.progress import Progress
 from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.prepare import prepare
 from autosplit.training.scalars import TENSORBOARD_FOLDER, tensorboard_logs
 
 if TYPE_CHECKING:
-    from torch import nn
 
     from autosplit.agents.policy import CoInferencePolicy
-    from autosplit.core.profiles import ChannelProfile, DeviceProfile
 
-__all__ = ["new_run", "scorer_of", "search", "search_scenario", "warnings_of"]
+__all__ = ["new_run", "scorer_of", "search_scenario", "warnings_of"]
 
 _WEIGHTS = "best.safetensors"
 _KEY_FILE = "supernet.key"
 _SCENARIO = "scenario.yaml"
 _TIMED = 5  # measurements that a duration is estimated from
 _NEARLY_ALL = 0.9  # share of images given one class from which accuracy is called misleading
-
-
-def search(
-    scenario: Scenario | str | Path = "default",
-    out: str | Path | None = None,
-    *,
-    model: nn.Module | Callable[..., nn.Module] | str | None = None,
-    data: Any = None,
-    latency: Any = None,
-    objective: Any = None,
-    budget_ms: float | None = None,
-    device: DeviceProfile | str | None = None,
-    edge: DeviceProfile | str | None = None,
-    channel: ChannelProfile | str | None = None,
-    weights: str | Path | None = None,
-    train: bool | None = None,
-    image_size: int | None = None,
-    codecs: Sequence[str] | None = None,
-    agent: str | None = None,
-    granularity: str | None = None,
-    policy: str | Path | None = None,
-    evaluations: int | None = None,
-    finalists: int | None = None,
-    seed: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    quiet: bool = False,
-    data_root: str | Path | None = None,
-    reuse: bool = True,
-    trust_code: bool = False,
-) -> Result:
-    """Search the best split, sparsity and compression, and write the run directory.
-
-    What was measured is in the run directory as it happens, so a search that was interrupted goes on with `resume`.
-
-    Args:
-        scenario: What to search: a scenario, the name of a packaged one, or the path of a YAML file.
-        out: The run directory; a new one below `results/` when left out.
-        model: The network: an `nn.Module`, which is copied and taken as it is unless `train` says otherwise; a
-            function or class that builds one, called with `num_classes` and `in_channels` where it takes them; or a
-            name.
-        data: A pair of images and labels, a torch `Dataset` or `DataLoader`, a data set of Hugging Face, a mapping from
-            `train`, `validation` and `test` to any of these (`autosplit.data.in_memory.read_data`), a folder, or a
-            name.
-        latency: A latency model, a function `(workload, conditions) -> milliseconds`
-            (`autosplit.latency.FunctionLatency`), or a name.
-        objective: An objective, a function `(accuracy, latency, budget_ms) -> reward` of arrays
-            (`autosplit.evaluation.objective.FunctionObjective`), or a name.
-        budget_ms: Deadline, milliseconds.
-        device: Profile of the device, or its name.
-        edge: Profile of the edge server, or its name.
-        channel: Profile of the link, or its name.
-        weights: File of the network's weights.
-        train: Whether the network is trained first.
-        image_size: Side that images are brought to.
-        codecs: Codec families on offer.
-        agent: Method that proposes plans.
-        granularity: `uniform` or `layer`.
-        policy: Folder of a trained policy.
-        evaluations: Measurements, as a total.
-        finalists: Plans that are fine-tuned in the end.
-        seed: Seed of everything random.
-        settings: Any other keys of a scenario, dotted: `{"space.splits": "all"}`.
-        resume: Go on with the run in `out`. Only `search.evaluations` of the scenario may differ, which counts as a
-            total.
-        quiet: Show no progress; otherwise stderr shows each phase.
-        data_root: Folder that data sets lie in.
-        reuse: Whether measurements and fine-tuned plans of earlier searches may be taken from the cache.
-        trust_code: Whether code may run that a scenario file names and that never ran here.
-
-    Returns:
-        The result. `result.feasible` tells whether its plan is in time, `result.path` where it was written.
-
-    Raises:
-        AutosplitError: Something in the scenario is wrong; the message says what, where, and what to do.
-    """
-    if not isinstance(scenario, Scenario):
-        scenario = load_scenario(str(scenario), trust_code=trust_code)
-    scenario = scenario_given(
-        scenario, train=train, settings=settings or {},
-        objects={"model": model, "data": data, "latency": latency, "objective": objective},
-        arguments={"budget_ms": budget_ms, "device": device, "edge": edge, "channel": channel, "weights": weights,
-                   "image_size": image_size, "codecs": None if codecs is None else tuple(codecs), "agent": agent,
-                   "granularity": granularity, "policy": policy, "evaluations": evaluations, "finalists": finalists,
-                   "seed": seed})
-    if resume and out is None:
-        raise ConfigError("resume=True goes on with a run: name its directory with out")
-    run = new_run(scenario) if out is None else Path(out)
-    return search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), reuse=reuse,
-                           data_root=None if data_root is None else Path(data_root))
 
 
 def search_scenario(
