@@ -5,7 +5,6 @@ Imports `core` and `models` (the latter to profile a machine). Begin with `base`
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +49,7 @@ def load_latency_model(name: str | LatencyModel | Callable[..., Any]) -> Checked
         name = hold("latency model", name, object_hash(name), getattr(name, "__name__", type(name).__name__))
     model: Any = look_up("latency model", name, "latency") if is_held(name) else _MODELS.load(name)
     if inspect.isfunction(model) and _takes_workloads(model):
-        model = _function_model(model)
+        model = FunctionLatency(model)
     if isinstance(model, type) or not hasattr(model, "latency"):
         if not callable(model):
             raise PluginError(f"latency model {name!r} is a {type(model).__name__}; it must be a class, a factory "
@@ -69,9 +68,3 @@ def _takes_workloads(function: Any) -> bool:
     """Whether a function is the model itself and not a factory of one: it has a parameter without a default."""
     return any(p.default is p.empty and p.kind not in {p.VAR_KEYWORD, p.KEYWORD_ONLY}
                for p in inspect.signature(function).parameters.values())
-
-
-@functools.cache
-def _function_model(function: Callable[..., Any]) -> FunctionLatency:
-    """One model a function, so that what it answered is known wherever it is loaded again."""
-    return FunctionLatency(function)

@@ -98,6 +98,8 @@ class LatencyBreakdown:
             downlink_ms: See `device_ms`.
             energy_mj: Shape (P, C); zero when left out. All of it counts as computing.
         """
+        given = (device_ms, encode_ms, uplink_ms, edge_ms, downlink_ms)  # lists would be joined, not added
+        device_ms, encode_ms, uplink_ms, edge_ms, downlink_ms = (np.asarray(ms, dtype=np.float64) for ms in given)
         total = device_ms + encode_ms + uplink_ms + edge_ms + downlink_ms
         budget = np.array([c.budget_ms for c in conditions], dtype=np.float64)
         return cls(device_ms, encode_ms, uplink_ms, edge_ms, downlink_ms, p50_ms=total, p95_ms=total,

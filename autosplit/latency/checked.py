@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.measurement import Workload
 from autosplit.core.plugins import one_line
+from autosplit.core.progress import Advance
+from autosplit.latency.answers import Answers
 from autosplit.latency.base import LatencyBreakdown, LatencyModel, coarse_of
 from autosplit.latency.exits import mixed
-from autosplit.latency.function import FunctionLatency
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
@@ -23,63 +24,67 @@ if TYPE_CHECKING:
 __all__ = ["CheckedLatencyModel", "is_slow", "reporting", "require_quick"]
 
 _FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
-_SLOW_S = 0.005  # for one plan under one set of conditions
 _SLACK = 1e-9  # relative rounding that is forgiven where two numbers of a plugin are compared
 
 
 def is_slow(model: LatencyModel) -> bool:
-    """Whether a function as a model takes so long that it should be asked about nothing that is not needed.
+    """Whether a model takes so long, as far as it was asked, that it should be asked about nothing that is not needed.
 
     A search then predicts for its own conditions only: no policy for others, no map, no other deadlines.
     """
-    return _answer_s(model) > _SLOW_S
+    return isinstance(model, CheckedLatencyModel) and model.answers.slow
 
 
-def _answer_s(model: LatencyModel) -> float:
-    """Seconds of a function's quickest answer; 0 for other models, and before it was asked."""
-    inner = getattr(model, "model", None)
-    return inner.answer_s if isinstance(inner, FunctionLatency) else 0.0
-
-
-def require_quick(model: LatencyModel, what: str) -> None:
+def require_quick(model: LatencyModel, what: str, workload: Workload, conditions: Conditions) -> None:
     """Refuse what asks a model about each plan under hundreds of conditions.
+
+    Args:
+        model: The model; it is asked one question if it never was.
+        what: What asks, such as `the map`.
+        workload: A question that it can answer.
+        conditions: As before.
 
     Raises:
         ConfigError: The model is slow.
     """
-    if is_slow(model):
-        raise ConfigError(f"{what} asks latency model {getattr(model, 'name', '')!r} about each plan under hundreds of "
-                          f"conditions, and it takes {1e3 * _answer_s(model):.0f} ms for one; make it quicker")
+    model.latency([workload], [conditions])
+    if isinstance(model, CheckedLatencyModel) and model.answers.slow:
+        raise ConfigError(f"{what} asks latency model {model.name!r} about each plan under hundreds of conditions, and "
+                          f"it takes {1e3 * model.answers.seconds:.0f} ms for one; make it quicker")
 
 
 @contextmanager
-def reporting(model: LatencyModel, on_answer: Callable[[], None]) -> Iterator[None]:
-    """Call something after each answer of a model that is asked about one plan at a time."""
-    inner = getattr(model, "model", None)
-    if not isinstance(inner, FunctionLatency):
+def reporting(model: LatencyModel, advance: Advance) -> Iterator[None]:
+    """Report each answer of a model, as the number of plans that it is about."""
+    if not isinstance(model, CheckedLatencyModel):
         yield
         return
-    before, inner.on_answer = inner.on_answer, on_answer
+    before, model.answers.advance = model.answers.advance, advance
     try:
         yield
     finally:
-        inner.on_answer = before
+        model.answers.advance = before
 
 
 class CheckedLatencyModel:
     """A latency model whose every answer is validated; it has the same one method.
 
     A search trusts its latency model blindly: one NaN would win or poison every comparison. So nothing leaves here
-    unchecked, and whoever wrote the model reads which plan went wrong instead of a traceback of the search.
+    unchecked, and whoever wrote the model reads which plan went wrong instead of a traceback of the search. Numbers may
+    come as lists or tensors, and as milliseconds alone instead of a breakdown.
 
     Args:
         model: The model to guard.
         name: What the user called it, for messages.
+
+    Attributes:
+        answers: Whether the model is slow, and what it said if it is.
     """
 
     def __init__(self, model: LatencyModel, name: str) -> None:
         self.model = model
         self.name = name
+        self.answers = Answers(self._asked, self._error, name)
 
     @property
     def coarse(self) -> LatencyModel:
@@ -94,6 +99,12 @@ class CheckedLatencyModel:
             PluginError: The model raised, or its answer is of another type or shape, not finite, negative, has
                 percentiles out of order, or a probability outside [0, 1].
         """
+        found = self.answers.latency(workloads, conditions)
+        # a model that knows nothing of exits gives the latency of what is sent
+        return found if getattr(self.model, "knows_exits", False) else mixed(found, workloads, conditions)
+
+    def _asked(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
+        """What the model answers, validated."""
         try:
             with np.errstate(all="ignore"):  # what is not finite is refused below, in one line and not as a warning too
                 answer = self.model.latency(workloads, conditions)
@@ -105,23 +116,33 @@ class CheckedLatencyModel:
                 except Exception as alone:
                     raise self._error(workload, f"raised {one_line(alone)}") from alone
             raise self._error(workloads[0] if workloads else None, f"raised {one_line(e)}") from e
-        found = self._validated(answer, workloads, (len(workloads), len(conditions)))
-        # a model that knows nothing of exits gives the latency of what is sent
-        return found if getattr(self.model, "knows_exits", False) else mixed(found, workloads, conditions)
+        return self._validated(answer, workloads, conditions)
 
-    def _validated(self, answer: Any, workloads: Sequence[Workload], shape: tuple[int, int]) -> LatencyBreakdown:
-        first = workloads[0] if workloads else None
+    def _validated(self, answer: Any, workloads: Sequence[Workload], conditions: Sequence[Conditions]
+                   ) -> LatencyBreakdown:
+        first, shape = (workloads[0] if workloads else None), (len(workloads), len(conditions))
         if not isinstance(answer, LatencyBreakdown):
-            raise self._error(first, f"returned a {type(answer).__name__}; return a LatencyBreakdown")
+            total = _numbers(answer)
+            if total is None:
+                raise self._error(first, f"returned a {type(answer).__name__}; return a LatencyBreakdown, or "
+                                         "milliseconds as an array with a row for each plan, a column for each of the "
+                                         "conditions")
+            if total.shape != shape:
+                raise self._error(first, f"returned milliseconds of shape {total.shape}; return shape {shape}: "
+                                         "a row for each plan, a column for each of the conditions")
+            none = np.zeros(shape)
+            answer = LatencyBreakdown.deterministic(conditions, device_ms=total, encode_ms=none, uplink_ms=none,
+                                                    edge_ms=none, downlink_ms=none)
         arrays: dict[str, Array] = {}
         for name in _FIELDS:
-            value: Any = getattr(answer, name)
-            if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-                raise self._error(first, f"returned {name} as {type(value).__name__}; return a numpy array of numbers")
-            if value.shape != shape:
-                raise self._error(first, f"returned {name} of shape {value.shape}; return shape {shape}: "
+            value = getattr(answer, name)
+            numbers = _numbers(value)
+            if numbers is None:
+                raise self._error(first, f"returned {name} as {type(value).__name__}; return an array of numbers")
+            if numbers.shape != shape:
+                raise self._error(first, f"returned {name} of shape {numbers.shape}; return shape {shape}: "
                                          "a row for each plan, a column for each of the conditions")
-            arrays[name] = value.astype(np.float64, copy=False)
+            arrays[name] = numbers
         for name, values in arrays.items():
             self._refuse(~np.isfinite(values), name, values, "every value must be finite", workloads)
             self._refuse(values < 0, name, values, "no value may be negative", workloads)
@@ -142,3 +163,12 @@ class CheckedLatencyModel:
     def _error(self, workload: Workload | None, what: str) -> PluginError:
         plan = f"on plan {workload.plan.label!r} " if workload is not None else ""
         return PluginError(f"latency model {self.name!r} {plan}{what} (correct the model, or choose another one)")
+
+
+def _numbers(value: Any) -> Array | None:
+    """An array, a nested list or a tensor of numbers as float64; `None` for anything else."""
+    try:
+        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        return found.astype(np.float64, copy=False) if found.dtype.kind in "fiub" else None
+    except (TypeError, ValueError, RuntimeError):
+        return None

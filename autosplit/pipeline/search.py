@@ -34,7 +34,7 @@ from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
-from autosplit.latency.checked import is_slow, reporting
+from autosplit.latency.checked import reporting
 from autosplit.pipeline.baselines import PNG, Choice, baselines_of, choose, comparison_row, related
 from autosplit.pipeline.cascades import best_cascades, cascades, halves_of
 from autosplit.pipeline.choice import Pick, cheapest_of_equals
@@ -283,7 +283,7 @@ def _search_plans(
     settings = scenario.search
     agent: Proposer[Any]
     model = scorer.latency_model
-    plans = len(evaluator.space) if is_slow(model) and settings.granularity == "uniform" else None
+    plans = len(evaluator.space) if settings.granularity == "uniform" else None
     with progress.phase("predict latencies", total=plans) as answered, reporting(model, answered):
         if settings.granularity == "uniform":
             problem = _problem(scenario, scorer, evaluator)

@@ -97,7 +97,7 @@ class DeploymentMap:
         """
         if not measured:
             raise ConfigError("nothing was measured yet, so there is nothing to draw a map of")
-        require_quick(scorer.latency_model, "the map")
+        require_quick(scorer.latency_model, "the map", measured[0].workload, scorer.conditions)
         here, model = scorer.conditions, coarse_of(scorer.latency_model)
         kept = _able(measured, scorer)
         able = [measured[i] for i in kept]

@@ -61,7 +61,6 @@ class Sensitivity:
         Raises:
             AutosplitError: The latency model failed under other conditions than the scenario's.
         """
-        require_quick(scorer.latency_model, "the figure of other links and deadlines")
         here, budgets = scorer.conditions, scorer.conditions.budget_ms * _BUDGETS
 
         def at(factor: float, budget_ms: float) -> Conditions:
@@ -69,6 +68,7 @@ class Sensitivity:
             return here.model_copy(update={"channel": channel, "budget_ms": float(budget_ms)})
 
         workloads = [o.measurement.workload for o in outcomes]
+        require_quick(scorer.latency_model, "the figure of other links and deadlines", workloads[0], here)
         accuracy = np.array([o.measurement.accuracy for o in outcomes])
         latency = scorer.latency_model.latency(workloads, [at(f, here.budget_ms) for f in _FACTORS])
         # A plan that others beat in everything is the best one at no budget; leaving such plans out saves most work.

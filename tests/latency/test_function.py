@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
 
-from autosplit.core.errors import ConfigError, PluginError
+from autosplit.core.errors import PluginError
 from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.scenario import load_scenario
 from autosplit.latency import load_latency_model
-from autosplit.latency.checked import CheckedLatencyModel, is_slow, reporting, require_quick
+from autosplit.latency.checked import CheckedLatencyModel
 from autosplit.latency.function import FunctionLatency
 from autosplit.testing.latency import LatencyModelContract
 
@@ -46,14 +44,6 @@ def test_numbers_of_every_kind(answer):
     assert FunctionLatency(lambda work: answer).latency(PLANS, CONDITIONS).device_ms.tolist() == [[7, 7], [7, 7]]
 
 
-def test_each_plan_is_asked_about_once():
-    asked = []
-    model = FunctionLatency(lambda work: asked.append(work.plan) or 3.0)
-    for _ in range(3):
-        model.latency(PLANS, CONDITIONS)
-    assert len(asked) == 3  # and the first one twice, to see whether the answer is the same
-
-
 @pytest.mark.parametrize(("function", "message"), [
     (lambda work: np.random.default_rng().random(), "answers the same question differently"),
     (lambda work: {"cloud_ms": 3}, "'cloud_ms'; known are device_ms"),
@@ -71,52 +61,3 @@ def test_a_function_of_a_file(tmp_path):
     file.write_text("def milliseconds(work, conditions):\n    return 4.0\ndef factory():\n    return milliseconds\n")
     assert load_latency_model(f"{file}:milliseconds").latency(PLANS, CONDITIONS).p95_ms.tolist() == [[4, 4], [4, 4]]
 
-
-class TestSlow:
-    @pytest.fixture
-    def slow(self):
-        asked = []
-
-        def slowly(work, conditions):
-            asked.append(work.plan)
-            time.sleep(0.006)
-            return 3.0
-
-        return load_latency_model(slowly), asked
-
-    def test_a_model_is_timed_by_its_first_answers(self, slow):
-        model, _ = slow
-        assert not is_slow(model)
-        require_quick(model, "the map")
-        model.latency(PLANS, CONDITIONS)
-        assert is_slow(model)
-        with pytest.raises(ConfigError, match=r"the map asks latency model 'memory:slowly-.*takes \d+ ms for one"):
-            require_quick(model, "the map")
-
-    def test_other_deadlines_are_no_other_questions(self, slow):
-        model, asked = slow
-        model.latency(PLANS, CONDITIONS)
-        assert len(asked) == 3
-
-    def test_answers_are_known_wherever_the_function_is_loaded(self, slow):
-        model, asked = slow
-        model.latency(PLANS, CONDITIONS)
-        load_latency_model(model.name).latency(PLANS, CONDITIONS)
-        assert len(asked) == 3
-
-    def test_each_answer_is_reported(self, slow):
-        model, _ = slow
-        seen = []
-        with reporting(model, lambda: seen.append(1)):
-            model.latency(PLANS, CONDITIONS)
-        assert len(seen) == 2
-        model.latency([PLANS[0].model_copy(update={"payload_bytes_mean": 1.0})], CONDITIONS)
-        assert len(seen) == 2
-
-    def test_quick_models_are_not_slow(self):
-        model = load_latency_model("analytic")
-        model.latency(PLANS, CONDITIONS)
-        assert not is_slow(model)
-        quick = load_latency_model(lambda work: 3.0)
-        quick.latency(PLANS, CONDITIONS)
-        assert not is_slow(quick)
