@@ -99,3 +99,15 @@ def runs(world, tmp_path_factory):
             scenario = world.scenario(search__agent=world.agent(kind), conditions__budget_ms=1e4)
             search(scenario.replace(search__evaluations=1), root / kind)
     return {kind: root / kind for kind in KINDS}
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """As if pillow-heif was not installed."""
+    from PIL import Image
+
+    from autosplit.runtime.standalone.image_file import _load_plugins
+
+    _load_plugins()
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from autosplit.cli.console import announce, print_rich, reported, say_next
-from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, OptionalDeadline, Quiet, TrustCode
+from autosplit.cli.options import (
+    AsJson,
+    DataRoot,
+    Fallback,
+    Images,
+    NewBundle,
+    Opset,
+    OptionalDeadline,
+    Quiet,
+    TrustCode,
+)
+from autosplit.core.opsets import OPSET
 
 __all__ = ["command"]
 
@@ -25,6 +36,7 @@ def command(
                                                            "finalist].")] = None,
     images: Images = None,
     fallback: Fallback = False,
+    opset: Opset = OPSET,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
@@ -40,7 +52,7 @@ def command(
     if not quiet:
         announce(estimate_adapt(run, rates, epochs, data_root, trust_code))
     found = adapt(run, out, rates=rates, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
-                  data_root=data_root, progress=Progress(quiet=quiet), trust_code=trust_code)
+                  opset=opset, data_root=data_root, progress=Progress(quiet=quiet), trust_code=trust_code)
     manifest, regret = found.manifest, found.regret
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "regret": asdict(regret), **asdict(manifest)}))

@@ -5,33 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from autosplit.cli.console import print_rich
-from autosplit.core.errors import ConfigError
 from autosplit.core.scenario import Scenario
 from autosplit.core.space import channels_kept
 
-if TYPE_CHECKING:
-    from torch import nn
-
 __all__ = ["describe"]
-
-
-def _try_export(backbone: nn.Module, shape: tuple[int, ...]) -> None:
-    """Find what has no form in ONNX before anything is trained, where the packages for it are there."""
-    from autosplit.models.onnx_files import check_onnx, require_onnx
-
-    try:
-        require_onnx()
-    except ConfigError:
-        return
-    try:
-        check_onnx(backbone, shape)
-    except ConfigError as e:
-        raise ConfigError(f"a search would run, but what it finds could not be exported: {e}") from e
 
 
 def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: bool) -> None:
@@ -40,17 +22,17 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
 
     from autosplit.core.measurement import Workload
     from autosplit.core.plan import OUTPUT, CodecSetting, Plan
-    from autosplit.latency import load_latency_model
     from autosplit.models.costs import stage_cost
+    from autosplit.pipeline.search import scorer_of
+    from autosplit.pipeline.trial import try_deployments
     from autosplit.report.progress import Progress
     from autosplit.training.prepare import untrained
 
-    progress = Progress(quiet=quiet)
+    progress, scorer = Progress(quiet=quiet), scorer_of(scenario)
     prepared = untrained(scenario, progress, data_root=data_root)
-    with progress.phase("try the export"):
-        _try_export(prepared.backbone, prepared.data.shape)
+    try_deployments(prepared, scorer, progress)
     space, shape, conditions = prepared.supernet.plan_space, prepared.data.shape, scenario.conditions
-    model = load_latency_model(scenario.latency_model)
+    model = scorer.latency_model
     rows: list[dict[str, Any]] = []
     for split in space.splits:
         pruner = prepared.supernet.pruners.get(split)  # None where the device runs nothing

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import typer
 
 from autosplit.cli.console import print_rich, reported, say_next
-from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, Quiet, ResultOrRun, TrustCode
+from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, Opset, Quiet, ResultOrRun, TrustCode
+from autosplit.core.opsets import OPSET
 
 __all__ = ["command"]
 
@@ -19,6 +20,7 @@ def command(
     out: NewBundle,
     images: Images = None,
     fallback: Fallback = False,
+    opset: Opset = OPSET,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
@@ -31,7 +33,7 @@ def command(
     from autosplit.runtime.export import export_result
 
     manifest = export_result(result / "best.json" if result.is_dir() else result, out, images=images,
-                             fallback=fallback, data_root=data_root, progress=Progress(quiet=quiet),
+                             fallback=fallback, opset=opset, data_root=data_root, progress=Progress(quiet=quiet),
                              trust_code=trust_code)
     size = sum((out / name).stat().st_size for name in manifest.files)
     if as_json:

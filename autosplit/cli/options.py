@@ -9,14 +9,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autosplit.core.errors import ConfigError
+from autosplit.core.opsets import OPSETS
 from autosplit.core.trust import trust_typed
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
 
-__all__ = ["AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices", "Edge",
-           "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "OptionalDeadline", "Policy", "Quiet",
-           "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments", "changed"]
+__all__ = [
+    "AsJson",
+    "Channel",
+    "Channels",
+    "CurveKeys",
+    "DataRoot",
+    "Deadline",
+    "Device",
+    "Devices",
+    "Edge",
+    "Fallback",
+    "Images",
+    "LatencyModel",
+    "NewBundle",
+    "Objective",
+    "Opset",
+    "OptionalDeadline",
+    "Policy",
+    "Quiet",
+    "ResultOrRun",
+    "ScenarioName",
+    "Set",
+    "TrustCode",
+    "assignments",
+    "changed",
+]
 
 _DEADLINE = typer.Option(help="Deadline of one inference, end to end, milliseconds.")
 _DEVICE = "Device profile, or a YAML file"
@@ -47,6 +71,8 @@ Images = Annotated[int | None, typer.Option(
     min=1, help="Test images to compare [default: all, of large ones as many as make 20 million pixels].")]
 Fallback = Annotated[bool, typer.Option(
     "--fallback", help="Add the whole, unpruned network, for a device that loses its edge.")]
+Opset = Annotated[int, typer.Option(
+    min=min(OPSETS), max=max(OPSETS), help="Version of ONNX's operators; an older one for an older onnxruntime.")]
 TrustCode = Annotated[bool, typer.Option("--trust-code", help="Run code that a file names, though it never ran here.")]
 CurveKeys = Annotated[Path | None, typer.Option(help="Folder of this side's CURVE keys.")]
 

@@ -48,7 +48,8 @@ _MOST_EXHAUSTIVE = 300  # measurements; two or three minutes where one takes hal
 def command(
     scenario: ScenarioName = "default",
     budget_ms: OptionalDeadline = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set, image-folder:PATH, image-csv:PATH, file.py:f.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set, image-folder:PATH, image-csv:PATH, torchvision:CLASS, "
+                                                     "hf:NAME, file.py:function.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side that a folder's images are brought to.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Zoo name, {torchvision,timm,hf}:NAME, file.py:factory.")] = None,
     weights: Annotated[str | None, typer.Option(help="Backbone weights (a file); trained when left out.")] = None,

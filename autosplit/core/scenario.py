@@ -213,7 +213,8 @@ class Scenario(Frozen):
         backbone: Name in the zoo, `torchvision:<name>`, `timm:<name>`, `hf:<name or folder>`, or
             `path/to/file.py:factory`.
         weights: Path of a safetensors file with the backbone's weights, or `None` to train it.
-        dataset: Name of a data set, `image-folder:PATH`, `image-csv:PATH`, or `path/to/file.py:function`.
+        dataset: Name of a data set, `image-folder:PATH`, `image-csv:PATH`, `torchvision:CLASS`, `hf:NAME_OR_FOLDER`, or
+            `path/to/file.py:function`.
         image_size: Height and width that images of a folder are brought to; `None` = the data set's own.
         codecs: Names of the codec families on offer, such as `nested`, `aecnn`, `bottlenet++`, `jalad`.
         conditions: Device, edge, channel, budget.
@@ -306,14 +307,11 @@ class Scenario(Frozen):
         Args:
             data_root: Folder that data sets lie in; the path of an image folder begins there.
         """
-        kind, _, folder = self.dataset.partition(":")
-        dataset = self.dataset
-        if kind in {"image-folder", "image-csv"} and folder:
-            dataset = f"{kind}:{_absolute((data_root or Path()) / Path(folder).expanduser())}"
+        dataset, backbone = _anchored(self.dataset, data_root or Path()), _anchored(self.backbone, Path())
         search, codecs = self.search, tuple(map(absolute_code, self.codecs))
         search = search.model_copy(update={"agent": absolute_code(search.agent),
                                            "policy": search.policy and _absolute(search.policy)})
-        backbone, latency_model = absolute_code(self.backbone), absolute_code(self.latency_model)
+        backbone, latency_model = absolute_code(backbone), absolute_code(self.latency_model)
         dataset, objective = absolute_code(dataset), absolute_code(self.objective)
         parts = {}
         for part, block in (("device", "timings"), ("edge", "timings"), ("channel", "trace")):
@@ -349,6 +347,15 @@ def name_for(dataset: str, backbone: str) -> str:
         stem = Path(text.split(":", 1)[-1].split(".py")[0]).name or text
         parts.append("".join(c if c.isalnum() or c in "._" else "-" for c in stem).strip("-.") or "custom")
     return "-".join(parts)
+
+
+def _anchored(name: str, root: Path) -> str:
+    """A name of data or of a network with the absolute path of the file or folder in it, if there is one."""
+    kind, _, path = name.partition(":")
+    if not path or kind not in {"image-folder", "image-csv", "hf"}:
+        return name
+    where = root / Path(path).expanduser()
+    return f"{kind}:{_absolute(where)}" if kind != "hf" or where.is_dir() else name
 
 
 def _absolute(path: str | Path) -> str:

@@ -27,7 +27,7 @@ __all__ = [
     "load_dataset",
 ]
 
-_FOLDER_PREFIX, _CSV_PREFIX = "image-folder:", "image-csv:"
+_FOLDER_PREFIX, _CSV_PREFIX, _HF_PREFIX, _TORCHVISION_PREFIX = "image-folder:", "image-csv:", "hf:", "torchvision:"
 _SIDES = {"cifar10": 32, "cifar100": 32, "digits-m": 32, "fashion-mnist": 28}
 _MODULES = {
     "caltech101": "caltech101",
@@ -47,7 +47,8 @@ class _Loader(Protocol):
 
 def list_datasets() -> list[str]:
     """Names that `load_dataset` knows, sorted; PATH is that of any folder of images or table."""
-    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH", f"{_CSV_PREFIX}PATH"])
+    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH", f"{_CSV_PREFIX}PATH", f"{_HF_PREFIX}NAME",
+                   f"{_TORCHVISION_PREFIX}CLASS"])
 
 
 def load_dataset(
@@ -61,13 +62,13 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        name: One of `list_datasets()`; `image-folder:PATH` or `image-csv:PATH` with the path; or
-            `package.module:function` or `path/to/file.py:function`, which gives data as
-            `autosplit.data.in_memory.read_data` takes them. It is called with those of `seed`, `image_size` and `root`
-            that it has parameters for.
+        name: One of `list_datasets()`; `image-folder:PATH` or `image-csv:PATH` with the path; `torchvision:CLASS` or
+            `hf:NAME`, `hf:NAME@CONFIGURATION`, `hf:PATH` (`autosplit.data.hubs`); or `package.module:function` or
+            `path/to/file.py:function`, which gives data as `autosplit.data.in_memory.read_data` takes them. It is
+            called with those of `seed`, `image_size` and `root` that it has parameters for.
         seed: Seed of the division into parts, and of the images of `digits-m`. Equal seeds give equal bytes.
-        image_size: Height and width in pixels that the images of a folder or of `caltech101` are brought to; `None` =
-            the data set's own, or 224. The other data sets have one size only.
+        image_size: Height and width in pixels that images are brought to; `None` = the data set's own, or 224 where it
+            has several. The small packaged data sets have one size only.
         root: Folder that data sets lie in and are downloaded to; `None` = the system's and the user's own
             places. A relative PATH of an image folder starts here.
         limit: At most so many images in each of the four parts.
@@ -101,6 +102,12 @@ def load_dataset(
 
         table = (root or Path()) / Path(name.removeprefix(_CSV_PREFIX)).expanduser()
         return image_csv.load(name, table, seed=seed, image_size=image_size, limit=limit)
+    if name.startswith((_HF_PREFIX, _TORCHVISION_PREFIX)):
+        from autosplit.data import hubs
+        from autosplit.data.in_memory import dataset_of, read_data
+
+        given = (hubs.hf_data if name.startswith(_HF_PREFIX) else hubs.torchvision_data)(name, root)
+        return dataset_of(read_data(given, image_size), name, seed=seed, limit=limit)
     if ":" in name or (name not in _MODULES and name in _PLUGINS.names()):
         return _from_plugin(name, seed, image_size, root, limit)
     if name not in _MODULES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -125,6 +125,15 @@ class ImageDataset:
         """Whether no image has a colour: one channel, or three that are equal. Such images are stored as grey files."""
         parts = (self.train, self.calibration, self.validation, self.test)
         return all(is_grey(chunk) for part in parts for chunk in in_batches(part.images, _CHUNK_IMAGES))
+
+    def in_colour(self) -> ImageDataset:
+        """The same grey images with three equal channels, for networks that take no others."""
+        def repeated(part: Split) -> Split:
+            return replace(part, images=part.images.repeat(1, 3, 1, 1))
+
+        return build_dataset(
+            self.name, self.class_names, train=repeated(self.train), calibration=repeated(self.calibration),
+            validation=repeated(self.validation), test=repeated(self.test), notes=self.notes, augment=self.augment)
 
     def split(self, name: SplitName) -> Split:
         """One of the four parts by name."""

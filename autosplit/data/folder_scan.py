@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from autosplit.core.errors import DataError
 from autosplit.core.hashing import sha256_of_file
-from autosplit.runtime.standalone.image_file import failure, read_size
+from autosplit.runtime.standalone.image_file import failure, read_header
 from autosplit.runtime.standalone.images import EXTENSIONS
 
 __all__ = ["Folder", "ImageFile", "PartFiles", "attempt", "in_threads", "scan_folder"]
@@ -40,12 +40,14 @@ class ImageFile:
         path: Where it lies.
         label: Index of its class.
         size: Height and width, pixels.
+        grey: Whether it has no colours by its mode.
         file_bytes: Its length.
     """
 
     path: Path
     label: int
     size: tuple[int, int]
+    grey: bool
     file_bytes: int
 
 
@@ -181,20 +183,20 @@ def _scan(folder: Folder, path: Path) -> list[ImageFile]:
         folder.remarks.append(f"{len(loose)} images that lie in no class folder are not used, such as "
                               f"{folder.shown(loose[0])}")
     folder.files_seen += len(found)
-    sizes: list[tuple[int, int] | str] = [""] * len(found)
+    headers: list[tuple[int, int, bool] | str] = [""] * len(found)
 
     def scan_one(index: int) -> None:
         file = found[index][0]
-        sizes[index] = attempt(read_size, file) if file.is_file() or not file.exists() else "no regular file"
+        headers[index] = attempt(read_header, file) if file.is_file() or not file.exists() else "no regular file"
 
     in_threads(scan_one, range(len(found)))
     files = []
-    for (file, label), size in zip(found, sizes, strict=True):
-        if isinstance(size, tuple):
-            files.append(ImageFile(file, label, size, file.stat().st_size))
+    for (file, label), header in zip(found, headers, strict=True):
+        if isinstance(header, tuple):
+            files.append(ImageFile(file, label, header[:2], header[2], file.stat().st_size))
         else:
-            strange = size == "cannot identify image" and file.suffix.lower() not in EXTENSIONS
-            folder.skipped.append((file, "no image" if strange else size))
+            strange = header == "cannot identify image" and file.suffix.lower() not in EXTENSIONS
+            folder.skipped.append((file, "no image" if strange else header))
     if not files:
         why = f", of which the first was skipped: {folder.skipped[-len(found)][1]}" if found else ""
         raise DataError(f"data set {folder.name!r}: no images in the class folders of {path} ({len(found)} files{why})")

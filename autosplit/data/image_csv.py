@@ -6,13 +6,14 @@ import csv
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset
+from autosplit.data.folder_scan import attempt
 from autosplit.data.image_folder import MAX_BYTES, decoded, size_for
 from autosplit.data.in_memory import RawData, dataset_of
 from autosplit.runtime.standalone.files import read_file
+from autosplit.runtime.standalone.image_file import read_header
 
 __all__ = ["load"]
 
@@ -48,11 +49,11 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     if len(classes) < 2:
         raise DataError(f"data set {name!r}: all {len(rows)} pictures belong to class {classes[0]!r}; a classifier "
                         "needs two")
-    height, width = _size(name, rows, image_size)
-    if len(rows) * 3 * height * width > MAX_BYTES:
+    height, width, channels = _shape(name, rows, image_size)
+    if len(rows) * channels * height * width > MAX_BYTES:
         raise DataError(f"data set {name!r}: {len(rows)} images of {height}x{width} take more than "
                         f"{MAX_BYTES / 1e9:.0f} GB of memory; choose a smaller --image-size")
-    pixels, wrong = decoded([path for path, _, _ in rows], height, width)
+    pixels, wrong = decoded([path for path, _, _ in rows], (channels, height, width))
     if (bad := next((i for i, reason in enumerate(wrong) if reason), None)) is not None:
         raise _at(name, bad + 2, f"picture {str(rows[bad][0])!r} cannot be read: {wrong[bad]}")
     place = {label: number for number, label in enumerate(classes)}
@@ -97,17 +98,16 @@ def _rows(name: str, path: Path) -> list[tuple[Path, str, str]]:
     return rows
 
 
-def _size(name: str, rows: list[tuple[Path, str, str]], image_size: int | None) -> tuple[int, int]:
-    sizes: set[tuple[int, int]] = set()
-    for line, (file, _, _) in enumerate(rows if image_size is None else (), 2):
-        try:
-            with Image.open(file) as image:
-                sizes.add((image.height, image.width))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-            raise _at(name, line, f"picture {str(file)!r} cannot be read: {e}") from e
-        if len(sizes) > 1:
-            break
-    return size_for(sizes, image_size)
+def _shape(name: str, rows: list[tuple[Path, str, str]], image_size: int | None) -> tuple[int, int, int]:
+    """Height, width and channels that pictures are brought to."""
+    sizes, grey = set[tuple[int, int]](), True
+    for line, (file, _, _) in enumerate(rows, 2):
+        found = attempt(read_header, file)
+        if isinstance(found, str):
+            raise _at(name, line, f"picture {str(file)!r} cannot be read: {found}")
+        sizes.add(found[:2])
+        grey &= found[2]
+    return *size_for(sizes, image_size), 1 if grey else 3
 
 
 def _at(name: str, line: int, what: str) -> DataError:

@@ -2,18 +2,18 @@
 
 Either `PATH/train/<class>/*` with `PATH/test/<class>/*` and `PATH/val/<class>/*` or one of them (in any case, or by
 another usual name), or `PATH/<class>/*`. A stratified fifth of the training images becomes the test part where the
-folder has none. Images are RGB afterwards, whatever they were; see `autosplit.runtime.standalone.image_file` for how
-other modes and sizes are brought there. All files' headers are read first, so that sizes, memory and most broken files
-are known before the first image is decoded. No picture is used twice.
+folder has none. Images are RGB afterwards, whatever they were, or have one channel where all are grey; see
+`autosplit.runtime.standalone.image_file` for how other modes and sizes are brought there. All files' headers are read
+first, so that sizes, memory and most broken files are known before the first image is decoded. No picture is used
+twice.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from autosplit.core.errors import DataError
 from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
+from autosplit.data.copies import apart
 from autosplit.data.folder_scan import Folder, ImageFile, PartFiles, attempt, in_threads, scan_folder
 from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import read_pixels
 
-__all__ = ["MAX_BYTES", "TEST_SHARE", "decoded", "load", "size_for"]
+__all__ = ["DEFAULT_SIDE", "MAX_BYTES", "TEST_SHARE", "decoded", "load", "size_for", "warn_once"]
 
 MAX_BYTES = 8 * 10**9
 """Most memory that the decoded images of a data set may take, bytes."""
@@ -34,8 +35,10 @@ MAX_BYTES = 8 * 10**9
 TEST_SHARE = 0.2
 """Of each class, that becomes the test part where data have none."""
 
-_LARGEST_OWN_SIDE = 64  # larger pictures of one size are photographs, which networks take at 224
-_DEFAULT_SIDE = 224
+DEFAULT_SIDE = 224
+"""Height and width of pictures that have several sizes, as most networks take them."""
+
+_LARGEST_OWN_SIDE = 64  # larger pictures of one size are photographs
 _TEST_DRAW, _VALIDATION_DRAW = 1, 2
 _ONE_SIDED = 0.8  # share of a class from which naming it always looks like a good network
 
@@ -75,7 +78,10 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
             f"{MAX_BYTES / 1e9:.1f} GB: choose --image-size {side} or smaller, or a limit of "
             f"{MAX_BYTES // (3 * height * width) // 4} images a part"
         )
-    splits = _apart(folder, {part: _decode(folder, part, files, height, width) for part, files in parts.items()})
+    channels = 1 if all(file.grey for files in parts.values() for file in files) else 3
+    splits, remarks = apart(name, folder.class_names, {
+        part: _decode(folder, part, files, (channels, height, width)) for part, files in parts.items()})
+    folder.remarks += remarks
     sides = Counter(file.label for files in found.values() for file in files)
     label, most = sides.most_common(1)[0]
     if most > _ONE_SIDED * sides.total():
@@ -83,7 +89,7 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
             f"{most} of {sides.total()} images belong to class {folder.class_names[label]!r}: a network that always "
             f"answers it is {100 * most / sides.total():.1f} % accurate; look at the recall of the other classes")
     for note in folder.notes():
-        _warn_once(f"data set {name!r}: {note}")
+        warn_once(f"data set {name!r}: {note}")
     resized = sizes - {(height, width)}
     resize_note = [f"images resized to cover {height}x{width} pixels and centre-cropped"] if resized else []
     return build_dataset(
@@ -109,21 +115,21 @@ def size_for(sizes: Collection[tuple[int, int]], image_size: int | None) -> tupl
         return image_size, image_size
     if len(sizes) == 1 and max(own := next(iter(sizes))) <= _LARGEST_OWN_SIDE:
         return own
-    return _DEFAULT_SIDE, _DEFAULT_SIDE
+    return DEFAULT_SIDE, DEFAULT_SIDE
 
 
-def decoded(paths: Sequence[Path], height: int, width: int) -> tuple[NDArray[np.uint8], list[str]]:
+def decoded(paths: Sequence[Path], shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], list[str]]:
     """Decode files, several at a time.
 
     Args:
         paths: N files.
-        height: Of the images.
-        width: Of the images.
+        shape: Channels, height and width of the images; 1 channel is for grey pictures.
 
     Returns:
-        uint8 (N, 3, height, width), and why a file cannot be read, by file; empty where it can.
+        uint8 (N, channels, height, width), and why a file cannot be read, by file; empty where it can.
     """
-    pixels = np.empty((len(paths), 3, height, width), dtype=np.uint8)
+    channels, height, width = shape
+    pixels = np.empty((len(paths), *shape), dtype=np.uint8)
     reasons = [""] * len(paths)
 
     def decode_one(index: int) -> None:
@@ -131,14 +137,15 @@ def decoded(paths: Sequence[Path], height: int, width: int) -> tuple[NDArray[np.
         if isinstance(result, str):
             reasons[index] = result
         else:
-            pixels[index] = result
+            pixels[index] = result[:channels]
 
     in_threads(decode_one, range(len(paths)))
     return pixels, reasons
 
 
 @functools.cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """Log a warning, each once a process."""
     _log.warning("%s", text)
 
 
@@ -169,34 +176,9 @@ def _divide(folder: Folder, found: PartFiles, seed: int) -> dict[SplitName, list
     return {"train": train, "calibration": calibration, "validation": held_back, "test": test}
 
 
-def _apart(folder: Folder, splits: Mapping[SplitName, Split]) -> dict[SplitName, Split]:
-    """The parts without pictures that are, pixel by pixel, in a later one too, though their files differ.
-
-    The test part is kept whole, and gives way to none.
-    """
-    seen: set[bytes] = set()
-    kept: dict[SplitName, Split] = {}
-    order: tuple[SplitName, ...] = ("test", "validation", "calibration", "train")
-    for part in order:
-        split = splits[part]
-        digests = [hashlib.blake2b(image.numpy(), digest_size=16).digest() for image in split.images]
-        new = torch.tensor([digest not in seen for digest in digests], dtype=torch.bool)
-        seen.update(digests)
-        if not new.all():
-            gone = int((~new).sum())
-            folder.remarks.append(f"{gone} of {len(split)} {part} images show what is in a file of another part too, "
-                                  f"and were left out of {part}")
-            if lost := sorted(set(split.labels.tolist()) - set(split.labels[new].tolist())):
-                raise DataError(f"data set {folder.name!r}: all {part} images of class "
-                                f"{folder.class_names[lost[0]]!r} show pictures of another part: add other images")
-            split = split.chosen(new)
-        kept[part] = split
-    return kept
-
-
-def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], height: int, width: int) -> Split:
+def _decode(folder: Folder, part: SplitName, files: Sequence[ImageFile], shape: tuple[int, int, int]) -> Split:
     """Decode a part; files that turn out broken are dropped and noted."""
-    pixels, reasons = decoded([file.path for file in files], height, width)
+    pixels, reasons = decoded([file.path for file in files], shape)
     labels = np.array([file.label for file in files], dtype=np.int64)
     whole = np.array([not reason for reason in reasons], dtype=np.bool_)
     if not whole.all():  # a header that could be read does not mean that the pixels can

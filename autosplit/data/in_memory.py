@@ -12,31 +12,43 @@ from PIL import Image
 from torch import Tensor
 
 from autosplit.core.errors import DataError
-from autosplit.data.base import ImageDataset, Split, build_dataset
-from autosplit.data.image_folder import TEST_SHARE
+from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
+from autosplit.data.copies import apart, first_of_each
+from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, warn_once
 from autosplit.data.partition import partition, random_generator, split_training
+from autosplit.runtime.standalone.image_file import fit, is_grey, to_rgb
 
 __all__ = ["RawData", "dataset_of", "read_data"]
 
+_LEAST_OF_A_CLASS = 4  # pictures, one for each part
 _TEST_PURPOSE = 7  # of the random generator, beside those of the other parts
 _IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-_PARTS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
-          "val": "validation", "dev": "validation"}
+_PARTS: dict[str, SplitName] = {
+    "train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
+    "val": "validation", "dev": "validation"}
 
 
 class RawData:
     """Images and labels by part, as they were handed over.
 
+    Args:
+        parts: See the attribute.
+        class_names: See the attribute.
+        notes: See the attribute.
+
     Attributes:
         parts: `train`, and perhaps `validation` and `test`: images uint8 (N, C, H, W), labels int64 (N,).
         class_names: One a class.
+        notes: What was done to the images that the user should know.
         digest: Hash of all of it.
     """
 
-    def __init__(self, parts: dict[str, tuple[Tensor, Tensor]], class_names: Sequence[str]) -> None:
+    def __init__(self, parts: dict[str, tuple[Tensor, Tensor]], class_names: Sequence[str],
+                 notes: Sequence[str] = ()) -> None:
         self.parts = parts
         self.class_names = tuple(class_names)
+        self.notes = tuple(notes)
         digest = hashlib.sha256(repr((sorted(parts), self.class_names)).encode())
         for _, (images, labels) in sorted(parts.items()):
             digest.update(repr(tuple(images.shape)).encode())
@@ -52,11 +64,13 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
         data: A pair of images and labels (arrays or tensors); a torch `Dataset` or `DataLoader`, or any other sequence
             of such pairs; a `Dataset` of Hugging Face with a column of images and one of labels; or a mapping from
             `train`, `validation` and `test` to any of these. Images are pictures of Pillow, or numbers: uint8, or
-            floating point in [0, 1]; (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels.
-        image_size: Height and width that images are brought to; `None` = their own, which must be one.
+            floating point in [0, 1]; (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. Classes are numbers
+            from 0, or names.
+        image_size: Height and width that images are brought to, as those of a folder are: resized to cover it and
+            cropped; `None` = their own, or 224 where they have several.
 
     Raises:
-        DataError: It is none of these, images have several sizes or were normalised, or an image has several labels.
+        DataError: It is none of these, images were normalised, or an image has several labels.
     """
     given = dict(data) if isinstance(data, Mapping) else {"train": data}
     unknown = [name for name in given if str(name).lower() not in _PARTS]
@@ -65,16 +79,17 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
     parts = {_PARTS[str(name).lower()]: part for name, part in given.items()}
     if "train" not in parts:
         raise DataError(f"data: there is no part 'train' among {', '.join(map(repr, parts))}")
-    read = {name: _part(part, name, image_size) for name, part in parts.items()}
+    pictures = _Pictures(image_size)
+    labels = {name: _read_part(part, name, pictures) for name, part in parts.items()}
     names = next((found for part in parts.values() if (found := _class_names(part))), None)
-    count = 1 + max(int(labels.max()) for _, labels in read.values())
+    if any(found.dtype.kind == "U" for found in labels.values()):
+        names = sorted(set(np.concatenate([found.astype(str) for found in labels.values()]).tolist()))
+        labels = {name: np.searchsorted(names, found.astype(str)) for name, found in labels.items()}
+    count = 1 + max(int(found.max()) for found in labels.values())
     if names is None or len(names) < count:
         names = [str(i) for i in range(count)]
-    shapes = {tuple(images.shape[1:]) for images, _ in read.values()}
-    if len(shapes) > 1:
-        raise DataError(f"data: parts have images of different shapes, {' and '.join(map(str, sorted(shapes)))}; bring "
-                        "them to one, or give image_size")
-    return RawData(read, names)
+    return RawData({name: (pictures.of(name), torch.from_numpy(found.astype(np.int64)))
+                    for name, found in labels.items()}, names, pictures.notes)
 
 
 def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) -> ImageDataset:
@@ -91,49 +106,156 @@ def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) 
     Raises:
         DataError: A class has too few images.
     """
-    images, labels = raw.parts["train"]
-    if "test" in raw.parts:
-        test = Split(*raw.parts["test"])
-    else:
-        kept, taken = partition(labels.numpy(), raw.class_names, (TEST_SHARE,), random_generator(seed, _TEST_PURPOSE))
-        test = Split(images[torch.from_numpy(taken)], labels[torch.from_numpy(taken)])
-        images, labels = images[torch.from_numpy(kept)], labels[torch.from_numpy(kept)]
-    own = "validation" in raw.parts
-    cut = split_training(labels.numpy(), raw.class_names, seed, validates=not own)
-    train, calibration, validation = (
-        Split(images[torch.from_numpy(part)], labels[torch.from_numpy(part)]).first(limit) for part in cut)
-    if own:
-        validation = Split(*raw.parts["validation"]).first(limit)
-    return build_dataset(name, raw.class_names, train=train, calibration=calibration, validation=validation,
-                         test=test.first(limit), augment=True)
+    parts, remarks = apart(name, raw.class_names, {_PARTS[part]: Split(*found) for part, found in raw.parts.items()})
+    pool = parts["train"]
+    new = first_of_each(pool.images)
+    if not new.all():
+        if min(torch.bincount(pool.labels[new], minlength=len(raw.class_names)).tolist()) >= _LEAST_OF_A_CLASS:
+            remarks.append(f"{int((~new).sum())} of {len(pool)} pictures are there already, and were left out")
+            pool = pool.chosen(new)
+        else:  # invented data, such as one colour a class
+            remarks.append("the pictures of a class are nearly all alike, so that the same ones are trained on and "
+                           "tested on: accuracy says nothing of other pictures")
+    if (test := parts.get("test")) is None:
+        kept, taken = partition(pool.labels.numpy(), raw.class_names, (TEST_SHARE,),
+                                random_generator(seed, _TEST_PURPOSE))
+        test, pool = pool.chosen(torch.from_numpy(taken)), pool.chosen(torch.from_numpy(kept))
+    own = parts.get("validation")
+    train, calibration, validation = (pool.chosen(torch.from_numpy(part)) for part in split_training(
+        pool.labels.numpy(), raw.class_names, seed, validates=own is None))
+    for remark in remarks:
+        warn_once(f"data set {name!r}: {remark}")
+    return build_dataset(name, raw.class_names, train=train.first(limit), calibration=calibration.first(limit),
+                         validation=(validation if own is None else own).first(limit), test=test.first(limit),
+                         notes=(*raw.notes, *remarks), augment=True)
+
+
+# --- the pictures ---------------------------------------------------------------------------------------------------
+
+
+class _Pictures:
+    """Pictures of all parts, brought to one size and one number of channels.
+
+    Args:
+        side: Height and width; `None` = their own as long as it is one.
+    """
+
+    def __init__(self, side: int | None) -> None:
+        self._side = side
+        self._parts: dict[str, list[np.ndarray[Any, Any]]] = {}
+        self._sizes: set[tuple[int, ...]] = set()
+        self._channels = 1
+        self._bytes = 0
+
+    def add(self, name: str, image: Any) -> None:
+        """Take a picture in.
+
+        Raises:
+            DataError: It is none, or there is no memory for all of them.
+        """
+        array = _picture(image, name)
+        self._sizes.add(array.shape[1:])
+        self._channels = max(self._channels, len(array))
+        if self._side is None and len(self._sizes) > 1:
+            self._side = DEFAULT_SIDE
+            for known in self._parts.values():
+                known[:] = [_fitted(one, DEFAULT_SIDE) for one in known]
+        array = array if self._side is None else _fitted(array, self._side)
+        self._bytes += array.nbytes
+        if self._bytes > MAX_BYTES:
+            raise DataError(f"data, part {name!r}: images of {array.shape[1]}x{array.shape[2]} take more than "
+                            f"{MAX_BYTES / 1e9:.0f} GB of memory; give a smaller image_size")
+        self._parts.setdefault(name, []).append(array)
+
+    def count(self, name: str) -> int:
+        """Pictures of a part so far."""
+        return len(self._parts.get(name, ()))
+
+    def of(self, name: str) -> Tensor:
+        """The pictures of a part, uint8 (N, C, H, W)."""
+        found = self._parts.pop(name)  # not twice in memory
+        return torch.from_numpy(np.stack([np.broadcast_to(one, (self._channels, *one.shape[1:])) for one in found]))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to them."""
+        if self._side is None or self._sizes == {(self._side, self._side)}:
+            return []
+        return [f"images resized to cover {self._side}x{self._side} pixels and centre-cropped"]
+
+
+def _picture(image: Any, name: str) -> np.ndarray[Any, Any]:
+    """One image as uint8 (C, H, W)."""
+    if isinstance(image, Image.Image):
+        pixels: np.ndarray[Any, np.dtype[np.uint8]] = np.asarray(to_rgb(image)).transpose(2, 0, 1)
+        return pixels[:1] if is_grey(image) else pixels
+    array: np.ndarray[Any, Any] = np.asarray(image)
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[0] not in {1, 3} and array.shape[2] in {1, 3}:
+        array = array.transpose(2, 0, 1)
+    if array.ndim != 3 or array.shape[0] not in {1, 3}:
+        raise DataError(f"data, part {name!r}: an image has shape {np.asarray(image).shape}; it must have 1 or 3 "
+                        "channels, first or last")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return np.where(array, 255, 0).astype(np.uint8)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise DataError(f"data, part {name!r}: an image has values from {array.min():.3g} to {array.max():.3g}; "
+                            "give uint8, or floats in [0, 1]: leave Normalize out of the transform, autosplit "
+                            "normalises itself")
+        return np.rint(array * 255).astype(np.uint8)  # type: ignore[no-any-return]
+    raise DataError(f"data, part {name!r}: images are {array.dtype}; give uint8, or floats in [0, 1]")
+
+
+def _fitted(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
+    if image.shape[1:] == (side, side):
+        return image
+    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    array: np.ndarray[Any, Any] = np.asarray(fit(picture, side, side))
+    return array[None] if len(image) == 1 else array.transpose(2, 0, 1)
 
 
 # --- one part -------------------------------------------------------------------------------------------------------
 
 
-def _part(part: Any, name: str, image_size: int | None) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) of one part."""
+def _read_part(part: Any, name: str, into: _Pictures) -> np.ndarray[Any, Any]:
+    """Labels of one part, numbers or names, (N,); its pictures go where they are told."""
     if isinstance(part, (tuple, list)) and len(part) == 2 and hasattr(part[0], "shape") and len(part[0].shape) >= 3:
-        images = [_picture(image, name) for image in part[0]]
+        for image in part[0]:
+            into.add(name, image)
         labels = np.asarray(part[1])
     else:
-        pairs = [_pair(item, name) for item in _items(part, name)]
-        if not pairs:
+        found = []
+        image_column, label_column = _columns(part)
+        for item in _items(part, name):
+            pictures, label = _pair(item, name, image_column, label_column)
+            for picture in pictures:
+                into.add(name, picture)
+            found.append(np.atleast_1d(label))
+        if not found:
             raise DataError(f"data, part {name!r}: it is empty")
-        images = [picture for pictures, _ in pairs for picture in pictures]
-        labels = np.concatenate([np.atleast_1d(label) for _, label in pairs])
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise DataError(f"data, part {name!r}: labels have shape {labels.shape} for {len(images)} images; autosplit "
-                        "needs one class an image, not several labels")
-    if labels.dtype.kind not in "iub" or (len(labels) and int(labels.min()) < 0):
-        raise DataError(f"data, part {name!r}: labels are {labels.dtype}; they must be numbers of classes from 0")
-    if image_size is not None:
-        images = [_resized(image, image_size) for image in images]
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise DataError(f"data, part {name!r}: images have {len(shapes)} shapes, such as "
-                        f"{' and '.join(map(str, sorted(shapes)[:2]))} (channels, height, width); give image_size")
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(labels.astype(np.int64))
+        labels = np.concatenate(found)
+    if labels.ndim != 1 or len(labels) != into.count(name):
+        raise DataError(f"data, part {name!r}: labels have shape {labels.shape} for {into.count(name)} images; "
+                        "autosplit needs one class an image, not several labels")
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
+    if labels.dtype.kind not in "iubU" or (len(labels) and labels.dtype.kind != "U" and int(labels.min()) < 0):
+        raise DataError(f"data, part {name!r}: labels are {labels.dtype}; they must be numbers of classes from 0, or "
+                        "names of classes")
+    return labels
+
+
+def _columns(part: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names that the columns of images and of labels may have, those of a table of Hugging Face by their type first."""
+    features = getattr(part, "features", None)
+    kinds = {str(c): type(f).__name__ for c, f in features.items()} if isinstance(features, Mapping) else {}
+    images, labels = ([c for c, kind in kinds.items() if kind == wanted] for wanted in ("Image", "ClassLabel"))
+    return ((*images, *_IMAGE_COLUMNS) if len(images) == 1 else _IMAGE_COLUMNS,
+            (*labels, *_LABEL_COLUMNS) if len(labels) == 1 else _LABEL_COLUMNS)
 
 
 def _items(part: Any, name: str) -> Iterable[Any]:
@@ -148,11 +270,11 @@ def _items(part: Any, name: str) -> Iterable[Any]:
                     "Dataset or DataLoader, a Dataset of Hugging Face, or a mapping of parts to these")
 
 
-def _pair(item: Any, name: str) -> tuple[list[np.ndarray[Any, Any]], Any]:
-    """The images and labels of one item, which may be a batch."""
+def _pair(item: Any, name: str, images: Sequence[str], labels: Sequence[str]) -> tuple[list[Any], Any]:
+    """The images and labels of one item, which may be a batch; columns by the names that they may have."""
     if isinstance(item, Mapping):
-        image = next((item[c] for c in _IMAGE_COLUMNS if c in item), None)
-        label = next((item[c] for c in _LABEL_COLUMNS if c in item), None)
+        image = next((item[c] for c in images if c in item), None)
+        label = next((item[c] for c in labels if c in item), None)
         if image is None or label is None:
             raise DataError(f"data, part {name!r}: columns are {', '.join(map(str, item))}; one must be called "
                             f"{' or '.join(_IMAGE_COLUMNS[:2])}, one {' or '.join(_LABEL_COLUMNS[:2])}")
@@ -162,51 +284,17 @@ def _pair(item: Any, name: str) -> tuple[list[np.ndarray[Any, Any]], Any]:
         raise DataError(f"data, part {name!r}: an item is a {type(item).__name__}; it must be a pair (image, class)")
     label = np.asarray(label)
     if label.ndim == 0:
-        return [_picture(image, name)], label
+        return [image], label
     if hasattr(image, "shape") and len(image.shape) == 4 and label.ndim == 1 and len(label) == len(image):
-        return [_picture(one, name) for one in image], label
+        return list(image), label
     raise DataError(f"data, part {name!r}: an image has {label.size} labels; autosplit needs one class an image")
-
-
-def _picture(image: Any, name: str) -> np.ndarray[Any, Any]:
-    """One image as uint8 (C, H, W)."""
-    if isinstance(image, Image.Image):
-        grey = image.mode in {"1", "L", "I", "I;16", "F"}
-        array = np.asarray(image.convert("L" if grey else "RGB"))
-        return array[None] if grey else array.transpose(2, 0, 1)
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[None]
-    elif array.ndim == 3 and array.shape[0] not in {1, 3} and array.shape[2] in {1, 3}:
-        array = array.transpose(2, 0, 1)
-    if array.ndim != 3 or array.shape[0] not in {1, 3}:
-        raise DataError(f"data, part {name!r}: an image has shape {np.asarray(image).shape}; it must have 1 or 3 "
-                        "channels, first or last")
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise DataError(f"data, part {name!r}: an image has values from {array.min():.3g} to {array.max():.3g}; "
-                            "give uint8, or floats in [0, 1]: leave Normalize out of the transform, autosplit "
-                            "normalises itself")
-        rounded: np.ndarray[Any, Any] = np.rint(array * 255).astype(np.uint8)
-        return rounded
-    raise DataError(f"data, part {name!r}: images are {array.dtype}; give uint8, or floats in [0, 1]")
-
-
-def _resized(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
-    if image.shape[1:] == (side, side):
-        return image
-    picture = Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
-    array = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
-    return array[None] if image.shape[0] == 1 else array.transpose(2, 0, 1)
 
 
 def _class_names(part: Any) -> list[str] | None:
     """What the classes are called, where the data say so."""
     features = getattr(part, "features", None)
     if isinstance(features, Mapping):
-        named = next((features[c] for c in _LABEL_COLUMNS if c in features), None)
+        named = next((features[c] for c in _columns(part)[1] if c in features), None)
         found = getattr(named, "names", None)
         return None if found is None else [str(n) for n in found]
     classes = getattr(part, "classes", None) or getattr(getattr(part, "dataset", None), "classes", None)

@@ -10,7 +10,7 @@ from autosplit.data import ImageDataset, load_dataset
 
 __all__ = ["located", "recorded_data"]
 
-_ON_DISK = ("image-folder:", "image-csv:")
+_ON_DISK = ("image-folder:", "image-csv:", "hf:")
 
 
 def located(result: Result, data_root: Path | None = None) -> str:
@@ -48,6 +48,8 @@ def recorded_data(result: Result, path: str | Path, data_root: Path | None = Non
     scenario = result.scenario
     data = load_dataset(located(result, data_root), seed=scenario.search.seed, image_size=scenario.image_size,
                         root=data_root)
+    if data.shape[0] == 1 and result.stored.blueprint.image_shape[0] == 3:
+        data = data.in_colour()
     if data.fingerprint != result.provenance.data_fingerprint:
         raise ResultError(f"{path}: data set {scenario.dataset!r} differs from the recorded one (another content, seed "
                           "or image decoder); replay with the data that it was searched on")

@@ -23,7 +23,7 @@ SLOW_S = 0.005
 """Seconds for one plan under one set of conditions, beyond which a model is slow."""
 
 _AT_ONCE_S = 0.5  # for as long a slow model may be away before progress is reported
-_FORETOLD_S = 5.0  # what takes less is not worth a word
+_ANNOUNCED_S = 5.0  # what takes less is not worth a word
 
 _FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Answers:
         under = [c.model_dump_json() for c in conditions]
         unknown = list({key: i for i, key in enumerate(keys)
                         if any((key, condition) not in self._known for condition in under)}.values())
-        self._foretell(len(unknown), len(conditions))
+        self._announce(len(unknown), len(conditions))
         done, size = 0, 1
         while done < len(unknown):
             part = unknown[done:done + size]
@@ -106,9 +106,9 @@ class Answers:
             self._remember([workload.model_dump_json()], [conditions.model_dump_json()], first)
             self.advance(1)
 
-    def _foretell(self, plans: int, conditions: int) -> None:
+    def _announce(self, plans: int, conditions: int) -> None:
         """Say how long it will take, if it is worth a word."""
-        if (seconds := self.seconds * plans * conditions) > _FORETOLD_S:
+        if (seconds := self.seconds * plans * conditions) > _ANNOUNCED_S:
             _log.warning("latency model %r takes %.0f ms for a plan: about %.0f s for the %d that it is asked about",
                          self._name, 1e3 * self.seconds * conditions, seconds, plans)
 

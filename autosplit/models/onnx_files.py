@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
-import tempfile
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,15 +15,12 @@ from torch import Tensor, nn
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.extras import install_command
+from autosplit.core.opsets import OPSET, OPSETS
 from autosplit.core.plugins import one_line
 
-__all__ = ["LEAST_ONNXRUNTIME", "check_onnx", "require_onnx", "write_onnx"]
-
-LEAST_ONNXRUNTIME = "1.18"
-"""The first version that runs what `write_onnx` writes: IR version 10, opset 20."""
+__all__ = ["require_onnx", "write_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript")
-_IR_VERSION, _OPSET = 10, 20
 _SHOWN = 200  # characters of an error of torch
 
 
@@ -42,7 +38,7 @@ def require_onnx(*further: str) -> None:
         raise ConfigError(f"ONNX needs the package {absent[0]}: {install_command('deploy')}")
 
 
-def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str]) -> None:
+def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str], opset: int = OPSET) -> None:
     """Write a network of one input and one output, the number of rows free.
 
     Args:
@@ -50,9 +46,10 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
         example: An input of at least two rows, of the right type and shape.
         path: The file.
         names: Of the input and the output.
+        opset: One of `autosplit.core.opsets.OPSETS`.
 
     Raises:
-        ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in ONNX.
+        ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in this opset.
         OSError: The file cannot be written.
     """
     require_onnx()
@@ -65,7 +62,7 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
             program = torch.onnx.export(
                 network, (example,), input_names=[names[0]], output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False,
-                opset_version=_OPSET)
+                opset_version=opset)
     except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
         cause: BaseException = e
         while cause.__cause__ is not None:
@@ -81,19 +78,6 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
     for holder in (model, model.graph, *model.graph.all_nodes(), *values, *model.graph.inputs,
                    *model.graph.initializers.values()):
         holder.metadata_props.clear()
-    model.ir_version = _IR_VERSION
+    model.ir_version = OPSETS[opset].ir_version
     program.save(path, external_data=False)
 
-
-def check_onnx(network: nn.Module, shape: tuple[int, ...]) -> None:
-    """Write a network to a file that is thrown away, so that what has no form in ONNX is found early.
-
-    Args:
-        network: In evaluation mode.
-        shape: Of one input, without the batch dimension.
-
-    Raises:
-        ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in ONNX.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        write_onnx(network, torch.zeros(2, *shape), Path(folder) / "network.onnx", ("images", "logits"))

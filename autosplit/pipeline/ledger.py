@@ -290,12 +290,12 @@ def _without_folders(value: Any, key: str = "") -> Any:
         return [_without_folders(item) for item in value] if isinstance(value, list) else value
     if key in _PATHS or key.endswith(".file"):
         return Path(value).name
-    prefix = next((p for p in ("code.", "image-folder:", "image-csv:") if value.startswith(p)), "")
+    prefix = next((p for p in ("code.", "image-folder:", "image-csv:", "hf:") if value.startswith(p)), "")
     path = value.removeprefix(prefix)
     where, _, name = path.rpartition(":")
     if where.endswith(".py"):
         return f"{prefix}{Path(where).name}:{name}"
-    return f"{prefix}{Path(path).name}" if prefix.startswith("image-") else value
+    return f"{prefix}{Path(path).name}" if prefix not in {"", "code."} else value
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:

@@ -24,6 +24,7 @@ from autosplit.core.blueprint import Arithmetic, Blueprint
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, ParityError, unwritable
 from autosplit.core.hashing import sha256_of_file
+from autosplit.core.opsets import OPSET, OPSETS
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
@@ -57,7 +58,7 @@ from autosplit.runtime.standalone.bundle.manifest import (
 from autosplit.runtime.standalone.bundle.rates import Rate, Switching, encoder_file, tables_file, tail_file
 
 __all__ = ["PACKAGE", "Rates", "compared_images", "export_bundle", "export_result", "json_schema", "make_folder",
-           "whole_network"]
+           "require_export", "whole_network"]
 
 PACKAGE = "coinference"
 """Name of the runtime in a bundle."""
@@ -91,6 +92,7 @@ def export_result(
     *,
     images: int | None = None,
     fallback: bool = False,
+    opset: int = OPSET,
     data_root: Path | None = None,
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
@@ -103,6 +105,7 @@ def export_result(
         out: Folder of the bundle; it must be new or empty.
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
+        opset: Version of ONNX's operators, one of `autosplit.core.opsets.OPSETS`: what an older onnxruntime runs.
         data_root: Where data sets lie.
         cache: Where the backbone's weights are looked up for the fallback; the user's cache folder by default.
         progress: Shows the phases.
@@ -114,7 +117,7 @@ def export_result(
         ParityError: The bundle does not answer as the deployment does; it stays where it is.
     """
     progress = progress or NullProgress()
-    require_onnx("onnxruntime")
+    require_export(opset)
     result = Result.load(path, trust_code=trust_code)
     if fallback and result.plan.split == OUTPUT:
         raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave --fallback away")
@@ -129,7 +132,7 @@ def export_result(
             whole = whole_network(result, data, cache or Cache())
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.stored.sha256)
     return export_bundle(deployment, out, images=compared_images(data, images), class_names=data.class_names,
-                         fallback=whole, source=source, progress=progress)
+                         fallback=whole, source=source, opset=opset, progress=progress)
 
 
 def compared_images(data: ImageDataset, images: int | None = None) -> Tensor:
@@ -146,6 +149,7 @@ def export_bundle(
     class_names: Sequence[str] | None = None,
     fallback: Deployment | None = None,
     source: Source | None = None,
+    opset: int = OPSET,
     progress: PhaseReporter | None = None,
 ) -> Manifest:
     """Write a deployment, or the rates of one, as a bundle.
@@ -158,6 +162,7 @@ def export_bundle(
         class_names: One per output; numbers by default.
         fallback: A deployment of the whole network on the device, for when the edge is lost.
         source: The result that the deployment comes from.
+        opset: See `export_result`.
         progress: Shows the phases.
 
     Returns:
@@ -168,15 +173,15 @@ def export_bundle(
         ParityError: The bundle does not answer as the deployment does; it stays where it is.
     """
     progress = progress or NullProgress()
-    require_onnx("onnxruntime")
+    require_export(opset)
     make_folder(out)
     rates = deployment.deployments if isinstance(deployment, Rates) else (deployment,)
     try:
         with progress.phase("write ONNX"):
-            _write_networks(deployment, fallback, out)
+            _write_networks(deployment, fallback, out, opset)
         shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         # sealed before anything loads it, since loading checks hashes; and again after each file that is added
-        manifest = _sealed(_manifest(deployment, class_names, source), out)
+        manifest = _sealed(replace(_manifest(deployment, class_names, source), opset=opset), out)
         if images is not None and len(images):
             with progress.phase("compare with the deployment", total=len(images)) as advance:
                 parity = compare(out, rates, fallback, images, advance)
@@ -194,6 +199,17 @@ def export_bundle(
                 f"deployment's label, logits differ by up to {found.logit_error:.2g} (tolerance "
                 f"{found.tolerance:.2g}); the bundle is left for inspection, do not deploy it")
     return manifest
+
+
+def require_export(opset: int) -> None:
+    """Look for the packages that an export needs, and for its opset, before anything is computed.
+
+    Raises:
+        ConfigError: A package is absent, or this opset cannot be written.
+    """
+    require_onnx("onnxruntime")
+    if opset not in OPSETS:
+        raise ConfigError(f"opset {opset} cannot be written; choose one from {min(OPSETS)} to {max(OPSETS)}")
 
 
 def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deployment:
@@ -248,26 +264,26 @@ def make_folder(out: Path) -> None:
         raise ConfigError(f"{out} is not empty; name a new or empty folder with --out")
 
 
-def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path) -> None:
+def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path, opset: int) -> None:
     """ONNX files and frequency tables; of several rates, one head and a set of the rest each."""
     if isinstance(deployment, Rates):
-        write_device(deployment.deployments[0], out / DEVICE, encoder=False)
+        write_device(deployment.deployments[0], out / DEVICE, encoder=False, opset=opset)
         for number, rate in enumerate(deployment.deployments):
-            write_encoder(rate, out / encoder_file(number))
-            write_edge(rate, out / tail_file(number))
+            write_encoder(rate, out / encoder_file(number), opset=opset)
+            write_edge(rate, out / tail_file(number), opset=opset)
             _write_tables(rate, out / tables_file(number))
     else:
         found = deployment.network.exit
         classifier = found is not None and not found.whole
-        write_device(deployment, out / DEVICE, encoder=not classifier)
+        write_device(deployment, out / DEVICE, encoder=not classifier, opset=opset)
         if classifier:
-            write_encoder(deployment, out / ENCODER)
+            write_encoder(deployment, out / ENCODER, opset=opset)
         if found is not None:
-            write_exit(deployment, out / EXIT)
-        write_edge(deployment, out / EDGE)
+            write_exit(deployment, out / EXIT, opset=opset)
+        write_edge(deployment, out / EDGE, opset=opset)
         _write_tables(deployment, out / TABLES)
     if fallback is not None:
-        write_device(fallback, out / FALLBACK)
+        write_device(fallback, out / FALLBACK, opset=opset)
 
 
 def _write_tables(deployment: Deployment, path: Path) -> None:

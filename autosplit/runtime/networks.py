@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from autosplit.compression.codecs.base import Quantiser
 from autosplit.compression.int8_onnx import integer_form
 from autosplit.compression.quantise import dequantise, quantise
+from autosplit.core.opsets import OPSET
 from autosplit.core.plan import INPUT, OUTPUT
 from autosplit.models.onnx_files import write_onnx
 from autosplit.runtime.deployment import Deployment
@@ -20,7 +21,7 @@ __all__ = ["write_device", "write_edge", "write_encoder", "write_exit"]
 _ROWS = 2  # of an example; with one row the exporter takes the number for fixed
 
 
-def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) -> bool:
+def write_device(deployment: Deployment, path: Path, *, encoder: bool = True, opset: int = OPSET) -> bool:
     """Write what the device runs: images to symbols, to a feature, or to logits where nothing crosses.
 
     Args:
@@ -28,6 +29,7 @@ def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) ->
         path: The file.
         encoder: Whether it ends with the encoder. Bundles of several rates have theirs in files of their own, because
             the head is the same for all, and so have those with a classifier as exit, which takes what the head gives.
+        opset: Version of ONNX's operators, one of `autosplit.core.opsets.OPSETS`.
 
     Returns:
         Whether there is such a network; a device that sends the image has none.
@@ -39,27 +41,29 @@ def write_device(deployment: Deployment, path: Path, *, encoder: bool = True) ->
     shape = deployment.blueprint.image_shape
     head = integer_form(_plain(deployment.network.head), shape)
     network = nn.Sequential(_Normalise(deployment), head, *(_encoder(deployment) if coded else [])).eval()
-    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output))
+    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output), opset)
     return True
 
 
-def write_encoder(deployment: Deployment, path: Path) -> None:
+def write_encoder(deployment: Deployment, path: Path, *, opset: int = OPSET) -> None:
     """Write what the device runs behind a head in a file of its own: the feature to symbols.
 
     Args:
         deployment: Of one of several rates, or with a classifier as exit.
         path: The file.
+        opset: See `write_device`.
     """
     example = torch.zeros(_ROWS, *deployment.blueprint.feature_shape)
-    write_onnx(nn.Sequential(*_encoder(deployment)).eval(), example, path, ("feature", "symbols"))
+    write_onnx(nn.Sequential(*_encoder(deployment)).eval(), example, path, ("feature", "symbols"), opset)
 
 
-def write_exit(deployment: Deployment, path: Path) -> None:
+def write_exit(deployment: Deployment, path: Path, *, opset: int = OPSET) -> None:
     """Write the exit on the device: the feature, or in a cascade images, to calibrated logits.
 
     Args:
         deployment: With an exit.
         path: The file.
+        opset: See `write_device`.
     """
     found, blueprint = deployment.network.exit, deployment.blueprint
     assert found is not None
@@ -68,15 +72,16 @@ def write_exit(deployment: Deployment, path: Path) -> None:
     first = [_Normalise(deployment)] if found.whole else []
     example = torch.zeros(_ROWS, *shape, dtype=torch.uint8 if found.whole else torch.float32)
     write_onnx(nn.Sequential(*first, network, _Calibrated(found.temperature)).eval(), example, path,
-               ("images" if found.whole else "feature", "logits"))
+               ("images" if found.whole else "feature", "logits"), opset)
 
 
-def write_edge(deployment: Deployment, path: Path) -> bool:
+def write_edge(deployment: Deployment, path: Path, *, opset: int = OPSET) -> bool:
     """Write what the edge runs: images, symbols or a feature to logits.
 
     Args:
         deployment: Any.
         path: The file.
+        opset: See `write_device`.
 
     Returns:
         Whether there is such a network; there is none where the whole network runs on the device.
@@ -93,7 +98,7 @@ def write_edge(deployment: Deployment, path: Path) -> bool:
         example, name = torch.zeros(_ROWS, *blueprint.code_shape, dtype=torch.int32), "symbols"
     else:
         example, name = torch.zeros(_ROWS, *blueprint.feature_shape), "feature"
-    write_onnx(nn.Sequential(*parts).eval(), example, path, (name, "logits"))
+    write_onnx(nn.Sequential(*parts).eval(), example, path, (name, "logits"), opset)
     return True
 
 

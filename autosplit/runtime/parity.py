@@ -20,8 +20,9 @@ from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 
 __all__ = ["RELATIVE_TOLERANCE", "compare", "recorded"]
 
-RELATIVE_TOLERANCE = 1e-4
-"""Of a logit, in units of the largest one: floating-point sums are taken in another order."""
+RELATIVE_TOLERANCE = 1e-3
+"""Of a logit, in units of the largest one: floating-point sums are taken in another order, which moved those of a
+ResNet-50 with random weights by 1.2e-4."""
 
 _LEAST_LOGIT = 0.1  # logits that are smaller, as of networks that were hardly trained, may be off by as much as these
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autosplit.models.onnx_files import LEAST_ONNXRUNTIME
+from autosplit.core.opsets import OPSETS
 from autosplit.runtime.standalone.bundle.manifest import DEVICE, EDGE, ENCODER, EXIT, FALLBACK, Manifest
 from autosplit.runtime.standalone.bundle.rates import encoder_file, tables_file, tail_file
 from autosplit.runtime.standalone.payload.image_codecs import IMAGE_KINDS
@@ -47,7 +47,7 @@ A deployment exported by autosplit: {manifest.backbone}, {manifest.num_classes} 
 classes, images of {shape}, device arithmetic {manifest.arithmetic}. What crosses the channel: {_KINDS[manifest.kind]}.
 It needs neither autosplit nor torch.
 
-    python -m pip install 'onnxruntime>={LEAST_ONNXRUNTIME}' numpy constriction pyzmq{pillow}
+    python -m pip install 'onnxruntime>={OPSETS[manifest.opset].onnxruntime}' numpy constriction pyzmq{pillow}
     python -m coinference check      # the images in the bundle, against the answers recorded when it was made
 {commands}
     python -m coinference --help     # all commands

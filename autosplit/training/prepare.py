@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 _RECIPE = 4  # raised when training changes, so that older cached weights are not taken for new ones
 _SAMPLE_IMAGES = 256
+_STRUCTURE_IMAGES = 4  # for networks that mean nothing
 _REASONS = 4  # that a note names
 _USUAL_RATES = ADDED_KEYS["space.rates"]
 
@@ -110,6 +111,7 @@ def prepare(
     if len(data.train) < 2:
         raise DataError(f"data set {data.name!r} has {len(data.train)} training images; training needs at least 2")
     with progress.phase("look into the network"):
+        data = _with_its_channels(scenario, data)
         model = _built(scenario, data, scenario.search.seed)
         data = _as_expected(model, data)
         backbone = trace(model, data.shape)
@@ -136,6 +138,26 @@ def _split_points(backbone: fx.GraphModule, data: ImageDataset, scenario: Scenar
     wanted = scenario.space.splits
     points = select_split_points(find_split_points(backbone, data.shape), wanted)
     return tuple(p for p in points if wanted != "all" or len(p.shape) == 3)
+
+
+def _with_its_channels(scenario: Scenario, data: ImageDataset) -> ImageDataset:
+    """The data; grey images in three channels where the network, or weights for it, take nothing else."""
+    if data.shape[0] != 1 or _takes(scenario, data):
+        return data
+    colour = data.in_colour()
+    return colour if _takes(scenario, colour) else data  # of what fits neither, the images as they are are spoken of
+
+
+def _takes(scenario: Scenario, data: ImageDataset) -> bool:
+    """Whether a backbone can be built and run on images of these channels."""
+    try:
+        model = _built(scenario, data, scenario.search.seed)
+        _as_expected(model, data)
+        with torch.inference_mode():
+            model(torch.zeros(2, *data.shape))
+    except Exception:  # of many types; whatever else is wrong is said where the network is traced
+        return False
+    return True
 
 
 def _as_expected(model: nn.Module, data: ImageDataset) -> ImageDataset:
@@ -228,7 +250,7 @@ def _supernet(
     settings = scenario.training
     with progress.phase("find prunable channels"):
         torch.manual_seed(scenario.search.seed)
-        sample = data.normalise(data.train.images[:_SAMPLE_IMAGES])
+        sample = data.normalise(data.train.images[:_SAMPLE_IMAGES if trains else _STRUCTURE_IMAGES])
         supernet = Supernet(backbone, points, scenario.space, sample, scenario.codecs)
 
     _say_what_stays(supernet)

@@ -344,7 +344,7 @@ def test_latency_plugin(warm, tiny, plugins, tmp_path):
     ("Nan", "output' ", "returned uplink_ms = nan"),
     ("Negative", "output' ", "returned uplink_ms = -1"),
     ("Shape", "output' ", "return shape (1, 1)"),
-    ("Other", "output' ", "returned a float"),
+    ("Other", "output' ", "returned milliseconds of shape ()"),
 ])
 def test_latency_plugins_that_are_wrong(warm, tiny, plugins, out, name, plan, what):
     line = failure("search", *tiny, "--latency-model", f"{plugins}:{name}", *out)

@@ -235,7 +235,7 @@ def test_a_picture_is_used_once_and_never_on_both_sides(tmp_path):
         "1 images of the train part are in the validation part too and were left out of train, such as "
         "train/dog/same.png = val/dog/000.png",
         "1 images lie in two classes, of which the first was taken, such as train/dog/001.png = train/cat/torn.png",
-        "1 of 17 train images show what is in a file of another part too, and were left out of train",
+        "1 of 17 train images show what is in another part too, and were left out of train",
     )
 
 
@@ -265,7 +265,7 @@ def test_files_are_what_they_contain_whatever_they_are_called(flat):
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
-def test_avif_is_read_and_heic_told(flat):
+def test_avif_is_read_and_heic_told(flat, without_heif):
     Image.new("RGB", (32, 32), (9, 9, 9)).save(flat / "cat" / "a.avif")
     for i in range(2):
         (flat / "dog" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200 + i))
@@ -310,10 +310,16 @@ def test_grey_folders_are_known_and_stored_as_grey_files(tmp_path):
             Image.fromarray(generator.integers(0, 256, (32, 32), np.uint8)).save(tmp_path / name / f"{i}.png")
     dataset = load(tmp_path)
     assert dataset.grey
-    assert dataset.shape == (3, 32, 32)
+    assert dataset.shape == (1, 32, 32)
     assert torch.equal(dataset.stored_bytes("test", StoredFormat("png")), dataset.test.file_bytes)
+    colour = dataset.in_colour()
+    assert colour.shape == (3, 32, 32)
+    assert colour.grey
+    assert torch.equal(colour.train.images[:, 2:], dataset.train.images)
+    assert torch.equal(colour.stored_bytes("test", StoredFormat("png")), dataset.test.file_bytes)
     Image.new("RGB", (32, 32), (1, 2, 3)).save(tmp_path / "a" / "colour.png")
     assert not load(tmp_path).grey
+    assert load(tmp_path).shape == (3, 32, 32)
 
 
 def test_part_that_loses_the_last_image_of_a_class_is_named(tmp_path):

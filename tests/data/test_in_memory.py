@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -96,14 +98,67 @@ def test_grey_and_sizes():
     assert grey.shape == (COUNT, 1, 8, 8)
     several = [(IMAGES[i][: 8 - i % 2], int(LABELS[i])) for i in range(COUNT)]
     assert read_data(several, image_size=8).parts["train"][0].shape == (COUNT, 3, 8, 8)
-    with pytest.raises(DataError, match=r"images have 2 shapes, such as .* give image_size"):
-        read_data(several)
+    found = read_data(several)
+    assert found.parts["train"][0].shape == (COUNT, 3, 224, 224)
+    assert found.notes == ("images resized to cover 224x224 pixels and centre-cropped",)
+    assert read_data((IMAGES, LABELS)).notes == ()
+    mixed = read_data([(IMAGES[i, :, :, 0] if i % 2 else IMAGES[i], int(LABELS[i])) for i in range(COUNT)])
+    assert mixed.parts["train"][0].shape == (COUNT, 3, 8, 8)
+    assert torch.equal(mixed.parts["train"][0][1, 2], torch.from_numpy(IMAGES[1, :, :, 0]))
+
+
+def test_pictures_are_cropped_and_not_squeezed():
+    """As those of a folder: the shorter side fits, the longer one is cut."""
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, 16:32] = 255
+    found = read_data([(wide, 0), (Image.fromarray(wide), 1)], image_size=16).parts["train"][0]
+    assert (found == 255).all()
+
+
+def test_deep_greys_are_scaled_and_not_cut_off():
+    deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
+    assert int(read_data([(deep, 0), (deep, 1)]).parts["train"][0].max()) == 156
+
+
+def test_names_as_labels():
+    for labels in (np.array(["red", "blue", "green"])[LABELS], np.array(["red", "blue", "green"], object)[LABELS]):
+        found = read_data((IMAGES, labels))
+        assert found.class_names == ("blue", "green", "red")
+        assert found.parts["train"][1][:3].tolist() == [2, 0, 1]
+    two = read_data({"train": (IMAGES, np.array(["b", "c", "d"])[LABELS]), "test": (IMAGES, np.array(["d"] * COUNT))})
+    assert two.parts["test"][1].tolist() == [2] * COUNT
+
+
+def test_pictures_that_are_there_twice_are_on_one_side():
+    """A copy of a test picture is not trained on, nor a validation picture that is there three times."""
+    twice = np.concatenate([IMAGES, IMAGES[:30]]), np.concatenate([LABELS, LABELS[:30]])
+    data = dataset_of(read_data(twice), "mine", seed=0)
+    parts = {part: {image.numpy().tobytes() for image in data.split(part).images}
+             for part in ("train", "calibration", "validation", "test")}
+    for part, other in itertools.combinations(parts, 2):
+        assert not parts[part] & parts[other]
+    assert data.notes == ("30 of 90 pictures are there already, and were left out",)
+    both = dataset_of(read_data({"train": (IMAGES, LABELS), "test": (IMAGES[:9], LABELS[:9])}), "mine", seed=0)
+    assert len(both.test) == 9
+    assert sum(int(note.split()[0]) for note in both.notes) == 9
+    assert all("show what is in another part too, and were left out of " in note for note in both.notes)
+
+
+def test_invented_pictures_are_kept_and_said_to_be_alike():
+    data = dataset_of(read_data((np.stack([np.full((8, 8), 9 * c, np.uint8) for c in LABELS]), LABELS)), "mine", seed=0)
+    assert sum(len(data.split(part)) for part in ("train", "calibration", "validation", "test")) == COUNT
+    assert "accuracy says nothing of other pictures" in data.notes[0]
+
+
+def test_all_of_a_class_in_two_parts_is_refused():
+    with pytest.raises(DataError, match="all train images of class '0' show pictures of another part"):
+        dataset_of(read_data({"train": (IMAGES, LABELS), "test": (IMAGES, LABELS)}), "mine", seed=0)
 
 
 @pytest.mark.parametrize(("data", "message"), [
     ((IMAGES, np.eye(3)[LABELS]), "one class an image, not several labels"),
     ([(IMAGES[0], [0, 1])], "an image has 2 labels"),
-    ((IMAGES, LABELS / 2), "labels are float64; they must be numbers of classes"),
+    ((IMAGES, LABELS / 2), "labels are float64; they must be numbers of classes from 0, or names"),
     ((IMAGES.astype(np.float32) - 100, LABELS), "leave Normalize out of the transform"),
     ((IMAGES.astype(np.int32), LABELS), "images are int32; give uint8, or floats"),
     ((np.zeros((4, 8, 8, 5), np.uint8), LABELS[:4]), r"has shape \(8, 8, 5\); it must have 1 or 3"),

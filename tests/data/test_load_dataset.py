@@ -10,8 +10,8 @@ from autosplit.data import list_datasets, load_dataset
 
 
 def test_names():
-    assert list_datasets() == ["caltech101", "cifar10", "cifar100", "digits-m", "fashion-mnist", "image-csv:PATH",
-                               "image-folder:PATH"]
+    assert list_datasets() == ["caltech101", "cifar10", "cifar100", "digits-m", "fashion-mnist", "hf:NAME",
+                               "image-csv:PATH", "image-folder:PATH", "torchvision:CLASS"]
 
 
 def test_unknown_name_has_a_suggestion():

@@ -86,7 +86,7 @@ def test_what_needs_a_quick_model_finds_a_slow_one_by_asking():
     assert is_slow(model)
 
 
-def test_the_time_is_foretold_and_progress_reported(caplog):
+def test_the_time_is_announced_and_progress_reported(caplog):
     model = CheckedLatencyModel(Counted(each_s=0.15), "mine")
     seen: list[float] = []
     with reporting(model, lambda steps=1, note="": seen.append(steps)):

@@ -13,6 +13,7 @@ from torch import nn
 import autosplit
 from autosplit.core import held
 from autosplit.core.errors import ConfigError, PluginError
+from autosplit.core.scenario import load_scenario
 from autosplit.pipeline.given import name_given
 from autosplit.pipeline.replay import replay
 from tests.runs import SETTINGS
@@ -145,3 +146,15 @@ def test_wrong_objects_are_told_before_anything_is_trained(tmp_path, monkeypatch
     with pytest.raises(error, match=message) as caught:
         search(tmp_path / "run", **given)
     assert "\n" not in str(caught.value)
+
+
+def test_grey_images_reach_a_network_that_takes_colours():
+    """In one channel where the network can be built so, in three where it cannot."""
+    from autosplit.training.prepare import untrained
+
+    images, labels = torch.randint(0, 256, (60, 16, 16), dtype=torch.uint8), torch.arange(60) % 3
+    for model, channels in (("resnet8", 1), (Net, 3), (Net(), 3)):
+        named = name_given(model=model, data=(images, labels))
+        networks = untrained(load_scenario("default").replace(**named, **{"training.backbone_epochs": 1}))
+        assert networks.data.shape == (channels, 16, 16)
+        assert networks.data.grey

@@ -18,7 +18,8 @@ import torch
 from autosplit.core.cache import Cache
 from autosplit.core.errors import BundleError, ConfigError, ParityError, PayloadError
 from autosplit.core.hashing import sha256_of_file
-from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.opsets import OPSETS
+from autosplit.core.plan import INPUT, CodecSetting, Plan
 from autosplit.core.result import Result
 from autosplit.pipeline.context import SearchContext
 from autosplit.runtime.deployment import Deployment
@@ -270,11 +271,11 @@ def test_a_bundle_that_answers_otherwise_is_left_but_refused(runs, tmp_path, mon
 
     write = module.write_edge
 
-    def another(deployment, path):
+    def another(deployment, path, **options):
         with torch.no_grad():
             for parameter in deployment.network.tail.parameters():
                 parameter.neg_()
-            written = write(deployment, path)
+            written = write(deployment, path, **options)
             for parameter in deployment.network.tail.parameters():
                 parameter.neg_()
         return written
@@ -283,6 +284,36 @@ def test_a_bundle_that_answers_otherwise_is_left_but_refused(runs, tmp_path, mon
     line = failure("export", runs["JpegBody"], "--out", tmp_path / "b", code=4)
     assert "the bundle is left for inspection" in line
     assert Manifest.load(tmp_path / "b").parity[0].holds is False
+
+
+def test_webp_of_the_least_quality(prepared, tmp_path):
+    """0 is a quality of WebP, and of AVIF, though not of JPEG."""
+    plan = Plan(split=INPUT, codec=CodecSetting(kind="webp-shared", quality=0, effort=0))
+    deployment = SearchContext(prepared).deployment(plan, "int8", tuned=False)
+    export_bundle(deployment, tmp_path / "b", images=prepared.data.test.images[:8])
+    data = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert Manifest.load(tmp_path / "b").quality == 0
+    data["kind"] = "jpeg-shared"
+    data["digest"] = digest_of(data)
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(BundleError, match=r"jpeg quality 0 is outside 1\.\.100"):
+        Manifest.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_an_opset_of_choice(deployments, tmp_path, opset):
+    """All networks of the bundle have it, and its README asks for what runs it."""
+    export_bundle(deployments["CodePruned"], tmp_path / "b", opset=opset)
+    for file in ("device.onnx", "edge.onnx"):
+        assert onnx.load(tmp_path / "b" / file).opset_import[0].version == opset
+    assert Manifest.load(tmp_path / "b").opset == opset
+    assert f"onnxruntime>={OPSETS[opset].onnxruntime}'" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_an_opset_that_cannot_be_written(deployments, tmp_path):
+    with pytest.raises(ConfigError, match="opset 17 cannot be written; choose one from 18 to 23"):
+        export_bundle(deployments["CodePruned"], tmp_path / "b", opset=17)
+    assert not (tmp_path / "b").exists()
 
 
 def test_without_images_nothing_is_compared(deployments, tmp_path, capsys):

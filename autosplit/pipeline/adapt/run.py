@@ -12,17 +12,24 @@ from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, ResultError
 from autosplit.core.hashing import content_hash
 from autosplit.core.measurement import Measurement
+from autosplit.core.opsets import OPSET
 from autosplit.core.plan import Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer
-from autosplit.models.onnx_files import require_onnx
 from autosplit.pipeline.adapt.choice import codes_on_the_front, cut_of, spread
 from autosplit.pipeline.adapt.links import LinkGrid
 from autosplit.pipeline.adapt.switching import Regret, switching_of
 from autosplit.pipeline.context import SearchContext, arithmetic_of, blueprint_of
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.export import Rates, compared_images, export_bundle, make_folder, whole_network
+from autosplit.runtime.export import (
+    Rates,
+    compared_images,
+    export_bundle,
+    make_folder,
+    require_export,
+    whole_network,
+)
 from autosplit.runtime.standalone.bundle.manifest import Manifest, Source
 from autosplit.runtime.standalone.bundle.rates import Rate, rate_key
 from autosplit.runtime.standalone.payload.header import MAX_RATES
@@ -59,6 +66,7 @@ def adapt(
     epochs: int | None = None,
     images: int | None = None,
     fallback: bool = False,
+    opset: int = OPSET,
     data_root: Path | None = None,
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
@@ -74,6 +82,7 @@ def adapt(
         epochs: Epochs of the fine-tuning at most; four times those of a finalist by default.
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
+        opset: Version of ONNX's operators, one of `autosplit.core.opsets.OPSETS`.
         data_root: Where data sets lie.
         cache: Where trained weights are looked up and kept; the user's cache folder by default.
         progress: Shows the phases.
@@ -87,7 +96,7 @@ def adapt(
     progress, cache = progress or NullProgress(), cache or Cache()
     if not 2 <= rates <= MAX_RATES:
         raise ConfigError(f"a bundle can have 2 to {MAX_RATES} rates, not {rates}")
-    require_onnx("onnxruntime")
+    require_export(opset)
     result = Result.load(run / "best.json", trust_code=trust_code)
     scenario = result.scenario if budget_ms is None else result.scenario.replace(conditions__budget_ms=budget_ms)
     scorer, cut, grid = Scorer.of(scenario), cut_of(result, run), LinkGrid.around(scenario.conditions)
@@ -128,7 +137,7 @@ def adapt(
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, weights)
     manifest = export_bundle(
         Rates(key, tuple(deployments), records, switching), out, images=compared_images(data, images),
-        class_names=data.class_names, fallback=whole, source=source, progress=progress)
+        class_names=data.class_names, fallback=whole, source=source, opset=opset, progress=progress)
     return Adapted(manifest, regret)
 
 

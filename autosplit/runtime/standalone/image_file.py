@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["failure", "fit", "open_image", "read_pixels", "read_size", "to_rgb"]
+__all__ = ["failure", "fit", "is_grey", "open_image", "read_header", "read_pixels", "to_rgb"]
 
 _REDUCING_GAP = 2.0  # reduce by whole factors first, down to twice the size; the rest by antialiased bilinear
 
@@ -59,10 +59,15 @@ def open_image(path: Path) -> Image.Image:
     return image
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Height and width from the file's header, as stored (before any rotation that EXIF asks for)."""
+def read_header(path: Path) -> tuple[int, int, bool]:
+    """Height and width, as stored (before any rotation that EXIF asks for), and whether it is grey by its mode."""
     with open_image(path) as image:
-        return image.height, image.width
+        return image.height, image.width, is_grey(image)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether a picture has no colours by its mode, whatever its depth and transparency."""
+    return image.mode in {"1", "L", "LA", "La", "F"} or image.mode.startswith("I")
 
 
 def read_pixels(path: Path, height: int, width: int) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autosplit.runtime.standalone.image_file import failure, fit, read_pixels, read_size
+from autosplit.runtime.standalone.image_file import failure, fit, read_header, read_pixels
 
 
 def colour_of(path, side=8):
@@ -58,8 +58,8 @@ def test_shorter_side_is_fitted_and_the_centre_kept(tmp_path):
         inner = pixels[:, 1:-1, 1:-1]  # antialiasing mixes in a little of what is cropped at the very edge
         assert (inner[1] == 255).all()
         assert not inner[[0, 2]].any()
-    assert read_size(tmp_path / "wide.png") == (20, 60)
-    assert read_size(tmp_path / "high.png") == (60, 20)
+    assert read_header(tmp_path / "wide.png") == (20, 60, False)
+    assert read_header(tmp_path / "high.png") == (60, 20, False)
 
 
 def test_any_shape_can_be_fitted():
@@ -114,11 +114,11 @@ def test_reasons_are_short(error, words):
     (b"", "an empty file"),
     (b"hello", "cannot identify image"),
 ])
-def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, start, words):
+def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, start, words, without_heif):
     path = tmp_path / "x.png"
     path.write_bytes(start)
     with pytest.raises(OSError) as caught:  # noqa: PT011 (Pillow's message)
-        read_size(path)
+        read_header(path)
     assert words in failure(caught.value, path)
 
 
@@ -129,3 +129,22 @@ def test_a_damaged_file_of_a_known_format_is_not_blamed_on_pillow(tmp_path, monk
     assert failure(OSError("broken"), path) == "broken"
     monkeypatch.delitem(Image.OPEN, "AVIF")
     assert "pip install --upgrade pillow" in failure(OSError("broken"), path)
+
+
+def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install '.[dev]'")
+    pillow_heif.register_heif_opener()
+    stripes = np.zeros((32, 48, 3), np.uint8)
+    stripes[:, 24:] = (200, 100, 50)
+    Image.fromarray(stripes).save(tmp_path / "x.heic", format="HEIF", quality=95)
+    assert read_header(tmp_path / "x.heic") == (32, 48, False)
+    pixels = read_pixels(tmp_path / "x.heic", 32, 48).astype(int)
+    assert np.abs(pixels - stripes.transpose(2, 0, 1)).mean() < 3
+
+
+@pytest.mark.parametrize(("mode", "grey"), [("1", True), ("L", True), ("LA", True), ("I;16", True), ("RGB", False),
+                                            ("RGBA", False), ("P", False), ("CMYK", False)])
+def test_grey_is_known_by_the_mode(tmp_path, mode, grey):
+    suffix = "tif" if mode in {"I;16", "CMYK"} else "png"
+    Image.new(mode, (4, 3)).save(tmp_path / f"x.{suffix}")
+    assert read_header(tmp_path / f"x.{suffix}") == (3, 4, grey)

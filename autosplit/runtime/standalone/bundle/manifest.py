@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Literal
 
 from ..bundle.rates import Rate, Switching
 from ..bundle.typed_json import value_of
-from ..errors import BundleError
+from ..errors import BundleError, ConfigError
 from ..files import file_sha256, read_json
 from ..payload.header import MAX_RATES
-from ..payload.image_codecs import EFFORT, ImageKind, StoredFormat
+from ..payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 
 __all__ = ["CHECK", "DEVICE", "EDGE", "ENCODER", "EXIT", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Exit",
            "Manifest", "Normalisation", "Parity", "Source", "digest_of"]
@@ -141,6 +141,7 @@ class Manifest:
         parity: How the bundle answers beside the deployment; empty where it was not compared.
         source: The result that it was made from, if any.
         versions: Versions of the libraries that it was made with.
+        opset: Version of ONNX's operators in its networks.
         files: SHA-256 of every other file of the bundle, by its path.
         digest: SHA-256 of everything above, as JSON with sorted keys and without spaces.
     """
@@ -169,6 +170,7 @@ class Manifest:
     source: Source | None
     versions: dict[str, str]
     files: dict[str, str]
+    opset: int = 20
     digest: str = ""
 
     @property
@@ -261,8 +263,11 @@ def _fault(manifest: Manifest) -> str:
         return "a code has channels, height and width"
     if not manifest.class_names:
         return "class_names is empty"
-    if manifest.quality is not None and not 1 <= manifest.quality <= 100:
-        return f"quality is {manifest.quality}"
+    if manifest.kind in IMAGE_KINDS:
+        try:
+            _ = manifest.stored_format  # checks its numbers
+        except ConfigError as e:
+            return str(e)
     leaving = manifest.exit
     if leaving is not None and (not 0 < leaving.threshold < 1 or manifest.rates or manifest.kind == "none" or (
             leaving.takes == "feature" and manifest.kind != "code")):
