@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from autosplit.core.result import Result
     from autosplit.core.scenario import Scenario, load_scenario
     from autosplit.latency import LatencyBreakdown, LatencyModel, load_latency_model
-    from autosplit.pipeline.given import search
+    from autosplit.pipeline.given import dry_run, search
     from autosplit.pipeline.replay import replay
     from autosplit.runtime.deployment import Deployment
 else:
     _MODULES = {
-        "pipeline.given": ("search",),
+        "pipeline.given": ("dry_run", "search"),
         "core.errors": ("AutosplitError",),
         "latency": ("LatencyBreakdown", "LatencyModel", "load_latency_model"),
         "core.measurement": ("LatencySummary", "Measurement", "Outcome", "Workload"),
@@ -57,5 +57,5 @@ else:
         return sorted({*globals(), *__all__})
 
 __all__ = ["AutosplitError", "Conditions", "Deployment", "LatencyBreakdown", "LatencyModel", "LatencySummary",
-           "Measurement", "Outcome", "Plan", "Result", "Scenario", "Workload", "__version__", "load_latency_model",
-           "load_scenario", "replay", "search"]
+           "Measurement", "Outcome", "Plan", "Result", "Scenario", "Workload", "__version__", "dry_run",
+           "load_latency_model", "load_scenario", "replay", "search"]

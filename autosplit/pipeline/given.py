@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from autosplit.core.errors import ConfigError
+from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.held import hold, object_hash
 from autosplit.core.result import Result
 from autosplit.core.scenario import OPTIONS, Scenario, load_scenario, name_for
 from autosplit.core.trust import trust_typed
 from autosplit.models.identity import hold_network
+from autosplit.pipeline.dry_run import Preview, preview
 from autosplit.pipeline.search import new_run, search_scenario
 from autosplit.report.progress import Progress
 
 if TYPE_CHECKING:
     from autosplit.core.profiles import ChannelProfile, DeviceProfile
 
-__all__ = ["name_given", "search"]
+__all__ = ["dry_run", "name_given", "search"]
 
 def search(
     scenario: Scenario | str | Path = "default",
@@ -96,20 +98,47 @@ def search(
     Raises:
         AutosplitError: Something in the scenario is wrong; the message says what, where, and what to do.
     """
-    if not isinstance(scenario, Scenario):
-        scenario = load_scenario(str(scenario), trust_code=trust_code)
     scenario = _scenario_given(
-        scenario, train=train, settings=settings or {},
-        objects={"model": model, "data": data, "latency": latency, "objective": objective},
-        arguments={"budget_ms": budget_ms, "device": device, "edge": edge, "channel": channel, "weights": weights,
-                   "image_size": image_size, "codecs": None if codecs is None else tuple(codecs), "agent": agent,
-                   "granularity": granularity, "policy": policy, "evaluations": evaluations, "finalists": finalists,
-                   "seed": seed})
+        scenario, trust_code=trust_code, model=model, data=data, latency=latency, objective=objective, train=train,
+        settings=settings, budget_ms=budget_ms, device=device, edge=edge, channel=channel, weights=weights,
+        image_size=image_size, codecs=codecs, agent=agent, granularity=granularity, policy=policy,
+        evaluations=evaluations, finalists=finalists, seed=seed)
     if resume and out is None:
         raise ConfigError("resume=True goes on with a run: name its directory with out")
     run = new_run(scenario) if out is None else Path(out)
     return search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), reuse=reuse,
                            data_root=None if data_root is None else Path(data_root))
+
+
+def dry_run(
+    scenario: Scenario | str | Path = "default",
+    *,
+    quiet: bool = False,
+    data_root: str | Path | None = None,
+    trust_code: bool = False,
+    **given: Any,
+) -> Preview:
+    """Look at what a search would do, without training: where the network is cut, and whether plans can be exported.
+
+    Args:
+        scenario: As for `search`.
+        quiet: As for `search`.
+        data_root: As for `search`.
+        trust_code: As for `search`.
+        given: Any of the arguments of `search` that say what is searched, from `model` to `settings`.
+
+    Returns:
+        The split points with the work before them, and the plans on offer: `to_frame()`, or a table in a notebook.
+
+    Raises:
+        AutosplitError: A search would fail, or what it finds could not be exported; the message says why.
+    """
+    known = set(inspect.signature(search).parameters) - {
+        "scenario", "out", "resume", "quiet", "data_root", "reuse", "trust_code"}
+    if unknown := sorted(set(given) - known):
+        raise UnknownNameError("argument", unknown[0], known)
+    return preview(_scenario_given(scenario, trust_code=trust_code, **given), Progress(quiet=quiet),
+                   data_root=None if data_root is None else Path(data_root))
 
 
 def name_given(
@@ -152,27 +181,25 @@ def name_given(
 
 
 def _scenario_given(
-    scenario: Scenario, *, train: bool | None, settings: Mapping[str, Any], objects: Mapping[str, Any],
-    arguments: Mapping[str, Any],
+    scenario: Scenario | str | Path, *, trust_code: bool, model: Any = None, data: Any = None, latency: Any = None,
+    objective: Any = None, train: bool | None = None, settings: Mapping[str, Any] | None = None,
+    codecs: Sequence[str] | None = None, **arguments: Any,
 ) -> Scenario:
-    """A scenario with what was handed over in Python.
-
-    Args:
-        scenario: What is changed.
-        train: Whether the network is trained first; `None` = unless it is an `nn.Module`, which is taken as it is.
-        settings: Further keys, dotted.
-        objects: Arguments of `name_given`.
-        arguments: Others, by their names in `autosplit.search`.
+    """A scenario with what was handed over in Python; arguments as those of `search`.
 
     Raises:
         AutosplitError: Something in them is wrong.
     """
-    names = name_given(**objects, image_size=arguments.get("image_size"))
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(str(scenario), trust_code=trust_code)
+    arguments["codecs"], settings = None if codecs is None else tuple(codecs), settings or {}
+    names = name_given(model=model, data=data, latency=latency, objective=objective,
+                       image_size=arguments.get("image_size"))
     for name in names.values():
         trust_typed([name])
     changes: dict[str, Any] = {OPTIONS[name]: str(value) if isinstance(value, Path) else value
                                for name, value in arguments.items() if value is not None}
-    if train is None and isinstance(objects.get("model"), nn.Module) and "training.backbone_epochs" not in settings:
+    if train is None and isinstance(model, nn.Module) and "training.backbone_epochs" not in settings:
         train = False
     if train is False:
         changes["training.backbone_epochs"] = 0

@@ -1,4 +1,4 @@
-"""Progress of long phases on stderr: bars with the time left on a terminal, one plain line a phase elsewhere."""
+"""Progress of long phases: bars with the time left on a terminal or in a notebook, else one line a phase on stderr."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from autosplit.core.progress import Advance, ignore
+from autosplit.report.notebook_progress import NotebookProgress
 from autosplit.runtime.standalone.errors import printable
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class Progress:
         self._console = console
         self._bars: Bars | None = None
         self._depth = 0
+        self._notebook = NotebookProgress(clock)
 
     @contextmanager
     def phase(self, title: str, total: float | None = None) -> Iterator[Advance]:
-        """A phase with a bar (terminal), a line at its end (no terminal) or nothing (quiet).
+        """A phase with a bar (terminal, notebook), a line at its end (neither) or nothing (quiet).
 
         Args:
             title: What is done, such as `train backbone`.
@@ -52,7 +54,8 @@ class Progress:
 
             self._console = Console(stderr=True)
         live = self._console.is_terminal and not self._console.is_dumb_terminal
-        shown = self._bar(self._console, title, total) if live else _line(self._console, title)
+        shown = (self._notebook.phase(title, total) if self._console.is_jupyter else
+                 self._bar(self._console, title, total) if live else _line(self._console, title))
         with shown as advance:
             yield advance
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import autosplit
 from autosplit.core import held
-from autosplit.core.errors import ConfigError, PluginError
+from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
 from autosplit.core.scenario import load_scenario
 from autosplit.pipeline.given import name_given
 from autosplit.pipeline.replay import replay
@@ -158,3 +158,27 @@ def test_grey_images_reach_a_network_that_takes_colours():
         networks = untrained(load_scenario("default").replace(**named, **{"training.backbone_epochs": 1}))
         assert networks.data.shape == (channels, 16, 16)
         assert networks.data.grey
+
+
+def test_a_dry_run_takes_what_a_search_takes():
+    found = autosplit.dry_run(model=Net(), data=(IMAGES, LABELS), latency=milliseconds, budget_ms=50, quiet=True,
+                              settings={"space.widths": (2, 4), "space.bits": (4,)})
+    assert found.scenario.conditions.budget_ms == 50
+    assert [row.split for row in found.rows] == ["input", "one", "two", "output"]
+    frame = found.to_frame()
+    assert frame["plans"].sum() == found.plans
+    assert frame["device_ms"].iloc[1] == pytest.approx(10 * frame["head_mmacs"].iloc[1])
+    assert "<td>one</td>" in found._repr_html_()
+    with pytest.raises(UnknownNameError, match="argument 'budget'; did you mean 'budget_ms'"):
+        autosplit.dry_run(budget=50)
+
+
+class Bessel(Net):
+    def forward(self, x):
+        return super().forward(torch.special.bessel_j0(x))
+
+
+def test_a_dry_run_finds_what_cannot_be_exported():
+    pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
+    with pytest.raises(ConfigError, match=r"could not be exported \(.*bessel_j0"):
+        autosplit.dry_run(model=Bessel(), data=(IMAGES, LABELS), quiet=True)

@@ -11,8 +11,8 @@ from autosplit.core.plan import OUTPUT
 from autosplit.core.progress import NullProgress
 from autosplit.evaluation.scorer import Scorer
 from autosplit.latency import CheckedLatencyModel
-from autosplit.pipeline import trial
-from autosplit.pipeline.trial import plans_to_try, try_deployments
+from autosplit.pipeline import dry_run
+from autosplit.pipeline.dry_run import plans_to_try, try_deployments
 from autosplit.training.prepare import untrained
 
 pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
@@ -50,7 +50,7 @@ def test_what_cannot_be_exported_names_the_plan(networks, monkeypatch):
     def refuse(*args, **kwargs):
         raise ConfigError("torch cannot export the network to ONNX: no bessel_j0")
 
-    monkeypatch.setattr(trial, "export_bundle", refuse)
+    monkeypatch.setattr(dry_run, "export_bundle", refuse)
     with pytest.raises(ConfigError, match=r"would run, but .* could not be exported \(layer2 .*2b\): torch cannot"):
         try_deployments(networks, Scorer.of(networks.scenario), NullProgress())
 
@@ -59,6 +59,6 @@ def test_without_the_packages_plans_are_built_all_the_same(networks, monkeypatch
     def absent(*names):
         raise ConfigError("ONNX needs the package onnx")
 
-    monkeypatch.setattr(trial, "require_onnx", absent)
-    monkeypatch.setattr(trial, "export_bundle", None)
+    monkeypatch.setattr(dry_run, "require_onnx", absent)
+    monkeypatch.setattr(dry_run, "export_bundle", None)
     try_deployments(networks, Scorer.of(networks.scenario), NullProgress())

@@ -1,0 +1,176 @@
+"""What would be searched, and whether it could be deployed: plans are built, exported and compared untrained."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from autosplit.core.errors import AutosplitError, ConfigError
+from autosplit.core.measurement import StageCost, Workload
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.core.progress import NullProgress, PhaseReporter
+from autosplit.core.scenario import Scenario
+from autosplit.core.space import channels_kept
+from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.scorer import Scorer
+from autosplit.models.costs import stage_cost
+from autosplit.models.onnx_files import require_onnx
+from autosplit.pipeline.context import arithmetic_of, blueprint_of
+from autosplit.pipeline.search import scorer_of
+from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.export import export_bundle
+from autosplit.training.prepare import Networks, untrained
+
+__all__ = ["Preview", "PreviewRow", "plans_to_try", "preview", "try_deployments"]
+
+_CALIBRATION_IMAGES = 8
+_COMPARED_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    """One place that a network can be cut at.
+
+    Attributes:
+        split: Its name.
+        feature: Shape of what crosses there without a codec; empty where no feature does.
+        head_mmacs: Work before it, unpruned, million multiply-adds.
+        device_ms: What the device takes for it, milliseconds.
+        groups: Of channels that can be pruned.
+        plans: On offer.
+    """
+
+    split: str
+    feature: tuple[int, ...]
+    head_mmacs: float
+    device_ms: float
+    groups: int
+    plans: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would be searched.
+
+    Attributes:
+        scenario: What was asked for.
+        rows: In the order of execution.
+    """
+
+    scenario: Scenario
+    rows: tuple[PreviewRow, ...]
+
+    @property
+    def plans(self) -> int:
+        """On offer in all."""
+        return sum(row.plans for row in self.rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a place."""
+        found: pd.DataFrame = pd.DataFrame([asdict(row) for row in self.rows])
+        return found
+
+    def _repr_html_(self) -> str:
+        """As a table, in a notebook."""
+        shown: str = self.to_frame().to_html(index=False, float_format="{:.2f}".format)
+        return shown
+
+
+def preview(
+    scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None
+) -> Preview:
+    """Look at what a search would do, and try deployments of it; see `try_deployments`.
+
+    Args:
+        scenario: What to search.
+        progress: Shows the phases.
+        data_root: Where data sets lie.
+
+    Raises:
+        AutosplitError: A search would fail, or what it finds could not be exported.
+    """
+    progress, scorer = progress or NullProgress(), scorer_of(scenario)
+    networks = untrained(scenario, progress, data_root=data_root)
+    try_deployments(networks, scorer, progress)
+    return Preview(scenario, tuple(_row(networks, scorer, place) for place in networks.supernet.plan_space.splits))
+
+
+def _row(networks: Networks, scorer: Scorer, place: str) -> PreviewRow:
+    supernet, scenario = networks.supernet, networks.scenario
+    space, pruner = supernet.plan_space, supernet.pruners.get(place)  # none where the device runs nothing
+    groups, heads = (pruner.groups if pruner else ()), len(space.sparsities[place])
+    if scenario.search.granularity == "layer":  # a sparsity for each group, whose channels go one by one
+        most = max(space.sparsities[place])
+        heads = math.prod(1 + g.channels - int(channels_kept(g.channels, most)) for g in groups)
+    cost, device_ms = StageCost(), 0.0
+    if pruner:  # the latency of the head is what it would be with nothing after it
+        cost = stage_cost(supernet.head(place), networks.data.shape)
+        work = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), device=cost)
+        device_ms = float(scorer.latency_model.latency([work], [scorer.conditions]).device_ms[0, 0])
+    feature = supernet.feature_shape(place) if place in supernet.places else ()
+    return PreviewRow(place, feature, cost.macs / 1e6, device_ms, len(groups), heads * len(space.codecs[place]))
+
+
+def plans_to_try(networks: Networks) -> list[Plan]:
+    """A pruned plan in the middle of the network for each codec and kind of head, and the whole network on the device.
+
+    Whatever layers there are, they lie in the head or the tail of such a plan; the last one has them all in the
+    device's arithmetic.
+    """
+    space = networks.supernet.plan_space
+    found: list[Plan] = []
+    places = [place for place in space.splits if place not in {INPUT, OUTPUT}]
+    for heads in ([p for p in places if p in networks.supernet.points],
+                  [p for p in places if p not in networks.supernet.points]):
+        for family in networks.scenario.codecs:
+            middle = [place for place in heads if any(c.family == family for c in space.codecs[place])]
+            if middle:
+                place = middle[len(middle) // 2]
+                codec = next(c for c in space.codecs[place] if c.family == family)
+                found.append(Plan.at(place, max(space.sparsities[place]), codec))
+    if OUTPUT in space.splits:
+        found.append(Plan.at(OUTPUT, max(space.sparsities[OUTPUT]), space.codecs[OUTPUT][0]))
+    return found
+
+
+def try_deployments(networks: Networks, scorer: Scorer, progress: PhaseReporter) -> None:
+    """Build some plans as they are, predict their latency, export them and compare bundle and deployment.
+
+    Where the packages of the extra `deploy` are absent, nothing is exported.
+
+    Args:
+        networks: Untrained.
+        scorer: Of their scenario.
+        progress: Shows a phase.
+
+    Raises:
+        AutosplitError: A plan cannot be built or exported, or the latency model has no answer to it.
+    """
+    try:
+        require_onnx("onnxruntime")
+        exports = True
+    except ConfigError:
+        exports = False
+    plans, data = plans_to_try(networks), networks.data
+    few = replace(data, calibration=data.calibration.first(_CALIBRATION_IMAGES))
+    images = data.validation.images[:_COMPARED_IMAGES]
+    scorer.latency_model.latency(LiveEvaluator(networks).workloads(plans), [scorer.conditions])
+    with progress.phase("try the export" if exports else "try a deployment", total=len(plans)) as advance:
+        for plan in plans:
+            arithmetic = arithmetic_of(networks.scenario.conditions.device.arithmetic)
+            blueprint = blueprint_of(networks, plan, arithmetic, "trial")
+            deployment = Deployment.fit(blueprint, networks.supernet.extract(plan), few)
+            if exports:
+                with tempfile.TemporaryDirectory() as folder:
+                    try:
+                        export_bundle(deployment, Path(folder) / "bundle", images=images)
+                    except AutosplitError as e:
+                        raise ConfigError(f"a search would run, but what it finds could not be exported "
+                                          f"({plan.label}): {e}") from e
+            else:
+                deployment.run(images)
+            advance(1)
