@@ -10,7 +10,7 @@ stopped. A stage is `yes`, what was found, or the message it ended with:
 - split: head then tail against the network, at up to five points: equal bit for bit.
 - prune: prunable groups of the whole network; half of their channels removed, against the network with these channels
   silenced.
-- dry run: seconds, and the most memory of the process.
+- dry run: seconds, and the most memory of the process, which ran the stages before too.
 - search, replay, export: a search that trains for an epoch and measures two plans with a code on a device that computes
   in int8, its replay, and its bundle whose labels are compared with the deployment's.
 """
@@ -90,13 +90,13 @@ def pictures(folder: Path, side: int) -> Path:
     return folder
 
 
-def stages(name: str, work: Path) -> dict[str, Any]:
-    """Take one network through everything, in this process."""
+def stages(name: str, work: Path, short: bool = False) -> dict[str, Any]:
+    """Take one network through everything, or only up to the dry run, in this process."""
     import torch
 
     import autosplit
     from autosplit.core.scenario import load_scenario
-    from autosplit.training.prepare import untrained
+    from autosplit.pipeline.dry_run import preview
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     side, found = size_of(name), {"network": name}
@@ -110,11 +110,12 @@ def stages(name: str, work: Path) -> dict[str, Any]:
             "training.backbone_epochs": 1, "training.supernet_epochs": 1, "training.batch_size": 8,
             "training.backbone_lr": 0.001, "training.supernet_lr": 0.001, "training.finetune_lr": 0.001,
             "search.evaluations": 2, "search.finalists": 1, "search.recalibration_images": 8, "search.agent": "random"})
-    networks: list[Any] = []
+    tried: list[Any] = []
 
     def dry_run() -> str:
         began = time.perf_counter()
-        networks.append(untrained(scenario))
+        found = preview(scenario)
+        tried.append(found)
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         return f"{seconds:.0f} s, {peak:.1f} GB"
@@ -124,7 +125,7 @@ def stages(name: str, work: Path) -> dict[str, Any]:
         "prune": lambda: _pruned(scenario, side), "dry run": dry_run}
     for stage, run in steps.items():
         found[stage] = _attempt(run)
-    if not networks:
+    if short or not tried:
         return found
     results: list[Any] = []
 
@@ -217,25 +218,29 @@ def main() -> None:
     options = parser(__doc__, scenario=False)
     options.add_argument("--only", default="", help="networks whose names hold this")
     options.add_argument("--one", help="take this one through all stages in this process")
+    options.add_argument("--short", action="store_true", help="only up to the dry run; of networks in the table, what "
+                                                              "follows stays as it is")
     chosen = options.parse_args()
     if chosen.one:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["AUTOSPLIT_CACHE"] = str(Path(folder) / "cache")
-            print(json.dumps(stages(chosen.one, Path(folder))))
+            print(json.dumps(stages(chosen.one, Path(folder), chosen.short)))
         return
     table = chosen.out / "networks.csv"
     rows = pd.read_csv(table, dtype=str, keep_default_na=False).to_dict("records") if table.is_file() else []
-    done = {row["network"] for row in rows}
-    for name in (n for n in NETWORKS if chosen.only in n and n not in done):
+    known = {row["network"]: row for row in rows}
+    for name in (n for n in NETWORKS if chosen.only in n and (chosen.short or n not in known)):
         began = time.perf_counter()
-        ended = subprocess.run([sys.executable, "-m", "benchmarks.networks", "--out", str(chosen.out), "--one", name],
-                              capture_output=True, text=True, check=False)
+        ended = subprocess.run([sys.executable, "-m", "benchmarks.networks", "--out", str(chosen.out), "--one", name,
+                               *(["--short"] if chosen.short else [])], capture_output=True, text=True, check=False)
         lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
         row = json.loads(lines[-1]) if lines else {"network": name, "trace": ended.stderr.strip()[-300:]}
-        rows.append({**row, "seconds": round(time.perf_counter() - began)})
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        seconds = {} if chosen.short else {"seconds": round(time.perf_counter() - began)}
+        known[name] = {**known.get(name, {}), **row, **seconds}
+        print(json.dumps(known[name]), file=sys.stderr, flush=True)
         chosen.out.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(table, index=False)
+        pd.DataFrame(known.values()).to_csv(table, index=False)
+    rows = list(known.values())
     passed = {stage: sum(_good(row.get(stage)) for row in rows)
               for stage in ("trace", "split", "prune", "dry run", "search", "replay", "export")}
     write_json(chosen.out / "networks.json", {"networks": len(rows), "passed": passed})

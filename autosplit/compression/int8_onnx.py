@@ -79,7 +79,7 @@ class _Form:
         for target in {str(n.target) for n in self.network.graph.nodes if n.op == "get_attr"}:
             path, _, name = target.rpartition(".")
             attributes[target] = getattr(self.network.get_submodule(path), name)
-        parts = {**dict(self.network.named_modules()), **attributes, **self.modules}
+        parts = {**dict(self.network.named_modules(remove_duplicate=False)), **attributes, **self.modules}
         result = fx.GraphModule(parts, self.graph)
         result.graph.eliminate_dead_code()
         result.recompile()

@@ -15,9 +15,10 @@ from autosplit.core.progress import Advance
 __all__ = ["NotebookProgress"]
 
 _REDRAWN_S = 0.2  # at most so often: every drawing is a message to the browser
+_WORTH_A_ROW_S = 0.1  # of a phase within another, once it is done
 
 
-@dataclass
+@dataclass(eq=False)
 class _Row:
     """A phase as it is shown."""
 
@@ -67,6 +68,8 @@ class NotebookProgress:
         finally:
             self._depth -= 1
             row.ended, row.seconds = ending, time.monotonic() - row.began
+            if row.depth and ending == "done" and row.seconds < _WORTH_A_ROW_S:
+                self._rows.remove(row)
             self._draw()
 
     def html(self) -> str:

@@ -82,7 +82,7 @@ class Supernet(nn.Module):
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
         prunable = max(space.sparsities) > 0
-        modules = dict(self.backbone.named_modules())
+        modules = dict(self.backbone.named_modules(remove_duplicate=False))
         for path in space.keep:
             if path not in modules:
                 raise UnknownNameError("module, in `space.keep`:", path, modules)

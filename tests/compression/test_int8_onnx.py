@@ -52,6 +52,17 @@ class Global(nn.Module):
         return self.last(torch.flatten(self.pool(F.relu(self.conv(x))), 1))
 
 
+class OneActivation(nn.Module):
+    """An activation that is one module, called after several layers, as in a ResNet's block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.relu = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.two(self.relu(self.one(x))))
+
+
 def exported(network, shape, folder):
     """The integer form in onnxruntime, with its operators."""
     from autosplit.models.onnx_files import write_onnx
@@ -64,7 +75,7 @@ def exported(network, shape, folder):
     return (lambda x: session.run(None, {"x": x.numpy()})[0]), operators
 
 
-@pytest.mark.parametrize("kind", [Everything, Global])
+@pytest.mark.parametrize("kind", [Everything, Global, OneActivation])
 def test_equal_to_the_bit(kind, tmp_path):
     torch.manual_seed(0)
     network = kind().eval()

@@ -23,6 +23,7 @@ CHANGES = {
     'load_scenario("default")': 'load_scenario("tiny.yaml")',
     'scenario="default"': 'scenario="tiny.yaml"',
     'autosplit.search("default"': 'autosplit.search("tiny.yaml"',
+    '"training.backbone_epochs": 30, "training.supernet_epochs": 30': '"training.backbone_epochs": 2',
     "search__evaluations=50": "search__evaluations=1",
     "search__evaluations=60": "search__evaluations=1",
     # a free port, and patience with a busy machine

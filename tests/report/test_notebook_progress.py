@@ -49,14 +49,18 @@ def test_phases_are_rows_with_bars_and_the_time_left(display, time):
         assert 'value="0.250"' in display.shown[-1]
         assert "0:10 so far, 0:30 left" in display.shown[-1]
         assert "train &lt;the&gt; backbone" in display.shown[-1]
+        with progress.phase("of no time"):
+            assert "of no time" in display.shown[-1]
         with progress.phase("inner"):
+            time[0] += 1
             assert "<progress></progress>" in display.shown[-1]
             assert "&nbsp;&nbsp;&nbsp;&nbsp;inner" in display.shown[-1]
     assert display.shown[-1].count('<progress value="1"></progress>') == 2
-    assert "done after 10.0 s</td><td style=text-align:left>loss 0.5" in display.shown[-1]
+    assert "done after 11.0 s</td><td style=text-align:left>loss 0.5" in display.shown[-1]
     with progress.phase("next"):
         pass
     assert display.shown[-1].count("<tr>") == 3
+    assert "of no time" not in display.shown[-1]
 
 
 def test_it_is_not_drawn_at_every_step(display, time):
