@@ -11,6 +11,7 @@ been known. Seconds are the processor's, of all threads, so that others who use 
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 
@@ -53,7 +54,7 @@ def without_supernet(prepared: Networks) -> Supernet:
     scenario, data = prepared.scenario, prepared.data
     sample = data.normalise(data.train.images[:256])
     torch.manual_seed(scenario.search.seed)
-    return Supernet(prepared.backbone, prepared.points, scenario.space, sample, scenario.codecs)
+    return Supernet(copy.deepcopy(prepared.backbone), prepared.points, scenario.space, sample, scenario.codecs)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +112,11 @@ def _encoder(deployment: Deployment) -> list[nn.Module]:
 
 
 def _plain(network: nn.Module) -> nn.Module:
-    """A copy without gradients, channels first as ONNX has them."""
-    return copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.contiguous_format)
+    """A copy without gradients, channels first as ONNX has them; it shares the tensors that are so already."""
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach().contiguous(), requires_grad=False)
+                              for p in network.parameters()}
+    shared |= {id(b): b.detach().contiguous() for b in network.buffers()}
+    return copy.deepcopy(network, shared)
 
 
 class _Normalise(nn.Module):

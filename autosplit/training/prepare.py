@@ -119,6 +119,7 @@ def prepare(
         points = _split_points(backbone, data, scenario)
         backbone_key = _backbone_key(scenario, data, model, backbone)
         supernet_key = _supernet_key(scenario, backbone_key, points)
+        del model  # a large network is in memory often enough
     if require is not None:
         require(supernet_key)
     if scenario.weights is None and trains and scenario.training.backbone_epochs:
@@ -251,7 +252,9 @@ def _supernet(
     with progress.phase("find prunable channels"):
         torch.manual_seed(scenario.search.seed)
         sample = data.normalise(data.train.images[:_SAMPLE_IMAGES if trains else _STRUCTURE_IMAGES])
-        supernet = Supernet(backbone, points, scenario.space, sample, scenario.codecs)
+        # the caller keeps the backbone as the teacher
+        supernet = Supernet(copy.deepcopy(backbone) if trains else backbone, points, scenario.space, sample,
+                            scenario.codecs)
 
     _say_what_stays(supernet)
 
@@ -294,15 +297,16 @@ def _coded_backbone(
     progress: PhaseReporter, cache: Cache, trains: bool,
 ) -> nn.Module:
     """One network for pictures of all formats: to them what the supernet is to splits."""
+    if not trains:
+        return backbone
     settings, formats = scenario.training, lossy_formats(scenario.space)
     network = copy.deepcopy(backbone)
 
     def fit(on_step: Callable[[], None]) -> None:
         train_on_coded_images(network, teacher, formats, Finetuning(data, settings, scenario.search.seed, on_step))
 
-    if trains:
-        steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
-        _cached(network, "coded-backbone", key, fit, steps, progress, cache)
+    steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
+    _cached(network, "coded-backbone", key, fit, steps, progress, cache)
     return network.to(memory_format=torch.channels_last).eval()
 
 

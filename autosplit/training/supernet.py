@@ -38,7 +38,7 @@ class Supernet(nn.Module):
     """Backbone and codecs whose weights all plans share.
 
     Args:
-        backbone: Traced and trained; copied.
+        backbone: Traced and trained; it becomes part of the supernet.
         points: Split points of the search space.
         space: Heads, sparsities, widths, grids, bits and rates on offer.
         sample: Some normalised images (N, C, H, W), whose features codecs start from.
@@ -58,8 +58,7 @@ class Supernet(nn.Module):
         families: Sequence[str] = (DEFAULT_CODEC,),
     ) -> None:
         super().__init__()
-        # the caller keeps the backbone as the teacher
-        self.backbone: fx.GraphModule = copy.deepcopy(backbone)
+        self.backbone: fx.GraphModule = backbone
         self.points = {p.name: p for p in points}
         self._space = space
         shape = (sample.shape[1], sample.shape[2], sample.shape[3])

@@ -143,14 +143,17 @@ class TestShared:
         assert any("encoder" in n for n in used)
         assert any("decoder" in n for n in used)
 
-    def test_backbone_is_copied(self, data):
-        network = tiny_network()
-        graph = trace(network.eval(), data.shape)
-        points = select_split_points(find_split_points(graph, data.shape), "blocks")
-        supernet = Supernet(graph, points, SPACE, data.normalise(data.train.images[:4]))
-        with torch.no_grad():
-            supernet.backbone.get_submodule("fc").weight.zero_()
-        assert graph.get_submodule("fc").weight.abs().sum() > 0
+    def test_the_backbone_stays_as_it_is(self, prepared):
+        """It is the teacher: training the supernet leaves its weights alone. Without training nothing is copied."""
+        from autosplit.training.prepare import untrained
+
+        assert prepared.supernet.backbone is not prepared.backbone
+        for name, parameter in prepared.backbone.named_parameters():
+            other = prepared.supernet.backbone.get_parameter(name)
+            assert other.data_ptr() != parameter.data_ptr()
+        assert not torch.equal(next(prepared.backbone.parameters()), next(prepared.supernet.backbone.parameters()))
+        rough = untrained(prepared.scenario)
+        assert rough.supernet.backbone is rough.backbone
 
 
 class TestTraining:
