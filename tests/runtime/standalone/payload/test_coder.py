@@ -1,4 +1,4 @@
-"""Frequency tables and payloads: round trips, size, corruption, a second implementation of the format."""
+"""Payloads: round trips, size, corruption, a second implementation of the format."""
 
 from __future__ import annotations
 
@@ -11,42 +11,22 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autosplit.core.errors import ConfigError, PayloadError, ResultError
+from autosplit.core.errors import ConfigError, PayloadError
 from autosplit.runtime.standalone.payload.coder import PayloadCoder, coded_bytes, payload_bytes, raw_bytes
-from autosplit.runtime.standalone.payload.contexts import CONTEXTS
 from autosplit.runtime.standalone.payload.frequencies import PRECISION, FrequencyTables
 from autosplit.runtime.standalone.payload.header import HEADER_BYTES, header
+from tests.runtime.standalone.payload.codes import QUICK, codes_of, smooth_codes
 
-QUICK = settings(derandomize=True, deadline=None, max_examples=80)
 KEY = b"deployment 1"
 TOTAL = 2**PRECISION
 
 
-def _codes(shape, bits, spread, count=60, seed=0):
-    """Codes with a peak, another one in each channel; spread 0 gives a single symbol, a large one all alike."""
-    rng = np.random.default_rng(seed)
-    top = 2**bits - 1
-    centre = rng.integers(0, top + 1, (shape[0], 1, 1))
-    if spread > 10:
-        return rng.integers(0, top + 1, (count, *shape))
-    return np.clip(np.round(rng.laplace(size=(count, *shape)) * spread * top / 8 + centre), 0, top).astype(np.int64)
-
-
-def _smooth(shape, bits, count=80, seed=0):
-    """Codes whose neighbours are alike, as those of features are."""
-    channels, height, width = shape
-    noise = np.random.default_rng(seed).normal(size=(count, channels, height + 4, width + 4))
-    near = sum(noise[:, :, a : a + height, b : b + width] for a in range(5) for b in range(5)) / 5
-    top = 2**bits - 1
-    return np.clip(np.round(near * top / 4 + top / 2), 0, top).astype(np.int64)
-
-
 def _coder(shape=(4, 3, 3), bits=3, spread=1.0, key=KEY, seed=0):
-    codes = _codes(shape, bits, spread, seed=seed)
+    codes = codes_of(shape, bits, spread, seed=seed)
     return PayloadCoder(FrequencyTables.fit(codes, bits), shape, key), codes
 
 
@@ -56,160 +36,12 @@ def coder_and_payloads():
     return coder, coder.encode_batch(codes)
 
 
-# --- frequency tables
-
-
-@given(channels=st.integers(1, 6), bits=st.integers(1, 8), spread=st.sampled_from([0.0, 0.3, 2.0, 99.0]),
-       count=st.integers(1, 40), seed=st.integers(0, 999))
-@QUICK
-def test_fitted_tables_are_normalised_and_close_to_the_counts(channels, bits, spread, count, seed):
-    codes = _codes((channels, 3, 2), bits, spread, count, seed)
-    tables = FrequencyTables.fit(codes, bits, contexts=False)
-    assert (tables.channels, tables.levels) == (channels, 2**bits)
-    assert tables.frequencies.dtype == np.uint32
-    assert tables.frequencies.min() >= 1
-    assert (tables.frequencies.sum(axis=1) == TOTAL).all()
-    counts = np.stack([np.bincount(codes[:, k].ravel(), minlength=2**bits) for k in range(channels)]) + 0.5
-    share = counts / counts.sum(axis=1, keepdims=True)
-    assert np.abs(tables.frequencies / TOTAL - share).max() <= (2**bits + 1) / TOTAL
-
-
-def test_an_unseen_symbol_stays_codable_at_a_small_cost():
-    tables = FrequencyTables.fit(np.full((100, 1, 4, 4), 5), 4)
-    assert tables.middle is None  # where a symbol is certain, neighbours cannot say more
-    cost = tables.symbol_bits[0]
-    assert cost[5] < 0.01
-    assert np.delete(cost, 5).max() < 13
-    huge = FrequencyTables.fit(np.zeros((1, 1, 2000, 1000), dtype=np.int8), 8)
-    assert huge.symbol_bits.max() <= PRECISION
-
-
-def test_entropy_bits_is_the_cross_entropy():
-    codes = _codes((3, 2, 5), 3, 1.0)
-    tables = FrequencyTables.fit(codes[:30], 3, contexts=False)
-    share = tables.frequencies / TOTAL
-    expected = [-sum(np.log2(share[k, s]) for k in range(3) for s in image[k].ravel()) for image in codes]
-    np.testing.assert_allclose(tables.entropy_bits(codes), expected, rtol=1e-12)
-    assert tables.entropy_bits(codes[:0]).shape == (0,)
-
-
-def test_tables_are_immutable_and_independent_of_their_source():
-    source = np.full((1, 2), TOTAL // 2, dtype=np.uint32)
-    tables = FrequencyTables(source)
-    source[0, 0] = 7
-    assert tables.frequencies[0, 0] == TOTAL // 2
-    with pytest.raises(ValueError, match="read-only"):
-        tables.frequencies[0, 0] = 1
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-@pytest.mark.parametrize("spread", [0.0, 1.0])
-def test_tables_survive_storage_as_uint16(bits, spread):
-    tables = FrequencyTables.fit(_codes((3, 4, 4), bits, spread), bits)
-    arrays = tables.to_arrays()
-    assert {name: a.dtype for name, a in arrays.items()} == {"frequencies": np.dtype(np.uint16)}
-    assert np.array_equal(FrequencyTables.from_arrays(arrays).frequencies, tables.frequencies)
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_tables_with_contexts_survive_storage(bits):
-    tables = FrequencyTables.fit(_smooth((3, 6, 5), bits, 400), bits)
-    assert tables.middle is not None
-    arrays = tables.to_arrays()
-    assert {name: a.dtype for name, a in arrays.items()} == {"frequencies": np.dtype(np.uint16)}
-    again = FrequencyTables.from_arrays(arrays)
-    assert np.array_equal(again.frequencies, tables.frequencies)
-    assert np.array_equal(again.middle, tables.middle)
-
-
-def test_contexts_are_taken_where_neighbours_say_something():
-    """A smooth channel has contexts, noise has none, and what they save is saved on other images too."""
-    smooth, noise = _smooth((1, 12, 12), 4), np.random.default_rng(1).integers(0, 16, (80, 1, 12, 12))
-    codes = np.concatenate([smooth, noise], axis=1)
-    tables, plain = (FrequencyTables.fit(codes[:60], 4, contexts=c) for c in (True, False))
-    assert tables.middle is not None
-    assert tables.middle[1].tolist() == [0, 15]  # every symbol in the middle: one context
-    assert tables.middle[0, 0] > 0
-    assert tables.middle[0, 1] < 15
-    saved = plain.entropy_bits(codes[60:]) - tables.entropy_bits(codes[60:])
-    assert saved.mean() > 0.15 * FrequencyTables.fit(smooth[:60], 4, contexts=False).entropy_bits(smooth[60:]).mean()
-    assert FrequencyTables.fit(noise, 4).middle is None
-    assert FrequencyTables.fit(smooth[:, :, :1, :1], 4).middle is None  # a single cell has no neighbours
-    coder = PayloadCoder(tables, (2, 12, 12), KEY)
-    sizes = [len(p) for p in coder.encode_batch(codes[60:])]
-    assert np.mean(sizes) == pytest.approx(payload_bytes(tables, codes[60:]).mean(), abs=0.3)
-
-
-@pytest.mark.parametrize(("middle", "message"), [
-    (np.array([[0, 4]]), "first and a last symbol below 4"), (np.array([[-1, 2]]), "first and a last symbol below 4"),
-    (np.array([[2, 1]]), "first and a last symbol below 4"), (np.array([[0.0, 1.0]]), "integers of shape"),
-    (np.array([0, 1]), "integers of shape"), (None, "with a middle for each channel"),
-])
-def test_a_damaged_middle_is_refused(middle, message):
-    with pytest.raises(ConfigError, match=message):
-        FrequencyTables(np.full((1, CONTEXTS, 4), TOTAL // 4), middle)
-
-
-@pytest.mark.parametrize("row", [[3, 1, 0, 0], [0, 9, 0, 0]])
-def test_a_damaged_stored_middle_is_refused(row):
-    stored = np.full((1, CONTEXTS + 1, 4), TOTAL // 4)
-    stored[0, -1] = row
-    with pytest.raises(ResultError, match="first and a last symbol below 4"):
-        FrequencyTables.from_arrays({"frequencies": stored})
-
-
-@pytest.mark.parametrize(("table", "message"), [
-    (np.full((2, 4), TOTAL // 4 + 1), "channel 0 sum to 65540"),
-    (np.array([[TOTAL // 2, TOTAL // 2], [TOTAL // 2, TOTAL // 2 - 1]]), "channel 1 sum to 65535"),
-    (np.array([[-5, TOTAL + 5]]), "must lie in"),
-    (np.array([[0, TOTAL]]), "must lie in"),
-    (np.full((1, 3), TOTAL // 3), "power of two"),
-    (np.full((1, 1), TOTAL), "power of two"),
-    (np.full((1, 512), TOTAL // 512), "power of two"),
-    (np.zeros((0, 4), dtype=np.int64), "at least one channel"),
-    (np.full(4, TOTAL // 4), "shape"),
-    (np.full((1, 4), TOTAL / 4), "integers"),
-])
-def test_damaged_tables_are_refused(table, message):
-    with pytest.raises(ResultError, match=message):
-        FrequencyTables.from_arrays({"frequencies": table})
-    with pytest.raises(ConfigError, match=message):
-        FrequencyTables(table)
-
-
-def test_a_missing_array_is_named():
-    with pytest.raises(ResultError, match=r"no array 'frequencies' \(found: \['weights'\]\)"):
-        FrequencyTables.from_arrays({"weights": np.zeros(3)})
-
-
-@pytest.mark.parametrize(("symbols", "message"), [
-    (np.zeros((1, 4, 3, 3)), "integers"),
-    (np.full((1, 4, 3, 3), 8), r"\[0, 7\]"),
-    (np.full((1, 4, 3, 3), -1), "NaN"),
-    (np.zeros((4, 3, 3), dtype=int), r"\(images, "),
-])
-def test_wrong_symbols_are_refused(symbols, message):
-    tables = FrequencyTables.fit(_codes((4, 3, 3), 3, 1.0), 3)
-    with pytest.raises(ConfigError, match=message):
-        FrequencyTables.fit(symbols, 3)
-    with pytest.raises(ConfigError, match=message):
-        tables.entropy_bits(symbols)
-
-
-def test_no_calibration_images_are_refused():
-    with pytest.raises(ConfigError, match="at least one"):
-        FrequencyTables.fit(np.zeros((0, 4, 3, 3), dtype=int), 3)
-
-
-# --- payloads
-
-
 @given(shape=st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9)), bits=st.integers(1, 8),
        spread=st.sampled_from([0.0, 0.2, 1.0, 99.0, "smooth"]), seed=st.integers(0, 999))
 @QUICK
 def test_round_trip(shape, bits, spread, seed):
     """Codes like the calibration, and codes it never saw, come back; the order of size is predicted."""
-    codes = _smooth(shape, bits, seed=seed) if spread == "smooth" else _codes(shape, bits, spread, seed=seed)
+    codes = smooth_codes(shape, bits, seed=seed) if spread == "smooth" else codes_of(shape, bits, spread, seed=seed)
     tables = FrequencyTables.fit(codes, bits)
     coder = PayloadCoder(tables, shape, KEY)
     unseen = np.random.default_rng(seed).integers(0, 2**bits, (3, *shape))
@@ -249,7 +81,7 @@ def test_a_code_of_one_symbol_is_a_header():
     ((2, 4, 4), 2, 1.0), ((8, 4, 4), 2, 0.5), ((8, 4, 4), 4, 1.0), ((16, 4, 4), 1, 99.0), ((32, 8, 8), 3, 1.0),
 ])
 def test_size_is_entropy_plus_header_plus_half_a_byte_on_average(shape, bits, spread):
-    codes = _codes(shape, bits, spread, 400)
+    codes = codes_of(shape, bits, spread, 400)
     tables = FrequencyTables.fit(codes[:200], bits)
     sizes = np.array([len(p) for p in PayloadCoder(tables, shape, KEY).encode_batch(codes[200:])])
     entropy = tables.entropy_bits(codes[200:])
@@ -315,7 +147,7 @@ def test_symbols_that_do_not_fit_the_coder_are_refused(symbols):
 
 @pytest.mark.parametrize("shape", [(3, 3, 3), (4, 3), (4, 0, 3)])
 def test_a_shape_that_does_not_fit_the_tables_is_refused(shape):
-    tables = FrequencyTables.fit(_codes((4, 3, 3), 3, 1.0), 3)
+    tables = FrequencyTables.fit(codes_of((4, 3, 3), 3, 1.0), 3)
     with pytest.raises(ConfigError, match="the code's shape"):
         PayloadCoder(tables, shape, KEY)
 
@@ -411,7 +243,7 @@ def _reference_payload(code: NDArray[np.int64], tables: FrequencyTables, key: by
 @QUICK
 def test_a_second_implementation_makes_the_same_bytes(shape, bits, spread, seed):
     """Proves that constriction's models hold exactly our integer frequencies, so any machine agrees."""
-    codes = _smooth(shape, bits, seed=seed) if spread == "smooth" else _codes(shape, bits, spread, seed=seed)
+    codes = smooth_codes(shape, bits, seed=seed) if spread == "smooth" else codes_of(shape, bits, spread, seed=seed)
     tables = FrequencyTables.fit(codes, bits)
     coder = PayloadCoder(tables, shape, KEY)
     unseen = np.random.default_rng(seed).integers(0, 2**bits, (2, *shape))
