@@ -143,6 +143,10 @@ _CALLS: dict[str, set[str]] = {
     "lookup": {"silu", "sigmoid", "hardswish", "hardsigmoid", "gelu", "elu", "leaky_relu", "tanh", "mish", "softplus",
                "selu", "exp"},
     "size": {"size", "dim", "numel", "getattr", "ndimension"},
+    # constants of a feature's type, and truths and numbers of places: no values to round
+    "constant": {"new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "zeros_like", "ones_like", "full_like",
+                 "empty_like", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not",
+                 "logical_xor", "isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "bool", "long", "int"},
 }
 
 
@@ -256,7 +260,7 @@ def place_observers(net: FloatGraph) -> None:
     for node in list(graph.nodes):
         kind = _kind(node, modules)
         inputs = [n for n in node.all_input_nodes if n in tensors]
-        if kind in {"output", "size"} or not (inputs or kind == "placeholder"):
+        if kind in {"output", "size", "constant"} or not (inputs or kind == "placeholder"):
             continue
         given = rounded_by.get(inputs[0]) if inputs else None
         tensors.add(node)

@@ -63,6 +63,21 @@ class OneActivation(nn.Module):
         return self.relu(self.two(self.relu(self.one(x))))
 
 
+class Masked(nn.Module):
+    """Truths and constants beside the features, as the shifted windows of a Swin Transformer have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        level = x.new_zeros(x.shape[-1]) + torch.arange(x.shape[-1]) % 2
+        mask = level.masked_fill(level != 0, -4.0).masked_fill(level == 0, 0.0)
+        x = torch.where((x > 0.1).logical_or(x < -0.1), x + mask, torch.zeros_like(x))
+        return self.two(x)
+
+
 def exported(network, shape, folder):
     """The integer form in onnxruntime, with its operators."""
     from autosplit.models.onnx_files import write_onnx
@@ -75,7 +90,7 @@ def exported(network, shape, folder):
     return (lambda x: session.run(None, {"x": x.numpy()})[0]), operators
 
 
-@pytest.mark.parametrize("kind", [Everything, Global, OneActivation])
+@pytest.mark.parametrize("kind", [Everything, Global, OneActivation, Masked])
 def test_equal_to_the_bit(kind, tmp_path):
     torch.manual_seed(0)
     network = kind().eval()
