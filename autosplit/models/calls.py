@@ -117,6 +117,8 @@ def as_call(func: Any, args: Any, kwargs: Any, added: dict[str, nn.Module]) -> t
     is_method = getattr(Tensor, name, None) is func or getattr(torch._C.TensorBase, name, None) is func
     if name in OPERATORS:
         return "call_function", OPERATORS[name], args, kwargs
+    if func is getattr(Tensor, f"__{name}__", None):  # which torch has wrapped under the method's name: x ** 2
+        return "call_function", getattr(operator, name), args, kwargs
     if is_method:
         if name in _SAME_UNDER_ANOTHER_NAME and not kwargs and len(args) == 2:
             return "call_function", getattr(operator, name), args, kwargs

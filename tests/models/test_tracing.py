@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import dataclass
 
 import pytest
@@ -466,3 +467,39 @@ class TestOwnModules:
 
         with pytest.raises(TraceError, match=r"torch\.fx cannot trace Branching"):
             as_graph(Branching())
+
+
+OPERATORS = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
+    "floordiv": operator.floordiv, "mod": operator.mod, "pow": operator.pow,
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("sides", ["tensor and number", "number and tensor", "two tensors", "in place", "constants"])
+def test_operators_of_python(name, sides):
+    """Of features and of what is not computed from the image; torch wraps some of them under other names."""
+    operate, changing = OPERATORS[name], getattr(operator, f"i{name}")
+
+    class Operated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            x = self.conv(x).sigmoid() + 1
+            if sides == "tensor and number":
+                x = operate(x, 3)
+            elif sides == "number and tensor":
+                x = operate(3, x)
+            elif sides == "two tensors":
+                x = operate(x, x.flip(1))
+            elif sides == "in place":
+                x = changing(x, 3)
+            else:
+                x = x * operate(torch.arange(1, 1 + x.shape[-1]), 3)
+            return x.mean((2, 3))
+
+    torch.manual_seed(0)
+    network, images = Operated().eval(), torch.randn(2, 3, 8, 8)
+    assert torch.equal(trace(network, (3, 8, 8))(images), network(images))
