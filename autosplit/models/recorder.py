@@ -28,6 +28,10 @@ _READING = {"__bool__", "__int__", "__float__", "__index__", "__complex__", "__c
             "__array__", "is_nonzero", "equal", "allclose", "nonzero", "unique", "masked_select", "bincount"}
 """Functions that give Python a value of a tensor, or a tensor whose size depends on values."""
 
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater", "greater_equal",
+                "logical_and", "logical_or", "logical_not", "logical_xor"}
+"""Methods that give truths, and in place ones and zeros of the tensor's own type."""
+
 _ONLY_LAYOUT = {"contiguous", "to", "type", "float", "cpu", "type_as", "requires_grad_", "detach", "detach_"}
 
 
@@ -202,6 +206,8 @@ class Recorder(TorchFunctionMode):
         else:
             self._refuse(f"{name} changes a tensor in place in a way that no graph can hold")
         node = self._create(*call)
+        if name.rstrip("_") in _COMPARISONS or any(t.dtype != tensor.dtype for t in _tensors((args, kwargs))):
+            node = self._inherit(self.graph.call_method("to", (node, tensor.dtype)), node)  # in place it keeps its type
         self._rebind(tensor, node)
         if isinstance(result, Tensor) and result is not tensor:
             self._give(result, node)

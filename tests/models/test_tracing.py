@@ -503,3 +503,25 @@ def test_operators_of_python(name, sides):
     torch.manual_seed(0)
     network, images = Operated().eval(), torch.randn(2, 3, 8, 8)
     assert torch.equal(trace(network, (3, 8, 8))(images), network(images))
+
+
+@pytest.mark.parametrize("change", [
+    lambda x: x.ge_(0.5), lambda x: x.ne_(x.flip(1)), lambda x: x.logical_not_(),
+    lambda x: x.mul_(torch.arange(4, dtype=torch.float64).view(-1, 1, 1)),
+], ids=["ge_", "ne_", "logical_not_", "mul_ by float64"])
+def test_a_tensor_that_is_changed_in_place_keeps_its_type(change):
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            x = self.conv(x).sigmoid()
+            change(x)
+            return x.mean((2, 3))
+
+    torch.manual_seed(0)
+    network, images = Changed().eval(), torch.randn(2, 3, 8, 8)
+    found = trace(network, (3, 8, 8))(images)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, network(images))
