@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["Advance", "NullProgress", "PhaseReporter", "ignore"]
+__all__ = ["Advance", "NullProgress", "PhaseReporter", "ending_of", "ignore"]
 
 
 class Advance(Protocol):
@@ -42,6 +42,11 @@ class NullProgress:
     def phase(self, title: str, total: float | None = None) -> Iterator[Advance]:  # noqa: ARG002
         """A phase that nobody watches."""
         yield ignore
+
+
+def ending_of(error: BaseException) -> str:
+    """How a phase ended that an exception passed through, in a word."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def ignore(steps: float = 1, note: str = "") -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from autosplit.core.progress import Advance
+from autosplit.core.progress import Advance, ending_of
 
 __all__ = ["NotebookProgress"]
 
@@ -63,7 +63,7 @@ class NotebookProgress:
         try:
             yield advance
         except BaseException as error:
-            ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            ending = ending_of(error)
             raise
         finally:
             self._depth -= 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from autosplit.core.progress import Advance, ignore
+from autosplit.core.progress import Advance, ending_of, ignore
 from autosplit.report.notebook_progress import NotebookProgress
 from autosplit.runtime.standalone.errors import printable
 
@@ -79,7 +79,7 @@ class Progress:
             # A phase may end early or count no steps at all; its bar is full all the same.
             bars.update(task, total=total or done or 1, completed=total or done or 1)
         except BaseException as error:
-            bars.update(task, note="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            bars.update(task, note=ending_of(error))
             raise
         finally:
             bars.stop_task(task)
@@ -101,7 +101,7 @@ def _line(console: Console, title: str) -> Iterator[Advance]:
     try:
         yield advance
     except BaseException as error:
-        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        ending = ending_of(error)
         raise
     finally:
         note = f" ({last})" if last else ""
