@@ -12,6 +12,7 @@ outputs than inputs a group are followed exactly.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,8 @@ from autosplit.models.reshapes import apart, blocks_of
 from autosplit.models.unions import STAYS, Ids, Unions, staying
 
 __all__ = ["ChannelMap", "DimChannels", "channel_map", "is_depthwise"]
+
+_log = logging.getLogger(__name__)
 
 DimChannels = dict[int, Ids]
 """Channel of each element along the dimensions of a feature in which some can go; `STAYS` where one cannot."""
@@ -164,10 +167,12 @@ class _Follower(fx.Interpreter):
                 layout = {d: self._of_tensor(tensor, d) for d, size in enumerate(tensor.shape) if size > 1 and d < 2}
                 for d in range(2, tensor.dim()):  # only the first two dimensions of a parameter are taken apart
                     layout[d] = staying(tensor.shape[d])
-        elif n.op == "call_module":
-            layout = self._layer(n, self._modules[str(n.target)])
-        elif n.op in {"call_function", "call_method"}:
-            layout = self._call(n)
+        elif n.op in {"call_module", "call_function", "call_method"}:
+            try:
+                layout = self._layer(n, self._modules[str(n.target)]) if n.op == "call_module" else self._call(n)
+            except Exception as e:  # arguments that nobody thought of: its channels stay, all others are followed
+                _log.debug("channels of %s: %r", n.name, e)
+                layout = self._give_up(n)
         elif n.op == "output":
             for source in n.all_input_nodes:
                 self._keep_all(self._layouts.get(source, {}), "")
@@ -191,7 +196,8 @@ class _Follower(fx.Interpreter):
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> Any:
         given = self._input(node)
-        if len(node.args) != 1 or node.kwargs or getattr(layer, "return_indices", False):
+        alone = len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
+        if not alone or getattr(layer, "return_indices", False):
             return self._give_up(node)
         if not any(True for _ in layer.parameters()) and self._is_identity(node):
             return given  # stochastic depth, say, which does something in training

@@ -153,7 +153,7 @@ class Recorder(TorchFunctionMode):
         nodes = len(self.graph.nodes)
         result = run()
         self._stack.pop()
-        if path and len(self.graph.nodes) == nodes and any(result is t for t in given) and \
+        if path and len(self.graph.nodes) == nodes and len(given) == 1 and result is given[0] and \
                 not isinstance(module, _LOOKED_THROUGH) and self._node(result) is not None and \
                 next(module.parameters(), None) is None:
             # nothing happened, as in stochastic depth, which does something in training

@@ -157,3 +157,40 @@ class TestStaying:
         network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), conv(8, 6), nn.AdaptiveAvgPool2d(1),
                                 nn.Flatten(), nn.Linear(6, 2))
         assert pruned_is_masked(network) == ({"3.0": 6}, {"0": "GroupNorm"})
+
+
+class Pick(nn.Module):
+    """A module without parameters that gives one of the features it is handed, as in timm's SelecSLS."""
+
+    def forward(self, features):
+        return features[0]
+
+
+class Picking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.pick, self.fc = conv(3, 16), conv(3, 12), Pick(), nn.Linear(16, 4)
+
+    def forward(self, x):
+        features = [self.one(x), self.two(x)]
+        return self.fc(self.pick(features).mean((2, 3))) + features[1].mean((1, 2, 3)).unsqueeze(1)
+
+
+def test_a_module_that_picks_one_of_several_features_is_looked_through():
+    groups, _ = pruned_is_masked(Picking())
+    assert groups["one.0"] == 16
+
+
+def test_where_following_fails_channels_stay_and_the_rest_is_pruned(monkeypatch):
+    """An operation with arguments that nobody thought of costs its own channels, and not the search."""
+    from autosplit.models import channels
+
+    def failing(self, node):
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(channels._Follower, "_cat", failing)
+    graph = trace(Between(lambda net, x: net.inner(torch.cat([net.extra(x), net.extra(x)], 1))).eval(), SHAPE)
+    pruner = HeadPruner(graph, SHAPE)
+    assert "extra.0" not in {g.root for g in pruner.groups}
+    assert {"first.0", "inner.0"} <= {g.root for g in pruner.groups}
+    assert pruner.unpruned["extra.0"] == "cat"
