@@ -27,7 +27,7 @@ from autosplit.training.prepare import Networks, untrained
 
 __all__ = ["Preview", "PreviewRow", "plans_to_try", "preview", "try_deployments"]
 
-_CALIBRATION_IMAGES = 8
+_FEW = 8
 _COMPARED_IMAGES = 2
 
 
@@ -116,23 +116,22 @@ def _row(networks: Networks, scorer: Scorer, place: str) -> PreviewRow:
 
 
 def plans_to_try(networks: Networks) -> list[Plan]:
-    """A pruned plan in the middle of the network for each codec and kind of head, and the whole network on the device.
+    """For each codec and kind of head the most pruned plan in the middle of the network.
 
-    Whatever layers there are, they lie in the head or the tail of such a plan; the last one has them all in the
-    device's arithmetic.
+    Every layer lies in the head, in the device's arithmetic, or in the tail. Where there is no place to cut at, the
+    whole network on the device.
     """
     space = networks.supernet.plan_space
     found: list[Plan] = []
-    places = [place for place in space.splits if place not in {INPUT, OUTPUT}]
-    for heads in ([p for p in places if p in networks.supernet.points],
-                  [p for p in places if p not in networks.supernet.points]):
+    for own in (True, False):  # heads of the backbone, and injected ones
         for family in networks.scenario.codecs:
-            middle = [place for place in heads if any(c.family == family for c in space.codecs[place])]
-            if middle:
-                place = middle[len(middle) // 2]
-                codec = next(c for c in space.codecs[place] if c.family == family)
+            offers = [(place, codec) for place in space.splits for codec in space.codecs[place]
+                      if place not in {INPUT, OUTPUT} and codec.family == family
+                      and (place in networks.supernet.points) == own]
+            if offers:
+                place, codec = offers[len(offers) // 2]
                 found.append(Plan.at(place, max(space.sparsities[place]), codec))
-    if OUTPUT in space.splits:
+    if not found and OUTPUT in space.splits:
         found.append(Plan.at(OUTPUT, max(space.sparsities[OUTPUT]), space.codecs[OUTPUT][0]))
     return found
 
@@ -156,9 +155,10 @@ def try_deployments(networks: Networks, scorer: Scorer, progress: PhaseReporter)
     except ConfigError:
         exports = False
     plans, data = plans_to_try(networks), networks.data
-    few = replace(data, calibration=data.calibration.first(_CALIBRATION_IMAGES))
+    few = replace(data, calibration=data.calibration.first(_FEW), validation=data.validation.first(_FEW))
     images = data.validation.images[:_COMPARED_IMAGES]
-    scorer.latency_model.latency(LiveEvaluator(networks).workloads(plans), [scorer.conditions])
+    workloads = LiveEvaluator(replace(networks, data=few)).workloads(plans)
+    scorer.latency_model.latency(workloads, [scorer.conditions])
     with progress.phase("try the export" if exports else "try a deployment", total=len(plans)) as advance:
         for plan in plans:
             arithmetic = arithmetic_of(networks.scenario.conditions.device.arithmetic)
