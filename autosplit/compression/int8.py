@@ -37,6 +37,7 @@ from autosplit.compression.int8_layers import (
     Requantise,
 )
 from autosplit.core.errors import ConfigError
+from autosplit.models.calls import SEVERAL
 from autosplit.models.tracing import as_graph
 
 __all__ = ["FloatGraph", "RangeObserver", "as_function", "int8_structure", "place_observers", "quantise_int8"]
@@ -266,6 +267,8 @@ def place_observers(net: FloatGraph) -> None:
         tensors.add(node)
         if kind in {"keep", "relu"} and given is not None:  # their values are levels already
             rounded_by[node] = given
+            continue
+        if node.meta.get(SEVERAL):  # each of what it gives is rounded when it is taken out
             continue
         value = node
         if kind == "average":  # in float64, where a sum of levels is exact in whatever order it is taken

@@ -45,6 +45,8 @@ def torchvision_data(name: str, root: Path | None) -> dict[str, Any]:
     short = name.removeprefix(TORCHVISION)
     if short not in datasets.__all__:
         raise UnknownNameError("data set of torchvision", short, datasets.__all__)
+    if short in {"ImageFolder", "DatasetFolder", "VisionDataset", "wrap_dataset_for_transforms_v2"}:
+        raise ConfigError(f"data set {name!r} is a way to read files of your own; give image-folder:PATH")
     constructor = getattr(datasets, short)
     known = inspect.signature(constructor).parameters
     options: dict[str, Any] = {"root": str(data_root(root))} if "root" in known else {}
@@ -68,7 +70,8 @@ def torchvision_data(name: str, root: Path | None) -> dict[str, Any]:
             except ValueError:  # it has no part of this name
                 continue
     if "train" not in found:
-        raise DataError(f"data set {name!r} has no part to train on")
+        raise DataError(f"data set {name!r} has no part called train, as far as its `split` goes; write a function "
+                        "that returns its parts, and give file.py:function")
     return found
 
 

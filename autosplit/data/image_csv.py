@@ -34,7 +34,7 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
 
     Args:
         name: Name to give it.
-        path: The table, UTF-8, comma-separated.
+        path: The table, UTF-8, separated by commas, semicolons or tabs.
         seed: Seed of the division into parts.
         image_size: Height and width to bring images to, pixels.
         limit: At most so many images in each part.
@@ -72,7 +72,9 @@ def _rows(name: str, path: Path) -> list[tuple[Path, str, str]]:
     if not path.is_file():
         raise DataError(f"data set {name!r}: no such file {str(path.absolute())!r}")
     text = read_file(path, most_bytes=_MOST_TEXT_BYTES).decode("utf-8-sig", errors="replace")
-    reader = csv.DictReader(text.splitlines())
+    lines = text.splitlines()
+    separator = max(",;\t", key=lines[0].count) if lines else ","
+    reader = csv.DictReader(lines, delimiter=separator)
     columns = {str(c).strip().lower(): c for c in reader.fieldnames or []}
     of_path, of_label, of_part = (next((columns[c] for c in names if c in columns), None)
                                   for names in (_PATHS, _LABELS, _PARTS))

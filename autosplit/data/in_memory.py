@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from autosplit.core.errors import DataError
+from autosplit.core.plugins import one_line
 from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
 from autosplit.data.copies import apart, first_of_each
 from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, warn_once
@@ -61,9 +62,10 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
     """Read data of any kind that people hand over.
 
     Args:
-        data: A pair of images and labels (arrays or tensors); a torch `Dataset` or `DataLoader`, or any other sequence
-            of such pairs; a `Dataset` of Hugging Face with a column of images and one of labels; or a mapping from
-            `train`, `validation` and `test` to any of these. Images are pictures of Pillow, or numbers: uint8, or
+        data: A pair of images and labels (arrays, tensors or lists); a torch `Dataset` or `DataLoader`, or any other
+            sequence of pairs of one image and its label; a `Dataset` of Hugging
+            Face with a column of images and one of labels; or a mapping from `train`, `validation` and `test` to any
+            of these. Images are pictures of Pillow, or numbers: uint8, or
             floating point in [0, 1]; (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. Classes are numbers
             from 0, or names.
         image_size: Height and width that images are brought to, as those of a folder are: resized to cover it and
@@ -72,6 +74,8 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
     Raises:
         DataError: It is none of these, images were normalised, or an image has several labels.
     """
+    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 8):
+        raise DataError(f"data: image_size is {image_size!r}; give a whole number of pixels from 8 on")
     given = dict(data) if isinstance(data, Mapping) else {"train": data}
     unknown = [name for name in given if str(name).lower() not in _PARTS]
     if unknown:
@@ -223,14 +227,18 @@ def _fitted(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
 
 def _read_part(part: Any, name: str, into: _Pictures) -> np.ndarray[Any, Any]:
     """Labels of one part, numbers or names, (N,); its pictures go where they are told."""
-    if isinstance(part, (tuple, list)) and len(part) == 2 and hasattr(part[0], "shape") and len(part[0].shape) >= 3:
+    if _is_pair(part):
+        if len(part[0]) != len(part[1]):
+            raise DataError(f"data, part {name!r}: there are {len(part[0])} images and {len(part[1])} labels")
+        if not len(part[0]):
+            raise DataError(f"data, part {name!r}: it is empty")
         for image in part[0]:
             into.add(name, image)
         labels = np.asarray(part[1])
     else:
         found = []
         image_column, label_column = _columns(part)
-        for item in _items(part, name):
+        for item in _asked(_items(part, name), name):
             pictures, label = _pair(item, name, image_column, label_column)
             for picture in pictures:
                 into.add(name, picture)
@@ -249,11 +257,26 @@ def _read_part(part: Any, name: str, into: _Pictures) -> np.ndarray[Any, Any]:
     return labels
 
 
+def _is_pair(part: Any) -> bool:
+    """Whether data are images and, beside them, their labels; a list of two items may be two pairs."""
+    if not isinstance(part, (tuple, list)) or len(part) != 2:
+        return False
+    images, labels = part
+    if hasattr(images, "shape"):
+        return len(images.shape) >= 3 and hasattr(labels, "__len__")
+    return isinstance(images, (list, tuple)) and hasattr(labels, "__len__") and not isinstance(labels, str) and (
+        all(np.ndim(label) == 0 for label in labels)) and not any(np.ndim(image) == 0 and not isinstance(
+            image, Image.Image) for image in images[:1])
+
+
 def _columns(part: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names that the columns of images and of labels may have, those of a table of Hugging Face by their type first."""
     features = getattr(part, "features", None)
     kinds = {str(c): type(f).__name__ for c, f in features.items()} if isinstance(features, Mapping) else {}
     images, labels = ([c for c, kind in kinds.items() if kind == wanted] for wanted in ("Image", "ClassLabel"))
+    others = [c for c in kinds if c not in images]
+    if len(images) == 1 and len(others) == 1:  # what stands beside the images, whatever its type
+        labels = others
     return ((*images, *_IMAGE_COLUMNS) if len(images) == 1 else _IMAGE_COLUMNS,
             (*labels, *_LABEL_COLUMNS) if len(labels) == 1 else _LABEL_COLUMNS)
 
@@ -270,14 +293,31 @@ def _items(part: Any, name: str) -> Iterable[Any]:
                     "Dataset or DataLoader, a Dataset of Hugging Face, or a mapping of parts to these")
 
 
+def _asked(items: Iterable[Any], name: str) -> Iterator[Any]:
+    """The items; an error of the user's own code says at which."""
+    iterator, number = iter(items), 0
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except Exception as e:
+            raise DataError(f"data, part {name!r}: item {number} cannot be read: {one_line(e)}") from e
+        yield item
+        number += 1
+
+
 def _pair(item: Any, name: str, images: Sequence[str], labels: Sequence[str]) -> tuple[list[Any], Any]:
     """The images and labels of one item, which may be a batch; columns by the names that they may have."""
     if isinstance(item, Mapping):
-        image = next((item[c] for c in images if c in item), None)
-        label = next((item[c] for c in labels if c in item), None)
-        if image is None or label is None:
+        of_image, of_label = (next((c for c in names if c in item), None) for names in (images, labels))
+        if of_image is None or of_label is None:
             raise DataError(f"data, part {name!r}: columns are {', '.join(map(str, item))}; one must be called "
                             f"{' or '.join(_IMAGE_COLUMNS[:2])}, one {' or '.join(_LABEL_COLUMNS[:2])}")
+        image, label = item[of_image], item[of_label]
+        if image is None or label is None:
+            raise DataError(f"data, part {name!r}: column {of_image if image is None else of_label!r} has an item "
+                            "without a value; leave it out")
     elif isinstance(item, (tuple, list)) and len(item) == 2:
         image, label = item
     else:

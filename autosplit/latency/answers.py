@@ -100,8 +100,8 @@ class Answers:
         for name in ("p50_ms", *_FIELDS):
             one, other = float(getattr(first, name)[0, 0]), float(getattr(second, name)[0, 0])
             if one != other:
-                raise self._differs(workload, f"answers the same question differently, {name} is {one:g} and then "
-                                              f"{other:g}; give the mean or percentiles, which do not vary")
+                raise self._differs(workload, f"answers the same question differently, {name} is {one:.10g} and then "
+                                              f"{other:.10g}; give the mean or percentiles, which do not vary")
         if self.slow:
             self._remember([workload.model_dump_json()], [conditions.model_dump_json()], first)
             self.advance(1)

@@ -12,8 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DROPOUTS", "IN_PLACE", "OPERATORS", "Apply", "RegionMaxPool", "as_call", "max_pool", "out_of_place",
-           "set_item"]
+__all__ = [
+    "DROPOUTS",
+    "IN_PLACE",
+    "OPERATORS",
+    "SEVERAL",
+    "Apply",
+    "RegionMaxPool",
+    "as_call",
+    "max_pool",
+    "out_of_place",
+    "set_item",
+]
 
 DROPOUTS: dict[str, Callable[[float], nn.Module]] = {
     "dropout": nn.Dropout, "dropout1d": nn.Dropout1d, "dropout2d": nn.Dropout2d, "dropout3d": nn.Dropout3d,
@@ -35,6 +45,10 @@ IN_PLACE = {f"__i{name}__": f"__{name}__" for name in _ARITHMETIC}
 _REFLECTED = {f"__r{name}__": f"__{name}__" for name in _ARITHMETIC}
 _SAME_UNDER_ANOTHER_NAME = {"add", "sub", "mul", "matmul"}
 _RESHAPES = {"view": "reshape", "view_as": "reshape_as"}
+
+
+SEVERAL = "several"
+"""Key of a node's `meta` where its value is a tuple or a mapping and no tensor."""
 
 
 class Apply(nn.Module):

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
+from autosplit.core.errors import ConfigError
 from autosplit.core.hashing import content_hash
 from autosplit.core.held import hold, object_hash
 from autosplit.models.calls import Apply
@@ -52,8 +54,14 @@ def hold_network(model: nn.Module | Callable[..., nn.Module]) -> str:
 
     Args:
         model: The network itself is kept, not a copy.
+
+    Raises:
+        ConfigError: It has lazy layers that never ran.
     """
     if isinstance(model, nn.Module):
+        if lazy := [path for path, p in model.named_parameters() if is_lazy(p)]:
+            raise ConfigError(f"model: {type(model).__name__} has no values yet in {lazy[0]!r}, a lazy layer's; run it "
+                              "once on a batch of images before you hand it over")
         return hold("backbone", model, module_hash(model), type(model).__name__)
     return hold("backbone", model, object_hash(model), getattr(model, "__name__", "network"))
 

@@ -18,7 +18,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from autosplit.core.errors import TraceError
-from autosplit.models.calls import DROPOUTS, IN_PLACE, OPERATORS, Apply, as_call, max_pool, out_of_place, set_item
+from autosplit.models.calls import (
+    DROPOUTS,
+    IN_PLACE,
+    OPERATORS,
+    SEVERAL,
+    Apply,
+    as_call,
+    max_pool,
+    out_of_place,
+    set_item,
+)
 from autosplit.models.users import kind_of, logits_in, one_line, user_line
 
 __all__ = ["Recorder", "Unrecordable"]
@@ -232,10 +242,12 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, Tensor):
             self._give(result, node)
         elif isinstance(result, (tuple, list)):
+            node.meta[SEVERAL] = True
             for i, part in enumerate(result):
                 if _tensors(part):
                     self._tie(part, self._inherit(self.graph.call_function(operator.getitem, (node, i)), node))
         elif isinstance(result, Mapping):
+            node.meta[SEVERAL] = True
             for key, part in result.items():
                 if _tensors(part):
                     self._tie(part, self._inherit(self.graph.call_function(operator.getitem, (node, key)), node))

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 from autosplit.core.errors import TraceError
 from autosplit.models.inference import evaluation_mode
@@ -65,6 +66,7 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
     """
     model = _unwrapped(model)
     check_kind(model)
+    model = _without_parametrisations(model)
     _check_answer(model, shape)
     graph = _recorded(model, shape)
     _check_same(model, graph, shape)
@@ -101,6 +103,37 @@ def as_graph(module: nn.Module) -> fx.GraphModule:
 def _unwrapped(model: nn.Module) -> nn.Module:
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         model = model.module
+    return model
+
+
+def _without_parametrisations(model: nn.Module) -> nn.Module:
+    """The network, or a copy whose weights are what weight norm, spectral norm and the like make of theirs.
+
+    Such a weight is computed anew in every call, so that no channel of it could be removed.
+    """
+    def norms(module: nn.Module) -> list[Any]:
+        return [hook for hook in module._forward_pre_hooks.values()
+                if type(hook).__name__ in {"WeightNorm", "SpectralNorm"}]
+
+    if not any(parametrize.is_parametrized(m) or norms(m) for m in model.modules()):
+        return model
+    # hooks leave what they computed last in the layer, with its history, which cannot be copied
+    computed: dict[int, Any] = {id(t): t.detach().clone() for m in model.modules() for t in vars(m).values()
+                                if isinstance(t, Tensor) and not t.is_leaf}
+    model = copy.deepcopy(model, computed)
+    for module in model.modules():
+        for hook in norms(module):
+            remove: Any = remove_weight_norm if type(hook).__name__ == "WeightNorm" else remove_spectral_norm
+            remove(module, hook.name)
+        if parametrize.is_parametrized(module):  # not by torch's own function: it changes a class that copies share
+            found = {name: getattr(module, name).detach().clone()
+                     for name in module.parametrizations}  # type: ignore[union-attr]
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in found.items():
+                module.register_parameter(name, nn.Parameter(value))
+    _log.warning("%s: weight norm and other parametrisations are replaced by the weights that they give now",
+                 kind_of(model))
     return model
 
 
@@ -244,11 +277,17 @@ def _recorded(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
     return traced
 
 
+_MAKERS = {torch.arange, torch.linspace, torch.logspace, torch.zeros, torch.ones, torch.full, torch.eye, torch.empty,
+           torch.tensor, torch.tril_indices, torch.triu_indices}
+"""Functions that make tensors out of nothing."""
+
+
 def _free_device(graph: fx.Graph) -> None:
     """Let tensors that the network makes lie where its input does."""
     image, found = next(iter(graph.nodes)), None
     for node in list(graph.nodes):
-        if not isinstance(node.kwargs.get("device"), torch.device):
+        made = node.op == "call_function" and node.target in _MAKERS and "device" not in node.kwargs
+        if not made and not isinstance(node.kwargs.get("device"), torch.device):
             continue
         if found is None:
             with graph.inserting_after(image):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from autosplit.core.errors import AutosplitError, ConfigError
+from autosplit.core.errors import AutosplitError, ConfigError, ParityError
 from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
@@ -27,6 +28,7 @@ from autosplit.training.prepare import Networks, untrained
 
 __all__ = ["Preview", "PreviewRow", "plans_to_try", "preview", "try_deployments"]
 
+_log = logging.getLogger(__name__)
 _FEW = 8
 _COMPARED_IMAGES = 2
 
@@ -168,6 +170,10 @@ def try_deployments(networks: Networks, scorer: Scorer, progress: PhaseReporter)
                 with tempfile.TemporaryDirectory() as folder:
                     try:
                         export_bundle(deployment, Path(folder) / "bundle", images=images)
+                    except ParityError as e:
+                        # untrained, a network may stand on the edge of every decision in it
+                        _log.warning("exported untrained, %s; look at the parity of an export after the search",
+                                     str(e).partition(": ")[2].partition(";")[0])
                     except AutosplitError as e:
                         raise ConfigError(f"a search would run, but what it finds could not be exported "
                                           f"({plan.label}): {e}") from e

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from autosplit.core.errors import ConfigError, UnknownNameError
-from autosplit.core.held import hold, object_hash
+from autosplit.core.held import HELD, hold, object_hash
 from autosplit.core.result import Result
 from autosplit.core.scenario import OPTIONS, Scenario, load_scenario, name_for
 from autosplit.core.trust import trust_typed
@@ -22,7 +22,7 @@ from autosplit.report.progress import Progress
 if TYPE_CHECKING:
     from autosplit.core.profiles import ChannelProfile, DeviceProfile
 
-__all__ = ["dry_run", "name_given", "search"]
+__all__ = ["dry_run", "hand_over_again", "name_given", "search"]
 
 def search(
     scenario: Scenario | str | Path = "default",
@@ -180,6 +180,24 @@ def name_given(
     return found
 
 
+def hand_over_again(scenario: Scenario, **objects: Any) -> None:
+    """Make objects known that a recorded scenario names by their hashes.
+
+    Args:
+        scenario: As recorded.
+        objects: Arguments of `name_given`; what is `None` is not handed over.
+
+    Raises:
+        ConfigError: One is another object than the recorded one, or the record names a part that is in a file.
+    """
+    for key, name in name_given(**objects, image_size=scenario.image_size).items():
+        recorded = getattr(scenario, key)
+        if name != recorded:
+            raise ConfigError(f"{key}: {name.removeprefix(HELD)!r} was handed over, but "
+                              f"{recorded.removeprefix(HELD)!r} is recorded; hand over the same, or leave it out if it "
+                              "is a name")
+
+
 def _scenario_given(
     scenario: Scenario | str | Path, *, trust_code: bool, model: Any = None, data: Any = None, latency: Any = None,
     objective: Any = None, train: bool | None = None, settings: Mapping[str, Any] | None = None,
@@ -190,6 +208,8 @@ def _scenario_given(
     Raises:
         AutosplitError: Something in them is wrong.
     """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigError(f"settings is a {type(settings).__name__}; give a mapping of dotted keys to values")
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(str(scenario), trust_code=trust_code)
     arguments["codecs"], settings = None if codecs is None else tuple(codecs), settings or {}

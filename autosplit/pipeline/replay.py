@@ -35,7 +35,7 @@ from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.baselines import LOSSY_IMAGES, related
 from autosplit.pipeline.context import arithmetic_of, blueprint_of
-from autosplit.pipeline.given import name_given
+from autosplit.pipeline.given import hand_over_again
 from autosplit.runtime.deployment import Deployment, Evaluation
 from autosplit.training.prepare import Networks, untrained
 
@@ -124,12 +124,13 @@ def replay(
         trust_code: Whether code may run that the result names and that never ran here.
 
     Raises:
+        ConfigError: An object is handed over that is not the recorded one.
         ResultError: The file or its weights are not what they were.
         ReplayMismatchError: Its data are others, so that nothing can be compared.
     """
     progress = progress or NullProgress()
     result = Result.load(path, trust_code=trust_code)
-    name_given(model=model, data=data, latency=latency, objective=objective, image_size=result.scenario.image_size)
+    hand_over_again(result.scenario, model=model, data=data, latency=latency, objective=objective)
     # whatever code will run is asked about before anything takes time
     scorer = Scorer.of(result.scenario)
     for spec in (result.scenario.backbone, *result.scenario.codecs):

@@ -362,12 +362,13 @@ class Deployment:
             model: The network that was handed to the search as an object, if the result is of another process.
 
         Raises:
-            ConfigError: The result is in no file.
+            ConfigError: The result is in no file, or of another network than `model`.
             ResultError: The weights are missing, altered, or of another network.
         """
-        if model is not None:
-            hold_network(model)
         stored, path = result.stored, result.path
+        if model is not None and (name := hold_network(model)) != stored.blueprint.backbone:
+            raise ConfigError(f"model: {name!r} was handed over, but {stored.blueprint.backbone!r} is recorded; hand "
+                              "over the same, or leave it out if it is a name")
         weights = path.parent / stored.weights
         if not weights.exists():
             raise ResultError(f"{path}: weights {stored.weights!r} are missing; keep them beside the result file")

@@ -71,8 +71,10 @@ class TestTorchvision:
     def test_unknown_names_and_those_that_need_more(self):
         with pytest.raises(UnknownNameError, match="data set of torchvision 'Flower102'; did you mean 'Flowers102'"):
             load_dataset("torchvision:Flower102")
-        with pytest.raises(ConfigError, match="'torchvision:DatasetFolder' cannot be loaded by name, it needs 'load"):
-            load_dataset("torchvision:DatasetFolder")
+        with pytest.raises(ConfigError, match="'torchvision:CocoDetection' cannot be loaded by name, it needs"):
+            load_dataset("torchvision:CocoDetection")
+        with pytest.raises(ConfigError, match=r"'torchvision:ImageFolder' is .*; give image-folder:PATH"):
+            load_dataset("torchvision:ImageFolder")
 
 
 class TestHuggingFace:

@@ -73,3 +73,10 @@ def test_what_is_wrong_is_told_with_its_line(folder, rows, header, message):
 def test_no_such_table(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         load_dataset(f"image-csv:{tmp_path / 'none.csv'}")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators(folder, separator):
+    rows = [row.replace(",", separator) for row in ROWS]
+    data = load_dataset(table(folder, rows, f"path{separator}label"))
+    assert data.fingerprint == load_dataset(table(folder, ROWS)).fingerprint

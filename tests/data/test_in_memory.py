@@ -56,6 +56,8 @@ FORMS = {
     "loader": torch.utils.data.DataLoader(Pictures(tensor), batch_size=7, shuffle=True),
     "batches": [(tensor_batch, labels) for tensor_batch, labels in zip(
         torch.from_numpy(IMAGES).permute(0, 3, 1, 2).split(7), torch.from_numpy(LABELS).split(7), strict=True)],
+    "lists": (list(IMAGES), LABELS.tolist()),
+    "list of pictures": ([Image.fromarray(image) for image in IMAGES], LABELS),
     "table": Table(), "mapping": {"train": (IMAGES, LABELS)},
 }
 
@@ -165,12 +167,26 @@ def test_all_of_a_class_in_two_parts_is_refused():
     ([{"picture": IMAGES[0], "label": 0}], "columns are picture, label; one must be called image or img"),
     ({"train": (IMAGES, LABELS), "extra": (IMAGES, LABELS)}, "a part is called 'extra'"),
     ({"test": (IMAGES, LABELS)}, "there is no part 'train' among 'test'"),
+    ((IMAGES[:0], LABELS[:0]), "it is empty"), ((IMAGES, LABELS[1:]), "there are 60 images and 59 labels"),
+    ({"train": (IMAGES, LABELS), "test": (IMAGES[:0], LABELS[:0])}, "part 'test': it is empty"),
+    (Pictures(lambda image: {}["no such key"]), "item 0 cannot be read: KeyError: 'no such key'"),
+    ([{"image": None, "label": 0}], "column 'image' has an item without a value"),
     ([], "it is empty"), (7, "it is a int; give a pair"), ([1, 2, 3], "an item is a int"),
 ])
 def test_what_is_no_data_for_a_classifier_says_why(data, message):
     with pytest.raises(DataError, match=message) as caught:
         read_data(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [0, 31.5, True, "32"])
+def test_sides_that_are_none(side):
+    with pytest.raises(DataError, match="give a whole number of pixels from 8 on"):
+        read_data((IMAGES, LABELS), image_size=side)
+
+
+def test_a_list_of_two_pairs_is_no_pair():
+    assert read_data([(IMAGES[0], 0), (IMAGES[1], 1)]).parts["train"][1].tolist() == [0, 1]
 
 
 class TestPlugin:

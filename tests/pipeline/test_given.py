@@ -86,13 +86,21 @@ def test_result_goes_on_in_this_process(searched):
     assert {"name", "accuracy"} <= set(frame.columns)
 
 
+@pytest.mark.parametrize(("key", "other"), [
+    ("model", Net), ("data", lambda: (IMAGES[:-1], LABELS[:-1])), ("latency", lambda: lambda work: 1.0),
+    ("objective", lambda: lambda accuracy, latency, budget_ms: latency)])
+def test_another_object_is_refused_though_the_right_one_is_at_hand(searched, key, other):
+    with pytest.raises(ConfigError, match=r"was handed over, but '.*' is recorded; hand over the same"):
+        replay(searched[2].path, **{key: other()})
+
+
 def test_elsewhere_it_asks_for_what_is_missing_and_takes_it(searched, monkeypatch):
     model, _, result = searched
     monkeypatch.setattr(held, "_held", {})
     with pytest.raises(ConfigError, match=r"'Net-.*' was handed over in Python.* as model=\.\.\.") as caught:
         autosplit.Deployment.from_result(result)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"the backbone at hand is 'Net-"):
+    with pytest.raises(ConfigError, match=r"model: 'memory:Net-.* was handed over, but 'memory:Net-.* is recorded"):
         autosplit.Deployment.from_result(result, model=Net())
     autosplit.Deployment.from_result(result, model=model)
     with pytest.raises(ConfigError, match=r"as latency=\.\.\.|as data=\.\.\.|as objective=\.\.\."):
