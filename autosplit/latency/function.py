@@ -52,8 +52,8 @@ class FunctionLatency:
     def _ask(self, workload: Workload, conditions: Conditions) -> tuple[float, ...]:
         answer = self.function(workload) if self._alone else self.function(workload, conditions)
         if isinstance(answer, (str, bytes, bool)):
-            raise PluginError(f"it gives {type(answer).__name__} ({str(answer)[:40]!r}); give one number of milliseconds or a "
-                              "mapping of stages to numbers")
+            raise PluginError(f"it gives {type(answer).__name__} ({str(answer)[:40]!r}); give one number of "
+                              "milliseconds or a mapping of stages to numbers")
         given = answer if isinstance(answer, Mapping) else {"device_ms": answer}
         if unknown := set(given) - set(_STAGES):
             raise PluginError(f"it gives {sorted(unknown)[0]!r}; known are {', '.join(_STAGES)}")

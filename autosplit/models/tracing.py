@@ -117,10 +117,7 @@ def _without_parametrisations(model: nn.Module) -> nn.Module:
 
     if not any(parametrize.is_parametrized(m) or norms(m) for m in model.modules()):
         return model
-    # hooks leave what they computed last in the layer, with its history, which cannot be copied
-    computed: dict[int, Any] = {id(t): t.detach().clone() for m in model.modules() for t in vars(m).values()
-                                if isinstance(t, Tensor) and not t.is_leaf}
-    model = copy.deepcopy(model, computed)
+    model = fresh_copy(model).train(model.training)
     for module in model.modules():
         for hook in norms(module):
             remove: Any = remove_weight_norm if type(hook).__name__ == "WeightNorm" else remove_spectral_norm
@@ -143,8 +140,11 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     Raises:
         TraceError: It cannot be copied.
     """
+    # hooks, such as those of weight norm, leave what they computed last in a layer, with a history that has no copy
+    computed: dict[int, Any] = {id(t): t.detach().clone() for m in model.modules() for t in vars(m).values()
+                                if isinstance(t, Tensor) and not t.is_leaf}
     try:
-        return copy.deepcopy(model).train().eval()
+        return copy.deepcopy(model, computed).train().eval()
     except Exception as e:
         raise TraceError(f"{kind_of(model)} cannot be copied: {one_line(e)}; hand over a network that "
                          "`copy.deepcopy` takes, without hooks that hold tensors") from e

@@ -550,7 +550,8 @@ def test_tensors_that_are_made_without_a_device_lie_where_the_input_does():
 @pytest.mark.parametrize("parametrise", [
     lambda net: nn.utils.parametrizations.weight_norm(net.conv),
     lambda net: nn.utils.parametrizations.spectral_norm(net.conv),
-    lambda net: nn.utils.spectral_norm(net.conv), lambda net: nn.utils.weight_norm(net.conv), lambda net: nn.utils.parametrizations.orthogonal(net.last),
+    lambda net: nn.utils.spectral_norm(net.conv), lambda net: nn.utils.weight_norm(net.conv),
+    lambda net: nn.utils.parametrizations.orthogonal(net.last),
 ], ids=["weight norm", "spectral norm", "spectral norm by hooks", "weight norm by hooks", "orthogonal"])
 def test_parametrised_weights_become_plain_ones(parametrise, caplog):
     class Plain(nn.Module):
