@@ -19,7 +19,7 @@ from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, war
 from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import fit, is_grey, to_rgb
 
-__all__ = ["RawData", "dataset_of", "read_data"]
+__all__ = ["RawData", "dataset_of", "pixels_of", "read_data"]
 
 _LEAST_OF_A_CLASS = 4  # pictures, one for each part
 _TEST_PURPOSE = 7  # of the random generator, beside those of the other parts
@@ -212,6 +212,20 @@ def _picture(image: Any, name: str) -> np.ndarray[Any, Any]:
                             "normalises itself")
         return np.rint(array * 255).astype(np.uint8)  # type: ignore[no-any-return]
     raise DataError(f"data, part {name!r}: images are {array.dtype}; give uint8, or floats in [0, 1]")
+
+
+def pixels_of(images: Iterable[Any], side: int) -> Tensor:
+    """Pictures of any kind that `read_data` takes, brought to one size: uint8 (N, C, side, side).
+
+    Raises:
+        DataError: There are none, or one is no picture.
+    """
+    found = _Pictures(side)
+    for image in images:
+        found.add("images", image)
+    if not found.count("images"):
+        raise DataError("images: there are none")
+    return found.of("images")
 
 
 def _fitted(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:

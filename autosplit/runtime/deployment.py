@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
@@ -29,6 +29,7 @@ from autosplit.core.measurement import RESULT_BYTES, ExitPoint, Measurement, Sta
 from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.tensors import load_tensors
 from autosplit.data.base import ImageDataset, SplitName, in_batches, normalise
+from autosplit.data.in_memory import pixels_of
 from autosplit.data.stored import decode_images, encode_images, join_file
 from autosplit.models.costs import stage_cost
 from autosplit.models.exits import ExitNetwork, exit_point, temperature
@@ -212,21 +213,29 @@ class Deployment:
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def classify(self, images: Tensor | NDArray[np.uint8] | Sequence[str | Path]) -> list[str]:
+    def classify(self, images: Tensor | NDArray[Any] | Sequence[Any]) -> list[str]:
         """Names of the classes of images, each sent through a real payload.
 
         Args:
-            images: uint8 (N, C, H, W), or files: images, which are resized to cover the network's input and centre
-                cropped, and .npy files.
+            images: Files, which are images or .npy; or images as a search takes them: several in an array or tensor,
+                or a list of arrays, tensors and pictures of Pillow. What has another size is resized to cover the
+                network's input and centre cropped.
 
         Raises:
-            ConfigError: A file is no image, or the images have another shape or type.
+            ConfigError: A file is no image, or the images have another number of channels.
+            DataError: Something in them is no image.
         """
         shape = self.blueprint.image_shape
-        if isinstance(images, Tensor):
-            images = images.numpy()
-        elif not isinstance(images, np.ndarray):
+        if isinstance(images, (str, Path)):
+            images = [images]
+        if not isinstance(images, (Tensor, np.ndarray)) and len(images) and all(
+                isinstance(image, (str, Path)) for image in images):
             images = read_images(images, shape)
+        elif not isinstance(images, (Tensor, np.ndarray)) or images.shape[1:] != shape or (
+                images.dtype not in {torch.uint8, np.dtype(np.uint8)}):
+            found = pixels_of(images, shape[1])
+            images = found.expand(-1, 3, -1, -1) if (found.shape[1], shape[0]) == (1, 3) else found
+        images = np.asarray(images)
         batch = torch.from_numpy(checked_images(images, shape))
         return [self.class_names[i] for part in in_batches(batch, _BATCH) for i in self.run(part)[0].argmax(1).tolist()]
 

@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import autosplit
 from autosplit.core import held
-from autosplit.core.errors import ConfigError, PluginError, UnknownNameError
+from autosplit.core.errors import ConfigError, DataError, PluginError, UnknownNameError
 from autosplit.core.scenario import load_scenario
 from autosplit.pipeline.given import name_given
 from autosplit.pipeline.replay import replay
@@ -81,6 +82,13 @@ def test_result_goes_on_in_this_process(searched):
     result = searched[2]
     assert replay(result.path).exact
     assert len(autosplit.Deployment.from_result(result).classify(IMAGES[:5].transpose(0, 3, 1, 2))) == 5
+    deployment = autosplit.Deployment.from_result(result)
+    expected = deployment.classify(IMAGES[:3].transpose(0, 3, 1, 2))
+    for images in (IMAGES[:3], list(IMAGES[:3]), [Image.fromarray(image) for image in IMAGES[:3]], IMAGES[:3] / 255.0,
+                   torch.from_numpy(IMAGES[:3]).permute(0, 3, 1, 2)):
+        assert deployment.classify(images) == expected
+    with pytest.raises(DataError, match="images: there are none"):
+        deployment.classify([])
     frame = result.to_frame()
     assert len(frame) == len(result.comparison)
     assert {"name", "accuracy"} <= set(frame.columns)
