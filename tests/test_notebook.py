@@ -52,7 +52,8 @@ def test_it_runs(world, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
     notebook = nbformat.read(NOTEBOOK, 4)
     for cell in notebook.cells:
-        for old, new in (('search("default"', 'search("tiny.yaml"'), ('_epochs": 30', '_epochs": 2')):
+        for old, new in (('search("default"', 'search("tiny.yaml"'), ('_epochs": 30', '_epochs": 2'),
+                         ("= load_digits(return_X_y=True)", "= (a[:400] for a in load_digits(return_X_y=True))")):
             cell.source = cell.source.replace(old, new)
     done = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3",
                                    resources={"metadata": {"path": str(tmp_path)}}).execute()
