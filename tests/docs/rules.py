@@ -141,7 +141,8 @@ RULES: Sequence[Rule] = (
 )
 
 READ_ONLY = {"adaptive": 9, "costs": 60, "envs": 3, "exits": 20, "fidelity": 4, "int8_forms": 7, "kill": 60,
-             "layerwise": 3, "networks": 15, "profiled": 4, "recipes": 6, "serving": 4, "structure": 60}
+             "layerwise": 3, "networks": 15, "profiled": 4, "recipes": 6, "serving": 4, "slow_latency": 400,
+             "structure": 60}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {
