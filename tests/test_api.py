@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import autosplit
-from autosplit.core.errors import ConfigError, ResultError, UnknownNameError
+from autosplit.core.errors import ConfigError, DataError, ResultError, UnknownNameError
 from autosplit.runtime.deployment import Deployment
 from tests.runs import CLASSES
 
@@ -118,8 +118,10 @@ def test_a_deployment_classifies_tensors_arrays_and_files(deployment, prepared, 
 
 
 def test_images_that_do_not_fit_are_refused(deployment, tmp_path):
-    with pytest.raises(ConfigError, match=r"uint8 images of shape \(N, 3, 16, 16\), got float32 \(2, 3, 16, 16\)"):
-        deployment.classify(np.zeros((2, 3, 16, 16), np.float32))
+    with pytest.raises(DataError, match=r"has values from 7 to 7; give uint8, or floats in \[0, 1\]"):
+        deployment.classify(np.full((2, 3, 16, 16), 7, np.float32))
+    with pytest.raises(DataError, match=r"has shape \(5, 16, 16\); it must have 1 or 3 channels"):
+        deployment.classify(np.zeros((2, 5, 16, 16), np.uint8))
     with pytest.raises(ConfigError, match="no such file"):
         deployment.classify([tmp_path / "gone.png"])
 
