@@ -15,32 +15,9 @@ from autosplit.core.trust import trust_typed
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
 
-__all__ = [
-    "AsJson",
-    "Channel",
-    "Channels",
-    "CurveKeys",
-    "DataRoot",
-    "Deadline",
-    "Device",
-    "Devices",
-    "Edge",
-    "Fallback",
-    "Images",
-    "LatencyModel",
-    "NewBundle",
-    "Objective",
-    "Opset",
-    "OptionalDeadline",
-    "Policy",
-    "Quiet",
-    "ResultOrRun",
-    "ScenarioName",
-    "Set",
-    "TrustCode",
-    "assignments",
-    "changed",
-]
+__all__ = ["AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices", "Edge",
+           "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "Opset", "OptionalDeadline", "Policy",
+           "Quiet", "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments", "changed"]
 
 _DEADLINE = typer.Option(help="Deadline of one inference, end to end, milliseconds.")
 _DEVICE = "Device profile, or a YAML file"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["Advance", "NullProgress", "PhaseReporter", "ending_of", "ignore"]
+__all__ = ["Advance", "NullProgress", "PhaseReporter", "clock", "ignore", "timed"]
 
 
 class Advance(Protocol):
@@ -44,9 +45,30 @@ class NullProgress:
         yield ignore
 
 
-def ending_of(error: BaseException) -> str:
-    """How a phase ended that an exception passed through, in a word."""
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+@contextmanager
+def timed(on_end: Callable[[str, float], None]) -> Iterator[None]:
+    """Call something at the end of a phase, however it ends.
+
+    Args:
+        on_end: Called with `done`, `failed` or `interrupted`, and the seconds that it took.
+    """
+    began, ending = time.monotonic(), "done"
+    try:
+        yield
+    except BaseException as error:
+        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        raise
+    finally:
+        on_end(ending, time.monotonic() - began)
+
+
+def clock(seconds: float | None) -> str:
+    """A time as `1:23` or `1:02:03`; dashes where it is not known yet."""
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def ignore(steps: float = 1, note: str = "") -> None:

@@ -21,7 +21,7 @@ from autosplit.runtime.standalone.files import read_text
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind, missing
 
 __all__ = ["ADDED_KEYS", "IMAGE_KEYS", "OPTIONS", "Granularity", "Scenario", "SearchSettings", "SearchSpace",
-           "TrainingSettings", "list_scenarios", "load_scenario", "name_for"]
+           "TrainingSettings", "list_scenarios", "load_scenario", "name_for", "path_in"]
 
 
 Granularity = Literal["uniform", "layer"]
@@ -349,13 +349,22 @@ def name_for(dataset: str, backbone: str) -> str:
     return "-".join(parts)
 
 
+def path_in(name: str) -> tuple[str, Path] | None:
+    """The prefix of a name of data or of a network, and the path behind it; `None` where there is no path.
+
+    What follows `hf:` is a path where it is absolute, as runs record it, and else a name of the hub.
+    """
+    prefix = next((p for p in ("image-folder:", "image-csv:", "hf:") if name.startswith(p)), None)
+    path = Path(name.removeprefix(prefix or "")).expanduser()
+    return None if prefix is None or name == prefix or (prefix == "hf:" and not path.is_absolute()) else (prefix, path)
+
+
 def _anchored(name: str, root: Path) -> str:
     """A name of data or of a network with the absolute path of the file or folder in it, if there is one."""
-    kind, _, path = name.partition(":")
-    if not path or kind not in {"image-folder", "image-csv", "hf"}:
-        return name
-    where = root / Path(path).expanduser()
-    return f"{kind}:{_absolute(where)}" if kind != "hf" or where.is_dir() else name
+    if name.startswith("hf:") and (folder := root / Path(name.removeprefix("hf:")).expanduser()).is_dir():
+        name = f"hf:{_absolute(folder)}"
+    found = path_in(name)
+    return name if found is None else f"{found[0]}{_absolute(root / found[1])}"
 
 
 def _absolute(path: str | Path) -> str:

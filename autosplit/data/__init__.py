@@ -16,6 +16,7 @@ from autosplit.core.held import is_held, look_up
 from autosplit.core.plugins import Registry, one_line
 from autosplit.data.augment import augment_batch
 from autosplit.data.base import ImageDataset, Split, SplitName, StoredFormat
+from autosplit.data.hubs import HF, TORCHVISION, hf_data, torchvision_data
 
 __all__ = [
     "ImageDataset",
@@ -27,7 +28,7 @@ __all__ = [
     "load_dataset",
 ]
 
-_FOLDER_PREFIX, _CSV_PREFIX, _HF_PREFIX, _TORCHVISION_PREFIX = "image-folder:", "image-csv:", "hf:", "torchvision:"
+_FOLDER_PREFIX, _CSV_PREFIX = "image-folder:", "image-csv:"
 _SIDES = {"cifar10": 32, "cifar100": 32, "digits-m": 32, "fashion-mnist": 28}
 _MODULES = {
     "caltech101": "caltech101",
@@ -47,8 +48,8 @@ class _Loader(Protocol):
 
 def list_datasets() -> list[str]:
     """Names that `load_dataset` knows, sorted; PATH is that of any folder of images or table."""
-    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH", f"{_CSV_PREFIX}PATH", f"{_HF_PREFIX}NAME",
-                   f"{_TORCHVISION_PREFIX}CLASS"])
+    return sorted([*_MODULES, *_PLUGINS.names(), f"{_FOLDER_PREFIX}PATH", f"{_CSV_PREFIX}PATH", f"{HF}NAME",
+                   f"{TORCHVISION}CLASS"])
 
 
 def load_dataset(
@@ -102,11 +103,10 @@ def load_dataset(
 
         table = (root or Path()) / Path(name.removeprefix(_CSV_PREFIX)).expanduser()
         return image_csv.load(name, table, seed=seed, image_size=image_size, limit=limit)
-    if name.startswith((_HF_PREFIX, _TORCHVISION_PREFIX)):
-        from autosplit.data import hubs
+    if name.startswith((HF, TORCHVISION)):
         from autosplit.data.in_memory import dataset_of, read_data
 
-        given = (hubs.hf_data if name.startswith(_HF_PREFIX) else hubs.torchvision_data)(name, root)
+        given = (hf_data if name.startswith(HF) else torchvision_data)(name, root)
         return dataset_of(read_data(given, image_size), name, seed=seed, limit=limit)
     if ":" in name or (name not in _MODULES and name in _PLUGINS.names()):
         return _from_plugin(name, seed, image_size, root, limit)

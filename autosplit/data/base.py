@@ -16,6 +16,7 @@ from autosplit.data.partition import split_training
 from autosplit.data.stored import StoredFormat, bodies, decode_images, encode_images, is_grey
 
 __all__ = [
+    "PART_NAMES",
     "ImageDataset",
     "Split",
     "SplitName",
@@ -30,6 +31,11 @@ __all__ = [
 ]
 
 SplitName = Literal["train", "calibration", "validation", "test"]
+
+PART_NAMES: dict[str, SplitName] = {
+    "train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
+    "val": "validation", "dev": "validation"}
+"""What people call the parts of data that they hand over."""
 
 _CHUNK_IMAGES = 512  # images that statistics and fingerprints look at together, for memory
 _IMAGES_AT_ONCE = 256

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from autosplit.core.errors import ConfigError, DataError, UnknownNameError
 from autosplit.core.extras import install_command
+from autosplit.core.hub import HUB, means_a_folder, offline, reachable
 from autosplit.core.plugins import one_line
+from autosplit.data.base import PART_NAMES
 from autosplit.data.download import data_root, download
 
 __all__ = ["HF", "TORCHVISION", "hf_data", "torchvision_data"]
@@ -21,8 +21,6 @@ __all__ = ["HF", "TORCHVISION", "hf_data", "torchvision_data"]
 HF, TORCHVISION = "hf:", "torchvision:"
 
 _PARTS = {"train": ("train", "trainval", "train-standard"), "validation": ("val", "valid"), "test": ("test",)}
-_HUB = ("huggingface.co", 443)
-_PATIENCE_S = 5.0
 _SHOWN = 200  # characters of another library's error
 
 
@@ -100,7 +98,7 @@ def hf_data(name: str, root: Path | None) -> Any:
         if folder.is_dir():
             saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
             return _parts(name, datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder)))
-        if short.startswith((".", "/", "~")) or short.count("/") > 1:
+        if means_a_folder(short):
             raise DataError(f"data set {name!r}: no such folder {str(folder.absolute())!r}")
         where, _, configuration = short.partition("@")
         return _parts(name, _from_the_hub(name, datasets, where, configuration or None))
@@ -119,16 +117,13 @@ def _built(name: str, constructor: Any, options: Mapping[str, Any]) -> Any:
 
 def _from_the_hub(name: str, datasets: Any, where: str, configuration: str | None) -> Any:
     """From this machine's cache if it can be, else downloaded."""
-    hub = importlib.import_module("datasets.config")
     try:
-        with mock.patch.object(hub, "HF_HUB_OFFLINE", True):
+        with offline("datasets.config"):
             return datasets.load_dataset(where, configuration)
-    except Exception:
-        try:
-            socket.create_connection(_HUB, timeout=_PATIENCE_S).close()
-        except OSError as e:
-            raise DataError(f"data set {name!r} is not on this machine, and {_HUB[0]} cannot be reached to download "
-                            f"it; give a folder that save_to_disk wrote, as in {HF}path/to/folder") from e
+    except Exception as e:
+        if not reachable():
+            raise DataError(f"data set {name!r} is not on this machine, and {HUB} cannot be reached to download it; "
+                            f"give a folder that save_to_disk wrote, as in {HF}path/to/folder") from e
     return datasets.load_dataset(where, configuration)
 
 
@@ -136,9 +131,7 @@ def _parts(name: str, found: Any) -> Any:
     """The parts that a search uses; a table without parts is one to train on."""
     if not isinstance(found, Mapping):
         return found
-    parts = {part: found[value] for part, values in (
-        ("train", ("train", "training")), ("validation", ("validation", "valid", "val", "dev")), ("test", ("test",)))
-        for value in values[:] if value in found}
+    parts = {PART_NAMES[str(part)]: table for part, table in found.items() if str(part) in PART_NAMES}
     if not parts.get("train"):
         raise DataError(f"data set {name!r} has the parts {', '.join(map(str, found))}; none is called 'train'")
     return parts

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from autosplit.core.errors import DataError
-from autosplit.data.base import ImageDataset
+from autosplit.data.base import PART_NAMES, ImageDataset
 from autosplit.data.folder_scan import attempt
 from autosplit.data.image_folder import MAX_BYTES, decoded, size_for
 from autosplit.data.in_memory import RawData, dataset_of
@@ -20,8 +20,7 @@ __all__ = ["load"]
 _PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
 _LABELS = ("label", "class", "target", "category", "class_name")
 _PARTS = ("split", "part", "subset", "fold", "set")
-_PART_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "validation",
-               "valid": "validation", "validation": "validation", "dev": "validation"}
+_PART_NAMES: dict[str, str] = {**PART_NAMES, "testing": "test"}
 _MOST_TEXT_BYTES = 1 << 28
 
 

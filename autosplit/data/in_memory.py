@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autosplit.core.errors import DataError
 from autosplit.core.plugins import one_line
-from autosplit.data.base import ImageDataset, Split, SplitName, build_dataset
+from autosplit.data.base import PART_NAMES, ImageDataset, Split, build_dataset
 from autosplit.data.copies import apart, first_of_each
 from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, warn_once
 from autosplit.data.partition import partition, random_generator, split_training
@@ -25,9 +25,6 @@ _LEAST_OF_A_CLASS = 4  # pictures, one for each part
 _TEST_PURPOSE = 7  # of the random generator, beside those of the other parts
 _IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-_PARTS: dict[str, SplitName] = {
-    "train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
-    "val": "validation", "dev": "validation"}
 
 
 class RawData:
@@ -63,11 +60,10 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
 
     Args:
         data: A pair of images and labels (arrays, tensors or lists); a torch `Dataset` or `DataLoader`, or any other
-            sequence of pairs of one image and its label; a `Dataset` of Hugging
-            Face with a column of images and one of labels; or a mapping from `train`, `validation` and `test` to any
-            of these. Images are pictures of Pillow, or numbers: uint8, or
-            floating point in [0, 1]; (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. Classes are numbers
-            from 0, or names.
+            sequence of pairs of one image and its label; a `Dataset` of Hugging Face with a column of images and one of
+            labels; or a mapping from `train`, `validation` and `test` to any of these. Images are pictures of Pillow,
+            or numbers: uint8, or floating point in [0, 1]; (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3
+            channels. Classes are numbers from 0, or names.
         image_size: Height and width that images are brought to, as those of a folder are: resized to cover it and
             cropped; `None` = their own, or 224 where they have several.
 
@@ -77,13 +73,13 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
     if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 8):
         raise DataError(f"data: image_size is {image_size!r}; give a whole number of pixels from 8 on")
     given = dict(data) if isinstance(data, Mapping) else {"train": data}
-    unknown = [name for name in given if str(name).lower() not in _PARTS]
+    unknown = [name for name in given if str(name).lower() not in PART_NAMES]
     if unknown:
         raise DataError(f"data: a part is called {unknown[0]!r}; name parts 'train', 'validation' and 'test'")
-    parts = {_PARTS[str(name).lower()]: part for name, part in given.items()}
+    parts = {PART_NAMES[str(name).lower()]: part for name, part in given.items()}
     if "train" not in parts:
         raise DataError(f"data: there is no part 'train' among {', '.join(map(repr, parts))}")
-    pictures = _Pictures(image_size)
+    pictures = _Pictures(None if image_size is None else (image_size, image_size))
     labels = {name: _read_part(part, name, pictures) for name, part in parts.items()}
     names = next((found for part in parts.values() if (found := _class_names(part))), None)
     if any(found.dtype.kind == "U" for found in labels.values()):
@@ -110,7 +106,8 @@ def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) 
     Raises:
         DataError: A class has too few images.
     """
-    parts, remarks = apart(name, raw.class_names, {_PARTS[part]: Split(*found) for part, found in raw.parts.items()})
+    parts, remarks = apart(name, raw.class_names,
+                           {PART_NAMES[part]: Split(*found) for part, found in raw.parts.items()})
     pool = parts["train"]
     new = first_of_each(pool.images)
     if not new.all():
@@ -141,11 +138,11 @@ class _Pictures:
     """Pictures of all parts, brought to one size and one number of channels.
 
     Args:
-        side: Height and width; `None` = their own as long as it is one.
+        size: Height and width; `None` = their own as long as it is one.
     """
 
-    def __init__(self, side: int | None) -> None:
-        self._side = side
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self._size = size
         self._parts: dict[str, list[np.ndarray[Any, Any]]] = {}
         self._sizes: set[tuple[int, ...]] = set()
         self._channels = 1
@@ -160,11 +157,11 @@ class _Pictures:
         array = _picture(image, name)
         self._sizes.add(array.shape[1:])
         self._channels = max(self._channels, len(array))
-        if self._side is None and len(self._sizes) > 1:
-            self._side = DEFAULT_SIDE
+        if self._size is None and len(self._sizes) > 1:
+            self._size = DEFAULT_SIDE, DEFAULT_SIDE
             for known in self._parts.values():
-                known[:] = [_fitted(one, DEFAULT_SIDE) for one in known]
-        array = array if self._side is None else _fitted(array, self._side)
+                known[:] = [_fitted(one, self._size) for one in known]
+        array = array if self._size is None else _fitted(array, self._size)
         self._bytes += array.nbytes
         if self._bytes > MAX_BYTES:
             raise DataError(f"data, part {name!r}: images of {array.shape[1]}x{array.shape[2]} take more than "
@@ -183,9 +180,9 @@ class _Pictures:
     @property
     def notes(self) -> list[str]:
         """What was done to them."""
-        if self._side is None or self._sizes == {(self._side, self._side)}:
+        if self._size is None or self._sizes == {self._size}:
             return []
-        return [f"images resized to cover {self._side}x{self._side} pixels and centre-cropped"]
+        return ["images resized to cover {}x{} pixels and centre-cropped".format(*self._size)]
 
 
 def _picture(image: Any, name: str) -> np.ndarray[Any, Any]:
@@ -214,13 +211,13 @@ def _picture(image: Any, name: str) -> np.ndarray[Any, Any]:
     raise DataError(f"data, part {name!r}: images are {array.dtype}; give uint8, or floats in [0, 1]")
 
 
-def pixels_of(images: Iterable[Any], side: int) -> Tensor:
-    """Pictures of any kind that `read_data` takes, brought to one size: uint8 (N, C, side, side).
+def pixels_of(images: Iterable[Any], size: tuple[int, int]) -> Tensor:
+    """Pictures of any kind that `read_data` takes, brought to one height and width: uint8 (N, C, H, W).
 
     Raises:
         DataError: There are none, or one is no picture.
     """
-    found = _Pictures(side)
+    found = _Pictures(size)
     for image in images:
         found.add("images", image)
     if not found.count("images"):
@@ -228,11 +225,11 @@ def pixels_of(images: Iterable[Any], side: int) -> Tensor:
     return found.of("images")
 
 
-def _fitted(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
-    if image.shape[1:] == (side, side):
+def _fitted(image: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    if image.shape[1:] == size:
         return image
     picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-    array: np.ndarray[Any, Any] = np.asarray(fit(picture, side, side))
+    array: np.ndarray[Any, Any] = np.asarray(fit(picture, *size))
     return array[None] if len(image) == 1 else array.transpose(2, 0, 1)
 
 
@@ -278,9 +275,11 @@ def _is_pair(part: Any) -> bool:
     images, labels = part
     if hasattr(images, "shape"):
         return len(images.shape) >= 3 and hasattr(labels, "__len__")
-    return isinstance(images, (list, tuple)) and hasattr(labels, "__len__") and not isinstance(labels, str) and (
-        all(np.ndim(label) == 0 for label in labels)) and not any(np.ndim(image) == 0 and not isinstance(
-            image, Image.Image) for image in images[:1])
+    if not isinstance(images, (list, tuple)) or not hasattr(labels, "__len__") or isinstance(labels, str):
+        return False
+    first = images[0] if images else None
+    pictured = first is None or isinstance(first, Image.Image) or np.ndim(first) > 0
+    return pictured and all(np.ndim(label) == 0 for label in labels)
 
 
 def _columns(part: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

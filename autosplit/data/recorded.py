@@ -6,11 +6,10 @@ from pathlib import Path
 
 from autosplit.core.errors import ResultError
 from autosplit.core.result import Result
+from autosplit.core.scenario import path_in
 from autosplit.data import ImageDataset, load_dataset
 
 __all__ = ["located", "recorded_data"]
-
-_ON_DISK = ("image-folder:", "image-csv:", "hf:")
 
 
 def located(result: Result, data_root: Path | None = None) -> str:
@@ -21,10 +20,9 @@ def located(result: Result, data_root: Path | None = None) -> str:
         data_root: Where data sets lie.
     """
     name = result.scenario.dataset
-    prefix = next((p for p in _ON_DISK if name.startswith(p)), None)
-    if prefix is None:
+    if (found := path_in(name)) is None:
         return name
-    folder = Path(name.removeprefix(prefix)).expanduser()
+    prefix, folder = found
     if ((data_root or Path()) / folder).exists():
         return name
     for place in (data_root or Path(), result.path.parent, result.path.absolute().parents[1]):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autosplit.core.measurement import Workload
 from autosplit.core.progress import Advance, ignore
-from autosplit.latency.base import LatencyBreakdown
+from autosplit.latency.base import FIELDS, LatencyBreakdown
 
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
@@ -25,7 +24,6 @@ SLOW_S = 0.005
 _AT_ONCE_S = 0.5  # for as long a slow model may be away before progress is reported
 _ANNOUNCED_S = 5.0  # what takes less is not worth a word
 
-_FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +84,7 @@ class Answers:
             self.advance(len(part))
             done, size = done + len(part), 2 * size if took < _AT_ONCE_S else size
         cells = np.array([[self._known[key, condition] for condition in under] for key in keys])
-        return LatencyBreakdown(**{name: np.ascontiguousarray(cells[:, :, i]) for i, name in enumerate(_FIELDS)})
+        return LatencyBreakdown(**{name: np.ascontiguousarray(cells[:, :, i]) for i, name in enumerate(FIELDS)})
 
     def _try(self, workload: Workload, conditions: Conditions) -> None:
         """Ask one question twice."""
@@ -97,7 +95,7 @@ class Answers:
             took.append(time.perf_counter() - began)
         self.seconds = max(min(took), 1e-9)
         first, second = found
-        for name in ("p50_ms", *_FIELDS):
+        for name in ("p50_ms", *FIELDS):
             one, other = float(getattr(first, name)[0, 0]), float(getattr(second, name)[0, 0])
             if one != other:
                 raise self._differs(workload, f"answers the same question differently, {name} is {one:.10g} and then "
@@ -113,7 +111,7 @@ class Answers:
                          self._name, 1e3 * self.seconds * conditions, seconds, plans)
 
     def _remember(self, keys: Sequence[str], under: Sequence[str], found: LatencyBreakdown) -> None:
-        values = np.stack([getattr(found, name) for name in _FIELDS], axis=-1)
+        values = np.stack([getattr(found, name) for name in FIELDS], axis=-1)
         for p, key in enumerate(keys):
             for c, condition in enumerate(under):
                 self._known[key, condition] = tuple(values[p, c].tolist())

@@ -20,7 +20,7 @@ from autosplit.core.measurement import LatencySummary, Workload
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
-__all__ = ["ENERGIES", "LatencyBreakdown", "LatencyModel", "coarse_of"]
+__all__ = ["ENERGIES", "FIELDS", "LatencyBreakdown", "LatencyModel", "coarse_of"]
 
 ENERGIES = ("compute_mj", "transmit_mj", "wait_mj", "tail_mj")
 """What `LatencyBreakdown.energy_mj` is the sum of."""
@@ -105,6 +105,10 @@ class LatencyBreakdown:
         return cls(device_ms, encode_ms, uplink_ms, edge_ms, downlink_ms, p50_ms=total, p95_ms=total,
                    in_time=(total <= budget).astype(np.float64),
                    energy_mj=np.zeros_like(total) if energy_mj is None else energy_mj)
+
+
+FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
+"""The arrays of a breakdown, by name."""
 
 
 @runtime_checkable

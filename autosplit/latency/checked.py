@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from autosplit.core.measurement import Workload
 from autosplit.core.plugins import one_line
 from autosplit.core.progress import Advance
 from autosplit.latency.answers import Answers
-from autosplit.latency.base import LatencyBreakdown, LatencyModel, coarse_of
+from autosplit.latency.base import FIELDS, LatencyBreakdown, LatencyModel, coarse_of
 from autosplit.latency.exits import mixed
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckedLatencyModel", "is_slow", "reporting", "require_quick"]
 
-_FIELDS = tuple(f.name for f in fields(LatencyBreakdown))
+_ROWS = "a row for each plan, a column for each of the conditions"
 _SLACK = 1e-9  # relative rounding that is forgiven where two numbers of a plugin are compared
 
 
@@ -120,28 +119,22 @@ class CheckedLatencyModel:
 
     def _validated(self, answer: Any, workloads: Sequence[Workload], conditions: Sequence[Conditions]
                    ) -> LatencyBreakdown:
-        first, shape = (workloads[0] if workloads else None), (len(workloads), len(conditions))
         if not isinstance(answer, LatencyBreakdown):
-            total = _numbers(answer)
+            total = self._array(answer, "milliseconds", workloads, conditions)
             if total is None:
-                raise self._error(first, f"returned a {type(answer).__name__}; return a LatencyBreakdown, or "
-                                         "milliseconds as an array with a row for each plan, a column for each of the "
-                                         "conditions")
-            if total.shape != shape:
-                raise self._error(first, f"returned milliseconds of shape {total.shape}; return shape {shape}: "
-                                         "a row for each plan, a column for each of the conditions")
-            none = np.zeros(shape)
+                raise self._error(workloads[0] if workloads else None, (
+                    f"returned a {type(answer).__name__}; return a LatencyBreakdown, or milliseconds as an array with "
+                    f"{_ROWS}"))
+            none = np.zeros(total.shape)
             answer = LatencyBreakdown.deterministic(conditions, device_ms=total, encode_ms=none, uplink_ms=none,
                                                     edge_ms=none, downlink_ms=none)
         arrays: dict[str, Array] = {}
-        for name in _FIELDS:
+        for name in FIELDS:
             value = getattr(answer, name)
-            numbers = _numbers(value)
+            numbers = self._array(value, name, workloads, conditions)
             if numbers is None:
-                raise self._error(first, f"returned {name} as {type(value).__name__}; return an array of numbers")
-            if numbers.shape != shape:
-                raise self._error(first, f"returned {name} of shape {numbers.shape}; return shape {shape}: "
-                                         "a row for each plan, a column for each of the conditions")
+                raise self._error(workloads[0] if workloads else None,
+                                  f"returned {name} as {type(value).__name__}; return an array of numbers")
             arrays[name] = numbers
         for name, values in arrays.items():
             self._refuse(~np.isfinite(values), name, values, "every value must be finite", workloads)
@@ -152,6 +145,16 @@ class CheckedLatencyModel:
         in_time = arrays["in_time"]
         self._refuse(in_time > 1, "in_time", in_time, "a probability lies in [0, 1]", workloads)
         return LatencyBreakdown(**arrays)
+
+    def _array(
+        self, value: Any, name: str, workloads: Sequence[Workload], conditions: Sequence[Conditions]
+    ) -> Array | None:
+        """Numbers of the right shape; `None` where they are none."""
+        found, shape = _numbers(value), (len(workloads), len(conditions))
+        if found is not None and found.shape != shape:
+            raise self._error(workloads[0] if workloads else None,
+                              f"returned {name} of shape {found.shape}; return shape {shape}: {_ROWS}")
+        return found
 
     def _refuse(self, bad: np.ndarray[Any, np.dtype[np.bool_]], name: str, values: Array, rule: str,
                 workloads: Sequence[Workload]) -> None:

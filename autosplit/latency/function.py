@@ -51,14 +51,18 @@ class FunctionLatency:
 
     def _ask(self, workload: Workload, conditions: Conditions) -> tuple[float, ...]:
         answer = self.function(workload) if self._alone else self.function(workload, conditions)
-        if isinstance(answer, (str, bytes, bool)):
-            raise PluginError(f"it gives {type(answer).__name__} ({str(answer)[:40]!r}); give one number of "
-                              "milliseconds or a mapping of stages to numbers")
         given = answer if isinstance(answer, Mapping) else {"device_ms": answer}
         if unknown := set(given) - set(_STAGES):
             raise PluginError(f"it gives {sorted(unknown)[0]!r}; known are {', '.join(_STAGES)}")
         try:
-            return tuple(float(given.get(name, 0.0)) for name in _STAGES)
+            return tuple(_number(given.get(name, 0.0)) for name in _STAGES)
         except (TypeError, ValueError, RuntimeError) as e:
             raise PluginError(f"it gives {type(answer).__name__} ({one_line(e)[:80]}); give one number of milliseconds "
                               "or a mapping of stages to numbers") from e
+
+
+def _number(value: Any) -> float:
+    """A number as it came, or in an array or a tensor."""
+    if isinstance(value, (str, bytes, bool)):  # which Python would make a number of
+        raise TypeError(f"{value!r} is no number")
+    return float(value)

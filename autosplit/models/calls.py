@@ -12,18 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "DROPOUTS",
-    "IN_PLACE",
-    "OPERATORS",
-    "SEVERAL",
-    "Apply",
-    "RegionMaxPool",
-    "as_call",
-    "max_pool",
-    "out_of_place",
-    "set_item",
-]
+__all__ = ["DROPOUTS", "IN_PLACE", "OPERATORS", "SEVERAL", "Apply", "RegionMaxPool", "as_call", "max_pool",
+           "out_of_place", "set_item"]
 
 DROPOUTS: dict[str, Callable[[float], nn.Module]] = {
     "dropout": nn.Dropout, "dropout1d": nn.Dropout1d, "dropout2d": nn.Dropout2d, "dropout3d": nn.Dropout3d,

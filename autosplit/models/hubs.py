@@ -6,16 +6,14 @@ import contextlib
 import functools
 import importlib
 import logging
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from torch import nn
 
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.extras import install_command
+from autosplit.core.hub import HUB, means_a_folder, offline, reachable
 from autosplit.core.plugins import one_line
 from autosplit.models.names import HF, TIMM
 
@@ -23,8 +21,6 @@ __all__ = ["build_hf", "build_timm"]
 
 _log = logging.getLogger(__name__)
 
-_HUB = ("huggingface.co", 443)
-_PATIENCE_S = 5.0
 
 
 def build_timm(
@@ -59,9 +55,9 @@ def build_timm(
     wanted = pretrained and config is not None and config.has_weights
     try:
         if wanted:
-            with _from_the_cache(), contextlib.suppress(Exception):
+            with offline("huggingface_hub.constants"), contextlib.suppress(Exception):
                 return _expecting(timm.create_model(short, pretrained=True, **options), config)
-            if _reachable(name):
+            if _can_be_downloaded(name):
                 return _expecting(timm.create_model(short, pretrained=True, **options), config)
         network: nn.Module = timm.create_model(short, pretrained=False, **options)
     except Exception as e:
@@ -88,7 +84,7 @@ def build_hf(
     transformers = _package("transformers", "hf")
     short = name.removeprefix(HF)
     folder = Path(short).expanduser()
-    if not folder.is_dir() and (short.startswith((".", "/", "~")) or short.count("/") > 1):
+    if not folder.is_dir() and means_a_folder(short):
         raise ConfigError(f"backbone {name!r}: no such folder {str(folder.absolute())!r}")
     where = str(folder) if folder.is_dir() else short
     options: dict[str, Any] = {"num_labels": num_classes, "trust_remote_code": False}
@@ -119,30 +115,19 @@ def _local_first(kind: Any, where: str, name: str, options: dict[str, Any]) -> A
     except OSError as e:
         if Path(where).is_dir():
             raise
-        if not _reachable(""):
-            raise ConfigError(f"backbone {name!r} is not on this machine, and {_HUB[0]} cannot be reached to download "
+        if not reachable():
+            raise ConfigError(f"backbone {name!r} is not on this machine, and {HUB} cannot be reached to download "
                               f"it; give a folder with its config.json, as in {HF}path/to/folder") from e
     return kind.from_pretrained(where, **options)
 
 
-@contextlib.contextmanager
-def _from_the_cache() -> Iterator[None]:
-    """No network for Hugging Face's hub, which timm asks for its weights."""
-    hub = importlib.import_module("huggingface_hub.constants")
-    with mock.patch.object(hub, "HF_HUB_OFFLINE", True):
-        yield
-
-
-def _reachable(name: str) -> bool:
-    """Whether weights can be downloaded; one warning where they cannot."""
-    try:
-        socket.create_connection(_HUB, timeout=_PATIENCE_S).close()
-        return True
-    except OSError:
-        if name:
-            _warn_once(f"pretrained weights of {name} cannot be downloaded, {_HUB[0]} is out of reach: it starts from "
-                       "random ones; `weights` takes a file")
-        return False
+def _can_be_downloaded(name: str) -> bool:
+    """Whether pretrained weights can be had from the hub; one warning where they cannot."""
+    if found := reachable():
+        return found
+    _warn_once(f"pretrained weights of {name} cannot be downloaded, {HUB} is out of reach: it starts from random ones; "
+               "`weights` takes a file")
+    return False
 
 
 @functools.cache

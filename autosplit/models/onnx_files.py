@@ -80,4 +80,3 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
         holder.metadata_props.clear()
     model.ir_version = OPSETS[opset].ir_version
     program.save(path, external_data=False)
-

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from autosplit.core.errors import AutosplitError, ConfigError, ParityError
 from autosplit.core.measurement import StageCost, Workload
@@ -29,7 +30,7 @@ from autosplit.training.prepare import Networks, untrained
 __all__ = ["Preview", "PreviewRow", "plans_to_try", "preview", "try_deployments"]
 
 _log = logging.getLogger(__name__)
-_FEW = 8
+_FEW = 8  # images that ranges and tables come from
 _COMPARED_IMAGES = 2
 
 
@@ -82,9 +83,7 @@ class Preview:
         return shown
 
 
-def preview(
-    scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None
-) -> Preview:
+def preview(scenario: Scenario, progress: PhaseReporter | None = None, *, data_root: Path | None = None) -> Preview:
     """Look at what a search would do, and try deployments of it; see `try_deployments`.
 
     Args:
@@ -161,22 +160,26 @@ def try_deployments(networks: Networks, scorer: Scorer, progress: PhaseReporter)
     images = data.validation.images[:_COMPARED_IMAGES]
     workloads = LiveEvaluator(replace(networks, data=few)).workloads(plans)
     scorer.latency_model.latency(workloads, [scorer.conditions])
+    arithmetic = arithmetic_of(networks.scenario.conditions.device.arithmetic)
     with progress.phase("try the export" if exports else "try a deployment", total=len(plans)) as advance:
         for plan in plans:
-            arithmetic = arithmetic_of(networks.scenario.conditions.device.arithmetic)
             blueprint = blueprint_of(networks, plan, arithmetic, "trial")
             deployment = Deployment.fit(blueprint, networks.supernet.extract(plan), few)
             if exports:
-                with tempfile.TemporaryDirectory() as folder:
-                    try:
-                        export_bundle(deployment, Path(folder) / "bundle", images=images)
-                    except ParityError as e:
-                        # untrained, a network may stand on the edge of every decision in it
-                        _log.warning("exported untrained, %s; look at the parity of an export after the search",
-                                     str(e).partition(": ")[2].partition(";")[0])
-                    except AutosplitError as e:
-                        raise ConfigError(f"a search would run, but what it finds could not be exported "
-                                          f"({plan.label}): {e}") from e
+                _export(deployment, images)
             else:
                 deployment.run(images)
             advance(1)
+
+
+def _export(deployment: Deployment, images: Tensor) -> None:
+    """Write a bundle that is thrown away, and compare it on some images."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            export_bundle(deployment, Path(folder) / "bundle", images=images)
+        except ParityError as e:  # untrained, a network may stand on the edge of every decision in it
+            _log.warning("exported untrained, %s; look at the parity of an export after the search",
+                         str(e).partition(": ")[2].partition(";")[0])
+        except AutosplitError as e:
+            raise ConfigError(f"a search would run, but what it finds could not be exported ({deployment.plan.label}): "
+                              f"{e}") from e

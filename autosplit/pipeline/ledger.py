@@ -23,7 +23,7 @@ from autosplit.core.files import write_whole
 from autosplit.core.measurement import Fidelity, Measurement, Outcome
 from autosplit.core.records import append_record, drop_incomplete_line, parse_record, run_lock, writing
 from autosplit.core.result import Result
-from autosplit.core.scenario import ADDED_KEYS, Scenario
+from autosplit.core.scenario import ADDED_KEYS, Scenario, path_in
 from autosplit.core.trust import named_in_file
 from autosplit.core.validation import first_error
 from autosplit.core.version import __version__
@@ -290,12 +290,11 @@ def _without_folders(value: Any, key: str = "") -> Any:
         return [_without_folders(item) for item in value] if isinstance(value, list) else value
     if key in _PATHS or key.endswith(".file"):
         return Path(value).name
-    prefix = next((p for p in ("code.", "image-folder:", "image-csv:", "hf:") if value.startswith(p)), "")
-    path = value.removeprefix(prefix)
-    where, _, name = path.rpartition(":")
-    if where.endswith(".py"):
-        return f"{prefix}{Path(where).name}:{name}"
-    return f"{prefix}{Path(path).name}" if prefix not in {"", "code."} else value
+    if (found := path_in(value)) is not None:
+        return f"{found[0]}{found[1].name}"
+    prefix = "code." if value.startswith("code.") else ""
+    where, _, name = value.removeprefix(prefix).rpartition(":")
+    return f"{prefix}{Path(where).name}:{name}" if where.endswith(".py") else value
 
 
 def _require_same_scenario(run_dir: Path, recorded: dict[str, Any], scenario: Scenario) -> None:

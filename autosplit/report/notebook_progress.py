@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from autosplit.core.progress import Advance, ending_of
+from autosplit.core.progress import Advance, clock, timed
 
 __all__ = ["NotebookProgress"]
 
@@ -29,18 +29,13 @@ class _Row:
     done: float = 0.0
     note: str = ""
     ended: str = ""
-    seconds: float = field(default=0.0)
+    seconds: float = 0.0
 
 
 class NotebookProgress:
-    """Phases with bars, as HTML without script, so that a saved notebook shows how they ended.
+    """Phases with bars, as HTML without script, so that a saved notebook shows how they ended."""
 
-    Args:
-        clock: A time as text, or dashes for `None`.
-    """
-
-    def __init__(self, clock: Callable[[float | None], str]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._rows: list[_Row] = []
         self._depth = 0
         self._drawn = 0.0
@@ -59,18 +54,15 @@ class NotebookProgress:
             if time.monotonic() - self._drawn >= _REDRAWN_S:
                 self._draw()
 
-        ending = "done"
-        try:
-            yield advance
-        except BaseException as error:
-            ending = ending_of(error)
-            raise
-        finally:
+        def end(ending: str, seconds: float) -> None:
             self._depth -= 1
-            row.ended, row.seconds = ending, time.monotonic() - row.began
-            if row.depth and ending == "done" and row.seconds < _WORTH_A_ROW_S:
+            row.ended, row.seconds = ending, seconds
+            if row.depth and ending == "done" and seconds < _WORTH_A_ROW_S:
                 self._rows.remove(row)
             self._draw()
+
+        with timed(end):
+            yield advance
 
     def html(self) -> str:
         """The table as it is now."""
@@ -88,7 +80,7 @@ class NotebookProgress:
         left = so_far * (1 - share) / share if share else None
         value = "" if share is None else f' value="{share:.3f}"'
         return (title, f"<progress{value}></progress>",
-                f"{self._clock(so_far)} so far, {self._clock(left)} left", note)
+                f"{clock(so_far)} so far, {clock(left)} left", note)
 
     @staticmethod
     def _share(row: _Row) -> float | None:

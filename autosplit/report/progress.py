@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from autosplit.core.progress import Advance, ending_of, ignore
+from autosplit.core.progress import Advance, clock, ignore, timed
 from autosplit.report.notebook_progress import NotebookProgress
 from autosplit.runtime.standalone.errors import printable
 
@@ -36,7 +35,7 @@ class Progress:
         self._console = console
         self._bars: Bars | None = None
         self._depth = 0
-        self._notebook = NotebookProgress(clock)
+        self._notebook = NotebookProgress()
 
     @contextmanager
     def phase(self, title: str, total: float | None = None) -> Iterator[Advance]:
@@ -73,20 +72,22 @@ class Progress:
         self._depth += 1
         if self._depth == 1:
             bars.start()
-        try:
-            yield advance
-            done = bars.tasks[bars.task_ids.index(task)].completed
-            # A phase may end early or count no steps at all; its bar is full all the same.
-            bars.update(task, total=total or done or 1, completed=total or done or 1)
-        except BaseException as error:
-            bars.update(task, note=ending_of(error))
-            raise
-        finally:
+
+        def end(ending: str, _: float) -> None:
+            if ending == "done":
+                done = bars.tasks[bars.task_ids.index(task)].completed
+                # A phase may end early or count no steps at all; its bar is full all the same.
+                bars.update(task, total=total or done or 1, completed=total or done or 1)
+            else:
+                bars.update(task, note=ending)
             bars.stop_task(task)
             self._depth -= 1
             if self._depth == 0:
                 bars.stop()
                 self._bars = None
+
+        with timed(end):
+            yield advance
 
 
 @contextmanager
@@ -97,16 +98,13 @@ def _line(console: Console, title: str) -> Iterator[Advance]:
         nonlocal last
         last = note or last
 
-    start, ending = time.monotonic(), "done"
-    try:
-        yield advance
-    except BaseException as error:
-        ending = ending_of(error)
-        raise
-    finally:
+    def end(ending: str, seconds: float) -> None:
         note = f" ({last})" if last else ""
-        line = f"{title}: {ending} after {time.monotonic() - start:.1f} s{note}"
+        line = f"{title}: {ending} after {seconds:.1f} s{note}"
         console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    with timed(end):
+        yield advance
 
 
 def new_bars(console: Console) -> Bars:
@@ -133,11 +131,3 @@ def new_bars(console: Console) -> Bars:
         redirect_stdout=False,
     )
 
-
-def clock(seconds: float | None) -> str:
-    """A time as `1:23` or `1:02:03`; dashes where it is not known yet."""
-    if seconds is None:
-        return "-:--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

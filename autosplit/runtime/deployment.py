@@ -233,7 +233,7 @@ class Deployment:
             images = read_images(images, shape)
         elif not isinstance(images, (Tensor, np.ndarray)) or images.shape[1:] != shape or (
                 images.dtype not in {torch.uint8, np.dtype(np.uint8)}):
-            found = pixels_of(images, shape[1])
+            found = pixels_of(images, shape[1:])
             images = found.expand(-1, 3, -1, -1) if (found.shape[1], shape[0]) == (1, 3) else found
         images = np.asarray(images)
         batch = torch.from_numpy(checked_images(images, shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.hashing import content_hash
 from autosplit.core.profiles import DeviceProfile, load_profile
-from autosplit.core.scenario import ADDED_KEYS, Scenario, list_scenarios, load_scenario
+from autosplit.core.scenario import ADDED_KEYS, Scenario, list_scenarios, load_scenario, path_in
 
 DEFAULT = load_scenario()
 
@@ -162,3 +163,14 @@ def test_a_profile_may_be_named_and_one_of_its_figures_changed_together(part, fi
 def test_a_figure_of_a_profile_that_is_not_there():
     with pytest.raises(UnknownNameError, match="did you mean 'wifi4'"):
         load_scenario().replace(**{"conditions.channel": "wifi5", "conditions.channel.uplink_kbps.value": 7})
+
+
+@pytest.mark.parametrize(("name", "found"), [
+    ("image-folder:a/photos", ("image-folder:", Path("a/photos"))),
+    ("image-csv:/t.csv", ("image-csv:", Path("/t.csv"))),
+    ("hf:/data/birds", ("hf:", Path("/data/birds"))), ("hf:owner/birds", None), ("hf:birds", None),
+    ("torchvision:MNIST", None), ("image-folder:", None), ("digits-m", None), ("mine.py:pictures", None),
+])
+def test_the_path_in_a_name(name, found):
+    """What follows `hf:` is a name of the hub, unless it is absolute."""
+    assert path_in(name) == found

@@ -11,7 +11,7 @@ from PIL import Image
 
 from autosplit.core.errors import DataError, PluginError
 from autosplit.data import load_dataset
-from autosplit.data.in_memory import dataset_of, read_data
+from autosplit.data.in_memory import dataset_of, pixels_of, read_data
 from autosplit.testing.data import DatasetContract
 
 COUNT = 60
@@ -115,6 +115,12 @@ def test_pictures_are_cropped_and_not_squeezed():
     wide[:, 16:32] = 255
     found = read_data([(wide, 0), (Image.fromarray(wide), 1)], image_size=16).parts["train"][0]
     assert (found == 255).all()
+
+
+def test_a_height_and_width_of_ones_own():
+    """As of a network whose images are no squares."""
+    wide = [np.zeros((16, 24, 3), np.uint8), Image.new("RGB", (48, 32), "white")]
+    assert pixels_of(wide, (16, 24)).shape == (2, 3, 16, 24)
 
 
 def test_deep_greys_are_scaled_and_not_cut_off():

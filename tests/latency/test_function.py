@@ -48,7 +48,8 @@ def test_numbers_of_every_kind(answer):
     (lambda work: np.random.default_rng().random(), "answers the same question differently"),
     (lambda work: {"cloud_ms": 3}, "'cloud_ms'; known are device_ms"),
     (lambda work: "fast", "gives str .*; give one number of milliseconds"),
-    (lambda work: "3", "gives str"), (lambda work: True, "gives bool"),
+    (lambda work: "3", "gives str"), (lambda work: {"device_ms": "3"}, "gives dict .*'3' is no number"),
+    (lambda work: True, "gives bool"),
     (lambda work: [1, 2], "gives list"), (lambda work: None, "gives NoneType"),
     (lambda work: -1.0, "no value may be negative"), (lambda work: float("nan"), "must be finite"),
 ])

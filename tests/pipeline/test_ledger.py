@@ -398,3 +398,11 @@ def test_lines_are_json(run, scenario):
     lines = [json.loads(line) for line in (run / LEDGER_FILE).read_text().splitlines()]
     assert len(lines) == 1 + 3  # header, one line a record
     assert SearchSpace.model_validate(lines[0]["autosplit"]["scenario"]["space"]) == scenario.space
+
+
+def test_names_of_a_hub_are_compared_whole_and_folders_without_where_they_lie():
+    from autosplit.pipeline.ledger import _without_folders
+
+    assert _without_folders("hf:one/birds") != _without_folders("hf:two/birds")
+    assert _without_folders("hf:/here/birds") == _without_folders("hf:/there/birds")
+    assert _without_folders("image-folder:/here/birds") == _without_folders("image-folder:/there/birds")

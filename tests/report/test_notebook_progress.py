@@ -6,7 +6,7 @@ import pytest
 
 from autosplit.report import notebook_progress
 from autosplit.report.notebook_progress import NotebookProgress
-from autosplit.report.progress import Progress, clock
+from autosplit.report.progress import Progress
 
 
 class Display:
@@ -42,7 +42,7 @@ def time(monkeypatch):
 
 
 def test_phases_are_rows_with_bars_and_the_time_left(display, time):
-    progress = NotebookProgress(clock)
+    progress = NotebookProgress()
     with progress.phase("train <the> backbone", total=4) as advance:
         time[0] += 10
         advance(1, note="loss 0.5")
@@ -64,7 +64,7 @@ def test_phases_are_rows_with_bars_and_the_time_left(display, time):
 
 
 def test_it_is_not_drawn_at_every_step(display, time):
-    with NotebookProgress(clock).phase("search", total=1000) as advance:
+    with NotebookProgress().phase("search", total=1000) as advance:
         for _ in range(500):
             time[0] += 0.01
             advance(2)
@@ -73,7 +73,7 @@ def test_it_is_not_drawn_at_every_step(display, time):
 
 @pytest.mark.parametrize(("error", "words"), [(ValueError, "failed after"), (KeyboardInterrupt, "interrupted after")])
 def test_what_ends_early_says_so(display, time, error, words):
-    progress = NotebookProgress(clock)
+    progress = NotebookProgress()
 
     def train():
         with progress.phase("train", total=4) as advance:
