@@ -70,15 +70,15 @@ def load(name: str, path: Path, *, seed: int, image_size: int | None = None, lim
     sizes = {file.size for files in parts.values() for file in files}
     height, width = size_for(sizes, image_size)
     count = sum(map(len, parts.values()))
-    needed = count * 3 * height * width
+    channels = 1 if all(file.grey for files in parts.values() for file in files) else 3
+    needed = count * channels * height * width
     if needed > MAX_BYTES:  # before anything is decoded, which takes minutes
-        side = int((MAX_BYTES / (3 * count)) ** 0.5)
+        side = int((MAX_BYTES / (channels * count)) ** 0.5)
         raise DataError(
             f"data set {name!r}: {count} images of {height}x{width} take {needed / 1e9:.1f} GB of memory, more than "
             f"{MAX_BYTES / 1e9:.1f} GB: choose --image-size {side} or smaller, or a limit of "
-            f"{MAX_BYTES // (3 * height * width) // 4} images a part"
+            f"{MAX_BYTES // (channels * height * width) // 4} images a part"
         )
-    channels = 1 if all(file.grey for files in parts.values() for file in files) else 3
     splits, remarks = apart(name, folder.class_names, {
         part: _decode(folder, part, files, (channels, height, width)) for part, files in parts.items()})
     folder.remarks += remarks
