@@ -49,11 +49,12 @@ class PairsConv(int8_onnx.IntegerConv):
         self.register_buffer("in_scale", layer.in_scale.clone())
         self.register_buffer("weight_scale", layer.scale.clone())
         self.register_buffer("weight_zeros", torch.full((len(layer.weight),), 128, dtype=torch.uint8))
+        self.register_buffer("zero", given.zero.detach().to(torch.uint8))
         self.register_buffer("bias_zeros", torch.zeros(len(layer.weight), dtype=torch.int32))
 
     def forward(self, levels: Tensor) -> Tensor:
         """Levels (N, C, H, W) -> real values."""
-        x = _dequantised(levels, self.in_scale, self.input_zero)
+        x = _dequantised(levels, self.in_scale, self.zero)
         weight = _dequantised(self.weight, self.weight_scale, self.weight_zeros, axis=0)
         bias = _dequantised(self.bias, self.scale, self.bias_zeros, axis=0)
         return F.conv2d(x, weight, bias, self.stride, self.begin, self.dilation, self.groups)

@@ -1,5 +1,7 @@
 """Int8 networks in a form that torch exports to ONNX with integer arithmetic: QuantizeLinear, ConvInteger.
 
+Requantisation and layers are operators of their own, one node each (`autosplit.compression.integer_operators`).
+
 `autosplit.compression.int8` computes with integers in float32; here the same numbers are integers. Requantisation
 becomes QuantizeLinear and DequantizeLinear, a layer ConvInteger or MatMulInteger with an int32 bias and one
 multiplication by its scale, so that every sum is exact whatever engine takes it, and what follows is elementwise in the
@@ -20,12 +22,12 @@ from torch import Tensor, fx, nn
 
 from autosplit.compression.int8 import as_function
 from autosplit.compression.int8_layers import Int8Conv2d, Int8Layer, Int8Linear, Requantise
+from autosplit.compression.integer_operators import OPERATORS, WEIGHT_ZERO
 from autosplit.core.errors import ConfigError
 from autosplit.models.splitting import float_shapes
 
 __all__ = ["IntegerConv", "IntegerLayer", "integer_form"]
 
-_ZERO_WEIGHT = 128
 _INTEGER = (Requantise, Int8Layer)
 _WINDOWS = {"avg_pool2d", "adaptive_avg_pool2d", "AvgPool2d", "AdaptiveAvgPool2d"}
 
@@ -37,13 +39,9 @@ def integer_form(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         network: As of `autosplit.compression.int8.quantise_int8`; any other module is given back as it is.
         shape: Of an input without the batch dimension.
 
-    Raises:
-        ConfigError: This version of torch cannot name ONNX operators.
     """
     if not isinstance(network, fx.GraphModule) or not any(isinstance(m, _INTEGER) for m in network.modules()):
         return network
-    if not hasattr(torch.onnx, "ops"):
-        raise ConfigError("exporting int8 networks needs torch 2.8 or newer: pip install -U torch")
     return _Form(network, shape).build()
 
 
@@ -134,30 +132,30 @@ class _Form:
         return not (name.lower().startswith("adaptive") and self.sizes[node][-2:] == (1, 1))  # that one is a plain mean
 
 
-class _Affine(nn.Module):
-    """Requantisation parameters, scale and zero point, as ONNX wants them."""
+class _Quantise(nn.Module):
+    """Requantisation up to the levels.
 
-    scale: Tensor
-    zero: Tensor
+    Args:
+        source: Its parameters.
+    """
 
     def __init__(self, source: Requantise) -> None:
         super().__init__()
-        self.source = source
-        self.register_buffer("scale", source.scale.detach().clone())
-        self.register_buffer("zero", source.zero.detach().to(torch.uint8))
+        self.source, self.scale, self.zero = source, float(source.scale), int(source.zero)
 
-
-class _Quantise(_Affine):
     def forward(self, x: Tensor) -> Tensor:
         """Real values -> levels, uint8."""
-        return torch.onnx.ops.symbolic("QuantizeLinear", (x, self.scale, self.zero), dtype=torch.uint8, shape=x.shape)
+        found: Tensor = OPERATORS.quantise(x, self.scale, self.zero)
+        return found
 
 
-class _Dequantise(_Affine):
+class _Dequantise(_Quantise):
+    """From the levels back."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Levels -> real values, float32."""
-        return torch.onnx.ops.symbolic("DequantizeLinear", (x, self.scale, self.zero), dtype=torch.float32,
-                                       shape=x.shape)
+        found: Tensor = OPERATORS.dequantise(x, self.scale, self.zero)
+        return found
 
 
 class IntegerLayer(nn.Module):
@@ -171,17 +169,14 @@ class IntegerLayer(nn.Module):
     weight: Tensor
     bias: Tensor
     scale: Tensor
-    input_zero: Tensor
-    weight_zero: Tensor
 
     def __init__(self, layer: Int8Layer, given: Requantise) -> None:
         super().__init__()
-        weight = (layer.weight.to(torch.int32) + _ZERO_WEIGHT).to(torch.uint8)
+        weight = (layer.weight.to(torch.int32) + WEIGHT_ZERO).to(torch.uint8)
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", layer.bias.detach().clone())
         self.register_buffer("scale", (layer.in_scale * layer.scale).detach().clone())
-        self.register_buffer("input_zero", given.zero.detach().to(torch.uint8))
-        self.register_buffer("weight_zero", torch.tensor(_ZERO_WEIGHT, dtype=torch.uint8))
+        self.input_zero = int(given.zero)
 
 
 class IntegerConv(IntegerLayer):
@@ -201,14 +196,10 @@ class IntegerConv(IntegerLayer):
 
     def forward(self, levels: Tensor) -> Tensor:
         """Levels (N, C, H, W) -> real values, not rounded yet."""
-        attributes = {"strides": self.stride, "pads": [*self.begin, *self.end], "dilations": self.dilation,
-                      "group": self.groups, "kernel_shape": list(self.weight.shape[2:])}
-        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
-        sides = [(levels.shape[2 + i] + self.begin[i] + self.end[i] - reach[i]) // self.stride[i] + 1 for i in (0, 1)]
-        shape = [levels.shape[0], self.weight.shape[0], *sides]
-        total = torch.onnx.ops.symbolic("ConvInteger", (levels, self.weight, self.input_zero, self.weight_zero),
-                                        attributes, dtype=torch.int32, shape=shape)
-        return (total + self.bias).to(torch.float32) * self.scale
+        found: Tensor = OPERATORS.integer_conv(
+            levels, self.weight, self.bias, self.scale, self.input_zero, self.stride, [*self.begin, *self.end],
+            self.dilation, self.groups)
+        return found
 
 
 class _IntegerLinear(IntegerLayer):
@@ -221,9 +212,8 @@ class _IntegerLinear(IntegerLayer):
 
     def forward(self, levels: Tensor) -> Tensor:
         """Levels (..., inputs) -> real values (..., outputs), not rounded yet."""
-        total = torch.onnx.ops.symbolic("MatMulInteger", (levels, self.weight, self.input_zero, self.weight_zero),
-                                        dtype=torch.int32, shape=[*levels.shape[:-1], self.weight.shape[1]])
-        return (total + self.bias).to(torch.float32) * self.scale
+        found: Tensor = OPERATORS.integer_linear(levels, self.weight, self.bias, self.scale, self.input_zero)
+        return found
 
 
 class _Windows(nn.Module):

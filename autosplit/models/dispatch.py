@@ -17,6 +17,10 @@ from autosplit.models.inference import evaluation_mode
 
 __all__ = ["Watch", "name_of", "watched"]
 
+_ACTIVATIONS = {"relu", "silu", "gelu", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "tanh", "leaky_relu", "elu",
+                "mish"}
+_BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training"}
+
 
 class Watch(TorchDispatchMode, ABC):  # type: ignore[no-untyped-call] # (of torch)
     """Sees every operator that torch dispatches while it is entered; those made of others as the others.
@@ -50,13 +54,31 @@ class Watch(TorchDispatchMode, ABC):  # type: ignore[no-untyped-call] # (of torc
                 torch._C.DispatchKey.CompositeImplicitAutograd):
             with self:
                 return func.decompose(*args, **kwargs)
-        out = func(*args, **kwargs)
+        out = _without_weights(func, args, kwargs)
+        if out is None:
+            out = func(*args, **kwargs)
         results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if results:
             if func._schema.is_mutable and isinstance(args[0], Tensor):
                 results += [t for t in (args[0], args[0]._base) if t is not None]
             self.see(func, args, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)], results)
         return out
+
+
+def _without_weights(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What some operators give on `meta`, where only shapes matter; `None` for all others.
+
+    Torch would go through a reference in Python for these, which takes the time of ten convolutions.
+    """
+    x = args[0] if args else None
+    if not isinstance(x, Tensor) or not x.is_meta or not x.is_floating_point() or "out" in kwargs:
+        return None
+    name = name_of(func)
+    if name in _ACTIVATIONS:
+        return x if func._schema.is_mutable else torch.empty_like(x)
+    if name in _BATCH_NORMS and (name.endswith("no_training") or not args[5]):
+        return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+    return None
 
 
 def name_of(func: Any) -> str:

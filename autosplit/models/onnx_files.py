@@ -6,6 +6,7 @@ import importlib.util
 import io
 import logging
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def require_onnx(*further: str) -> None:
         raise ConfigError(f"ONNX needs the package {absent[0]}: {install_command('deploy')}")
 
 
-def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str], opset: int = OPSET) -> None:
+def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str], opset: int = OPSET,
+               translations: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:
     """Write a network of one input and one output, the number of rows free.
 
     Args:
@@ -47,12 +49,15 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
         path: The file.
         names: Of the input and the output.
         opset: One of `autosplit.core.opsets.OPSETS`.
+        translations: Functions that write ONNX operators (`onnxscript`), by the operator of torch that they stand for.
 
     Raises:
         ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in this opset.
         OSError: The file cannot be written.
     """
     require_onnx()
+    import onnxscript.optimizer
+
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -62,7 +67,10 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
             program = torch.onnx.export(
                 network, (example,), input_names=[names[0]], output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False, verbose=False,
-                opset_version=opset)
+                opset_version=opset, custom_translation_table=dict(translations or {}), optimize=False)
+            assert program is not None
+            # once; torch would go through it twice, which changes nothing more and takes as long again
+            onnxscript.optimizer.optimize(program.model, num_iterations=1)
     except Exception as e:  # of many types, each with pages of advice; the first cause says what it was
         cause: BaseException = e
         while cause.__cause__ is not None:
@@ -71,7 +79,6 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
                           "replace the operation that it names") from e
     finally:
         logger.setLevel(level)
-    assert program is not None
     # torch notes a stack trace at every node: half of a small file, with paths of this machine
     model: Any = program.model
     values = [value for node in model.graph.all_nodes() for value in node.outputs]

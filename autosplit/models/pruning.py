@@ -161,15 +161,24 @@ class HeadPruner:
         return self._cache[keep]
 
     def shrinking(self, keep: tuple[int, ...]) -> Iterator[fx.GraphModule]:
-        """The head whole, then with one group after the other cut down to its count: one more module than groups.
+        """The head whole, then with one group after the other cut down to its count: one more yield than groups.
 
-        Each has structure and no weights, and those made before stay as they are.
+        It is one module, without weights, that changes from one yield to the next.
         """
-        counts = [group.channels for group in self.groups]
-        yield self.sub_network(tuple(counts)).module
-        for place, count in enumerate(keep):
-            counts[place] = count
-            yield self.sub_network(tuple(counts)).module
+        module = _structure(self._head)
+        module.train(self._head.training)
+        whole = [(layer, {**layer._parameters, **layer._buffers},
+                  {name: number for name, number in vars(layer).items() if isinstance(number, int)})
+                 for layer in module.modules()]
+        yield module
+        gone: set[int] = set()
+        for channels, count in zip(self._channels, keep, strict=True):
+            gone.update(channels[count:])
+            for layer, tensors, numbers in whole:
+                for name, value in (*tensors.items(), *numbers.items()):
+                    setattr(layer, name, value)
+            _shrink(module, self._map, gone)
+            yield module
 
     def masked(self, keep: tuple[int, ...]) -> fx.GraphModule:
         """The full head with the removed channels set to zero: gives what the pruned head gives.
@@ -271,8 +280,11 @@ def _shrink(
     if not gone:
         return indices
 
+    lost = np.fromiter(gone, dtype=np.int64, count=len(gone))
+
     def left(ids: Ids) -> Ids:
-        return np.array([i for i, c in enumerate(ids.tolist()) if c not in gone], dtype=np.int64)
+        found: Ids = np.flatnonzero(~np.isin(ids, lost))
+        return found
 
     def stays(ids: Ids | None) -> Tensor | None:
         """Indices of what stays along a dimension; `None` where all does."""

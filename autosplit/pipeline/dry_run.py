@@ -164,7 +164,7 @@ def try_deployments(networks: Networks, scorer: Scorer, progress: PhaseReporter)
     with progress.phase("try the export" if exports else "try a deployment", total=len(plans)) as advance:
         for plan in plans:
             blueprint = blueprint_of(networks, plan, arithmetic, "trial")
-            deployment = Deployment.fit(blueprint, networks.supernet.extract(plan), few)
+            deployment = Deployment.fit(blueprint, networks.supernet.shared(plan), few)
             if exports:
                 _export(deployment, images)
             else:

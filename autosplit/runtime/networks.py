@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from autosplit.compression.codecs.base import Quantiser
 from autosplit.compression.int8_onnx import integer_form
+from autosplit.compression.integer_operators import translations
 from autosplit.compression.quantise import dequantise, quantise
 from autosplit.core.opsets import OPSET
 from autosplit.core.plan import INPUT, OUTPUT
+from autosplit.models.constants import with_constants
 from autosplit.models.onnx_files import write_onnx
 from autosplit.runtime.deployment import Deployment
 
@@ -40,9 +42,10 @@ def write_device(deployment: Deployment, path: Path, *, encoder: bool = True, op
     coded = encoder and deployment.network.encoder is not None
     output = "logits" if deployment.plan.split == OUTPUT else "symbols" if coded else "feature"
     shape = deployment.blueprint.image_shape
-    head = integer_form(_plain(deployment.network.head), shape)
+    head = integer_form(_plain(deployment.network.head, shape), shape)
     network = nn.Sequential(_Normalise(deployment), head, *(_encoder(deployment) if coded else [])).eval()
-    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output), opset)
+    write_onnx(network, torch.zeros(_ROWS, *shape, dtype=torch.uint8), path, ("images", output), opset,
+               translations())
     return True
 
 
@@ -55,7 +58,8 @@ def write_encoder(deployment: Deployment, path: Path, *, opset: int = OPSET) -> 
         opset: See `write_device`.
     """
     example = torch.zeros(_ROWS, *deployment.blueprint.feature_shape)
-    write_onnx(nn.Sequential(*_encoder(deployment)).eval(), example, path, ("feature", "symbols"), opset)
+    write_onnx(nn.Sequential(*_encoder(deployment)).eval(), example, path, ("feature", "symbols"), opset,
+               translations())
 
 
 def write_exit(deployment: Deployment, path: Path, *, opset: int = OPSET) -> None:
@@ -69,11 +73,11 @@ def write_exit(deployment: Deployment, path: Path, *, opset: int = OPSET) -> Non
     found, blueprint = deployment.network.exit, deployment.blueprint
     assert found is not None
     shape = blueprint.image_shape if found.whole else blueprint.feature_shape
-    network = integer_form(_plain(found.network), shape)
+    network = integer_form(_plain(found.network, shape), shape)
     first = [_Normalise(deployment)] if found.whole else []
     example = torch.zeros(_ROWS, *shape, dtype=torch.uint8 if found.whole else torch.float32)
     write_onnx(nn.Sequential(*first, network, _Calibrated(found.temperature)).eval(), example, path,
-               ("images" if found.whole else "feature", "logits"), opset)
+               ("images" if found.whole else "feature", "logits"), opset, translations())
 
 
 def write_edge(deployment: Deployment, path: Path, *, opset: int = OPSET) -> bool:
@@ -90,12 +94,13 @@ def write_edge(deployment: Deployment, path: Path, *, opset: int = OPSET) -> boo
     if deployment.plan.split == OUTPUT:
         return False
     net, blueprint = deployment.network, deployment.blueprint
-    parts: list[nn.Module] = [_plain(net.tail)]
-    if deployment.plan.split == INPUT:
+    whole = deployment.plan.split == INPUT
+    parts: list[nn.Module] = [_plain(net.tail, blueprint.image_shape if whole else blueprint.feature_shape)]
+    if whole:
         parts, name = [_Normalise(deployment), *parts], "images"
         example = torch.zeros(_ROWS, *blueprint.image_shape, dtype=torch.uint8)
     elif net.decoder is not None and net.quantiser is not None:
-        parts = [_Values(net.quantiser), _plain(net.decoder), *parts]
+        parts = [_Values(net.quantiser), _plain(net.decoder, blueprint.code_shape), *parts]
         example, name = torch.zeros(_ROWS, *blueprint.code_shape, dtype=torch.int32), "symbols"
     else:
         example, name = torch.zeros(_ROWS, *blueprint.feature_shape), "feature"
@@ -108,15 +113,19 @@ def _encoder(deployment: Deployment) -> list[nn.Module]:
     net = deployment.network
     if net.encoder is None or net.quantiser is None:
         return []
-    return [integer_form(_plain(net.encoder), deployment.blueprint.feature_shape), _Symbols(net.quantiser)]
+    shape = deployment.blueprint.feature_shape
+    return [integer_form(_plain(net.encoder, shape), shape), _Symbols(net.quantiser)]
 
 
-def _plain(network: nn.Module) -> nn.Module:
-    """A copy without gradients, channels first as ONNX has them; it shares the tensors that are so already."""
+def _plain(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """A copy without gradients, channels first as ONNX has them, and with its constants computed.
+
+    It shares the tensors that are so already.
+    """
     shared: dict[int, Any] = {id(p): nn.Parameter(p.detach().contiguous(), requires_grad=False)
                               for p in network.parameters()}
     shared |= {id(b): b.detach().contiguous() for b in network.buffers()}
-    return copy.deepcopy(network, shared)
+    return with_constants(copy.deepcopy(network, shared), shape)
 
 
 class _Normalise(nn.Module):

@@ -276,12 +276,16 @@ class Teacher:
     """The untouched backbone's answers; computed once a picture where training does not change the pictures.
 
     Args:
-        network: In evaluation mode.
+        network: In evaluation mode; it must stay as it is.
         data: Its training part is what is taught.
     """
 
     def __init__(self, network: nn.Module, data: ImageDataset) -> None:
-        self._network, self._data = folded(network), data
+        self._backbone, self._data = network, data
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        return folded(self._backbone)  # a copy, which not everybody needs
 
     @cached_property
     def answers(self) -> Tensor:

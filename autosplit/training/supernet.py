@@ -242,10 +242,15 @@ class Supernet(nn.Module):
 
     def extract(self, plan: Plan) -> SplitNetwork:
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""
+        network = self.shared(plan)
+        return SplitNetwork(network.head, copy.deepcopy(network.tail), network.encoder, network.quantiser,
+                            network.decoder).to(memory_format=torch.channels_last).eval()
+
+    def shared(self, plan: Plan) -> SplitNetwork:
+        """The same with the supernet's own tail, for a look at it: nothing may be trained."""
         coded = plan.codec.kind == "code"
         parts = self.codec(plan.place, plan.codec.family).parts(plan.codec) if coded else (None, None, None)
-        network = SplitNetwork(self.extract_head(plan), copy.deepcopy(self.tail(plan.place)), *parts)
-        return network.to(memory_format=torch.channels_last).eval()
+        return SplitNetwork(self.extract_head(plan), self.tail(plan.place), *parts).eval()
 
     def extract_head(self, plan: Plan) -> fx.GraphModule:
         """A plan's pruned head alone, with copies of the shared weights."""

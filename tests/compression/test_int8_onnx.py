@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.int8_layers import Int8Layer
 from autosplit.compression.int8_onnx import integer_form
-from autosplit.core.errors import ConfigError
+from autosplit.compression.integer_operators import translations
 from tests.tiny import randomise_norms
 
 onnx = pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
@@ -98,7 +98,8 @@ def exported(network, shape, folder):
     """The integer form in onnxruntime, with its operators."""
     from autosplit.models.onnx_files import write_onnx
 
-    write_onnx(integer_form(network, shape), torch.zeros(2, *shape), folder / "n.onnx", ("x", "y"))
+    write_onnx(integer_form(network, shape), torch.zeros(2, *shape), folder / "n.onnx", ("x", "y"),
+               translations=translations())
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(str(folder / "n.onnx"), options, providers=["CPUExecutionProvider"])
@@ -147,13 +148,6 @@ def test_the_original_is_left_alone():
     integer_form(quantised, (3, 8, 8))
     assert str(quantised.graph) == before
     assert sum(isinstance(m, Int8Layer) for m in quantised.modules()) == 2
-
-
-def test_an_old_torch_is_refused(monkeypatch):
-    quantised = quantise_int8(Global().eval(), [torch.randn(4, 3, 8, 8)])
-    monkeypatch.delattr(torch.onnx, "ops")
-    with pytest.raises(ConfigError, match=r"torch 2\.8"):
-        integer_form(quantised, (3, 8, 8))
 
 
 def test_what_gives_several_tensors_is_exported(tmp_path):

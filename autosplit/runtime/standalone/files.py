@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from typing import Any, BinaryIO
 
 from .errors import AutosplitError, ConfigError
 
-__all__ = ["MOST_BYTES", "MOST_TEXT_BYTES", "check_regular", "file_sha256", "parse_json", "read_file", "read_json",
-           "read_text", "reason_of"]
+__all__ = ["MOST_BYTES", "MOST_TEXT_BYTES", "check_regular", "contains", "file_sha256", "parse_json", "read_file",
+           "read_json", "read_text", "reason_of"]
 
 MOST_BYTES = 2 << 30
 """Largest file of weights that is read, which is the largest that an ONNX file can be."""
@@ -73,6 +74,17 @@ def file_sha256(path: str | Path, what: str = "", *, error: type[AutosplitError]
         while chunk := file.read(1 << 20):
             digest.update(chunk)
         return digest.hexdigest()
+
+
+def contains(path: str | Path, part: bytes, what: str = "", *, error: type[AutosplitError] = ConfigError,
+             most_bytes: int = MOST_BYTES) -> bool:
+    """Whether a regular file holds some bytes, without reading all of it at once; the rest as of `read_file`."""
+    size = check_regular(path, what, error=error, most_bytes=most_bytes)
+    with _opened(path, what or str(path), error, most_bytes) as file:
+        if not size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(part) >= 0
 
 
 def read_text(path: str | Path, what: str = "", *, error: type[AutosplitError] = ConfigError,

@@ -20,7 +20,7 @@ from ..arrays import read_array
 from ..bundle.manifest import DEVICE, EDGE, ENCODER, EXIT, FALLBACK, TABLES, Manifest
 from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError, printable
-from ..files import read_file
+from ..files import contains
 from ..images import checked_images
 from ..payload.exits import confidence, payloads_of_all
 from ..payload.frequencies import FrequencyTables
@@ -63,13 +63,12 @@ class _Network:
             raise ConfigError("running a bundle needs the package onnxruntime: pip install onnxruntime") from e
         options = session_options(threads)
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        content = read_file(path, error=BundleError)
         # `export` writes no such files, and those of others must not make us read files outside of the bundle
-        if _EXTERNAL in content:
+        if contains(path, _EXTERNAL, error=BundleError):
             raise BundleError(f"{path} keeps weights in other files; export the bundle again")
         self._path = path
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             (self._input,) = [given.name for given in self._session.get_inputs()]
         except Exception as e:  # onnxruntime's errors have no common type
             raise BundleError(f"{path} does not run in onnxruntime {onnxruntime.__version__} "
