@@ -17,6 +17,7 @@ stopped. A stage is `yes`, what was found, or the message it ended with:
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -113,6 +114,7 @@ def stages(name: str, work: Path, short: bool = False) -> dict[str, Any]:
     tried: list[Any] = []
 
     def dry_run() -> str:
+        gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
         began = time.perf_counter()
         found = preview(scenario)

@@ -11,19 +11,19 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
+from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
 from autosplit.core.hashing import sha256_of
 from autosplit.core.trust import found_again, require_trusted
 from autosplit.runtime.standalone.files import read_file
 
-__all__ = ["Registry", "load_object", "one_line", "source_of"]
+__all__ = ["Registry", "check_prefix", "load_object", "one_line", "source_of"]
 
 # a look at all packages takes 10 ms, and a search asks for dozens of names
 _installed: Callable[..., Any] = cache(entry_points)
@@ -101,6 +101,24 @@ class Registry:
                 raise PluginError(f"two {self.kind}s are named {point.name!r}: {known} and {point.value}; "
                                   f"uninstall one, or rename its entry point in the group {self.group!r}")
         return targets
+
+
+def check_prefix(kind: str, name: str, prefixes: Iterable[str]) -> None:
+    """Refuse a name that begins nearly as it should, as `imagecsv:PATH` does, before it is taken for a module.
+
+    Args:
+        kind: What is named, for the message.
+        name: Of anything; without a colon it passes.
+        prefixes: What such names begin with, each with its colon.
+
+    Raises:
+        UnknownNameError: It is meant for one of these.
+    """
+    begin, colon, rest = name.partition(":")
+    known = [prefix.removesuffix(":") for prefix in prefixes]
+    near = nearest_name(begin, known)
+    if colon and near and near != begin and "." not in begin and importlib.util.find_spec(begin) is None:
+        raise UnknownNameError(kind, name, [f"{prefix}:..." for prefix in known], f"did you mean '{near}:{rest}'?")
 
 
 def load_object(spec: str, kind: str = "plugin") -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError
 from autosplit.core.held import is_held, look_up
-from autosplit.core.plugins import Registry, one_line
+from autosplit.core.plugins import Registry, check_prefix, one_line
 from autosplit.data.augment import augment_batch
 from autosplit.data.base import ImageDataset, Split, SplitName, StoredFormat
 from autosplit.data.hubs import HF, TORCHVISION, hf_data, torchvision_data
@@ -128,6 +128,7 @@ def _from_plugin(name: str, seed: int, image_size: int | None, root: Path | None
     """The data that a user's function gives."""
     from autosplit.data.in_memory import dataset_of, read_data
 
+    check_prefix("data set", name, (_FOLDER_PREFIX, _CSV_PREFIX, HF, TORCHVISION))
     function = _PLUGINS.load(name)
     offered: dict[str, Any] = {"seed": seed, "image_size": image_size, "root": root}
     try:

@@ -11,7 +11,7 @@ from torch import Tensor
 from autosplit.core.errors import DataError
 from autosplit.data.base import Split, SplitName
 
-__all__ = ["apart", "first_of_each"]
+__all__ = ["apart", "contradicted", "first_of_each"]
 
 
 def first_of_each(images: Tensor) -> Tensor:
@@ -19,6 +19,13 @@ def first_of_each(images: Tensor) -> Tensor:
     seen: dict[bytes, int] = {}
     return torch.tensor([seen.setdefault(digest, i) == i for i, digest in enumerate(_digests(images))],
                         dtype=torch.bool)
+
+
+def contradicted(images: Tensor, labels: Tensor) -> int:
+    """How many pictures show, pixel by pixel, what the first of its kind shows in another class."""
+    first: dict[bytes, int] = {}
+    return sum(first.setdefault(digest, label) != label
+               for digest, label in zip(_digests(images), labels.tolist(), strict=True))
 
 
 def apart(

@@ -36,11 +36,14 @@ def torchvision_data(name: str, root: Path | None) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: torchvision has no such data set.
+        ConfigError: The name is empty, or this data set needs more than a name.
         DataError: It is absent and cannot be downloaded, or has no part to train on.
     """
     from torchvision import datasets
 
     short = name.removeprefix(TORCHVISION)
+    if not short:
+        raise ConfigError(f"data set {name!r}: write the class after {TORCHVISION!r}, as in {TORCHVISION}Flowers102")
     if short not in datasets.__all__:
         raise UnknownNameError("data set of torchvision", short, datasets.__all__)
     if short in {"ImageFolder", "DatasetFolder", "VisionDataset", "wrap_dataset_for_transforms_v2"}:
@@ -85,7 +88,7 @@ def hf_data(name: str, root: Path | None) -> Any:
         What `autosplit.data.in_memory.read_data` takes.
 
     Raises:
-        ConfigError: `datasets` is not installed.
+        ConfigError: `datasets` is not installed, or the name is empty.
         DataError: It cannot be had.
     """
     try:
@@ -93,6 +96,8 @@ def hf_data(name: str, root: Path | None) -> Any:
     except ImportError as e:
         raise ConfigError(f"data sets 'hf:NAME' need datasets: {install_command('hf')}") from e
     short = name.removeprefix(HF)
+    if not short:
+        raise ConfigError(f"data set {name!r}: write the data set's name or its folder after {HF!r}, as in {HF}cifar10")
     folder = (root or Path()) / Path(short).expanduser()
     try:
         if folder.is_dir():
@@ -105,7 +110,9 @@ def hf_data(name: str, root: Path | None) -> Any:
     except (DataError, KeyboardInterrupt):
         raise
     except Exception as e:  # of many types
-        raise DataError(f"data set {name!r} cannot be loaded: {one_line(e)[:_SHOWN]}") from e
+        remedy = ("; give a folder that save_to_disk wrote or, where each class has a folder of pictures, "
+                  f"image-folder:{short}" if folder.is_dir() else "")
+        raise DataError(f"data set {name!r} cannot be loaded: {one_line(e)[:_SHOWN]}{remedy}") from e
 
 
 def _built(name: str, constructor: Any, options: Mapping[str, Any]) -> Any:

@@ -14,13 +14,14 @@ from torch import Tensor
 from autosplit.core.errors import DataError
 from autosplit.core.plugins import one_line
 from autosplit.data.base import PART_NAMES, ImageDataset, Split, build_dataset
-from autosplit.data.copies import apart, first_of_each
+from autosplit.data.copies import apart, contradicted, first_of_each
 from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, warn_once
 from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import fit, is_grey, to_rgb
 
 __all__ = ["RawData", "dataset_of", "pixels_of", "read_data"]
 
+_SECRET = -1  # the label of test images that a benchmark keeps to itself
 _LEAST_OF_A_CLASS = 4  # pictures, one for each part
 _TEST_PURPOSE = 7  # of the random generator, beside those of the other parts
 _IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
@@ -81,6 +82,10 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
         raise DataError(f"data: there is no part 'train' among {', '.join(map(repr, parts))}")
     pictures = _Pictures(None if image_size is None else (image_size, image_size))
     labels = {name: _read_part(part, name, pictures) for name, part in parts.items()}
+    secret = _without_labels(labels)
+    for name in secret:
+        pictures.drop(name)
+    labels = {name: found for name, found in labels.items() if name not in secret}
     names = next((found for part in parts.values() if (found := _class_names(part))), None)
     if any(found.dtype.kind == "U" for found in labels.values()):
         names = sorted(set(np.concatenate([found.astype(str) for found in labels.values()]).tolist()))
@@ -88,8 +93,9 @@ def read_data(data: Any, image_size: int | None = None) -> RawData:
     count = 1 + max(int(found.max()) for found in labels.values())
     if names is None or len(names) < count:
         names = [str(i) for i in range(count)]
+    notes = [*pictures.notes, *(f"part {name!r} has no labels ({_SECRET}), and was left out" for name in secret)]
     return RawData({name: (pictures.of(name), torch.from_numpy(found.astype(np.int64)))
-                    for name, found in labels.items()}, names, pictures.notes)
+                    for name, found in labels.items()}, names, notes)
 
 
 def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) -> ImageDataset:
@@ -112,7 +118,9 @@ def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) 
     new = first_of_each(pool.images)
     if not new.all():
         if min(torch.bincount(pool.labels[new], minlength=len(raw.class_names)).tolist()) >= _LEAST_OF_A_CLASS:
-            remarks.append(f"{int((~new).sum())} of {len(pool)} pictures are there already, and were left out")
+            other = contradicted(pool.images, pool.labels)
+            remarks.append(f"{int((~new).sum())} of {len(pool)} pictures are there already, and were left out"
+                           + (f"; {other} of them are in another class there: look at their labels" if other else ""))
             pool = pool.chosen(new)
         else:  # invented data, such as one colour a class
             remarks.append("the pictures of a class are nearly all alike, so that the same ones are trained on and "
@@ -124,7 +132,7 @@ def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) 
     own = parts.get("validation")
     train, calibration, validation = (pool.chosen(torch.from_numpy(part)) for part in split_training(
         pool.labels.numpy(), raw.class_names, seed, validates=own is None))
-    for remark in remarks:
+    for remark in (*raw.notes, *remarks):
         warn_once(f"data set {name!r}: {remark}")
     return build_dataset(name, raw.class_names, train=train.first(limit), calibration=calibration.first(limit),
                          validation=(validation if own is None else own).first(limit), test=test.first(limit),
@@ -142,7 +150,7 @@ class _Pictures:
     """
 
     def __init__(self, size: tuple[int, int] | None) -> None:
-        self._size = size
+        self._size, self._asked = size, size is not None
         self._parts: dict[str, list[np.ndarray[Any, Any]]] = {}
         self._sizes: set[tuple[int, ...]] = set()
         self._channels = 1
@@ -172,6 +180,10 @@ class _Pictures:
         """Pictures of a part so far."""
         return len(self._parts.get(name, ()))
 
+    def drop(self, name: str) -> None:
+        """Forget the pictures of a part."""
+        self._bytes -= sum(one.nbytes for one in self._parts.pop(name, ()))
+
     def of(self, name: str) -> Tensor:
         """The pictures of a part, uint8 (N, C, H, W)."""
         found = self._parts.pop(name)  # not twice in memory
@@ -182,7 +194,8 @@ class _Pictures:
         """What was done to them."""
         if self._size is None or self._sizes == {self._size}:
             return []
-        return ["images resized to cover {}x{} pixels and centre-cropped".format(*self._size)]
+        several = "" if self._asked else " because they have several sizes; give image_size for another"
+        return ["images resized to cover {}x{} pixels and centre-cropped{}".format(*self._size, several)]
 
 
 def _picture(image: Any, name: str) -> np.ndarray[Any, Any]:
@@ -262,10 +275,27 @@ def _read_part(part: Any, name: str, into: _Pictures) -> np.ndarray[Any, Any]:
                         "autosplit needs one class an image, not several labels")
     if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
         labels = labels.astype(str)
-    if labels.dtype.kind not in "iubU" or (len(labels) and labels.dtype.kind != "U" and int(labels.min()) < 0):
+    if labels.dtype.kind not in "iubU":
         raise DataError(f"data, part {name!r}: labels are {labels.dtype}; they must be numbers of classes from 0, or "
                         "names of classes")
     return labels
+
+
+def _without_labels(labels: Mapping[str, np.ndarray[Any, Any]]) -> list[str]:
+    """Parts that say of every image that its class is unknown.
+
+    Raises:
+        DataError: That is so of the training part, or a label is below 0 for another reason.
+    """
+    numbers = {name: found for name, found in labels.items() if found.dtype.kind == "i"}
+    secret = [name for name, found in numbers.items() if (found == _SECRET).all()]
+    if "train" in secret:
+        raise DataError(f"data, part 'train': all labels are {_SECRET}, which means unknown; give labels")
+    for name, found in numbers.items():
+        if name not in secret and int(found.min()) < 0:
+            raise DataError(f"data, part {name!r}: a label is {int(found.min())}; classes are numbers from 0, leave "
+                            "out what has no label")
+    return secret
 
 
 def _is_pair(part: Any) -> bool:

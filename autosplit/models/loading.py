@@ -11,7 +11,7 @@ from torch import nn
 
 from autosplit.core.errors import AutosplitError, ConfigError, PluginError, UnknownNameError, nearest_name
 from autosplit.core.held import HELD, is_held, look_up
-from autosplit.core.plugins import one_line
+from autosplit.core.plugins import check_prefix, one_line
 from autosplit.models.hubs import build_hf, build_timm
 from autosplit.models.names import BACKBONES, HF, TIMM, TORCHVISION
 from autosplit.models.tracing import check_kind, fresh_copy
@@ -78,6 +78,7 @@ def _factory(name: str) -> Any:
         near = name if name in others or not nearest_name(name, own) else ""
         if found := near and nearest_name(near, others):
             raise UnknownNameError("backbone", name, own, f"torchvision's network is called '{TORCHVISION}{found}'")
+    check_prefix("backbone", name, (TORCHVISION, TIMM, HF))
     return BACKBONES.load(name)
 
 

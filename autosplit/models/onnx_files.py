@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from autosplit.core.plugins import one_line
 __all__ = ["require_onnx", "write_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript")
+_LARGE_BYTES = 1 << 20
 _SHOWN = 200  # characters of an error of torch
 
 
@@ -86,4 +88,46 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
                    *model.graph.initializers.values()):
         holder.metadata_props.clear()
     model.ir_version = OPSETS[opset].ir_version
-    program.save(path, external_data=False)
+    _save(model, path)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Write a model (`onnx_ir.Model`) with its large weights one after the other.
+
+    `onnx.save` holds all of them three times. The file is the same message of Protocol Buffers; its fields may stand in
+    any order (https://protobuf.dev/programming-guides/encoding/).
+    """
+    import onnx
+    import onnx_ir
+
+    large = {name: value.const_value for name, value in model.graph.initializers.items()
+             if value.const_value.nbytes > _LARGE_BYTES}
+    for name in large:
+        model.graph.initializers[name].const_value = onnx_ir.tensor([0.0], name=name)  # a stand-in, taken out below
+    found: Any = onnx_ir.to_proto(model)
+    kept = [tensor for tensor in found.graph.initializer if tensor.name not in large]
+    del found.graph.initializer[:]
+    found.graph.initializer.extend(kept)
+    graph = found.graph.SerializeToString()
+    found.ClearField("graph")
+    heads = {name: onnx.TensorProto(name=name, dims=list(tensor.shape.numpy()), data_type=tensor.dtype)
+             .SerializeToString() + _field(onnx.TensorProto, "raw_data", tensor.nbytes)
+             for name, tensor in large.items()}
+    heads = {name: _field(onnx.GraphProto, "initializer", len(head) + large[name].nbytes) + head
+             for name, head in heads.items()}
+    size = len(graph) + sum(len(head) + large[name].nbytes for name, head in heads.items())
+    with path.open("wb") as file:
+        file.write(found.SerializeToString() + _field(onnx.ModelProto, "graph", size) + graph)
+        for name, head in heads.items():
+            file.write(head)
+            file.write(np.ascontiguousarray(large[name].numpy()).data)
+
+
+def _field(message: Any, name: str, length: int) -> bytes:
+    """What stands before the content of a field of bytes or of a message: its number, and the content's length."""
+    found = bytearray([message.DESCRIPTOR.fields_by_name[name].number << 3 | 2])
+    while length > 127:
+        found.append(length & 127 | 128)
+        length >>= 7
+    found.append(length)
+    return bytes(found)

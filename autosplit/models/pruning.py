@@ -26,7 +26,7 @@ from torch import Tensor, fx, nn
 from autosplit.core.errors import PruningError
 from autosplit.core.space import channels_kept
 from autosplit.models.channels import ChannelMap, channel_map
-from autosplit.models.unions import Ids
+from autosplit.models.unions import STAYS, Ids
 
 __all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
 
@@ -206,44 +206,60 @@ class HeadPruner:
 
     def _ordered(self) -> Iterator[PrunableGroup]:
         """The groups with their channels by importance, which nests the pruned heads."""
+        standing = _Standing(self._head, self._map)
         for root, outputs, channels in self._map.groups:
-            score = _importance(self._head, self._map, channels)
+            score = standing.importance(channels)
             # stably, so that equal scores are the same everywhere
             order = torch.argsort(score.double(), descending=True, stable=True).tolist()
             self._channels.append([int(channels[i]) for i in order])
             yield PrunableGroup(root, len(order), tuple(int(outputs[i]) for i in order))
 
 
-def _importance(head: nn.Module, channel_map_: ChannelMap, channels: Ids) -> Tensor:
-    """Torch-pruning's magnitude of a group: squared weights of each channel, mean over the layers that share it.
+class _Standing:
+    """Where each channel stands in the weights of a head.
 
     Args:
         head: Its layers hold the weights.
         channel_map_: Its channels.
-        channels: Of the group, N.
-
-    Returns:
-        One score a channel, shape (N,).
     """
-    import torch_pruning as tp
 
-    place = {int(c): i for i, c in enumerate(channels)}
-    found = []
-    for path, layer in head.named_modules():
-        weight = f"{path}.weight"
-        if weight not in channel_map_.tensors or not isinstance(layer, _SCORED):
-            continue
-        for dim, ids in enumerate(channel_map_.tensors[weight]):
-            if ids is None:
-                continue
-            at = [i for i, c in enumerate(ids.tolist()) if c in place]
-            if at:
-                found.append(_Member(layer, _pruning_function(layer, dim), at, [place[int(ids[i])] for i in at]))
-    # torch-pruning takes the size of a group from its first member
-    found.sort(key=lambda member: sorted(member.root_idxs) != list(range(len(place))))
-    score: Tensor | None = tp.importance.GroupMagnitudeImportance(
-        p=2, group_reduction="mean", normalizer="mean")(found)
-    return torch.zeros(len(place)) if score is None or len(score) != len(place) else score
+    def __init__(self, head: nn.Module, channel_map_: ChannelMap) -> None:
+        self._sides: list[tuple[nn.Module, int]] = []  # layers and dimensions of their weights
+        self._places: dict[int, list[tuple[int, int]]] = {}  # of a channel: sides and indices
+        for path, layer in head.named_modules():
+            dims = channel_map_.tensors.get(f"{path}.weight") if isinstance(layer, _SCORED) else None
+            for dim, ids in enumerate(dims or ()):
+                if ids is not None:
+                    for index, channel in enumerate(ids.tolist()):
+                        if channel != STAYS:
+                            self._places.setdefault(channel, []).append((len(self._sides), index))
+                    self._sides.append((layer, dim))
+
+    def importance(self, channels: Ids) -> Tensor:
+        """Torch-pruning's magnitude of a group: squared weights of each channel, mean over the layers that share it.
+
+        Args:
+            channels: Of the group, N.
+
+        Returns:
+            One score a channel, shape (N,).
+        """
+        import torch_pruning as tp
+
+        members: dict[int, list[tuple[int, int]]] = {}
+        for number, channel in enumerate(channels.tolist()):
+            for side, index in self._places.get(channel, ()):
+                members.setdefault(side, []).append((index, number))
+        found = []
+        for side, pairs in sorted(members.items()):
+            layer, dim = self._sides[side]
+            at, numbers = zip(*sorted(pairs), strict=True)
+            found.append(_Member(layer, _pruning_function(layer, dim), list(at), list(numbers)))
+        # torch-pruning takes the size of a group from its first member
+        found.sort(key=lambda member: sorted(member.root_idxs) != list(range(len(channels))))
+        score: Tensor | None = tp.importance.GroupMagnitudeImportance(
+            p=2, group_reduction="mean", normalizer="mean")(found)
+        return torch.zeros(len(channels)) if score is None or len(score) != len(channels) else score
 
 
 @dataclass(frozen=True)
@@ -280,10 +296,11 @@ def _shrink(
     if not gone:
         return indices
 
-    lost = np.fromiter(gone, dtype=np.int64, count=len(gone))
+    lost = np.zeros(max(gone) + 2, dtype=np.bool_)
+    lost[list(gone)] = True
 
     def left(ids: Ids) -> Ids:
-        found: Ids = np.flatnonzero(~np.isin(ids, lost))
+        found: Ids = np.flatnonzero(~lost[np.minimum(ids, len(lost) - 1)])
         return found
 
     def stays(ids: Ids | None) -> Tensor | None:

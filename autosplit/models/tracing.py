@@ -192,7 +192,13 @@ def _check_answer(model: nn.Module, shape: tuple[int, ...]) -> None:
             raise TraceError(f"{kind_of(model)} needs more than a batch of images: {one_line(e)}; autosplit needs a "
                              "network of one input") from e
         raise TraceError(f"the network does not run on images of shape {shape}: {one_line(e)}{user_line(e)}") from e
-    logits_in(result, kind_of(model))
+    _check_finite(logits_in(result, kind_of(model)), kind_of(model), shape)
+
+
+def _check_finite(logits: Tensor, name: str, shape: tuple[int, ...]) -> None:
+    if not bool(logits.isfinite().all()):
+        raise TraceError(f"{name} gives values that are not finite for random images of shape {shape}; look for NaN in "
+                         "its weights")
 
 
 def _check_same(model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...]) -> None:
@@ -200,9 +206,7 @@ def _check_same(model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...])
     images = torch.randn(_CHECKED, *shape, generator=torch.Generator().manual_seed(3))
     name = kind_of(model)
     found = _answers(fresh_copy(model), graph, images, name)
-    if not bool(found["expected"].isfinite().all()):
-        raise TraceError(f"{name} gives values that are not finite for random images of shape {shape}; look for NaN in "
-                         "its weights")
+    _check_finite(found["expected"], name, shape)
     if len(set(_differing(found)) - {"again"}) > 0:
         # networks with random weights can make much of the last digit: what is left with twice as many digits counts
         with contextlib.suppress(RuntimeError):  # some have float32 written into them

@@ -133,7 +133,8 @@ class TestHuggingFace:
         with pytest.raises(DataError, match=r"no such folder '.*nowhere'"):
             load_dataset("hf:./nowhere")
         (tmp_path / "empty").mkdir()
-        with pytest.raises(DataError, match=f"data set 'hf:{tmp_path / 'empty'}' cannot be loaded: "):
+        with pytest.raises(DataError, match=f"data set 'hf:{tmp_path / 'empty'}' cannot be loaded: .*; give a folder "
+                                            f"that save_to_disk wrote or, .*image-folder:{tmp_path / 'empty'}"):
             load_dataset(f"hf:{tmp_path / 'empty'}")
 
     def test_no_part_to_train_on(self, datasets, table, tmp_path):

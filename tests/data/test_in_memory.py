@@ -102,7 +102,8 @@ def test_grey_and_sizes():
     assert read_data(several, image_size=8).parts["train"][0].shape == (COUNT, 3, 8, 8)
     found = read_data(several)
     assert found.parts["train"][0].shape == (COUNT, 3, 224, 224)
-    assert found.notes == ("images resized to cover 224x224 pixels and centre-cropped",)
+    assert found.notes == ("images resized to cover 224x224 pixels and centre-cropped because they have several sizes; "
+                           "give image_size for another",)
     assert read_data((IMAGES, LABELS)).notes == ()
     mixed = read_data([(IMAGES[i, :, :, 0] if i % 2 else IMAGES[i], int(LABELS[i])) for i in range(COUNT)])
     assert mixed.parts["train"][0].shape == (COUNT, 3, 8, 8)
@@ -152,6 +153,21 @@ def test_pictures_that_are_there_twice_are_on_one_side():
     assert all("show what is in another part too, and were left out of " in note for note in both.notes)
 
 
+def test_copies_in_another_class_are_spoken_of():
+    both = np.concatenate([IMAGES, IMAGES[:30]]), np.concatenate([LABELS, (LABELS[:30] + 1) % 3])
+    assert dataset_of(read_data(both), "mine", seed=0).notes == (
+        "30 of 90 pictures are there already, and were left out; 30 of them are in another class there: look at their "
+        "labels",)
+
+
+def test_a_part_without_labels_is_left_out():
+    """As test parts whose labels a benchmark keeps to itself."""
+    secret = np.zeros((9, 8, 8, 3), np.uint8), np.full(9, -1)
+    data = dataset_of(read_data({"train": (IMAGES, LABELS), "test": secret}), "mine", seed=0)
+    assert data.notes == ("part 'test' has no labels (-1), and was left out",)
+    assert (data.shape, len(data.test)) == ((3, 8, 8), 12)
+
+
 def test_invented_pictures_are_kept_and_said_to_be_alike():
     data = dataset_of(read_data((np.stack([np.full((8, 8), 9 * c, np.uint8) for c in LABELS]), LABELS)), "mine", seed=0)
     assert sum(len(data.split(part)) for part in ("train", "calibration", "validation", "test")) == COUNT
@@ -166,6 +182,8 @@ def test_all_of_a_class_in_two_parts_is_refused():
 @pytest.mark.parametrize(("data", "message"), [
     ((IMAGES, np.eye(3)[LABELS]), "one class an image, not several labels"),
     ([(IMAGES[0], [0, 1])], "an image has 2 labels"),
+    ((IMAGES, LABELS - 1), "part 'train': a label is -1; classes are numbers from 0"),
+    ((IMAGES, np.full(COUNT, -1)), "part 'train': all labels are -1, which means unknown"),
     ((IMAGES, LABELS / 2), "labels are float64; they must be numbers of classes from 0, or names"),
     ((IMAGES.astype(np.float32) - 100, LABELS), "leave Normalize out of the transform"),
     ((IMAGES.astype(np.int32), LABELS), "images are int32; give uint8, or floats"),

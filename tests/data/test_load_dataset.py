@@ -28,6 +28,10 @@ def test_unknown_name_has_a_suggestion():
         ({"name": "image-folder:x", "image_size": 4}, "image_size is 4"),
         ({"name": "image-folder:"}, "folder's path"),
         ({"name": "image-folder:PATH"}, "folder's path"),
+        ({"name": "hf:"}, "write the data set's name or its folder after 'hf:'"),
+        ({"name": "torchvision:"}, "write the class after 'torchvision:'"),
+        ({"name": "imagecsv:a/b.csv"}, "unknown data set 'imagecsv:a/b.csv'; did you mean 'image-csv:a/b.csv'"),
+        ({"name": "image_folder:a"}, "did you mean 'image-folder:a'"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, message):

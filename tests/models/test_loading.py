@@ -111,6 +111,8 @@ class TestBuild:
     @pytest.mark.parametrize(("name", "message"), [
         ("resnet9", "unknown backbone 'resnet9'; did you mean 'resnet8'"),
         ("resnet18", "unknown backbone 'resnet18'; torchvision's network is called 'torchvision:resnet18'"),
+        ("torchvison:resnet18", "did you mean 'torchvision:resnet18'"),
+        ("tim:resnet18", "did you mean 'timm:resnet18'"),
         ("torchvision:resnet19", "unknown torchvision classifier 'resnet19'; did you mean 'resnet1"),
         ("nets.py", "say which object of the file"),
         ("absent.py:net", "no such file"),

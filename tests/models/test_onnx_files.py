@@ -68,3 +68,19 @@ def test_files_are_of_the_opset_asked_for(tmp_path, opset):
         row[1] for row in onnx.helper.VERSION_TABLE if row[2] == opset)
     (found,) = onnxruntime.InferenceSession(str(tmp_path / "n.onnx")).run(["found"], {"given": given.numpy()})
     np.testing.assert_allclose(found, network(given).detach().numpy(), atol=1e-5)
+
+
+def test_large_weights_are_written_as_any_others(tmp_path):
+    """One after the other into the file, which is the message that the library reads and would write."""
+    import onnx
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(700, 600), nn.Linear(600, 500), nn.Linear(500, 3)).eval()  # 1.7, 1.2 MB and less
+    write_onnx(network, torch.zeros(2, 700), tmp_path / "n.onnx", ("x", "y"))
+    model = onnx.load(tmp_path / "n.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert [t.name for t in model.graph.initializer][-2:] == ["0.weight", "1.weight"]
+    for name, parameter in network.named_parameters():
+        np.testing.assert_array_equal(weights[name], parameter.detach().numpy())
+    assert (tmp_path / "n.onnx").stat().st_size == len(model.SerializeToString())

@@ -367,6 +367,7 @@ REFUSED = {
     "one image a time": ("x = torch.stack([t for t in x])", "depends on the size of the batch"),
     "share of the batch": ("x = x * (x.shape[0] / 3)", "depends on the size of the batch"),
     "infinite": ("x = x / 0", "not finite"),
+    "infinite and read": ("x = x / 0 if x.isfinite().all() else x / 0", "not finite"),
     "fixed size": ("x = x.view(-1, 8, 5, 5)",
                    r"does not run on images of shape \(3, 16, 16\): shape '\[-1, 8, 5, 5\]'"),
 }

@@ -94,7 +94,7 @@ def checked_images(images: NDArray[np.uint8], shape: tuple[int, int, int], what:
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise ConfigError(f"{what}: this bundle takes uint8 images of shape (N, {', '.join(map(str, shape))}), "
+        raise ConfigError(f"{what}: the network takes uint8 images of shape (N, {', '.join(map(str, shape))}), "
                           f"got {found}")
     return images
 
@@ -122,7 +122,7 @@ def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
     channels, height, width = shape
     if channels not in (1, 3):
-        raise ConfigError(f"{path}: image files have 1 or 3 channels, this bundle takes {channels}; give a .npy file")
+        raise ConfigError(f"{path}: image files have 1 or 3 channels, the network takes {channels}; give a .npy file")
     try:
         pixels = read_pixels(path, height, width)
     except Exception as e:  # PIL's formats raise what they like
