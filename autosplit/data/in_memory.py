@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autosplit.core.errors import DataError
 from autosplit.core.plugins import one_line
-from autosplit.data.base import PART_NAMES, ImageDataset, Split, build_dataset
+from autosplit.data.base import PART_NAMES, ImageDataset, Split, SplitName, build_dataset
 from autosplit.data.copies import apart, contradicted, first_of_each
 from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, warn_once
 from autosplit.data.partition import partition, random_generator, split_training
@@ -281,7 +281,7 @@ def _read_part(part: Any, name: str, into: _Pictures) -> np.ndarray[Any, Any]:
     return labels
 
 
-def _without_labels(labels: Mapping[str, np.ndarray[Any, Any]]) -> list[str]:
+def _without_labels(labels: Mapping[SplitName, np.ndarray[Any, Any]]) -> list[SplitName]:
     """Parts that say of every image that its class is unknown.
 
     Raises:
