@@ -242,15 +242,16 @@ class Supernet(nn.Module):
 
     def extract(self, plan: Plan) -> SplitNetwork:
         """A plan as an independent network with copies of the shared weights; batch norm is not recalibrated."""
-        network = self.shared(plan)
-        return SplitNetwork(network.head, copy.deepcopy(network.tail), network.encoder, network.quantiser,
-                            network.decoder).to(memory_format=torch.channels_last).eval()
+        return self._assembled(plan, copy.deepcopy(self.tail(plan.place))).to(memory_format=torch.channels_last)
 
     def shared(self, plan: Plan) -> SplitNetwork:
-        """The same with the supernet's own tail, for a look at it: nothing may be trained."""
+        """The same with the supernet's own tail, which is in evaluation mode from then on: to look at, not to train."""
+        return self._assembled(plan, self.tail(plan.place))
+
+    def _assembled(self, plan: Plan, tail: nn.Module) -> SplitNetwork:
         coded = plan.codec.kind == "code"
         parts = self.codec(plan.place, plan.codec.family).parts(plan.codec) if coded else (None, None, None)
-        return SplitNetwork(self.extract_head(plan), self.tail(plan.place), *parts).eval()
+        return SplitNetwork(self.extract_head(plan), tail, *parts).eval()
 
     def extract_head(self, plan: Plan) -> fx.GraphModule:
         """A plan's pruned head alone, with copies of the shared weights."""
