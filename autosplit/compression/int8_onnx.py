@@ -38,7 +38,6 @@ def integer_form(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     Args:
         network: As of `autosplit.compression.int8.quantise_int8`; any other module is given back as it is.
         shape: Of an input without the batch dimension.
-
     """
     if not isinstance(network, fx.GraphModule) or not any(isinstance(m, _INTEGER) for m in network.modules()):
         return network

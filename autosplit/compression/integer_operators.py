@@ -61,16 +61,16 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     The packages of the extra `deploy` must be installed.
     """
-    import onnx_ir
     import onnxscript
+    from onnxscript import ir
 
     op: Any = onnxscript.opset18  # the exporter converts to the opset that was asked for
 
     def level(number: int) -> Any:
-        return op.Constant(value=onnx_ir.tensor(number, dtype=onnx_ir.DataType.UINT8))
+        return op.Constant(value=ir.tensor(number, dtype=ir.DataType.UINT8))
 
     def real(total: Any, bias: Any, scale: Any) -> Any:
-        return op.Mul(op.Cast(op.Add(total, bias), to=onnx_ir.DataType.FLOAT), scale)
+        return op.Mul(op.Cast(op.Add(total, bias), to=ir.DataType.FLOAT), scale)
 
     def quantise(x: Any, scale: float, zero: int) -> Any:
         return op.QuantizeLinear(x, op.Constant(value_float=scale), level(zero))

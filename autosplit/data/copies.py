@@ -11,21 +11,13 @@ from torch import Tensor
 from autosplit.core.errors import DataError
 from autosplit.data.base import Split, SplitName
 
-__all__ = ["apart", "contradicted", "first_of_each"]
+__all__ = ["apart", "first_alike"]
 
 
-def first_of_each(images: Tensor) -> Tensor:
-    """Which pictures are the first that show what they show, pixel by pixel: bool (N,), of images (N, C, H, W)."""
+def first_alike(images: Tensor) -> Tensor:
+    """For each picture (N, C, H, W) the number of the first that shows the same, pixel by pixel: int64 (N,)."""
     seen: dict[bytes, int] = {}
-    return torch.tensor([seen.setdefault(digest, i) == i for i, digest in enumerate(_digests(images))],
-                        dtype=torch.bool)
-
-
-def contradicted(images: Tensor, labels: Tensor) -> int:
-    """How many pictures show, pixel by pixel, what the first of its kind shows in another class."""
-    first: dict[bytes, int] = {}
-    return sum(first.setdefault(digest, label) != label
-               for digest, label in zip(_digests(images), labels.tolist(), strict=True))
+    return torch.tensor([seen.setdefault(digest, i) for i, digest in enumerate(_digests(images))], dtype=torch.int64)
 
 
 def apart(

@@ -14,7 +14,7 @@ from torch import Tensor
 from autosplit.core.errors import DataError
 from autosplit.core.plugins import one_line
 from autosplit.data.base import PART_NAMES, ImageDataset, Split, SplitName, build_dataset
-from autosplit.data.copies import apart, contradicted, first_of_each
+from autosplit.data.copies import apart, first_alike
 from autosplit.data.image_folder import DEFAULT_SIDE, MAX_BYTES, TEST_SHARE, warn_once
 from autosplit.data.partition import partition, random_generator, split_training
 from autosplit.runtime.standalone.image_file import fit, is_grey, to_rgb
@@ -115,10 +115,11 @@ def dataset_of(raw: RawData, name: str, *, seed: int, limit: int | None = None) 
     parts, remarks = apart(name, raw.class_names,
                            {PART_NAMES[part]: Split(*found) for part, found in raw.parts.items()})
     pool = parts["train"]
-    new = first_of_each(pool.images)
+    first = first_alike(pool.images)
+    new = first == torch.arange(len(pool))
     if not new.all():
         if min(torch.bincount(pool.labels[new], minlength=len(raw.class_names)).tolist()) >= _LEAST_OF_A_CLASS:
-            other = contradicted(pool.images, pool.labels)
+            other = int((pool.labels != pool.labels[first]).sum())
             remarks.append(f"{int((~new).sum())} of {len(pool)} pictures are there already, and were left out"
                            + (f"; {other} of them are in another class there: look at their labels" if other else ""))
             pool = pool.chosen(new)

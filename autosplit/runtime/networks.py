@@ -95,15 +95,16 @@ def write_edge(deployment: Deployment, path: Path, *, opset: int = OPSET) -> boo
         return False
     net, blueprint = deployment.network, deployment.blueprint
     whole = deployment.plan.split == INPUT
-    parts: list[nn.Module] = [_plain(net.tail, blueprint.image_shape if whole else blueprint.feature_shape)]
+    shape = blueprint.image_shape if whole else blueprint.feature_shape
+    parts: list[nn.Module] = [_plain(net.tail, shape)]
     if whole:
         parts, name = [_Normalise(deployment), *parts], "images"
-        example = torch.zeros(_ROWS, *blueprint.image_shape, dtype=torch.uint8)
+        example = torch.zeros(_ROWS, *shape, dtype=torch.uint8)
     elif net.decoder is not None and net.quantiser is not None:
         parts = [_Values(net.quantiser), _plain(net.decoder, blueprint.code_shape), *parts]
         example, name = torch.zeros(_ROWS, *blueprint.code_shape, dtype=torch.int32), "symbols"
     else:
-        example, name = torch.zeros(_ROWS, *blueprint.feature_shape), "feature"
+        example, name = torch.zeros(_ROWS, *shape), "feature"
     write_onnx(nn.Sequential(*parts).eval(), example, path, (name, "logits"), opset)
     return True
 

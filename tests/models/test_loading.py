@@ -112,6 +112,7 @@ class TestBuild:
         ("resnet9", "unknown backbone 'resnet9'; did you mean 'resnet8'"),
         ("resnet18", "unknown backbone 'resnet18'; torchvision's network is called 'torchvision:resnet18'"),
         ("torchvison:resnet18", "did you mean 'torchvision:resnet18'"),
+        ("hf:", "write the network's name or its folder after 'hf:'"),
         ("tim:resnet18", "did you mean 'timm:resnet18'"),
         ("torchvision:resnet19", "unknown torchvision classifier 'resnet19'; did you mean 'resnet1"),
         ("nets.py", "say which object of the file"),

@@ -79,9 +79,8 @@ def file_sha256(path: str | Path, what: str = "", *, error: type[AutosplitError]
 def contains(path: str | Path, part: bytes, what: str = "", *, error: type[AutosplitError] = ConfigError,
              most_bytes: int = MOST_BYTES) -> bool:
     """Whether a regular file holds some bytes, without reading all of it at once; the rest as of `read_file`."""
-    size = check_regular(path, what, error=error, most_bytes=most_bytes)
     with _opened(path, what or str(path), error, most_bytes) as file:
-        if not size:
+        if not os.fstat(file.fileno()).st_size:  # of which there is no map
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(part) >= 0
