@@ -18,8 +18,8 @@ from torch import nn
 from autosplit.core.errors import PruningError
 from autosplit.core.measurement import StageCost
 from autosplit.core.operators import KINDS, TERMS, OperatorWork, TypeSums, padded
-from autosplit.models.channels import is_depthwise
 from autosplit.models.costs import operators, stage_cost
+from autosplit.models.following import is_depthwise
 from autosplit.models.pruning import HeadPruner, PrunableGroup
 
 __all__ = ["COUNTS", "HeadCost", "HeadLayer"]

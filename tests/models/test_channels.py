@@ -183,12 +183,12 @@ def test_a_module_that_picks_one_of_several_features_is_looked_through():
 
 def test_where_following_fails_channels_stay_and_the_rest_is_pruned(monkeypatch):
     """An operation with arguments that nobody thought of costs its own channels, and not the search."""
-    from autosplit.models import channels
+    from autosplit.models import following
 
     def failing(self, node):
         raise KeyError("nobody thought of this")
 
-    monkeypatch.setattr(channels._Follower, "_cat", failing)
+    monkeypatch.setattr(following.Follower, "_cat", failing)
     graph = trace(Between(lambda net, x: net.inner(torch.cat([net.extra(x), net.extra(x)], 1))).eval(), SHAPE)
     pruner = HeadPruner(graph, SHAPE)
     assert "extra.0" not in {g.root for g in pruner.groups}
