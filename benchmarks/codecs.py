@@ -39,7 +39,8 @@ from autosplit.models.splitting import cut
 from autosplit.report.progress import Progress
 from autosplit.runtime.standalone.payload.coder import payload_bytes
 from autosplit.training.codecs import pretrain_codec
-from autosplit.training.loop import accuracy, autocast, distillation_loss, parameter_groups
+from autosplit.training.loop import accuracy, distillation_loss, parameter_groups
+from autosplit.training.precision import autocast
 from autosplit.training.prepare import Networks, untrained
 from autosplit.training.supernet_training import relative_loss
 from benchmarks.common import command_line, parser, scenario_of, write_json
@@ -119,7 +120,7 @@ class Bench:
         return [self._row(codec, tail, setting, family, seed) for setting in codec.settings()]
 
     def _row(self, codec: Codec, tail: nn.Module, setting: CodecSetting, family: str, seed: int) -> dict[str, object]:
-        network = SplitNetwork(nn.Identity(), copy.deepcopy(tail), *codec.parts(setting)).eval()
+        network = SplitNetwork(nn.Identity(), copy.deepcopy(tail), *codec.extract(setting)).eval()
         recalibrate(network, self.train.features[:2048].float())
         return self._measure(network, setting) | {"family": family, "seed": seed}
 

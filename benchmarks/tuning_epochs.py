@@ -5,8 +5,9 @@
 
 Plans are named by their labels, as `autosplit show` prints them, and fine-tuned as the finalists of a search are,
 splits from the supernet and pictures from the network that was trained on all formats; both of these are trained as the
-scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them. Writes
-`epochs.csv` as it goes on; what was fine-tuned is in the cache, so that a run that was stopped goes on.
+scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them, with the
+paired difference of the plan named first from each. Writes `epochs.csv` as it goes on; what was fine-tuned is in the
+cache, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import pandas as pd
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.intervals import accuracy_interval
+from autosplit.core.measurement import Measurement
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.evaluation.scorer import Scorer
+from autosplit.pipeline.choice import accuracy_difference
 from autosplit.pipeline.context import SearchContext
 from autosplit.report.progress import Progress
 from autosplit.training.prepare import prepare
@@ -51,6 +54,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
     uncut = SearchContext(networks, progress).measure(whole, arithmetic, "test")
+    first: dict[int, Measurement] = {}
     for plan in plans:
         for epochs in options.epochs:
             longer = scenario.replace(training__finetune_epochs=epochs, training__finetune_patience=epochs)
@@ -64,6 +68,11 @@ def main() -> None:
                 assert answers is not None
                 interval = accuracy_interval(answers.hits, context.sources(part))
                 row |= {f"{part} low": interval.low, f"{part} high": interval.high}
+            beside = first.setdefault(epochs, found.measurement)
+            difference = accuracy_difference(beside, found.measurement, context.sources("test"))
+            assert difference is not None
+            row |= {"first is ahead by": beside.accuracy - found.measurement.accuracy, "ahead low": difference.low,
+                    "ahead high": difference.high}
             rows.append(row)
             pd.DataFrame(rows).to_csv(options.out / "epochs.csv", index=False, float_format="%.4f")
 

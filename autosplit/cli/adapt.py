@@ -11,6 +11,7 @@ import typer
 
 from autosplit.cli.console import announce, print_rich, reported, say_next
 from autosplit.cli.options import (
+    AcceleratorKind,
     AsJson,
     DataRoot,
     Fallback,
@@ -37,6 +38,7 @@ def command(
     images: Images = None,
     fallback: Fallback = False,
     opset: Opset = OPSET,
+    accelerator: AcceleratorKind = None,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
@@ -52,7 +54,8 @@ def command(
     if not quiet:
         announce(estimate_adapt(run, rates, epochs, data_root, trust_code))
     found = adapt(run, out, rates=rates, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
-                  opset=opset, data_root=data_root, progress=Progress(quiet=quiet), trust_code=trust_code)
+                  opset=opset, accelerator=accelerator, data_root=data_root, progress=Progress(quiet=quiet),
+                  trust_code=trust_code)
     manifest, regret = found.manifest, found.regret
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "regret": asdict(regret), **asdict(manifest)}))

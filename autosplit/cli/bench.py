@@ -9,6 +9,7 @@ import typer
 
 from autosplit.cli.console import announce, goes_on, reported, say, say_next
 from autosplit.cli.options import (
+    AcceleratorKind,
     AsJson,
     DataRoot,
     LatencyModel,
@@ -38,6 +39,7 @@ _LINKS = ("sub-ghz-fsk-50k", "lte-m", "ble-1m", "3g", "wifi4")
 def table(
     out: Annotated[Path, typer.Option(help="The table: NAME.csv or NAME.csv.gz; its record is NAME.json beside it.")],
     scenario: ScenarioName = "default",
+    accelerator: AcceleratorKind = None,
     set_: Set = None,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
@@ -52,7 +54,8 @@ def table(
 
     if not out.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"--out {str(out)!r}: name a table NAME.csv or NAME.csv.gz")
-    wanted = changed(load_scenario(scenario, trust_code=trust_code), {}, assignments(set_))
+    wanted = changed(load_scenario(scenario, trust_code=trust_code),
+                     {"training.accelerator": accelerator}, assignments(set_))
     if not quiet:
         announce(estimate_table(wanted, data_root))
     with goes_on(lambda: "what was measured is in the cache"):

@@ -12,6 +12,7 @@ import typer
 
 from autosplit.cli.console import RESULTS, announce, goes_on, print_error, print_rich, reported, say_next
 from autosplit.cli.options import (
+    AcceleratorKind,
     AsJson,
     Channels,
     DataRoot,
@@ -41,6 +42,7 @@ def command(
     device: Devices = None,
     channel: Channels = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that each baseline fine-tunes.")] = None,
+    accelerator: AcceleratorKind = None,
     set_: Set = None,
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(
@@ -57,7 +59,8 @@ def command(
     from autosplit.report.progress import Progress
     from autosplit.report.tables import comparison_table, summary_table
 
-    options = {"conditions.budget_ms": budget_ms, "search.finalists": finalists}
+    options = {"conditions.budget_ms": budget_ms, "search.finalists": finalists,
+               "training.accelerator": accelerator}
     wanted = scenario_grid(scenario or ["default"], device or [None], channel or [None], options, assignments(set_),
                            trust_code)
     names = list(dict.fromkeys(s.name for s in wanted))

@@ -185,21 +185,23 @@ def passes_per_second(scenario: Scenario, images: Images) -> float:
     """
     import torch
 
+    from autosplit.core.accelerator import find_accelerator
     from autosplit.models.loading import build_backbone
-    from autosplit.training.loop import autocast
+    from autosplit.training.precision import autocast
 
-    shape = (images.channels, images.side, images.side)
-    with torch.random.fork_rng(devices=[]), autocast():
+    shape, accelerator = (images.channels, images.side, images.side), find_accelerator(scenario.training.accelerator)
+    with torch.random.fork_rng(devices=[]), autocast(accelerator):
         model = build_backbone(scenario.backbone, images.classes, images.channels, shape[1:], pretrained=False)
-        model.to(memory_format=torch.channels_last).train()
+        model.to(accelerator.device).to(memory_format=torch.channels_last).train()
 
         # A step has costs of its own, which count where images are small: those go in batches as in the training.
         full = max(2, min(scenario.training.batch_size, _CALIBRATION_PIXELS // images.side**2))
         best, spent, count = 0.0, 0.0, 2  # kernels are chosen and memory is allocated in a first, small step
         while spent < _CALIBRATION_S:
-            batch = torch.rand(count, *shape).contiguous(memory_format=torch.channels_last)
+            batch = torch.rand(count, *shape).to(accelerator.device, memory_format=torch.channels_last)
             start = time.perf_counter()
             model(batch).float().square().mean().backward()
+            accelerator.wait()
             took = time.perf_counter() - start
             best = max(best, count / took)
             spent += took if count == full or took > 2 * _CALIBRATION_S else 0.0

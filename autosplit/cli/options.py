@@ -15,9 +15,9 @@ from autosplit.core.trust import trust_typed
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
 
-__all__ = ["AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices", "Edge",
-           "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "Opset", "OptionalDeadline", "Policy",
-           "Quiet", "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments", "changed"]
+__all__ = ["AcceleratorKind", "AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices",
+           "Edge", "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "Opset", "OptionalDeadline",
+           "Policy", "Quiet", "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments", "changed"]
 
 _DEADLINE = typer.Option(help="Deadline of one inference, end to end, milliseconds.")
 _DEVICE = "Device profile, or a YAML file"
@@ -28,6 +28,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder that data sets lie in.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", help="Any other key of a scenario: space.splits=all, training.backbone_epochs=5.")]
+
+AcceleratorKind = Annotated[str | None, typer.Option(
+    "--accelerator", help="What trains and measures networks: auto (a GPU where there is one), cpu, cuda or mps.")]
 
 ScenarioName = Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")]
 Deadline = Annotated[float, _DEADLINE]

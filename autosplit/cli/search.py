@@ -19,6 +19,7 @@ from autosplit.cli.console import (
     say_next,
 )
 from autosplit.cli.options import (
+    AcceleratorKind,
     AsJson,
     Channel,
     DataRoot,
@@ -67,6 +68,7 @@ def command(
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    accelerator: AcceleratorKind = None,
     set_: Set = None,
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; a new one below results/ when left out.")] = None,
@@ -88,7 +90,8 @@ def command(
         "budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone, "weights": weights,
         "codecs": tuple(codec) if codec else None, "device": device, "edge": edge, "channel": channel,
         "latency_model": latency_model, "objective": objective, "agent": agent, "granularity": granularity,
-        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists, "seed": seed}
+        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists, "seed": seed,
+        "accelerator": accelerator}
     options = {OPTIONS[name]: value for name, value in given.items()}
     assigned = assignments(set_)
     if resume is not None:

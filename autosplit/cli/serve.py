@@ -34,6 +34,8 @@ def command(
     device: Annotated[str, typer.Option(help="Name of the device to make keys for.")] = "device",
     metrics_port: Annotated[int | None, typer.Option(help="Port of Prometheus metrics, on this machine.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 2,
+    provider: Annotated[str, typer.Option(
+        help="Execution provider of onnxruntime, such as cuda; compared with the bundle's own answers first.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Serve a bundle's edge side: decoder and tail, for many devices at once. Ends with Ctrl-C."""
@@ -50,4 +52,5 @@ def command(
         say_next(f"infer {bundle} IMAGES --edge {'HOST:PORT' if address.endswith(':0') else address}")
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)
-    commands.serve(bundle, options, keys=keys, metrics_port=metrics_port, threads=threads, as_json=as_json)
+    commands.serve(bundle, options, keys=keys, metrics_port=metrics_port, threads=threads, provider=provider,
+                   as_json=as_json)

@@ -128,7 +128,7 @@ class RateQuantiser(Quantiser):
 
         Without contexts, of which the tables of a batch would have too few symbols.
         """
-        symbols = quantise(code.detach(), self.bits, self.bound.detach()).clamp_min(0).numpy()  # -1 stands for NaN
+        symbols = quantise(code.detach(), self.bits, self.bound.detach()).clamp_min(0).cpu().numpy()  # -1 is NaN
         tables = FrequencyTables.fit(symbols, self.bits, contexts=False)
         return torch.tensor(max(1.0, tables.entropy_bits(symbols).mean()))
 
@@ -139,11 +139,12 @@ class RateQuantiser(Quantiser):
 
     def expected(self) -> NDArray[np.float64]:
         """How probable each symbol is under the learned density, (channels, levels); the outermost have its tails."""
-        model, step = self.entropy_model, self.log_step.detach().exp()[:, 0].double()
+        model, step = self.entropy_model, self.log_step.detach().cpu().exp()[:, 0].double()
         with torch.no_grad():
+            centre, log_scale = (t.cpu().double()[:, None] for t in (model.centre, model.log_scale))
             edges = (torch.arange(levels(self.bits) - 1, dtype=torch.float64) - levels(self.bits) // 2 + 0.5) * step
-            scaled = (edges[..., None] - model.centre[:, None].double()) * torch.exp(-model.log_scale[:, None].double())
-            below = (torch.sigmoid(scaled) * torch.softmax(model.logit, 1)[:, None].double()).sum(-1)
+            scaled = (edges[..., None] - centre) * torch.exp(-log_scale)
+            below = (torch.sigmoid(scaled) * torch.softmax(model.logit, 1).cpu().double()[:, None]).sum(-1)
             whole = torch.cat([torch.zeros_like(step), below, torch.ones_like(step)], 1)
         return np.asarray(whole.diff(dim=1).clamp_min(0).numpy())
 

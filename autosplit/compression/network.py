@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -45,6 +46,12 @@ class SplitNetwork(nn.Module):
         if self.encoder is not None and self.quantiser is not None and self.decoder is not None:
             feature = self.decoder(self.quantiser(self.encoder(feature)))
         return self.tail(feature)  # type: ignore[no-any-return]
+
+    def on_processor(self) -> SplitNetwork:
+        """Itself where it is on the processor, else a copy there."""
+        if all(t.device.type == "cpu" for t in (*self.parameters(), *self.buffers())):
+            return self
+        return copy.deepcopy(self).cpu()
 
     def cost(self) -> Tensor:
         """What the bytes of the last batch add to the loss, where the codec has a rate in its loss."""

@@ -116,8 +116,10 @@ class Provenance(Frozen):
         agent: Who searched.
         evaluations: Measurements taken in total.
         seconds: Wall time by phase.
-        processor: Name of the processor; like the next empty in files from before it.
+        processor: Name of the processor; like the next two empty in files from before it.
         source: Hash of the code of autosplit.
+        accelerator: Name of what trained the networks and measured plans (F1): the processor, or a graphics card.
+            Deployments, and so all figures of the result, are of the processor.
     """
 
     autosplit: str
@@ -135,6 +137,7 @@ class Provenance(Frozen):
     seconds: dict[str, float]
     processor: str = ""
     source: str = ""
+    accelerator: str = ""
 
 
 class Chosen(Frozen):

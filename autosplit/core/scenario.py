@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from autosplit.core.accelerator import AcceleratorName
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.hashing import content_hash
@@ -31,7 +32,7 @@ ADDED_KEYS: dict[str, Any] = {
     "search.granularity": "uniform", "search.policy": None, "space.keep": [], "space.round_to": 1,
     "space.rates": 8, "space.heads": ["pruned"],
     "space.injected_encoder": "strided", "space.exits": [], "space.exit_by": ["network"],
-    "training.layer_profiles": 32, "training.injected_steps": 400}
+    "training.layer_profiles": 32, "training.injected_steps": 400, "training.accelerator": "auto"}
 """Keys that came after the first recorded runs, with their defaults, at which they are as good as absent."""
 
 
@@ -40,7 +41,8 @@ OPTIONS = {
     "edge": "conditions.edge", "channel": "conditions.channel", "budget_ms": "conditions.budget_ms",
     "latency_model": "latency_model", "objective": "objective", "agent": "search.agent",
     "granularity": "search.granularity", "policy": "search.policy", "evaluations": "search.evaluations",
-    "finalists": "search.finalists", "seed": "search.seed", "dataset": "dataset", "backbone": "backbone"}
+    "finalists": "search.finalists", "seed": "search.seed", "accelerator": "training.accelerator", "dataset": "dataset",
+    "backbone": "backbone"}
 """What a search takes by a short name, on the command line and in Python, and the key that it sets."""
 
 
@@ -164,7 +166,9 @@ class TrainingSettings(Frozen):
         finetune_epochs: Epochs of a finalist's fine-tuning (F3).
         finetune_patience: Epochs of fine-tuning without a better validation accuracy after which it ends.
         finetune_lr: Peak learning rate of fine-tuning.
-        batch_size: Images of a step.
+        batch_size: Images of a step; taken in parts where they do not fit into the accelerator's memory.
+        accelerator: What networks are trained and measured on: `auto` (a graphics card where PyTorch sees one), `cpu`,
+            `cuda` or `mps`. Latencies do not depend on it.
     """
 
     backbone_epochs: int = Field(default=5, ge=0)
@@ -178,6 +182,7 @@ class TrainingSettings(Frozen):
     finetune_patience: int = Field(default=3, ge=1)
     finetune_lr: float = Field(default=0.04, gt=0)
     batch_size: int = Field(default=32, ge=2)
+    accelerator: AcceleratorName = "auto"
 
 
 class SearchSettings(Frozen):

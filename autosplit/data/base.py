@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from autosplit.core.accelerator import CPU, Accelerator
 from autosplit.data.partition import split_training
 from autosplit.data.stored import StoredFormat, bodies, decode_images, encode_images, is_grey
 
@@ -95,6 +96,8 @@ class ImageDataset:
         fingerprint: Hash of the content, for caches and provenance.
         notes: What happened while loading that the user should know (files skipped, images resized).
         augment: Whether training flips and shifts images.
+        accelerator: Where the networks are that its images go into. Images and labels stay in the machine's memory, and
+            are moved as they are needed.
     """
 
     name: str
@@ -108,6 +111,7 @@ class ImageDataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     augment: bool = False
+    accelerator: Accelerator = CPU
     _files: dict[tuple[str, StoredFormat], list[bytes]] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -151,8 +155,21 @@ class ImageDataset:
 
         Args:
             images: uint8 or float, shape (N, C, H, W), on any device; left unchanged.
+
+        Returns:
+            On the accelerator.
         """
-        return normalise(images, self.mean, self.std)
+        return normalise(self.moved(images), self.mean, self.std)
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """A tensor on the accelerator: itself where it is there already."""
+        return tensor.to(self.accelerator.device)
+
+    def on(self, accelerator: Accelerator) -> ImageDataset:
+        """The same data for networks on another accelerator; files that were encoded are shared."""
+        found = replace(self, accelerator=accelerator)
+        object.__setattr__(found, "_files", self._files)
+        return found
 
     def stored_files(
         self, split: SplitName, format: StoredFormat, limit: int | None = None  # noqa: A002

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosplit.core.hashing import content_hash, read_sealed, sealed, source_hash
-from autosplit.core.machine import arithmetic_key
 from autosplit.core.measurement import Measurement, Workload
 from autosplit.core.plan import Plan
 from autosplit.core.records import append_record
@@ -31,10 +30,11 @@ def measurement_file(networks: Networks) -> Path:
     """Where measurements of these networks with these settings are kept, in the cache.
 
     Link and deadline are not part of its name: a measurement does not depend on them. The code that counts and measures
-    is, and the arithmetic of this processor.
+    is, and the arithmetic of the accelerator.
     """
     settings = networks.scenario.search
-    key = content_hash({"code": source_hash(*_CODE), "arithmetic": arithmetic_key(), "supernet": networks.supernet_key,
+    key = content_hash({"code": source_hash(*_CODE), "arithmetic": networks.data.accelerator.arithmetic,
+                        "supernet": networks.supernet_key,
                         "coded": networks.coded_key, "exits": networks.scenario.space.classifier_exits,
                         "validation": settings.validation_images, "recalibration": settings.recalibration_images})
     return networks.cache.root / "measurements" / f"{key}.jsonl"

@@ -169,7 +169,7 @@ class LiveEvaluator:
         key = (place, setting.family, setting.width, setting.grid)
         if ("encode", key) not in self._costs:
             codec = self._supernet.codec(place, setting.family)
-            encoder, _, decoder = codec.parts(setting)
+            encoder, _, decoder = codec.extract(setting)
             shape = codec.code_shape(setting)
             symbols = StageCost(coded_symbols=float(np.prod(shape)))
             self._costs["encode", key] = stage_cost(encoder, codec.shape) + symbols
@@ -206,7 +206,7 @@ class LiveEvaluator:
         for codec in self._supernet.codecs_at(place):
             codes: dict[object, list[Tensor]] = {}
             for setting in codec.settings():
-                encoder, quantiser, _ = codec.parts(setting)
+                encoder, quantiser, _ = codec.extract(setting)
                 key = (setting.width, setting.grid, setting.bits if codec.encoder_knows_bits else None)
                 with torch.inference_mode():
                     if key not in codes:
@@ -215,7 +215,7 @@ class LiveEvaluator:
                                       for part in (features.calibration, features.validation)]
                     calibration, validation = (quantise(code, quantiser.bits, quantiser.bound) for code in codes[key])
                 tables = quantiser.tables(calibration)
-                self._predicted[place, setting] = _mean_p95(payload_bytes(tables, validation.numpy()))
+                self._predicted[place, setting] = _mean_p95(payload_bytes(tables, validation.cpu().numpy()))
 
     # --- F1: measurement ----------------------------------------------------------------------------------------
 
@@ -285,11 +285,11 @@ class LiveEvaluator:
         with torch.inference_mode():
             tables = network.quantiser.tables(rest.symbols(features.calibration))
             hits, sizes = [], []
-            labels = in_batches(self._validation.labels, 256)
+            labels = in_batches(self.data.moved(self._validation.labels), 256)
             for feature, label in zip(in_batches(features.validation, 256), labels, strict=True):
                 symbols = rest.symbols(feature)
-                hits.append((rest.finish(symbols).argmax(1) == label).numpy())
-                sizes.append(payload_bytes(tables, symbols.numpy()))
+                hits.append((rest.finish(symbols).argmax(1) == label).cpu().numpy())
+                sizes.append(payload_bytes(tables, symbols.cpu().numpy()))
         return np.concatenate(hits), np.concatenate(sizes)
 
     def _exit_points(
@@ -304,7 +304,7 @@ class LiveEvaluator:
             classifier = fit_classifier(features.head, classifier_structure(shape, self.data.num_classes), self.data,
                                         self._teacher.answers, self._settings.seed)
             with torch.inference_mode():
-                calibration, logits = (torch.cat([classifier(part) for part in in_batches(given, 256)])
+                calibration, logits = (torch.cat([classifier(part) for part in in_batches(given, 256)]).cpu()
                                        for given in (features.calibration, features.validation))
             logits = logits / temperature(calibration, self.data.calibration.labels[:_CALIBRATION_IMAGES])
             right = (logits.argmax(1) == self._validation.labels).numpy()

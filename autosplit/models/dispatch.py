@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from autosplit.models.inference import evaluation_mode
+from autosplit.models.inference import device_of, evaluation_mode
 
 __all__ = ["Watch", "name_of", "watched"]
 
@@ -94,10 +94,9 @@ def watched(module: nn.Module, shape: tuple[int, ...]) -> Iterator[Tensor]:
         module: To be run within, in evaluation mode.
         shape: Shape of one input without the batch dimension.
     """
-    device = next((p.device for p in module.parameters()), None)
     # in inference mode torch would not take operators apart, nor in its fast path for attention
     fast = torch.backends.mha.get_fastpath_enabled()
     with evaluation_mode(module), torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
-        yield torch.zeros(1, *shape, device=device)
+        yield torch.zeros(1, *shape, device=device_of(module))

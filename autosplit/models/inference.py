@@ -9,7 +9,12 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-__all__ = ["evaluation_mode", "folded"]
+__all__ = ["device_of", "evaluation_mode", "folded"]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's first parameter or buffer is; the processor where it has none."""
+    return next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
 
 
 @contextmanager

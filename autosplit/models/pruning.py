@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,14 @@ from torch import Tensor, fx, nn
 from autosplit.core.errors import PruningError
 from autosplit.core.space import channels_kept
 from autosplit.models.channels import ChannelMap, channel_map
+from autosplit.models.inference import device_of
 from autosplit.models.unions import STAYS, Ids
 
 __all__ = ["HeadPruner", "PrunableGroup", "SubNetwork"]
 
 _SCORED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)
+
+_Indices = dict[str, tuple[Tensor | None, Tensor | None]]
 
 # pruned heads that are kept, 2 MB each of a ResNet-20: more than a supernet is trained with, fewer than are measured
 _KEPT = 64
@@ -69,15 +72,23 @@ class SubNetwork:
     """
 
     module: fx.GraphModule
-    indices: dict[str, tuple[Tensor | None, Tensor | None]]
+    indices: _Indices
     keep: tuple[int, ...]
+    _moved: dict[torch.device, _Indices] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def _on(self, device: torch.device) -> _Indices:
+        """The indices on a device, moved there once."""
+        if device not in self._moved:
+            self._moved[device] = {name: (_on(rows, device), _on(columns, device))
+                                   for name, (rows, columns) in self.indices.items()}
+        return self._moved[device]
 
     def gather(self, head: nn.Module) -> dict[str, Tensor]:
         """The pruned parameters and buffers out of those of the full head, by name; differentiable."""
         tensors = {**dict(head.named_parameters(remove_duplicate=False)),
                    **dict(head.named_buffers(remove_duplicate=False))}
         picked = {}
-        for name, indices in self.indices.items():
+        for name, indices in self._on(device_of(head)).items():
             tensor = tensors[name]
             for dim, index in enumerate(indices):
                 if index is not None:
@@ -88,7 +99,7 @@ class SubNetwork:
     def materialise(self, head: nn.Module) -> fx.GraphModule:
         """An independent pruned head that holds copies of the tensors of the full head."""
         module: fx.GraphModule = copy.deepcopy(self.module)
-        module.to_empty(device="cpu")
+        module.to_empty(device=device_of(head))
         shared: dict[int, list[str]] = {}
         for name, tensor in self.module.named_parameters(remove_duplicate=False):
             shared.setdefault(id(tensor), []).append(name)
@@ -103,6 +114,10 @@ class SubNetwork:
             for name, buffer in module.named_buffers():
                 buffer.copy_(picked[name])
         return module
+
+
+def _on(index: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if index is None else index.to(device)
 
 
 class HeadPruner:
@@ -289,9 +304,9 @@ def _pruning_function(layer: nn.Module, dim: int) -> Any:
 
 def _shrink(
     module: fx.GraphModule, channel_map_: ChannelMap, gone: set[int]
-) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+) -> _Indices:
     """Take channels out of the layers of a structure; gives the indices of what stays of each parameter and buffer."""
-    indices: dict[str, tuple[Tensor | None, Tensor | None]] = {
+    indices: _Indices = {
         name: (None, None) for name, _ in (*module.named_parameters(), *module.named_buffers())}
     if not gone:
         return indices

@@ -232,7 +232,8 @@ class SearchContext:
                 found.load_state_dict(tensors)
                 return found.eval().requires_grad_(False)
         with self._progress.phase(f"fit the exit of {title}"):
-            found = fit_classifier(network.head, blueprint.exit, networks.data, networks.teacher.answers,
+            head = copy.deepcopy(network.head).to(networks.data.accelerator.device)
+            found = fit_classifier(head, blueprint.exit, networks.data, networks.teacher.answers,
                                    networks.scenario.search.seed)
         self._cache.save(_EXITS, key, found.state_dict(), {"kind": "exit", "plan": plan.label})
         return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from autosplit.core.accelerator import AcceleratorName
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.held import HELD, hold, object_hash
 from autosplit.core.result import Result
@@ -46,6 +47,7 @@ def search(
     evaluations: int | None = None,
     finalists: int | None = None,
     seed: int | None = None,
+    accelerator: AcceleratorName | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -84,6 +86,7 @@ def search(
         evaluations: Measurements, as a total.
         finalists: Plans that are fine-tuned in the end.
         seed: Seed of everything random.
+        accelerator: What trains and measures networks: `auto` (a GPU where there is one), `cpu`, `cuda` or `mps`.
         settings: Any other keys of a scenario, dotted: `{"space.splits": "all"}`.
         resume: Go on with the run in `out`. Only `search.evaluations` of the scenario may differ, which counts as a
             total.
@@ -102,7 +105,7 @@ def search(
         scenario, trust_code=trust_code, model=model, data=data, latency=latency, objective=objective, train=train,
         settings=settings, budget_ms=budget_ms, device=device, edge=edge, channel=channel, weights=weights,
         image_size=image_size, codecs=codecs, agent=agent, granularity=granularity, policy=policy,
-        evaluations=evaluations, finalists=finalists, seed=seed)
+        evaluations=evaluations, finalists=finalists, seed=seed, accelerator=accelerator)
     if resume and out is None:
         raise ConfigError("resume=True goes on with a run: name its directory with out")
     run = new_run(scenario) if out is None else Path(out)

@@ -43,7 +43,7 @@ BASELINES_FILE = "baselines.jsonl"
 
 _FORMAT = 2
 _MOST_BYTES = 256 << 20  # of a ledger; one of 100 measurements has 200,000
-_MAY_CHANGE = frozenset({"search.evaluations"})
+_MAY_CHANGE = frozenset({"search.evaluations", "training.accelerator"})
 _PATHS = frozenset({"weights", "search.policy"})
 _FIDELITIES: tuple[Fidelity, ...] = ("F3", "F2", "F1")
 

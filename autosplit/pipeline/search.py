@@ -18,6 +18,7 @@ from autosplit.agents.enumerate import ExhaustiveAgent
 from autosplit.agents.layerwise import LayerwiseProblem
 from autosplit.agents.loop import run_search
 from autosplit.compression import load_codec
+from autosplit.core.accelerator import find_accelerator
 from autosplit.core.answers import Answers
 from autosplit.core.comparison import CHOSEN, FINALIST, ComparisonRow
 from autosplit.core.errors import AutosplitError, ConfigError, ResumeError, unwritable
@@ -112,10 +113,13 @@ def search_scenario(
     with ledger, _removed_if_empty(ledger, out, resume), tensorboard_logs(out / TENSORBOARD_FOLDER):
         with timed("prepare"):
             if context is None:
-                context = SearchContext(prepare(scenario, progress, data_root=data_root,
-                                                require=lambda key: _require_same_networks(out, key)), progress, reuse)
+                kind = find_accelerator(scenario.training.accelerator).kind
+                context = SearchContext(prepare(
+                    scenario, progress, data_root=data_root,
+                    require=lambda key: _require_same_networks(out, key, kind)), progress, reuse)
             else:
-                _require_same_networks(out, context.networks.supernet_key)
+                networks = context.networks
+                _require_same_networks(out, networks.supernet_key, networks.data.accelerator.kind)
         # A resumed search goes through the same proposals and is answered from the ledger until it comes to a plan
         # that nobody measured.
         evaluator = CachedEvaluator(context.evaluator, known=ledger.measurements("F1"))
@@ -167,8 +171,9 @@ def scorer_of(scenario: Scenario) -> Scorer:
 
     Raises:
         AutosplitError: A latency model, objective, agent, policy or codec is unknown, cannot be loaded, or answers
-            wrongly.
+            wrongly; or the accelerator is not there.
     """
+    find_accelerator(scenario.training.accelerator)
     scorer = Scorer.of(scenario)
     scorer.try_out()
     settings = scenario.search
@@ -218,20 +223,23 @@ def _removed_if_empty(ledger: Ledger, out: Path, resume: bool) -> Iterator[None]
         raise
 
 
-def _require_same_networks(out: Path, key: str) -> None:
-    """Refuse to mix measurements of other data or other weights into a run.
+def _require_same_networks(out: Path, key: str, kind: str) -> None:
+    """Refuse to mix measurements of other data, other weights or another accelerator into a run.
 
     Raises:
-        ResumeError: The run was begun with another content of its data set, backbone or weights.
+        ResumeError: The run was begun with another content of its data set, backbone or weights, or elsewhere.
     """
     path = out / _KEY_FILE
-    recorded = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    recorded, *where = path.read_text(encoding="utf-8").split() if path.is_file() else [""]
     if recorded and recorded != key:
         raise ResumeError(f"{out} was begun with other data or weights (supernet {recorded}, now {key}); restore them, "
                           "or start a new run with another --out")
+    if recorded and (begun := (where or ["cpu"])[0]) != kind:
+        raise ResumeError(f"{out} was begun on accelerator {begun!r} and would go on with {kind!r}, whose measurements "
+                          f"differ; resume it with --accelerator {begun}, or start a new run with another --out")
     if not recorded:
         with writing(path):
-            write_whole(path, key + "\n")
+            write_whole(path, f"{key}\n{kind}\n")
 
 
 def _refuse_long(
@@ -400,7 +408,7 @@ def _result(
         provenance=provenance(
             seed=scenario.search.seed, data_fingerprint=data.fingerprint, backbone_key=networks.backbone_key,
             supernet_key=networks.supernet_key, agent=scenario.search.agent, evaluations=len(agent.outcomes),
-            seconds=dict(seconds)),
+            seconds=dict(seconds), accelerator=data.accelerator.name),
     )
 
 

@@ -103,11 +103,11 @@ class Evaluation:
 
 
 class Deployment:
-    """A plan that runs.
+    """A plan that runs, on the processor.
 
     Args:
         blueprint: The structure.
-        network: Trained, of that structure.
+        network: Trained, of that structure; copied where it is on an accelerator.
         mean: Per-channel mean that images are normalised with, shape (C,), in [0, 1].
         std: Per-channel standard deviation, shape (C,).
         tables: Frequency tables of the code; `None` where no learned codec is.
@@ -119,7 +119,7 @@ class Deployment:
         self, blueprint: Blueprint, network: SplitNetwork, mean: Tensor, std: Tensor, tables: FrequencyTables | None,
         class_names: Sequence[str] = (), rate: int = 0,
     ) -> None:
-        self.blueprint, self.network, self.tables = blueprint, network.eval(), tables
+        self.blueprint, self.network, self.tables = blueprint, network.on_processor().eval(), tables
         self.mean, self.std = mean, std
         self.class_names = tuple(class_names or map(str, range(blueprint.num_classes)))
         self._coder: PayloadCoder | None = None
@@ -137,9 +137,12 @@ class Deployment:
         What the blueprint's arithmetic asks for is quantised first (head, encoder and exit); ranges, frequency tables
         and the exit's temperature come from the calibration images.
         """
+        network = network.on_processor()
         calibration = list(in_batches(data.calibration.images, _batch(data)))
         int8, found = blueprint.arithmetic == "int8", network.exit
-        batches = [data.normalise(images) for images in calibration] if int8 or found is not None else []
+        batches: list[Tensor] = []
+        if int8 or found is not None:
+            batches = [normalise(images, data.mean, data.std) for images in calibration]
         features: list[Tensor] = []
         if int8 and blueprint.plan.split != INPUT:
             head, encoder = quantise_int8(network.head, batches), network.encoder
@@ -156,7 +159,7 @@ class Deployment:
         tables = None
         if network.encoder is not None and network.quantiser is not None:
             with torch.inference_mode():
-                symbols = torch.cat([network.symbols(data.normalise(images)) for images in calibration])
+                symbols = torch.cat([network.symbols(normalise(images, data.mean, data.std)) for images in calibration])
             tables = network.quantiser.tables(symbols)
         return cls(blueprint, network, data.mean, data.std, tables, data.class_names, rate)
 

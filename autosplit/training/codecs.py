@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autosplit.compression.codecs.base import Codec, Phase
+from autosplit.core.accelerator import CPU, Accelerator
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset, in_batches
 from autosplit.models.inference import evaluation_mode
@@ -43,7 +44,7 @@ def pretrain_codecs(
             head, tail = supernet.head(place), supernet.tail(place)
             features, labels = frozen_features(head, data, supernet.feature_shape(place))
             for codec in wanting:
-                pretrain_codec(codec, tail, features, labels, settings, seed, on_step)
+                pretrain_codec(codec, tail, features, labels, settings, seed, data.accelerator, on_step)
 
 
 def frozen_features(head: nn.Module, data: ImageDataset, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -51,12 +52,12 @@ def frozen_features(head: nn.Module, data: ImageDataset, shape: tuple[int, ...])
     size = 4.0 * torch.Size(shape).numel()
     part = data.train.first(max(2, min(_MOST_IMAGES, int(_MOST_BYTES / size))))
     with evaluation_mode(head):
-        return logits_of(head, data, part.images, 128), part.labels
+        return logits_of(head, data, part.images, 128), data.moved(part.labels)
 
 
 def pretrain_codec(
     codec: Codec, tail: nn.Module, features: Tensor, labels: Tensor, settings: TrainingSettings, seed: int,
-    on_step: Callable[[], None] = lambda: None,
+    accelerator: Accelerator = CPU, on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Take one codec through its phases, a random setting in each step.
 
@@ -67,6 +68,7 @@ def pretrain_codec(
         labels: Of the same images, (N,).
         settings: Steps and batch size.
         seed: Images and settings.
+        accelerator: Where all of these are.
         on_step: Called after each step.
     """
     rng, generator = Random(seed), torch.Generator().manual_seed(seed)
@@ -88,7 +90,7 @@ def pretrain_codec(
                          else distillation_loss(tail(restored), labels[pick], answers[pick]))
                 return value if phase.penalty is None else value + phase.penalty()
 
-            train_alone(phase.parameters, loss, _steps(phase, settings), _LEARNING_RATE, on_step=on_step)
+            train_alone(phase.parameters, loss, _steps(phase, settings), _LEARNING_RATE, accelerator, on_step=on_step)
             phase.finish()
     for parameter in frozen:
         parameter.requires_grad_(True)

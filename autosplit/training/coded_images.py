@@ -33,9 +33,9 @@ def lossy_formats(space: SearchSpace) -> list[StoredFormat]:
 
 
 def as_coded(images: Tensor, format: StoredFormat) -> Tensor:  # noqa: A002
-    """Pictures as the edge sees them, uint8 (N, C, H, W)."""
+    """Pictures as the edge sees them, uint8 (N, C, H, W); codecs run on the processor."""
     _, channels, height, width = images.shape
-    return decode_images(encode_images(images, format.whole), (channels, height, width), format.downscale)
+    return decode_images(encode_images(images.cpu(), format.whole), (channels, height, width), format.downscale)
 
 
 def train_on_coded_images(
@@ -55,7 +55,7 @@ def train_on_coded_images(
     pictures = data.coded_images("train", formats[0]).images if len(formats) == 1 and not data.augment else None
 
     def loss(batch: Batch) -> Tensor:
-        coded = as_coded(batch.pictures, draws.choice(formats)) if pictures is None else pictures[batch.indices]
+        coded = as_coded(batch.pictures, draws.choice(formats)) if pictures is None else pictures[batch.indices.cpu()]
         return distillation_loss(network(data.normalise(coded)), batch.labels, teacher(batch))
 
     groups = [Group([p for p in network.parameters() if p.requires_grad], settings.finetune_lr)]

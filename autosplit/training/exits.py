@@ -41,7 +41,7 @@ def fit_classifier(
         seed: Start and order.
 
     Returns:
-        In evaluation mode.
+        In evaluation mode, on the data's accelerator, as the head is.
     """
     def features(images: Tensor) -> Tensor:
         return logits_of(lambda x: pooled(structure, head(x)), data, images)
@@ -49,10 +49,10 @@ def fit_classifier(
     with evaluation_mode(head):
         size = 4.0 * features(data.train.images[:1]).numel()
         part = data.train.first(max(2, min(_MOST_IMAGES, int(_MOST_BYTES / size))))
-        given = features(part.images)
+        given, labels = features(part.images), data.moved(part.labels)
     torch.manual_seed(seed)
     classifier, generator = build_classifier({**structure, "pool": 1}), torch.Generator().manual_seed(seed)
-    classifier.train()
+    classifier.to(data.accelerator.device).train()
 
     def loss() -> Tensor:
         pick = torch.randint(len(given), (min(_BATCH, len(given)),), generator=generator)
@@ -61,10 +61,10 @@ def fit_classifier(
             x = x.flip(3)
         logits = classifier(x)
         if taught is None:
-            return F.cross_entropy(logits.float(), part.labels[pick])
-        return distillation_loss(logits, part.labels[pick], taught[pick], temperature=2.0, hard=0.5)
+            return F.cross_entropy(logits.float(), labels[pick])
+        return distillation_loss(logits, labels[pick], taught[pick], temperature=2.0, hard=0.5)
 
-    train_alone(classifier.parameters(), loss, _STEPS, _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    train_alone(classifier.parameters(), loss, _STEPS, _LEARNING_RATE, data.accelerator, weight_decay=_WEIGHT_DECAY)
     whole = build_classifier(structure)
     whole.load_state_dict(classifier.state_dict())
-    return whole.eval().requires_grad_(False)
+    return whole.to(data.accelerator.device).eval().requires_grad_(False)

@@ -55,5 +55,6 @@ def pretrain_injected(
             restored, target = supernet.imitate(place, next(endless).images)
             return F.mse_loss(restored.float(), target.float()) / target.float().var().clamp_min(1e-12)
 
-        train_alone(parameters, loss, settings.injected_steps, _LEARNING_RATE, clip=5.0, on_step=on_step)
+        train_alone(parameters, loss, settings.injected_steps, _LEARNING_RATE, data.accelerator, clip=5.0,
+                    on_step=on_step)
         supernet.restart_codecs(place, sample)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from autosplit.core.accelerator import Accelerator
 from autosplit.data.augment import augment_batch
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.models.inference import evaluation_mode, folded
+from autosplit.training.memory import Parts
+from autosplit.training.precision import autocast, gradient_scaler
 from autosplit.training.scalars import log_scalar
 
-__all__ = ["AroundKernels", "Batch", "Group", "Teacher", "accuracy", "autocast", "distillation_loss", "logits_of",
-           "parameter_groups", "train", "train_alone"]
+__all__ = ["Batch", "Group", "Teacher", "accuracy", "batches", "distillation_loss", "logits_of", "parameter_groups",
+           "steps_per_epoch", "train", "train_alone"]
 
 _LIMIT_LR = 0.1  # of clipping limits, as a multiple of the network's
 _RATE_LR = 0.03  # of what a rate in the loss is made of: steps are logarithms, so this is 3 % of them a step
 _RATE_PARAMETERS = ("log_step", "entropy_model")
 
-_NARROW = 16
-_SMALL_KERNEL = 3
 _LEAST_STEPS = 4  # below, the schedule of torch divides by zero
-_NO_PADDING = (0, (0, 0), "valid")
 _EPOCHS_A_SEED = 100_003  # seeds of epochs, far apart for seeds that lie close
 
 Memory = Callable[[], list[Tensor]]
@@ -53,7 +51,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data.
+    """One step's data, on the accelerator.
 
     Attributes:
         pictures: uint8 images (N, C, H, W), augmented where the data set says so.
@@ -69,42 +67,17 @@ class Batch:
     indices: Tensor
     augmented: bool
 
+    def __len__(self) -> int:
+        return len(self.labels)
 
-@contextlib.contextmanager
-def autocast() -> Iterator[None]:
-    """bfloat16 for training where the processor computes in it, which halves the time; else float32.
-
-    For training only: what is measured is computed in float32 on every machine.
-    """
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=supported()), AroundKernels():
-        yield
-
-
-class AroundKernels(TorchFunctionMode):
-    """Keeps out of two kernels of oneDNN (seen in torch 2.14 and 2.15).
-
-    The one for the weight gradient of a strided 1x1 convolution of fewer than 16 input channels writes beyond its
-    memory when the batch does not divide by the threads, in bfloat16 with AVX-512 and in float32 with AVX2; so the
-    pixels that such a convolution does not read are left out before it instead of in it. The bfloat16 ones for the
-    gradients of depthwise convolutions with a stride or a 5x5 kernel take up to seven times as long as in float32; so
-    these are computed in float32.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is torch.conv2d and len(args) >= 5:  # as nn.Conv2d calls it
-            x, weight, bias, stride, padding, *rest = args
-            narrow = weight.shape[2:] == (1, 1) and weight.shape[1] < _NARROW
-            if narrow and padding in _NO_PADDING and isinstance(stride, tuple) and stride != (1, 1):
-                args = (x[:, :, :: stride[0], :: stride[1]], weight, bias, (1, 1), padding, *rest)
-            elif torch.is_autocast_enabled("cpu"):
-                depthwise = weight.shape[1] == 1 and weight.shape[0] == x.shape[1] > 1
-                if depthwise and (tuple(stride) != (1, 1) or weight.shape[-1] > _SMALL_KERNEL):
-                    with torch.autocast("cpu", enabled=False):
-                        return func(x.float(), weight.float(), bias, stride, padding, *rest, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    def parts(self, number: int) -> Iterator[Batch]:
+        """The batch in so many parts, or as many as have two images."""
+        size = max(2, -(-len(self) // number))
+        starts = range(0, max(1, len(self) - 1), size)  # what would be a single image stays with the ones before it
+        for start, end in zip(starts, [*starts[1:], len(self)], strict=True):
+            pictures, images, labels, indices = (
+                t[start:end] for t in (self.pictures, self.images, self.labels, self.indices))
+            yield Batch(pictures, images, labels, indices, self.augmented)
 
 
 def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -113,10 +86,12 @@ def batches(data: ImageDataset, batch_size: int, generator: torch.Generator) -> 
     for indices in in_batches(order, batch_size):
         if len(indices) < 2:
             continue  # batch norm has no variance of a single image
-        pictures = data.train.images[indices]
+        # bytes are moved, and become floats there
+        pictures, labels, moved = (data.moved(t) for t in (data.train.images[indices], data.train.labels[indices],
+                                                           indices))
         if data.augment:
             pictures = augment_batch(pictures, generator)
-        yield Batch(pictures, data.normalise(pictures), data.train.labels[indices], indices, data.augment)
+        yield Batch(pictures, data.normalise(pictures), labels, moved, data.augment)
 
 
 def train(
@@ -170,28 +145,28 @@ def train(
         for schedule in schedules * (done * per_epoch):
             schedule.step()
 
+    descent, parts = _Descent(data.accelerator, optimisers, schedules, clipped, 5.0), Parts(data.accelerator)
     for epoch in range(done, epochs):
         # order, dropout and noise of its own for each epoch, so that training can go on from any of them
         generator = torch.Generator().manual_seed(seed * _EPOCHS_A_SEED + epoch)
         torch.manual_seed(seed * _EPOCHS_A_SEED + epoch)
         for number, batch in enumerate(batches(data, batch_size, generator)):
-            with autocast():
-                value = loss(batch)
-            log_scalar(f"{name}/loss", value.detach(), epoch * per_epoch + number)
-            for optimiser in optimisers:
-                optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(clipped, 5.0)
-            for optimiser, schedule in zip(optimisers, schedules, strict=True):
-                optimiser.step()
-                schedule.step()
+            value = parts.run(partial(_gradient, descent, loss, batch), len(batch), least=2)
+            descent.step()
+            log_scalar(f"{name}/loss", value, epoch * per_epoch + number)
             on_step()
         if not on_epoch(epoch + 1, lambda: [t.clone() for _, _, t in _memory(optimisers)]):
             break
 
 
+def _gradient(descent: _Descent, loss: Callable[[Batch], Tensor], batch: Batch, parts: int) -> Tensor:
+    """The loss of a batch that is taken in parts, its gradient with the parameters."""
+    losses = [(partial(loss, part), len(part) / len(batch)) for part in batch.parts(parts)]
+    return descent.gradient(losses)
+
+
 def train_alone(
-    parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], steps: int, lr: float, *,
+    parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], steps: int, lr: float, accelerator: Accelerator, *,
     weight_decay: float = 0.0, clip: float | None = None, on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train something small beside the network, which starts from nothing: Adam, with a cosine schedule.
@@ -201,6 +176,7 @@ def train_alone(
         loss: Of the next batch; called once a step.
         steps: How many.
         lr: Learning rate of the first step.
+        accelerator: Where the loss is computed.
         weight_decay: As of AdamW.
         clip: Largest norm of the gradient; none by default.
         on_step: Called after each step.
@@ -208,16 +184,55 @@ def train_alone(
     trained = list(parameters)
     optimiser = torch.optim.AdamW(trained, lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    descent = _Descent(accelerator, [optimiser], [schedule], trained, clip)
     for _ in range(steps):
-        with autocast():
-            value = loss()
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        if clip is not None:
-            nn.utils.clip_grad_norm_(trained, clip)
-        optimiser.step()
-        schedule.step()
+        descent.gradient([(loss, 1.0)])
+        descent.step()
         on_step()
+
+
+class _Descent:
+    """Steps of optimisers down the gradient of a loss, in mixed precision.
+
+    Args:
+        accelerator: Where the loss is computed.
+        optimisers: Of the parameters.
+        schedules: Of their learning rates.
+        clipped: Parameters whose gradient is clipped.
+        clip: Its largest norm; `None` = it is not.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, optimisers: Sequence[torch.optim.Optimizer],
+        schedules: Sequence[torch.optim.lr_scheduler.LRScheduler], clipped: Sequence[nn.Parameter], clip: float | None,
+    ) -> None:
+        self._accelerator, self._optimisers, self._schedules = accelerator, optimisers, schedules
+        self._clipped, self._clip = clipped, clip
+        self._scaler = gradient_scaler(accelerator)
+
+    def gradient(self, losses: Sequence[tuple[Callable[[], Tensor], float]]) -> Tensor:
+        """Sum up losses, each with its weight, one after the other; their gradient is left with the parameters."""
+        for optimiser in self._optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        total = []
+        for loss, weight in losses:
+            with autocast(self._accelerator):
+                value = loss()
+            value = value if weight == 1.0 else value * weight
+            self._scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+            total.append(value.detach())
+        return torch.stack(total).sum()
+
+    def step(self) -> None:
+        """Take a step down the gradient."""
+        if self._clip is not None:
+            for optimiser in self._optimisers:
+                self._scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(self._clipped, self._clip)
+        for optimiser, schedule in zip(self._optimisers, self._schedules, strict=True):
+            self._scaler.step(optimiser)
+            schedule.step()
+        self._scaler.update()
 
 
 def _memory(optimisers: Sequence[torch.optim.Optimizer]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
@@ -320,15 +335,21 @@ def distillation_loss(
 
 
 def logits_of(network: Callable[[Tensor], Tensor], data: ImageDataset, images: Tensor, most: int = 256) -> Tensor:
-    """Logits (or features) of uint8 images (N, C, H, W), without gradients, in batches of at most so many images."""
+    """Logits (or features) of uint8 images (N, C, H, W), without gradients, in batches of at most so many images.
+
+    They are left on the accelerator.
+    """
     batch_size = min(most, data.images_at_once)
-    with torch.inference_mode():
-        parts = [network(data.normalise(part)) for part in in_batches(images, batch_size)]
-    return torch.cat(parts)  # out here, so that it is no inference tensor
+
+    def run(number: int) -> list[Tensor]:
+        with torch.inference_mode():
+            return [network(data.normalise(part)) for part in in_batches(images, -(-batch_size // number))]
+
+    return torch.cat(Parts(data.accelerator).run(run, batch_size))  # out here, so that it is no inference tensor
 
 
 def accuracy(network: nn.Module, data: ImageDataset, part: Split) -> float:
     """Top-1 accuracy in [0, 1] of a network in evaluation mode."""
     with evaluation_mode(network):
-        hits = (logits_of(network, data, part.images).argmax(1) == part.labels).sum()
+        hits = (logits_of(network, data, part.images).argmax(1) == data.moved(part.labels)).sum()
     return int(hits) / len(part)

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from autosplit.compression import codec_key
+from autosplit.core.accelerator import CPU, Accelerator, find_accelerator
 from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, DataError
 from autosplit.core.hashing import content_hash
@@ -51,7 +52,7 @@ class Networks:
 
     Attributes:
         scenario: What was asked for.
-        data: The data set.
+        data: The data set, whose accelerator all networks here are on.
         backbone: Traced and trained, in evaluation mode.
         points: The split points of the search space.
         teacher: The backbone's answers, for distillation.
@@ -106,6 +107,7 @@ def prepare(
         AutosplitError: Data, backbone, weights or split points of the scenario cannot be loaded or found.
     """
     progress, cache = progress or NullProgress(), cache or Cache()
+    accelerator = find_accelerator(scenario.training.accelerator) if trains else CPU
     with progress.phase("load data"):  # which warns of what it left out
         data = load_dataset(scenario.dataset, seed=scenario.search.seed, image_size=scenario.image_size, root=data_root)
     if len(data.train) < 2:
@@ -122,11 +124,17 @@ def prepare(
         del model  # a large network is in memory often enough
     if require is not None:
         require(supernet_key)
+    elsewhere = data.on(accelerator)
     if scenario.weights is None and trains and scenario.training.backbone_epochs:
-        _train_backbone(scenario, backbone, data, backbone_key, progress, cache)
+        _train_backbone(scenario, backbone, elsewhere, backbone_key, progress, cache)
     backbone = backbone.to(memory_format=torch.channels_last).eval()
+    supernet = _supernet(scenario, data, backbone, points, progress, trains)
+    data, backbone = elsewhere, backbone.to(elsewhere.accelerator.device)
     teacher = Teacher(backbone, data)
-    supernet = _supernet(scenario, data, backbone, supernet_key, teacher, points, progress, cache, trains)
+    supernet.to(data.accelerator.device)
+    if trains:
+        _train_supernet(scenario, data, supernet, supernet_key, teacher, progress, cache)
+    supernet = supernet.to(memory_format=torch.channels_last).eval()
     coded_key = _coded_key(scenario, backbone_key)
     coded = (_coded_backbone(scenario, data, backbone, coded_key, teacher, progress, cache, trains) if coded_key
              else None)
@@ -203,10 +211,11 @@ def _train_backbone(
     settings = scenario.training
 
     def fit(on_step: Callable[[], None]) -> None:
-        train_backbone(backbone, data, settings, scenario.search.seed, on_step)
+        train_backbone(backbone.to(data.accelerator.device), data, settings, scenario.search.seed, on_step)
+        backbone.cpu()
 
     steps = settings.backbone_epochs * steps_per_epoch(data, settings.batch_size)
-    _cached(backbone, "backbone", key, fit, steps, progress, cache)
+    _cached(backbone, "backbone", key, fit, steps, progress, cache, data.accelerator)
 
 
 def _profiles(scenario: Scenario) -> int:
@@ -238,34 +247,32 @@ def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoin
 
 
 def _supernet(
-    scenario: Scenario,
-    data: ImageDataset,
-    backbone: fx.GraphModule,
-    key: str,
-    teacher: Teacher,
-    points: tuple[SplitPoint, ...],
-    progress: PhaseReporter,
-    cache: Cache,
-    trains: bool,
+    scenario: Scenario, data: ImageDataset, backbone: fx.GraphModule, points: tuple[SplitPoint, ...],
+    progress: PhaseReporter, trains: bool,
 ) -> Supernet:
-    settings = scenario.training
+    """The supernet before it is trained; backbone and data are on the processor."""
     with progress.phase("find prunable channels"):
         torch.manual_seed(scenario.search.seed)
         sample = data.normalise(data.train.images[:_SAMPLE_IMAGES if trains else _STRUCTURE_IMAGES])
         # the caller keeps the backbone as the teacher
         supernet = Supernet(copy.deepcopy(backbone) if trains else backbone, points, scenario.space, sample,
                             scenario.codecs)
-
     _say_what_stays(supernet)
+    return supernet
+
+
+def _train_supernet(
+    scenario: Scenario, data: ImageDataset, supernet: Supernet, key: str, teacher: Teacher, progress: PhaseReporter,
+    cache: Cache,
+) -> None:
+    settings = scenario.training
 
     def fit(on_step: Callable[[], None]) -> None:
         train_supernet(supernet, teacher, data, settings, scenario.search.seed, on_step, _profiles(scenario))
 
     steps = settings.supernet_epochs * steps_per_epoch(data, settings.batch_size)
     steps += injected_steps(supernet, settings) + pretraining_steps(supernet, settings)
-    if trains:
-        _cached(supernet, "supernet", key, fit, steps, progress, cache)
-    return supernet.to(memory_format=torch.channels_last).eval()
+    _cached(supernet, "supernet", key, fit, steps, progress, cache, data.accelerator)
 
 
 def _say_what_stays(supernet: Supernet) -> None:
@@ -306,7 +313,7 @@ def _coded_backbone(
         train_on_coded_images(network, teacher, formats, Finetuning(data, settings, scenario.search.seed, on_step))
 
     steps = settings.finetune_epochs * steps_per_epoch(data, settings.batch_size)
-    _cached(network, "coded-backbone", key, fit, steps, progress, cache)
+    _cached(network, "coded-backbone", key, fit, steps, progress, cache, data.accelerator)
     return network.to(memory_format=torch.channels_last).eval()
 
 
@@ -318,6 +325,7 @@ def _cached(
     steps: int,
     progress: PhaseReporter,
     cache: Cache,
+    accelerator: Accelerator,
 ) -> None:
     """Fill a model's weights from the cache, or train it and put them there."""
     tensors = cache.load(kind, key)
@@ -327,4 +335,4 @@ def _cached(
         return
     with progress.phase(f"train the {kind}", total=steps) as advance:
         fit(advance)
-    cache.save(kind, key, model.state_dict(), {"kind": kind})
+    cache.save(kind, key, model.state_dict(), {"kind": kind, "computed on": accelerator.name})

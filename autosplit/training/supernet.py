@@ -7,7 +7,7 @@ disturbing one another. How the weights are trained is in `autosplit.training.su
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -87,6 +87,14 @@ class Supernet(nn.Module):
                 raise UnknownNameError("module, in `space.keep`:", path, modules)
         self.pruners = {name: HeadPruner(head, shape, prunable, space.keep, space.round_to)
                         for name, (head, _) in self._halves.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Supernet:
+        """Also take the halves along, whose graphs hold constants of their own beside what they share."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for halves in self._halves.values():
+            for half in halves:
+                half._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _features(self, place: str, sample: Tensor) -> Tensor:
         """Features of some images at a place."""
@@ -250,7 +258,7 @@ class Supernet(nn.Module):
 
     def _assembled(self, plan: Plan, tail: nn.Module) -> SplitNetwork:
         coded = plan.codec.kind == "code"
-        parts = self.codec(plan.place, plan.codec.family).parts(plan.codec) if coded else (None, None, None)
+        parts = self.codec(plan.place, plan.codec.family).extract(plan.codec) if coded else (None, None, None)
         return SplitNetwork(self.extract_head(plan), tail, *parts).eval()
 
     def extract_head(self, plan: Plan) -> fx.GraphModule:

@@ -10,7 +10,7 @@ from autosplit.compression.codecs.jalad import RangeScale
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.models.splitting import cut, find_split_points
 from autosplit.models.tracing import trace
-from autosplit.training.loop import AroundKernels
+from autosplit.training.precision import AroundKernels
 from tests.tiny import randomise_norms, tiny_network
 
 

@@ -11,7 +11,8 @@ from autosplit.core.measurement import RESULT_BYTES
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.data.stored import StoredFormat
 from autosplit.evaluation.live import LiveEvaluator
-from autosplit.training.loop import accuracy, autocast
+from autosplit.training.loop import accuracy
+from autosplit.training.precision import autocast
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import block_ends, cut, find_split_points
 from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8
-from autosplit.training.loop import AroundKernels
+from autosplit.training.precision import AroundKernels
 from tests.tiny import randomise_norms
 
 # split point of each network; `None` = the whole of it

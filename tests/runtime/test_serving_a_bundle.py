@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from autosplit.core.cache import Cache
+from autosplit.core.errors import ConfigError
 from autosplit.core.result import Result
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
+from autosplit.runtime.standalone.bundle.check import require_equal_answers
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
 from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
@@ -79,3 +81,61 @@ def test_the_command(bundle, labels, prepared, tmp_path):
                        "--timeout-ms", 30000, "--json")
     assert asked.exit_code == 0, asked.stderr
     assert [json.loads(line)["label"] for line in asked.stdout.splitlines()] == labels[:3]
+
+
+class TestProviders:
+    """Execution providers of onnxruntime: of a real one other than the CPU's, and of what may be wrong with one."""
+
+    @pytest.fixture
+    def card(self, monkeypatch):
+        """An onnxruntime that says it has CUDA, and computes on the CPU."""
+        import onnxruntime
+
+        session, asked = onnxruntime.InferenceSession, []
+
+        class Session(session):
+            def __init__(self, path, options, providers):
+                asked.append(providers)
+                super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+            def get_providers(self):
+                return [name for name, _ in asked[-1]]
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider",
+                                                                             "CPUExecutionProvider"])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        return Session, asked
+
+    def test_the_edge_computes_by_it_without_shortened_factors(self, card, bundle, labels, prepared):
+        payloads = load_device(bundle).encode(prepared.data.test.images.numpy())
+        assert load_edge(bundle, provider="cuda").decode(payloads).argmax(1).tolist() == labels
+        assert card[1][-1] == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+        assert card[1][0] == [("CPUExecutionProvider", {})]  # the device's side
+
+    def test_one_that_is_not_there(self, bundle):
+        with pytest.raises(ConfigError, match=r"'cuda': onnxruntime .* here has .*cpu.*onnxruntime-gpu"):
+            load_edge(bundle, provider="cuda")
+        served = invoke("serve", bundle, "--provider", "cuda")
+        assert served.exit_code == 2
+        assert "execution provider 'cuda'" in served.stderr
+
+    def test_one_that_does_not_start(self, card, bundle, monkeypatch):
+        monkeypatch.setattr(card[0], "get_providers", lambda self: ["CPUExecutionProvider"])
+        with pytest.raises(ConfigError, match="'cuda' cannot start"):
+            load_edge(bundle, provider="cuda")
+
+    def test_one_that_answers_otherwise_does_not_serve(self, card, bundle, monkeypatch):
+        require_equal_answers(bundle, 1, "cuda")
+        run = card[0].run
+        monkeypatch.setattr(card[0], "run", lambda self, names, given: [
+            -found if found.ndim == 2 else found for found in run(self, names, given)])
+        with pytest.raises(ConfigError, match=r"'cuda' answers \d+ of \d+ images otherwise.*--provider cpu"):
+            require_equal_answers(bundle, 1, "cuda")
+        served = invoke("serve", bundle, "--provider", "cuda", "--bind", "tcp://127.0.0.1:0")
+        assert served.exit_code == 2
+
+    def test_the_check_in_the_bundle_takes_one(self, bundle):
+        ran = subprocess.run([sys.executable, "-m", "coinference", "check", "--provider", "nothing"], cwd=bundle,
+                             env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, check=False)
+        assert ran.returncode == 2
+        assert "execution provider 'nothing'" in ran.stderr

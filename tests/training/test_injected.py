@@ -17,7 +17,8 @@ from autosplit.models.tracing import as_graph, trace
 from autosplit.models.zoo import resnet20
 from autosplit.training.backbone import train_backbone
 from autosplit.training.injected import injected_steps, pretrain_injected
-from autosplit.training.loop import Teacher, autocast
+from autosplit.training.loop import Teacher
+from autosplit.training.precision import autocast
 from autosplit.training.supernet_training import PlanDraws, train_supernet
 from tests.tiny import SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet
 

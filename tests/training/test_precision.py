@@ -1,4 +1,4 @@
-"""bfloat16 training stays clear of oneDNN's kernel that writes beyond its memory."""
+"""Training in 16 bits, clear of a kernel of oneDNN that writes beyond its memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from autosplit.training.loop import AroundKernels
+from autosplit.core.accelerator import CPU, Accelerator
+from autosplit.training.loop import train_alone
+from autosplit.training.precision import AroundKernels, autocast, gradient_scaler
 
 CRASH = """
 import torch
 from torch import nn
-from autosplit.training.loop import autocast
+from autosplit.training.precision import autocast
 for channels in (4, 6, 8, 12):  # odd batches on two threads
     conv = nn.Conv2d(channels, 8, 1, 2, bias=False).to(memory_format=torch.channels_last)
     x = torch.randn(33, channels, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
@@ -65,3 +67,25 @@ def test_slow_depthwise_kernels_compute_in_float32(kernel, stride, kept):
         y = conv(x.bfloat16())
     assert (y.dtype == torch.float32) is kept
     torch.testing.assert_close(y.float(), conv(x.bfloat16().float()), atol=1e-6 if kept else 0.05, rtol=0)
+
+
+def test_float16_keeps_small_gradients(monkeypatch):
+    """On cards that compute in it: a gradient that float16 has no number for arrives all the same."""
+    monkeypatch.setattr(Accelerator, "half", torch.float16)
+    weight = torch.nn.Parameter(torch.zeros(4, 4))
+    images = torch.full((2, 4), 1e-3)
+
+    def loss():
+        return (F.linear(images, weight).float() * 1e-5).sum()
+
+    train_alone([weight], loss, 1, 0.1, CPU)
+    assert bool((weight < 0).all())
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert not bool(torch.autograd.grad(loss(), weight)[0].any())  # what the scaler is for
+
+
+def test_a_card_that_computes_in_float32_is_asked_for_nothing_else(monkeypatch):
+    monkeypatch.setattr(Accelerator, "half", None)
+    with autocast(Accelerator("mps")):
+        assert not torch.is_autocast_enabled("mps")
+    assert not gradient_scaler(Accelerator("mps")).is_enabled()

@@ -17,7 +17,8 @@ from autosplit.models.splitting import find_split_points, select_split_points
 from autosplit.models.tracing import trace
 from autosplit.training.backbone import train_backbone
 from autosplit.training.codecs import pretraining_steps
-from autosplit.training.loop import AroundKernels, Teacher, accuracy, logits_of
+from autosplit.training.loop import Teacher, accuracy, logits_of
+from autosplit.training.precision import AroundKernels
 from autosplit.training.supernet import Supernet
 from autosplit.training.supernet_training import PlanDraws, random_profiles, relative_loss, train_supernet
 from tests.tiny import SPACE, randomise_norms, tiny_dataset, tiny_network, tiny_settings, tiny_supernet

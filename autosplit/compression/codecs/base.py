@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from autosplit.compression.quantise import fake_quantise
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import CodecSetting
+from autosplit.models.inference import device_of
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
 __all__ = ["Codec", "CodecParts", "Offer", "Phase", "Quantiser", "code_grids"]
@@ -131,7 +132,7 @@ class Quantiser(nn.Module):
         Args:
             symbols: Of calibration images, int32 (N, K, gh, gw).
         """
-        return FrequencyTables.fit(symbols.numpy(), self.bits, self.expected())
+        return FrequencyTables.fit(symbols.cpu().numpy(), self.bits, self.expected())
 
 
 class Quantisers(nn.ModuleDict):
@@ -239,7 +240,12 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def parts(self, setting: CodecSetting) -> CodecParts:
-        """One setting as independent networks that hold copies of the weights."""
+        """One setting as independent networks that hold copies of the weights, on any device."""
+
+    def extract(self, setting: CodecSetting) -> CodecParts:
+        """What `parts` gives, on the device that this codec is on."""
+        device, (encoder, quantiser, decoder) = device_of(self), self.parts(setting)
+        return CodecParts(encoder.to(device), quantiser.to(device), decoder.to(device))
 
     @abstractmethod
     def structure(self, setting: CodecSetting) -> dict[str, Any]:

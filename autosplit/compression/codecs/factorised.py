@@ -68,7 +68,7 @@ class FactorisedCodec(PatchCodec):
     def settle(self, features: Tensor) -> None:
         """Leave out the channels whose symbols are nearly all zero; the one that is used most is kept in any case."""
         for setting in self.settings():
-            encoder, quantiser, _ = self.parts(setting)
+            encoder, quantiser, _ = self.extract(setting)
             with torch.no_grad():
                 symbols = quantise(encoder.train()(features), quantiser.bits, quantiser.bound)
             use = (symbols != levels(quantiser.bits) // 2).float().mean((0, 2, 3))

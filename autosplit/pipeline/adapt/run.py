@@ -67,6 +67,7 @@ def adapt(
     images: int | None = None,
     fallback: bool = False,
     opset: int = OPSET,
+    accelerator: str | None = None,
     data_root: Path | None = None,
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
@@ -83,6 +84,7 @@ def adapt(
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
         opset: Version of ONNX's operators, one of `autosplit.core.opsets.OPSETS`.
+        accelerator: What trains and measures: `auto`, `cpu`, `cuda` or `mps`; what the run's scenario says by default.
         data_root: Where data sets lie.
         cache: Where trained weights are looked up and kept; the user's cache folder by default.
         progress: Shows the phases.
@@ -111,7 +113,8 @@ def adapt(
             raise ResultError(f"{run}: its data or weights are not what they were (supernet {key}, in "
                               f"the run {result.provenance.supernet_key}); search again")
 
-    networks = prepare(result.scenario, progress, cache=cache, data_root=data_root, require=require)
+    searched = result.scenario if accelerator is None else result.scenario.replace(training__accelerator=accelerator)
+    networks = prepare(searched, progress, cache=cache, data_root=data_root, require=require)
     data = networks.data
     whole = whole_network(result, data, cache) if fallback else None
     plans = _chosen_plans(cut, networks, scorer, grid, progress, rates)
@@ -133,7 +136,7 @@ def adapt(
     with progress.phase("read the test set"):  # here and nowhere else
         records = _records(deployments, measured, networks, scorer)
     shared = sorted(networks.supernet.state_dict().items())
-    weights = sha256(b"".join(n.encode() + t.contiguous().numpy().tobytes() for n, t in shared)).hexdigest()
+    weights = sha256(b"".join(n.encode() + t.contiguous().cpu().numpy().tobytes() for n, t in shared)).hexdigest()
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, weights)
     manifest = export_bundle(
         Rates(key, tuple(deployments), records, switching), out, images=compared_images(data, images),

@@ -63,6 +63,9 @@ def command_line() -> argparse.ArgumentParser:
     infer.add_argument("--device", default="device", help="name of the device in that folder [device]")
     infer.set_defaults(command=_infer)
 
+    for each in (check, serve):
+        each.add_argument("--provider", default="cpu", metavar="NAME",
+                          help="execution provider of onnxruntime that computes at the edge, such as cuda [cpu]")
     # the edge computes for many devices; a device leaves its other cores to whatever else it does
     for each, threads in ((check, 1), (serve, 2), (infer, 1)):
         each.add_argument("--threads", type=int, default=threads, help=f"threads of onnxruntime [{threads}]")
@@ -104,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(given: argparse.Namespace) -> int:
     from .bundle.check import check
 
-    found = check(given.bundle, given.threads)
+    found = check(given.bundle, given.threads, given.provider)
     if given.json:
         figures = {name: value for name, value in asdict(found).items() if name != "manifest"}
         print(json.dumps({"plan": found.manifest.label, "passed": found.passed, **figures}))
@@ -130,7 +133,7 @@ def _serve(given: argparse.Namespace) -> int:
     if bundle is None:
         raise ConfigError("name the bundle to serve")
     commands.serve(bundle, _options(ServerOptions, given), keys=given.keys, metrics_port=given.metrics_port,
-                   threads=given.threads, as_json=given.json)
+                   threads=given.threads, provider=given.provider, as_json=given.json)
     return 0
 
 

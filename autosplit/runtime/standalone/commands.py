@@ -19,7 +19,7 @@ __all__ = ["infer", "serve", "write_keys"]
 
 
 def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, metrics_port: int | None = None,
-          threads: int = 2, as_json: bool = False) -> None:
+          threads: int = 2, provider: str = "cpu", as_json: bool = False) -> None:
     """Serve a bundle until SIGINT, SIGTERM or SIGHUP, then answer what is queued and write the counters.
 
     Args:
@@ -28,18 +28,24 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
         keys: Folder of CURVE keys, as `make_keys` writes it.
         metrics_port: Where Prometheus may ask; `None` = nowhere.
         threads: Threads of onnxruntime.
+        provider: Execution provider that computes; any but `cpu` is compared on the images in the bundle first.
         as_json: Whether stdout gets JSON.
 
     Raises:
-        AutosplitError: The bundle does not run here, or the address or the keys cannot be used.
+        AutosplitError: The bundle does not run here, or answers otherwise by that provider, or the address or the keys
+            cannot be used.
     """
     # imported here, since a bundle can be checked where pyzmq and onnxruntime are not installed
     from .bundle import load_edge
+    from .bundle.check import require_equal_answers
+    from .bundle.parts import CPU
     from .edge.server import EdgeServer
     from .protocol.keys import EdgeKeys
 
     pair = EdgeKeys.load(keys) if keys else None
-    server = EdgeServer(load_edge(bundle, threads), options, pair)
+    if provider != CPU:
+        require_equal_answers(bundle, threads, provider)
+    server = EdgeServer(load_edge(bundle, threads, provider), options, pair)
     with contextlib.ExitStack() as stack:
         ended = stack.enter_context(ended_by_signal())
         if metrics_port is not None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ..arrays import read_arrays
 from ..bundle.manifest import CHECK, Manifest
-from ..bundle.parts import DevicePart, EdgePart, load_device, load_edge
-from ..errors import BundleError
+from ..bundle.parts import CPU, DevicePart, EdgePart, load_device, load_edge
+from ..errors import BundleError, ConfigError
 from ..payload.exits import answered_by_both
 
-__all__ = ["Check", "answered", "at_all_rates", "check", "payload_hashes", "predicted"]
+__all__ = ["Check", "answered", "at_all_rates", "check", "payload_hashes", "predicted", "require_equal_answers"]
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class Check:
                 and (self.payloads_equal == self.answers or not self.manifest.exact))
 
 
-def check(folder: str | Path, threads: int = 1) -> Check:
+def check(folder: str | Path, threads: int = 1, provider: str = CPU) -> Check:
     """Run a bundle on its own images.
 
     Args:
         folder: The bundle.
         threads: Threads of onnxruntime.
+        provider: Execution provider of the edge's networks.
 
     Raises:
         BundleError: The bundle is incomplete, altered, of another format version, or holds no images.
@@ -66,7 +67,7 @@ def check(folder: str | Path, threads: int = 1) -> Check:
     recorded = read_arrays(path, error=BundleError)
     _refuse_other(path, recorded, device)
     images = recorded["images"]
-    payloads, logits = at_all_rates(device, None if device.answers else load_edge(folder, threads), images)
+    payloads, logits = at_all_rates(device, None if device.answers else load_edge(folder, threads, provider), images)
     same = payload_hashes(payloads) == recorded["payloads"]
     fallback = device.fallback(images)
     # with another payload other logits are right, so they are compared only where payloads are equal
@@ -76,6 +77,24 @@ def check(folder: str | Path, threads: int = 1) -> Check:
         labels_equal=int((predicted(logits) == predicted(recorded["logits"])).sum()),
         fallback_equal=None if fallback is None else int((predicted(fallback) == recorded["fallback"]).sum()),
         logit_error=float(differences.max(initial=0.0)))
+
+
+def require_equal_answers(folder: str | Path, threads: int, provider: str) -> None:
+    """Refuse an execution provider by which the edge answers otherwise than recorded.
+
+    Args:
+        folder: The bundle.
+        threads: Threads of onnxruntime.
+        provider: As for `check`.
+
+    Raises:
+        ConfigError: A label differs.
+        BundleError: The bundle cannot be checked.
+    """
+    found = check(folder, threads, provider)
+    if found.labels_equal < found.answers:
+        raise ConfigError(f"execution provider {provider!r} answers {found.answers - found.labels_equal} of "
+                          f"{found.answers} images otherwise than recorded; serve with --provider {CPU}")
 
 
 def _refuse_other(path: Path, recorded: dict[str, NDArray[Any]], device: DevicePart) -> None:

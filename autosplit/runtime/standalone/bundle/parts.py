@@ -31,9 +31,13 @@ from ..payload.raw import pack_features, unpack_feature
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
 
-__all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
+__all__ = ["CPU", "DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
+
+CPU = "cpu"
+"""The execution provider that a bundle was exported and compared with."""
 
 _BATCH = 64  # images that go through a network together
+_EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # which would leave ten bits of each factor
 _EXTERNAL = b"\n\x08location"  # the key of an ONNX file's reference to data in another file
 
 Floats = NDArray[np.float32]
@@ -49,14 +53,30 @@ def session_options(threads: int) -> Any:
     return options
 
 
+def _provider(name: str) -> str:
+    """What onnxruntime calls an execution provider: `cuda` is `CUDAExecutionProvider`.
+
+    Raises:
+        ConfigError: This onnxruntime has none of that name.
+    """
+    import onnxruntime
+
+    available: list[str] = onnxruntime.get_available_providers()
+    known = {p.removesuffix("ExecutionProvider").lower(): p for p in available}
+    if name.lower() not in known:
+        raise ConfigError(f"execution provider {name!r}: onnxruntime {onnxruntime.__version__} here has "
+                          f"{', '.join(sorted(known))}; for cuda install onnxruntime-gpu in its place")
+    return known[name.lower()]
+
+
 class _Network:
-    """An ONNX file of one input and one output, run on the CPU.
+    """An ONNX file of one input and one output, run on the CPU or by another execution provider.
 
     Engines may fuse what is between quantised tensors into operators that round otherwise; that is turned off, so
     that int8 networks give the codes that they were trained and measured with.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, provider: str = CPU) -> None:
         try:
             import onnxruntime
         except ImportError as e:
@@ -66,13 +86,18 @@ class _Network:
         # `export` writes no such files, and those of others must not make us read files outside of the bundle
         if contains(path, _EXTERNAL, error=BundleError):
             raise BundleError(f"{path} keeps weights in other files; export the bundle again")
-        self._path = path
+        self._path, wanted = path, _provider(provider)
+        # what a provider has no kernel for is computed on the CPU
+        providers = {wanted: _EXACT.get(wanted, {}), "CPUExecutionProvider": {}}
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers.items()))
             (self._input,) = [given.name for given in self._session.get_inputs()]
         except Exception as e:  # onnxruntime's errors have no common type
             raise BundleError(f"{path} does not run in onnxruntime {onnxruntime.__version__} "
                               f"({printable(e, 200)}); install a newer onnxruntime") from e
+        if self._session.get_providers()[0] != wanted:  # onnxruntime goes on without it, and says so in its log
+            raise ConfigError(f"execution provider {provider!r} cannot start here; look at what onnxruntime logs, and "
+                              "install the libraries that it needs")
 
     def __call__(self, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Run.
@@ -310,23 +335,25 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     return DevicePart(manifest, network, rates, fallback, exit_)
 
 
-def load_edge(folder: str | Path, threads: int = 2) -> EdgePart:
+def load_edge(folder: str | Path, threads: int = 2, provider: str = CPU) -> EdgePart:
     """The edge's side of a bundle, after the hashes of its files were checked.
 
     Args:
         folder: The bundle.
         threads: Threads of onnxruntime.
+        provider: Execution provider that computes, such as `cuda`; answers may differ from those that were compared
+            (`bundle.check.check` tells).
 
     Raises:
         BundleError: The bundle is incomplete, altered, of another format version, does not run here, or needs no edge.
-        ConfigError: A package that it needs is not installed.
+        ConfigError: A package that it needs, or the execution provider, is not installed.
     """
     folder, manifest = Path(folder), Manifest.load(folder)
     if manifest.kind == "none":
         raise BundleError(f"{folder}: the whole network of this bundle runs on the device; there is no edge to serve")
     coders = _coders(folder, manifest)
     files = [tail_file(i) if manifest.rates else EDGE for i in range(max(1, len(coders)))]
-    networks = [_Network(folder / name, threads) for name in files]
+    networks = [_Network(folder / name, threads, provider) for name in files]
     if not coders:
         return EdgePart(manifest, networks[0], ())
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
