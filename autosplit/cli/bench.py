@@ -12,10 +12,12 @@ from autosplit.cli.options import (
     AcceleratorKind,
     AsJson,
     DataRoot,
+    Jobs,
     LatencyModel,
     Objective,
     Policy,
     Quiet,
+    RayCluster,
     ScenarioName,
     Set,
     TrustCode,
@@ -25,6 +27,7 @@ from autosplit.cli.options import (
 from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.files import write_whole
 from autosplit.core.records import writing
+from autosplit.core.workers import workers_of
 
 __all__ = ["app", "usable_agents"]
 
@@ -40,6 +43,8 @@ def table(
     out: Annotated[Path, typer.Option(help="The table: NAME.csv or NAME.csv.gz; its record is NAME.json beside it.")],
     scenario: ScenarioName = "default",
     accelerator: AcceleratorKind = None,
+    jobs: Jobs = 1,
+    cluster: RayCluster = None,
     set_: Set = None,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
@@ -58,8 +63,8 @@ def table(
                      {"training.accelerator": accelerator}, assignments(set_))
     if not quiet:
         announce(estimate_table(wanted, data_root))
-    with goes_on(lambda: "what was measured is in the cache"):
-        made = tabulate(wanted, out, progress=Progress(quiet=quiet), data_root=data_root)
+    with goes_on(lambda: "what was measured is in the cache"), workers_of(jobs, cluster) as workers:
+        made = tabulate(wanted, out, progress=Progress(quiet=quiet), data_root=data_root, workers=workers)
     if as_json:
         typer.echo(made.record.model_dump_json())
         return

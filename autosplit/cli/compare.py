@@ -17,13 +17,16 @@ from autosplit.cli.options import (
     Channels,
     DataRoot,
     Devices,
+    Jobs,
     OptionalDeadline,
     Quiet,
+    RayCluster,
     Set,
     TrustCode,
     assignments,
     changed,
 )
+from autosplit.core.workers import workers_of
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
@@ -43,6 +46,8 @@ def command(
     channel: Channels = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that each baseline fine-tunes.")] = None,
     accelerator: AcceleratorKind = None,
+    jobs: Jobs = 1,
+    cluster: RayCluster = None,
     set_: Set = None,
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(
@@ -75,8 +80,10 @@ def command(
 
     if not quiet:
         announce(estimate_comparison(wanted, data_root))
-    with goes_on(lambda: f"{len(so_far.done)} of {len(wanted)} scenarios are in {folder}"):
-        report = compare(wanted, folder, progress=Progress(quiet=quiet), data_root=data_root, on_done=keep)
+    with (goes_on(lambda: f"{len(so_far.done)} of {len(wanted)} scenarios are in {folder}"),
+          workers_of(jobs, cluster) as workers):
+        report = compare(wanted, folder, progress=Progress(quiet=quiet), data_root=data_root, workers=workers,
+                         on_done=keep)
     done, files = report.done, [*write_tables(report.done, folder), *draw_figures(report.done, folder)]
     if as_json:
         typer.echo(json.dumps(as_data(report, files)))

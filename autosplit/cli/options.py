@@ -32,6 +32,10 @@ Set = Annotated[list[str] | None, typer.Option(
 AcceleratorKind = Annotated[str | None, typer.Option(
     "--accelerator", help="What trains and measures networks: auto (a GPU where there is one), cpu, cuda or mps.")]
 
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that measure and fine-tune.")]
+RayCluster = Annotated[str | None, typer.Option(
+    "--cluster", help="Address of a Ray cluster that measures and fine-tunes instead; auto for this machine's.")]
+
 ScenarioName = Annotated[str, typer.Option(help="Packaged scenario, or a YAML file.")]
 Deadline = Annotated[float, _DEADLINE]
 OptionalDeadline = Annotated[float | None, _DEADLINE]

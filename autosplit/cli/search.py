@@ -25,9 +25,11 @@ from autosplit.cli.options import (
     DataRoot,
     Device,
     Edge,
+    Jobs,
     OptionalDeadline,
     Policy,
     Quiet,
+    RayCluster,
     ScenarioName,
     Set,
     TrustCode,
@@ -36,6 +38,7 @@ from autosplit.cli.options import (
 )
 from autosplit.core.errors import ConfigError, ResumeError
 from autosplit.core.trust import require_trusted
+from autosplit.core.workers import Workers, workers_of
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
@@ -69,6 +72,8 @@ def command(
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     accelerator: AcceleratorKind = None,
+    jobs: Jobs = 1,
+    cluster: RayCluster = None,
     set_: Set = None,
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; a new one below results/ when left out.")] = None,
@@ -114,12 +119,13 @@ def command(
 
         describe(wanted, data_root, as_json, quiet)
         return
-    run_search(wanted, resume or out, resume is not None, data_root, reuse, yes, as_json, quiet)
+    with workers_of(jobs, cluster) as workers:
+        run_search(wanted, resume or out, resume is not None, data_root, reuse, yes, as_json, quiet, workers)
 
 
 def run_search(
     scenario: Scenario, run: Path | None, resume: bool, data_root: Path | None, reuse: bool, yes: bool, as_json: bool,
-    quiet: bool,
+    quiet: bool, workers: Workers | None = None,
 ) -> None:
     """Search a scenario, and print what was found.
 
@@ -132,6 +138,7 @@ def run_search(
         yes: Whether an exhaustive search may take long.
         as_json: Whether the result goes to stdout as JSON.
         quiet: Whether nothing goes to stderr but warnings.
+        workers: Who measures and fine-tunes; this process by default.
     """
     from autosplit.cli.estimate import estimate_search
     from autosplit.pipeline.ledger import LEDGER_FILE, load_baselines, load_run
@@ -146,7 +153,7 @@ def run_search(
         announce(estimate_search(scenario, data_root))
     try:
         result = search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), data_root=data_root,
-                                 reuse=reuse, most_exhaustive=None if yes else _MOST_EXHAUSTIVE)
+                                 reuse=reuse, most_exhaustive=None if yes else _MOST_EXHAUSTIVE, workers=workers)
     except KeyboardInterrupt:
         if (run / LEDGER_FILE).exists():
             say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}")

@@ -1,13 +1,12 @@
 """The accelerator: what trains networks and measures plans, be it the processor or a graphics card.
 
-What a search promises never depends on it. Latencies are those of the profiles of device and edge, and deployments,
-whose accuracy and bytes a result records, run on the processor whatever trained them.
+The figures of a result do not depend on it. Latencies are those of the profiles of device and edge, and deployments,
+whose accuracy and bytes a result records, run on the processor, whatever trained them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from autosplit.core.errors import ConfigError
@@ -41,7 +40,7 @@ class Accelerator:
 
         return torch.device(self.kind)
 
-    @cached_property
+    @property
     def name(self) -> str:
         """For people: of the graphics card, or of the processor."""
         import torch
@@ -50,7 +49,7 @@ class Accelerator:
             return torch.cuda.get_device_name()
         return "GPU of Apple" if self.kind == "mps" else processor_name()
 
-    @cached_property
+    @property
     def half(self) -> torch.dtype | None:
         """The type of 16 bits that training computes in, where that is quicker; `None` = float32 throughout."""
         import torch

@@ -49,6 +49,7 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else cache_root()
+        self._written: dict[str, bytes] | None = None
 
     def load(self, kind: str, key: str) -> dict[str, Tensor] | None:
         """The tensors of an entry, or `None` where there is none or it is damaged (with a logged warning).
@@ -115,6 +116,23 @@ class Cache:
         """
         self._write(self.path(kind, key, ".json"), sealed(data, f"{kind}/{key}").encode())
 
+    def recording(self) -> Cache:
+        """The same folder, by an object that remembers what is written through it (`written`)."""
+        found = Cache(self.root)
+        found._written = {}
+        return found
+
+    @property
+    def written(self) -> dict[str, bytes]:
+        """What was written through this object and is there still, by its place in the folder; of `recording` alone."""
+        return {name: content for name, content in (self._written or {}).items() if (self.root / name).exists()}
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Keep what another cache has `written`, where it is not here already."""
+        for name, content in files.items():
+            if not (self.root / name).exists():
+                self._write(self.root / name, content)
+
     def path(self, kind: str, key: str, suffix: str = ".safetensors") -> Path:
         """The file of an entry, whether or not it exists."""
         for part in (kind, key):
@@ -124,6 +142,8 @@ class Cache:
         return self.root / kind / f"{key}{suffix}"
 
     def _write(self, path: Path, content: bytes) -> None:
+        if self._written is not None:
+            self._written[str(path.relative_to(self.root))] = content
         try:
             write_whole(path, content)
         except OSError as e:

@@ -37,6 +37,7 @@ __all__ = [
     "TraceError",
     "UnknownNameError",
     "UntrustedCodeError",
+    "WorkerError",
     "nearest_name",
     "unwritable",
 ]
@@ -68,6 +69,10 @@ class UnknownNameError(ConfigError, LookupError):
         more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
         super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(shown) or 'none'}{more})")
         self.kind, self.name, self.known = kind, name, names
+
+
+class WorkerError(AutosplitError, RuntimeError):
+    """A piece of work killed the process that did it, again and again."""
 
 
 class DataError(AutosplitError, OSError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from autosplit.core.errors import ConfigError
 
-__all__ = ["HELD", "hold", "is_held", "look_up", "object_hash"]
+__all__ = ["HELD", "held_again", "held_objects", "hold", "is_held", "look_up", "object_hash"]
 
 HELD = "memory:"
 """Prefix of the names of objects in memory."""
@@ -61,6 +61,16 @@ def look_up(kind: str, name: str, argument: str) -> Any:
         raise ConfigError(f"{kind} {name.removeprefix(HELD)!r} was handed over in Python and is in no file{other}; "
                           f"hand the same one over again, in Python, as {argument}=...")
     return _held[kind, name]
+
+
+def held_objects() -> dict[tuple[str, str], Any]:
+    """Everything that is held but data sets, by kind and name; for other processes, in which `held_again` takes it."""
+    return {key: thing for key, thing in _held.items() if key[0] != "data set"}
+
+
+def held_again(things: dict[tuple[str, str], Any]) -> None:
+    """Hold what `held_objects` of another process gave."""
+    _held.update(things)
 
 
 def object_hash(thing: Any) -> str:

@@ -23,10 +23,11 @@ from autosplit.core.hashing import sha256_of
 from autosplit.core.trust import found_again, require_trusted
 from autosplit.runtime.standalone.files import read_file
 
-__all__ = ["Registry", "check_prefix", "load_object", "one_line", "source_of"]
+__all__ = ["Registry", "check_prefix", "file_modules", "load_object", "one_line", "source_of", "take_file_modules"]
 
 # a look at all packages takes 10 ms, and a search asks for dozens of names
 _installed: Callable[..., Any] = cache(entry_points)
+_of_files: dict[str, ModuleType] = {}
 
 
 class Registry:
@@ -155,6 +156,17 @@ def load_object(spec: str, kind: str = "plugin") -> Any:
     return value
 
 
+def file_modules() -> dict[str, ModuleType]:
+    """The modules of files that this process has run, by the file's absolute path."""
+    return dict(_of_files)
+
+
+def take_file_modules(modules: dict[str, ModuleType]) -> None:
+    """Take modules that another process made of files, which need not exist here."""
+    for path, module in modules.items():
+        _of_files[path] = sys.modules[module.__name__] = module
+
+
 def source_of(thing: Any) -> str:
     """Text of the file that defines a class or function, for keys of caches; empty where there is none."""
     try:
@@ -174,6 +186,8 @@ def _import_file(file: str, subject: str) -> ModuleType:
     """The module of a file, executed once for each version of the file."""
     path = Path(file)
     if not path.is_file():
+        if (taken := _of_files.get(str(path.resolve()))) is not None:
+            return taken
         raise ConfigError(f"{subject}: no such file {str(path.absolute())!r}")
     # one module object a content, registered so that dataclasses and pickling find it
     content = read_file(path)
@@ -191,4 +205,5 @@ def _import_file(file: str, subject: str) -> ModuleType:
     except BaseException:
         del sys.modules[name]  # half a module must not be what the next call finds
         raise
+    _of_files[str(path.resolve())] = module
     return module

@@ -167,6 +167,8 @@ class ImageDataset:
 
     def on(self, accelerator: Accelerator) -> ImageDataset:
         """The same data for networks on another accelerator; files that were encoded are shared."""
+        if accelerator == self.accelerator:
+            return self
         found = replace(self, accelerator=accelerator)
         object.__setattr__(found, "_files", self._files)
         return found

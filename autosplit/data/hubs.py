@@ -91,13 +91,13 @@ def hf_data(name: str, root: Path | None) -> Any:
         ConfigError: `datasets` is not installed, or the name is empty.
         DataError: It cannot be had.
     """
+    short = name.removeprefix(HF)
+    if not short:
+        raise ConfigError(f"data set {name!r}: write the data set's name or its folder after {HF!r}, as in {HF}cifar10")
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as e:
         raise ConfigError(f"data sets 'hf:NAME' need datasets: {install_command('hf')}") from e
-    short = name.removeprefix(HF)
-    if not short:
-        raise ConfigError(f"data set {name!r}: write the data set's name or its folder after {HF!r}, as in {HF}cifar10")
     folder = (root or Path()) / Path(short).expanduser()
     try:
         if folder.is_dir():

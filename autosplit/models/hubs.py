@@ -82,10 +82,10 @@ def build_hf(
         ConfigError: transformers is not installed, the name is empty or cannot be had, or it is no image
             classifier.
     """
-    transformers = _package("transformers", "hf")
     short = name.removeprefix(HF)
     if not short:
         raise ConfigError(f"backbone {name!r}: write the network's name or its folder after {HF!r}")
+    transformers = _package("transformers", "hf")
     folder = Path(short).expanduser()
     if not folder.is_dir() and means_a_folder(short):
         raise ConfigError(f"backbone {name!r}: no such folder {str(folder.absolute())!r}")

@@ -25,7 +25,7 @@ from autosplit.evaluation.objective import best_outcome
 from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.choice import accuracy_difference, cheapest_of_equals
 from autosplit.pipeline.context import SearchContext
-from autosplit.pipeline.finalists import fine_tune_best
+from autosplit.pipeline.finalists import fine_tune_best, likely_finalists
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind
 
 __all__ = ["DEVICE", "JPEG", "LOSSY_IMAGES", "PNG", "Baseline", "Choice", "baselines_of", "choose",
@@ -112,24 +112,51 @@ def baselines_of(context: SearchContext) -> list[Baseline]:
                             networks.data.validation.file_bytes is not None)
 
 
-def choose(baseline: Baseline, scorer: Scorer, context: SearchContext, settings: SearchSettings) -> Choice:
-    """Let a baseline choose its best plan on validation data.
+def choose(
+    baselines: Sequence[Baseline], scorer: Scorer, context: SearchContext, settings: SearchSettings
+) -> list[Choice]:
+    """Let each of some baselines choose its best plan on validation data.
 
     Args:
-        baseline: What chooses.
+        baselines: What chooses.
         scorer: Gives latency and reward.
         context: Measures (F1), fine-tunes and measures (F3).
         settings: How many plans may be measured and fine-tuned.
     """
+    measured = [_measured(baseline, scorer, context, settings) for baseline in baselines]
+    # the plans of all of them at once: workers fine-tune them side by side
+    context.begin([plan for baseline, outcomes in zip(baselines, measured, strict=True)
+                   if not _too_late(baseline, outcomes)
+                   for plan in likely_finalists(scorer, outcomes, settings.finalists)],
+                  scorer.conditions.device.arithmetic)
+    return [_chosen(baseline, outcomes, scorer, context, settings)
+            for baseline, outcomes in zip(baselines, measured, strict=True)]
+
+
+def _measured(
+    baseline: Baseline, scorer: Scorer, context: SearchContext, settings: SearchSettings
+) -> list[Outcome]:
+    """The plans of a baseline that it compares, at F1."""
     plans: Sequence[Plan] = baseline.plans
     if not baseline.everything:
         # those that may be in time, or as many of them, drawn at random, as a search may measure
         affordable = scorer.affordable(context.evaluator.workloads(plans))
         drawn = np.random.default_rng(settings.seed).permutation(len(affordable))[: settings.evaluations]
         plans = [plans[affordable[i]] for i in sorted(drawn)]
-    measured = scorer.outcomes(context.evaluator.measure(plans))
+    return scorer.outcomes(context.evaluator.measure(plans))
+
+
+def _too_late(baseline: Baseline, measured: Sequence[Outcome]) -> bool:
+    """Whether a baseline is late whatever its network is tuned to: the bytes of a picture do not depend on it."""
+    return baseline.method in LOSSY_IMAGES and not best_outcome(measured).feasible
+
+
+def _chosen(
+    baseline: Baseline, measured: Sequence[Outcome], scorer: Scorer, context: SearchContext, settings: SearchSettings
+) -> Choice:
+    """What a baseline fine-tunes, and takes of it."""
     best = best_outcome(measured)
-    if baseline.method in LOSSY_IMAGES and not best.feasible:  # its bytes do not depend on the network
+    if _too_late(baseline, measured):
         arithmetic = scorer.conditions.device.arithmetic
         best = scorer.outcome(context.measure(best.plan, arithmetic, tuned=False))
         return Choice(baseline, tuple(measured), (best,), best, tuned=False)

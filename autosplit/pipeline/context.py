@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +26,11 @@ from autosplit.core.measurement import Measurement
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
+from autosplit.core.workers import Here, Workers
 from autosplit.data.base import SplitName
 from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.spread import SpreadEvaluator
 from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
 from autosplit.models.splitting import cut
 from autosplit.runtime.deployment import Deployment, Evaluation
@@ -66,6 +72,7 @@ class SearchContext:
         networks: Data, backbone and supernet.
         progress: Shows the phases.
         reuse: Whether measurements and fine-tuned plans of earlier searches may be taken from the cache.
+        workers: Who measures (F1), and fine-tunes what `begin` is told of; this process by default.
 
     Attributes:
         networks: Data, backbone and supernet.
@@ -73,14 +80,50 @@ class SearchContext:
         reuse: Whether what earlier searches left in the cache may be taken.
     """
 
-    def __init__(self, networks: Networks, progress: PhaseReporter | None = None, reuse: bool = True) -> None:
-        self.networks = networks
-        self.evaluator = CachedEvaluator(LiveEvaluator(networks), file=measurement_file(networks) if reuse else None)
+    def __init__(
+        self, networks: Networks, progress: PhaseReporter | None = None, reuse: bool = True,
+        workers: Workers | None = None,
+    ) -> None:
+        self.networks, self._workers = networks, workers or Here()
+        here = isinstance(self._workers, Here)
+        evaluator = LiveEvaluator(networks) if here else SpreadEvaluator(networks, self._workers)
+        self.evaluator = CachedEvaluator(evaluator, file=measurement_file(networks) if reuse else None)
         self._progress, self.reuse = progress or NullProgress(), reuse
         self._cache = networks.cache
+        self._done_by_workers: set[Path] = set()  # files of the cache that may be taken in any case
         self._measured: dict[tuple[Plan, Arithmetic, SplitName, bool], Measurement] = {}
         self._answers: dict[str, _Answers] = {}
         self._made: OrderedDict[tuple[Plan, Arithmetic, bool], Deployment] = OrderedDict()
+
+    def begin(self, plans: Sequence[Plan], device_arithmetic: str) -> None:
+        """Let the workers fine-tune and measure plans, so that `measure` finds them; nothing without any.
+
+        Args:
+            plans: As for `measure`, on validation images.
+            device_arithmetic: As for `measure`.
+        """
+        if isinstance(self._workers, Here):
+            return
+        left = [plan for plan in dict.fromkeys(plan.without_exit for plan in plans)
+                if plan.codec.kind != "file" and not self._is_measured(plan, device_arithmetic)]
+        if not left:
+            return
+        with self._progress.phase(f"fine-tune {len(left)} plans with {self._workers.number} workers",
+                                  total=len(left)) as advance:
+            work = partial(_measured_elsewhere, device_arithmetic, self.reuse)
+            for files in self._workers.map(work, self.networks, left, lambda plan: f"plan {plan.label!r}"):
+                self._cache.take(files)
+                self._done_by_workers.update(self._cache.root / name for name in files)
+                advance(1)
+
+    def _is_measured(self, plan: Plan, device_arithmetic: str) -> bool:
+        entry = self.measured_key(plan, device_arithmetic, "validation")
+        return ((plan, arithmetic_of(device_arithmetic), "validation", True) in self._measured
+                or (self._may_take(_FOLDER, entry, ".json") and self._cache.path(_FOLDER, entry, ".json").exists()))
+
+    def _may_take(self, kind: str, key: str, suffix: str = ".safetensors") -> bool:
+        """Whether an entry of the cache counts: of earlier searches where they do, of this one in any case."""
+        return self.reuse or self._cache.path(kind, key, suffix) in self._done_by_workers
 
     def measure(
         self, plan: Plan, device_arithmetic: str, part: SplitName = "validation", title: str = "finalist",
@@ -102,7 +145,8 @@ class SearchContext:
         if key not in self._measured:
             entry = self.measured_key(plan, device_arithmetic, part, tuned)
             found = None
-            if self.reuse and (record := self._cache.load_record(_FOLDER, entry)) is not None:
+            if self._may_take(_FOLDER, entry, ".json") and (
+                    record := self._cache.load_record(_FOLDER, entry)) is not None:
                 with suppress(ValidationError):  # not there, or damaged: measured anew
                     found = Measurement.model_validate(record)
             if found is None:
@@ -122,7 +166,8 @@ class SearchContext:
         """
         entry = self.measured_key(plan, device_arithmetic, part)
         found = self._answers.get(entry)
-        if found is None and self.reuse and (tensors := self._cache.load(_ANSWERS, entry)) is not None:
+        if found is None and self._may_take(_ANSWERS, entry) and (
+                tensors := self._cache.load(_ANSWERS, entry)) is not None:
             found = tensors["predicted"].numpy(), tensors["sizes"].numpy()
         if found is None:
             deployment = self.deployment(plan, device_arithmetic)
@@ -193,7 +238,7 @@ class SearchContext:
             return SplitNetwork(*cut(backbone, networks.supernet.points[plan.split]))
         plan = plan.as_trained
         blueprint = blueprint_of(networks, plan, "fp32", self._key(plan))
-        if self.reuse and (tensors := self._cache.load(_FOLDER, blueprint.key)) is not None:
+        if self._may_take(_FOLDER, blueprint.key) and (tensors := self._cache.load(_FOLDER, blueprint.key)) is not None:
             with suppress(ResultError):  # not there, or damaged: fine-tuned anew
                 kept = Deployment.of_tensors(blueprint, tensors, "weights in the cache")
                 with self._progress.phase(f"{title}: from the cache"):
@@ -226,7 +271,7 @@ class SearchContext:
     def _classifier(self, plan: Plan, network: SplitNetwork, blueprint: Blueprint, title: str) -> nn.Module:
         """A classifier behind the head of a fine-tuned plan; all thresholds share one."""
         networks, key = self.networks, content_hash(["exit", self._key(plan), blueprint.exit])
-        if self.reuse and (tensors := self._cache.load(_EXITS, key)) is not None:
+        if self._may_take(_EXITS, key) and (tensors := self._cache.load(_EXITS, key)) is not None:
             with suppress(RuntimeError):  # damaged, or of another structure: fitted anew
                 found = build_classifier(blueprint.exit)
                 found.load_state_dict(tensors)
@@ -249,6 +294,14 @@ class SearchContext:
             "epochs": settings.finetune_epochs, "patience": settings.finetune_patience, "lr": settings.finetune_lr,
             "batch": settings.batch_size, "seed": networks.scenario.search.seed,
         })
+
+
+def _measured_elsewhere(device_arithmetic: str, reuse: bool, networks: Networks, plan: Plan) -> dict[str, bytes]:
+    """Fine-tune and measure a plan in a worker; gives what that left in the cache."""
+    cache = networks.cache.recording()
+    context = SearchContext(dataclasses.replace(networks, cache=cache), reuse=reuse)
+    context.measure(plan, device_arithmetic)
+    return cache.written
 
 
 def arithmetic_of(device: str) -> Arithmetic:

@@ -11,7 +11,7 @@ from autosplit.evaluation.scorer import Scorer
 from autosplit.pipeline.choice import cheapest_within_a_point
 from autosplit.pipeline.context import SearchContext
 
-__all__ = ["fine_tune_best", "ranked_heads", "search_finalists", "uncut"]
+__all__ = ["fine_tune_best", "likely_finalists", "ranked_heads", "search_finalists", "uncut"]
 
 _MOST_TRIES = 3  # finalists tried, in multiples of those asked for, while fine-tuned payloads miss the budget
 
@@ -32,11 +32,17 @@ def search_finalists(
         wanted: Plans to fine-tune; the splits come on top.
         on_outcome: Called with each new outcome as soon as it is there.
     """
-    found = fine_tune_best(context, scorer, outcomes, wanted, on_outcome=on_outcome)
     splits = [o for o in outcomes if o.plan.is_split and o.feasible]
+    cheap = cheapest_within_a_point(splits, scorer) if splits else None
+    # all that is foreseen at once: workers do them side by side
+    first = likely_finalists(scorer, outcomes, wanted)
+    if splits and not any(plan.is_split for plan in first):
+        first += likely_finalists(scorer, splits, 1)
+    context.begin([*first, *([cheap.plan] if cheap else [])], scorer.conditions.device.arithmetic)
+
+    found = fine_tune_best(context, scorer, outcomes, wanted, on_outcome=on_outcome)
     if splits and not any(o.plan.is_split for o in found):
         found += fine_tune_best(context, scorer, splits, 1, on_outcome=on_outcome)
-    cheap = cheapest_within_a_point(splits, scorer) if splits else None
     if cheap is not None and cheap.plan not in [o.plan.without_exit for o in found]:
         found += fine_tune_best(context, scorer, [cheap], 1, on_outcome=on_outcome)
     return found
@@ -61,6 +67,7 @@ def fine_tune_best(
     """
     found: list[Outcome] = []
     trained = 0
+    context.begin(likely_finalists(scorer, outcomes, wanted), scorer.conditions.device.arithmetic)
     for plan in ranked_heads(scorer.with_best_exits(outcomes)):
         if trained >= _MOST_TRIES * wanted or (trained >= wanted and any(o.feasible for o in found)):
             break
@@ -72,6 +79,12 @@ def fine_tune_best(
             if on_outcome is not None:
                 on_outcome(found[-1])
     return found
+
+
+def likely_finalists(scorer: Scorer, outcomes: Sequence[Outcome], wanted: int) -> list[Plan]:
+    """The plans that `fine_tune_best` fine-tunes in any case; it goes on to others where their payloads grow."""
+    trained = [plan for plan in ranked_heads(scorer.with_best_exits(outcomes)) if not uncut(plan)]
+    return trained[:wanted]
 
 
 def uncut(plan: Plan) -> bool:

@@ -15,6 +15,7 @@ from autosplit.core.held import HELD, hold, object_hash
 from autosplit.core.result import Result
 from autosplit.core.scenario import OPTIONS, Scenario, load_scenario, name_for
 from autosplit.core.trust import trust_typed
+from autosplit.core.workers import workers_of
 from autosplit.models.identity import hold_network
 from autosplit.pipeline.dry_run import Preview, preview
 from autosplit.pipeline.search import new_run, search_scenario
@@ -48,6 +49,8 @@ def search(
     finalists: int | None = None,
     seed: int | None = None,
     accelerator: AcceleratorName | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -87,6 +90,8 @@ def search(
         finalists: Plans that are fine-tuned in the end.
         seed: Seed of everything random.
         accelerator: What trains and measures networks: `auto` (a GPU where there is one), `cpu`, `cuda` or `mps`.
+        jobs: Processes that measure and fine-tune; 1 = this one.
+        cluster: Address of a Ray cluster that does so instead; `auto` for the one that this machine is part of.
         settings: Any other keys of a scenario, dotted: `{"space.splits": "all"}`.
         resume: Go on with the run in `out`. Only `search.evaluations` of the scenario may differ, which counts as a
             total.
@@ -109,8 +114,9 @@ def search(
     if resume and out is None:
         raise ConfigError("resume=True goes on with a run: name its directory with out")
     run = new_run(scenario) if out is None else Path(out)
-    return search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), reuse=reuse,
-                           data_root=None if data_root is None else Path(data_root))
+    with workers_of(jobs, cluster) as workers:
+        return search_scenario(scenario, run, resume=resume, progress=Progress(quiet=quiet), reuse=reuse,
+                               data_root=None if data_root is None else Path(data_root), workers=workers)
 
 
 def dry_run(
@@ -137,7 +143,7 @@ def dry_run(
         AutosplitError: A search would fail, or what it finds could not be exported; the message says why.
     """
     known = set(inspect.signature(search).parameters) - {
-        "scenario", "out", "resume", "quiet", "data_root", "reuse", "trust_code"}
+        "scenario", "out", "resume", "quiet", "data_root", "reuse", "trust_code", "jobs", "cluster"}
     if unknown := sorted(set(given) - known):
         raise UnknownNameError("argument", unknown[0], known)
     return preview(_scenario_given(scenario, trust_code=trust_code, **given), Progress(quiet=quiet),

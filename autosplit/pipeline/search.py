@@ -31,6 +31,7 @@ from autosplit.core.records import writing
 from autosplit.core.result import RESULT_FILE, Chosen, DeploymentFile, Result, TestFigures, provenance
 from autosplit.core.scenario import Scenario, SearchSpace
 from autosplit.core.trust import remember, require_trusted
+from autosplit.core.workers import Workers
 from autosplit.evaluation.base import Evaluator
 from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.objective import best_outcome
@@ -69,6 +70,7 @@ def search_scenario(
     reuse: bool = True,
     context: SearchContext | None = None,
     most_exhaustive: int | None = None,
+    workers: Workers | None = None,
 ) -> Result:
     """What `search` and the command line call: search a scenario and write the run directory.
 
@@ -81,6 +83,7 @@ def search_scenario(
         reuse: Whether measurements and fine-tuned plans of earlier searches in the cache may be used.
         context: The scenario's networks where they are at hand already; made when left out.
         most_exhaustive: Measurements above which the agent `exhaustive` is refused; any number passes when left out.
+        workers: Who measures and fine-tunes, where no `context` is given; this process by default.
 
     Returns:
         The result, which is also in `out/best.json`.
@@ -116,7 +119,7 @@ def search_scenario(
                 kind = find_accelerator(scenario.training.accelerator).kind
                 context = SearchContext(prepare(
                     scenario, progress, data_root=data_root,
-                    require=lambda key: _require_same_networks(out, key, kind)), progress, reuse)
+                    require=lambda key: _require_same_networks(out, key, kind)), progress, reuse, workers)
             else:
                 networks = context.networks
                 _require_same_networks(out, networks.supernet_key, networks.data.accelerator.kind)
@@ -126,7 +129,7 @@ def search_scenario(
         if most_exhaustive is not None and scenario.search.agent == ExhaustiveAgent.name:
             _refuse_long(scenario, scorer, context, evaluator, progress, most_exhaustive)
         with timed("baselines"), progress.phase("measure the baselines"):
-            baselines = [choose(baseline, scorer, context, scenario.search) for baseline in baselines_of(context)]
+            baselines = choose(baselines_of(context), scorer, context, scenario.search)
         with timed("search"):
             agent = _search_plans(scenario, scorer, evaluator, ledger, record, progress)
         with timed("fine-tune"):

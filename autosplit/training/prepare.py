@@ -46,7 +46,7 @@ _REASONS = 4  # that a note names
 _USUAL_RATES = ADDED_KEYS["space.rates"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no single truth value to compare by
 class Networks:
     """The networks of a scenario with their data: all that measuring a plan needs.
 

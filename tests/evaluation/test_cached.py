@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from autosplit.core.accelerator import Accelerator
 from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from tests.synthetic import small_table
 
@@ -142,8 +143,13 @@ def test_the_file_is_that_of_networks_and_measuring_not_of_conditions(prepared):
     assert all(f.parent == prepared.cache.root / "measurements" for f in others)
 
 
-@pytest.mark.parametrize("what", ["arithmetic_key", "source_hash"])
+@pytest.mark.parametrize("what", ["core.accelerator.arithmetic_key", "evaluation.cached.source_hash"])
 def test_the_file_is_that_of_a_processor_and_of_the_code_that_counts(prepared, monkeypatch, what):
     here = measurement_file(prepared)
-    monkeypatch.setattr(f"autosplit.evaluation.cached.{what}", lambda *_: "another")
+    monkeypatch.setattr(f"autosplit.{what}", lambda *_: "another")
     assert measurement_file(prepared) != here
+
+
+def test_the_file_is_that_of_an_accelerator(prepared):
+    elsewhere = replace(prepared, data=prepared.data.on(Accelerator("mps")))
+    assert measurement_file(elsewhere) != measurement_file(prepared)

@@ -40,6 +40,9 @@ class Scripted:
         self.figures, self.tuned = figures, dict(tuned)
         self.measured, self.made, self.untuned = [], [], []
 
+    def begin(self, plans, arithmetic):
+        self.begun = plans
+
     def workloads(self, plans):
         return [measured(p, *self.figures[p]).workload for p in plans]
 
@@ -68,7 +71,7 @@ def scorer(budget_ms=100.0):
 
 def chosen(script, everything=False, budget_ms=100.0, **search):
     baseline = Baseline("mine", "mine", tuple(script.figures), everything)
-    return choose(baseline, scorer(budget_ms), script, make_scenario().search.model_copy(update=search))
+    return choose([baseline], scorer(budget_ms), script, make_scenario().search.model_copy(update=search))[0]
 
 
 # --- who there is ---------------------------------------------------------------------------------------------------
@@ -165,13 +168,13 @@ def test_further_plans_are_tried_while_fine_tuned_payloads_miss_the_budget():
 def test_a_choice_names_its_codec():
     baseline = next(c for c in simple_baselines(SPACE, (), ()) if c.method == "jpeg")
     script = Scripted({plan: (0.5 + 0.1 * (plan.codec.quality == 50), 70.0) for plan in baseline.plans})
-    assert choose(baseline, scorer(), script, make_scenario().search).name == "JPEG q50"
+    assert choose([baseline], scorer(), script, make_scenario().search)[0].name == "JPEG q50"
 
 
 def test_pictures_that_come_too_late_need_no_network_of_their_own():
     baseline = next(c for c in simple_baselines(SPACE, (), ()) if c.method == "webp")
     script = Scripted({plan: (0.5, 2000.0) for plan in baseline.plans})
-    choice = choose(baseline, scorer(), script, make_scenario().search)
+    (choice,) = choose([baseline], scorer(), script, make_scenario().search)
     assert script.untuned == [choice.best.plan]
     assert not script.made
     assert not choice.tuned
@@ -184,7 +187,7 @@ def test_choices_on_a_real_network(prepared):
     context, scenario = SearchContext(prepared, reuse=False), prepared.scenario
     splits, referee = [p.name for p in prepared.points], Scorer.of(scenario)
     baselines = simple_baselines(scenario.space, splits, context.evaluator.space.sparsities[OUTPUT])
-    found = {c.method: choose(c, referee, context, scenario.search) for c in baselines}
+    found = {c.baseline.method: c for c in choose(baselines, referee, context, scenario.search)}
     assert found["raw"].best.plan.codec.kind == "raw"
     assert len(found["raw"].measured) == len(splits)
     for method, choice in found.items():

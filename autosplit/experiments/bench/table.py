@@ -19,6 +19,7 @@ from autosplit.core.result import Provenance, provenance
 from autosplit.core.scenario import Scenario
 from autosplit.core.trust import named_in_file, remember, require_trusted
 from autosplit.core.validation import Frozen, first_error
+from autosplit.core.workers import Workers
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.pipeline.context import SearchContext
 from autosplit.runtime.standalone.files import MOST_TEXT_BYTES, read_file, read_json
@@ -27,7 +28,6 @@ from autosplit.training.prepare import prepare
 __all__ = ["Table", "TableRecord", "load_table", "record_path", "table_name", "tabulate"]
 
 _SCHEMA = 1
-_AT_ONCE = 16  # measurements between two steps of the progress bar
 
 
 class TableRecord(Frozen):
@@ -66,7 +66,8 @@ class Table(BaseModel):
 
 
 def tabulate(
-    scenario: Scenario, out: Path, *, progress: PhaseReporter | None = None, data_root: Path | None = None
+    scenario: Scenario, out: Path, *, progress: PhaseReporter | None = None, data_root: Path | None = None,
+    workers: Workers | None = None,
 ) -> Table:
     """Measure the proxy accuracy of every plan of a scenario's space, and write the table with its record.
 
@@ -77,6 +78,7 @@ def tabulate(
         out: The table, `NAME.csv` or `NAME.csv.gz`; the record is `NAME.json` beside it.
         progress: Shows the phases.
         data_root: Where data sets lie.
+        workers: Who measures; this process by default.
 
     Raises:
         AutosplitError: The scenario cannot be prepared, or the folder cannot be written.
@@ -90,16 +92,16 @@ def tabulate(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise unwritable(out.parent, e) from e
-    context = SearchContext(prepare(scenario, progress, data_root=data_root), progress)
+    context = SearchContext(prepare(scenario, progress, data_root=data_root), progress, workers=workers)
     plans = context.evaluator.space.plans()
     if not any(plan.lossless for plan in plans):
         raise ConfigError("no plan leaves the network as it is, so its own accuracy would not be known; set "
                           "space.whole_on_edge or space.whole_on_device to true")
     measured: list[Measurement] = []
     with progress.phase("measure all plans", total=len(plans)) as advance:
-        for start in range(0, len(plans), _AT_ONCE):
-            measured += context.evaluator.measure(plans[start : start + _AT_ONCE])
-            advance(len(measured) - start)
+        for found in context.evaluator.measure(plans):
+            measured.append(found)
+            advance(1)
     table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
     networks = context.networks
     whole = next(m.accuracy for m in measured if m.plan.lossless)  # the accuracy of the network itself

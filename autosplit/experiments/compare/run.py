@@ -14,6 +14,7 @@ from autosplit.core.measurement import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
+from autosplit.core.workers import Workers
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.literature import (
     codec_baselines,
@@ -80,6 +81,7 @@ def compare(
     *,
     progress: PhaseReporter | None = None,
     data_root: Path | None = None,
+    workers: Workers | None = None,
     on_done: Callable[[Report], None] = lambda report: None,  # noqa: ARG005
 ) -> Report:
     """Compare a search with every baseline in each scenario; what is in the cache or in `out` is not done again.
@@ -91,6 +93,7 @@ def compare(
         out: Folder whose `runs` holds the searches.
         progress: Shows the phases.
         data_root: Where data sets lie.
+        workers: Who measures and fine-tunes; this process by default.
         on_done: Called after each scenario that is done, so that an interrupted call leaves what it had.
 
     Returns:
@@ -103,7 +106,7 @@ def compare(
         scorer_of(scenario)  # a wrong name in the last one should not cost the searches before it
     _make(out)
     progress, report = progress or NullProgress(), Report()
-    contexts = _Contexts(progress, data_root)
+    contexts = _Contexts(progress, data_root, workers)
     for number, scenario in enumerate(map(_without_exits, scenarios), start=1):
         title = f"scenario {number} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
         try:
@@ -142,8 +145,8 @@ def _where(scenario: Scenario) -> str:
 class _Contexts:
     """Networks, prepared once for as long as scenarios with the same ones follow one another."""
 
-    def __init__(self, progress: PhaseReporter, data_root: Path | None) -> None:
-        self._progress, self._data_root = progress, data_root
+    def __init__(self, progress: PhaseReporter, data_root: Path | None, workers: Workers | None) -> None:
+        self._progress, self._data_root, self._workers = progress, data_root, workers
         self._made: dict[str, SearchContext] = {}
 
     def of(self, scenario: Scenario) -> SearchContext:
@@ -152,7 +155,7 @@ class _Contexts:
             while len(self._made) >= _NETWORKS_AT_HAND:
                 del self._made[next(iter(self._made))]
             networks = prepare(scenario, self._progress, data_root=self._data_root)
-            self._made[key] = SearchContext(networks, self._progress)
+            self._made[key] = SearchContext(networks, self._progress, workers=self._workers)
         return self._made[key]
 
 
@@ -168,7 +171,7 @@ def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: Phas
     choices: list[Choice] = []
     for baseline, context in entrants:
         with progress.phase(f"baseline {baseline.method}"):
-            choices.append(choose(baseline, scorer, context, scenario.search))
+            choices += choose([baseline], scorer, context, scenario.search)
     rows = []
     with progress.phase("read the test set for the baselines"):
         chosen = own.measure(result.plan, arithmetic, "test")

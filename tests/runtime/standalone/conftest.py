@@ -20,7 +20,7 @@ def bundle(monkeypatch, tmp_path):
     folder.mkdir()
 
     def loader(kind):
-        def load(path, threads=1):
+        def load(path, threads=1, provider="cpu"):
             if path != folder:
                 raise BundleError(f"{path}: no bundle; export one with autosplit export")
             return kind()

@@ -1,0 +1,95 @@
+"""What two processes bring against one: a table of plans, and the finalists of a search, side by side.
+
+    python -m benchmarks.workers --out results/benchmarks/workers
+
+Everybody computes with one thread. Networks are prepared first (or come from the cache), which is not timed; starting
+the processes and shipping the networks to them is. Both ways are taken in turn, `--repeats` times, and must agree to
+the last bit. With `--cluster ADDRESS` the workers are those of a Ray cluster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autosplit.core.cache import Cache
+from autosplit.core.plan import Plan
+from autosplit.core.workers import Here, Workers, workers_of
+from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.spread import SpreadEvaluator
+from autosplit.pipeline.context import SearchContext
+from autosplit.report.progress import Progress
+from autosplit.training.prepare import Networks, prepare
+from benchmarks.common import parser, scenario_of, write_json
+
+
+def table(networks: Networks, plans: list[Plan], workers: Workers) -> list[Any]:
+    """Measure plans at F1."""
+    evaluator = LiveEvaluator(networks) if isinstance(workers, Here) else SpreadEvaluator(networks, workers)
+    return [m.model_copy(update={"seconds": 0.0}) for m in evaluator.measure(plans)]
+
+
+def finalists(networks: Networks, plans: list[Plan], workers: Workers, arithmetic: str) -> list[Any]:
+    """Fine-tune plans and measure their deployments, on a cache that holds nothing of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = dataclasses.replace(networks, cache=Cache(Path(folder)))
+        context = SearchContext(own, workers=workers)
+        context.begin(plans, arithmetic)
+        return [context.measure(plan, arithmetic).model_copy(update={"seconds": 0.0}) for plan in plans]
+
+
+def in_turn(work: Callable[[Workers], Any], others: Callable[[], Workers], repeats: int) -> dict[str, Any]:
+    """Seconds of both ways, taken in turn, and whether they agree."""
+    seconds: dict[str, list[float]] = {"one": [], "workers": []}
+    equal = True
+    for _ in range(repeats):
+        found = []
+        for name, make in (("one", Here), ("workers", others)):
+            start = time.perf_counter()
+            with make() as workers:
+                found.append(work(workers))
+            seconds[name].append(round(time.perf_counter() - start, 2))
+        equal &= found[0] == found[1]
+    ratios = [one / other for one, other in zip(*seconds.values(), strict=True)]
+    return {"seconds": seconds, "times_quicker": round(statistics.median(ratios), 2),
+            "each": [round(r, 2) for r in ratios], "equal": equal}
+
+
+def main() -> None:
+    """Run the benchmark that the options ask for."""
+    options = parser(__doc__)
+    options.add_argument("--jobs", type=int, default=2)
+    options.add_argument("--cluster", help="address of a Ray cluster, in place of processes")
+    options.add_argument("--plans", type=int, default=300, help="of the table")
+    options.add_argument("--finalists", type=int, default=3)
+    options.add_argument("--repeats", type=int, default=3)
+    chosen = options.parse_args()
+    torch.set_num_threads(1)
+    scenario = scenario_of(chosen)
+    networks = prepare(scenario, Progress())
+    space = networks.supernet.plan_space
+    plans = space.plans()
+    plans = [plans[i * len(plans) // chosen.plans] for i in range(min(chosen.plans, len(plans)))]
+    splits = [plan for plan in space.plans() if plan.is_split]
+    tuned = [splits[(2 * i + 1) * len(splits) // (2 * chosen.finalists)] for i in range(chosen.finalists)]
+
+    def others() -> Workers:
+        return workers_of(1 if chosen.cluster else chosen.jobs, chosen.cluster, threads=1)
+
+    arithmetic = scenario.conditions.device.arithmetic
+    write_json(chosen.out / f"workers{'-cluster' if chosen.cluster else ''}.json", {
+        "workers": chosen.cluster or chosen.jobs, "threads_each": 1,
+        "table": {"plans": len(plans), **in_turn(lambda w: table(networks, plans, w), others, chosen.repeats)},
+        "finalists": {"plans": [plan.label for plan in tuned],
+                      **in_turn(lambda w: finalists(networks, tuned, w, arithmetic), others, chosen.repeats)}})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A Ray cluster of two nodes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autosplit.core.errors import ConfigError, WorkerError
+from autosplit.core.plugins import load_object
+from autosplit.core.workers import workers_of
+
+ray = pytest.importorskip("ray", reason="an extra: pip install '.[cluster]'")
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args=options)
+        found.add_node(num_cpus=1, object_store_memory=100_000_000)
+        yield found
+        ray.shutdown()
+        found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pair(nodes):
+    with workers_of(cluster=nodes.address) as workers:
+        yield workers
+
+
+def where(shared, piece):
+    return ray.get_runtime_context().get_node_id()
+
+
+def times(shared, piece):
+    return shared["factor"] * piece
+
+
+def failing(shared, piece):
+    raise ConfigError(f"piece {piece} is wrong")
+
+
+def killed_once(folder, piece):
+    mark = Path(folder) / "killed"
+    if piece == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece
+
+
+def killed_always(shared, piece):
+    if piece == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece
+
+
+def from_a_file(name, piece):
+    return load_object(name)(piece)
+
+
+def test_both_nodes_work_and_results_come_in_order(pair):
+    assert pair.number == 2
+    shared = {"factor": 3}
+    assert list(pair.map(times, shared, range(20))) == [3 * i for i in range(20)]
+    nodes, tries = set(), 0
+    while len(nodes) < 2 and tries < 20:
+        nodes |= set(pair.map(where, shared, range(10)))
+        tries += 1
+    assert len(nodes) == 2
+
+
+def test_an_error_comes_back_as_it_is(pair):
+    with pytest.raises(ConfigError, match=r"^piece 0 is wrong$"):
+        list(pair.map(failing, None, [0]))
+
+
+def test_what_a_killed_worker_had_in_hand_is_done_again(pair, tmp_path):
+    assert list(pair.map(killed_once, str(tmp_path), range(6))) == list(range(6))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_piece_that_always_kills_is_named(pair):
+    with pytest.raises(WorkerError, match="did plan 1 was killed 3 times"):
+        list(pair.map(killed_always, None, range(3), lambda piece: f"plan {piece}"))
+
+
+def test_code_of_files_comes_along(pair, tmp_path):
+    file = tmp_path / "plug_in_of_nodes.py"
+    file.write_text("def take(piece):\n    return 40 + piece\n")
+    assert load_object(f"{file}:take")(2) == 42
+    file.unlink()
+    assert list(pair.map(from_a_file, f"{file}:take", [2, 3])) == [42, 43]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "no address"])
+def test_no_cluster_there(address, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # as in a process of its own
+    if address == "auto":
+        monkeypatch.setattr(ray, "init", no_cluster)
+    with pytest.raises(ConfigError, match=rf"cluster '{address}'.*ray start --head"):
+        workers_of(cluster=address)
+
+
+def no_cluster(**options):
+    raise ConnectionError("Could not find any running Ray instance.")
+
+
+def test_ray_is_not_imported_by_who_does_not_ask():
+    code = ("import sys, autosplit.cli.app, autosplit.pipeline.search; "
+            "sys.exit(bool({'ray', 'loky'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
