@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,8 @@ def table(
     accelerator: AcceleratorKind = None,
     jobs: Jobs = 1,
     cluster: RayCluster = None,
+    shard: Annotated[str | None, typer.Option(
+        help="Measure one part alone, such as 3/8; the command without it joins the parts.")] = None,
     set_: Set = None,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
@@ -54,15 +57,23 @@ def table(
     """Measure every plan of a scenario's space once, without fine-tuning; the same command continues a stopped one."""
     from autosplit.cli.estimate import estimate_table
     from autosplit.core.scenario import load_scenario
-    from autosplit.experiments.bench.table import tabulate
+    from autosplit.experiments.bench.shards import Shard
+    from autosplit.experiments.bench.table import measure_shard, tabulate
     from autosplit.report.progress import Progress
 
     if not out.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"--out {str(out)!r}: name a table NAME.csv or NAME.csv.gz")
+    part = None if shard is None else Shard.parse(shard)
     wanted = changed(load_scenario(scenario, trust_code=trust_code),
                      {"training.accelerator": accelerator}, assignments(set_))
     if not quiet:
         announce(estimate_table(wanted, data_root))
+    if part is not None:
+        with goes_on(lambda: "what was measured is in the part's file"), workers_of(jobs, cluster) as workers:
+            path = measure_shard(wanted, out, part, progress=Progress(quiet=quiet), data_root=data_root,
+                                 workers=workers)
+        typer.echo(json.dumps({"part": str(path)}) if as_json else f"part {part.number} of {part.of} in {path}")
+        return
     with goes_on(lambda: "what was measured is in the cache"), workers_of(jobs, cluster) as workers:
         made = tabulate(wanted, out, progress=Progress(quiet=quiet), data_root=data_root, workers=workers)
     if as_json:
@@ -90,7 +101,8 @@ def search(
     latency_model: LatencyModel = "analytic",
     objective: Objective = "in-time-accuracy",
     policy: Policy = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that search, each with one thread.")] = 1,
+    cluster: RayCluster = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -102,8 +114,8 @@ def search(
     methods = tuple(agent) if agent else usable_agents(policy is not None)
     grid = Grid(tuple(tables), methods, scenarios, scenario_seed, seeds, evaluations, latency_model, objective,
                 policy)
-    with goes_on(lambda: f"the searches that are done are in {out}"):
-        runs = run_grid(grid, out, jobs=jobs, progress=Progress(quiet=quiet))
+    with goes_on(lambda: f"the searches that are done are in {out}"), workers_of(jobs, cluster, threads=1) as workers:
+        runs = run_grid(grid, out, workers=workers, progress=Progress(quiet=quiet))
     frame = summarise(runs, next(iter(agent_names(methods))), evaluations)
     text = to_markdown(frame, evaluations)
     with writing(out):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -25,9 +22,11 @@ from autosplit.core.files import write_whole
 from autosplit.core.hashing import content_hash
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import append_record, drop_incomplete_line, writing
+from autosplit.core.workers import Here, Workers
 from autosplit.envs.tree import BoolArray
 from autosplit.evaluation.objective import load_objective
 from autosplit.evaluation.scorer import Scorer
+from autosplit.evaluation.table import TableEvaluator
 from autosplit.experiments.bench.conditions import draw_conditions
 from autosplit.experiments.bench.table import load_table, table_name
 from autosplit.latency import load_latency_model
@@ -123,13 +122,15 @@ class Run:
         return self.table, self.scenario, self.method, self.seed
 
 
-def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | None = None) -> list[Run]:
+def run_grid(
+    grid: Grid, out: Path, *, workers: Workers | None = None, progress: PhaseReporter | None = None
+) -> list[Run]:
     """Run the searches of a grid that are not done yet.
 
     Args:
         grid: What to run.
         out: Folder; `runs.jsonl` in it holds each search as soon as it is done, and `grid.json` what was asked for.
-        jobs: Processes; each computes with one thread.
+        workers: Who searches, each with one thread; this process by default.
         progress: Shows the searches.
 
     Raises:
@@ -151,15 +152,10 @@ def run_grid(grid: Grid, out: Path, *, jobs: int = 1, progress: PhaseReporter | 
                 append_record(out / _RUNS, json.dumps(asdict(run)))  # a grid that is stopped goes on from here
             advance(1, f"{run.method}, scenario {run.scenario} of {run.table}")
 
-        if jobs == 1:
-            for key in left:
-                keep(_search(grid, key, agents[key[2]]))
-        else:
-            # spawned, since torch's threads do not survive a fork
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
-                for future in as_completed([pool.submit(_search, grid, key, agents[key[2]]) for key in left]):
-                    keep(future.result())
+        shared = _Shared(grid, settings_of(grid), {table_name(path): _table(path).evaluator for path in grid.tables})
+        pieces = [(key, agents[key[2]]) for key in left]
+        for run in (workers or Here()).map(_search, shared, pieces, lambda piece: f"search {piece[0]}"):
+            keep(run)
     return [done[key] for key in wanted]
 
 
@@ -202,11 +198,25 @@ def _policy(path: Path, latency_model: str, objective: str) -> CoInferencePolicy
     return CoInferencePolicy.load(path, load_latency_model(latency_model), load_objective(objective))
 
 
-def _search(grid: Grid, key: tuple[str, int, str, int], agent_name: str) -> Run:
-    """One search of a grid, in whatever process; `key` as of `Run.key`, `agent_name` as `load_agent` takes it."""
-    table, number, method, seed = key
-    path = next(p for p in grid.tables if table_name(p) == table)
-    evaluator, setting = _table(path).evaluator, settings_of(grid)[table, number]
+@dataclass(frozen=True)
+class _Shared:
+    """What all searches of a grid need, wherever they run.
+
+    Attributes:
+        grid: What is run.
+        settings: Conditions, by table and number.
+        tables: By name.
+    """
+
+    grid: Grid
+    settings: dict[tuple[str, int], Setting]
+    tables: dict[str, TableEvaluator]
+
+
+def _search(shared: _Shared, piece: tuple[tuple[str, int, str, int], str]) -> Run:
+    """One search of a grid, in whatever process: its `Run.key`, and the agent's name as `load_agent` takes it."""
+    (table, number, method, seed), agent_name = piece
+    grid, evaluator, setting = shared.grid, shared.tables[table], shared.settings[table, number]
     model, objective = load_latency_model(grid.latency_model), load_objective(grid.objective)
     policy = None if grid.policy is None else _policy(grid.policy, grid.latency_model, grid.objective)
     problem = SearchProblem.of(evaluator, model, objective, setting.conditions, seed, policy)
@@ -222,13 +232,6 @@ def _search(grid: Grid, key: tuple[str, int, str, int], agent_name: str) -> Run:
             best = max(best, outcome.reward) if outcome.feasible else best
             regret.append(round(1.0 - best / setting.optimum, 6))
     return Run(table, number, method, seed, tuple(regret[1:]), round(time.perf_counter() - start, 3))
-
-
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are imported
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _begin(grid: Grid, out: Path) -> dict[tuple[str, int, str, int], Run]:

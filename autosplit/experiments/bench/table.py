@@ -20,12 +20,14 @@ from autosplit.core.scenario import Scenario
 from autosplit.core.trust import named_in_file, remember, require_trusted
 from autosplit.core.validation import Frozen, first_error
 from autosplit.core.workers import Workers
+from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.table import TableEvaluator
+from autosplit.experiments.bench.shards import Shard, networks_hash, read_shards, shard_plans, write_shard
 from autosplit.pipeline.context import SearchContext
 from autosplit.runtime.standalone.files import MOST_TEXT_BYTES, read_file, read_json
 from autosplit.training.prepare import prepare
 
-__all__ = ["Table", "TableRecord", "load_table", "record_path", "table_name", "tabulate"]
+__all__ = ["Table", "TableRecord", "load_table", "measure_shard", "record_path", "table_name", "tabulate"]
 
 _SCHEMA = 1
 
@@ -71,7 +73,8 @@ def tabulate(
 ) -> Table:
     """Measure the proxy accuracy of every plan of a scenario's space, and write the table with its record.
 
-    Each measurement is in the cache as soon as it is taken, so that a call that was stopped goes on where it was.
+    Each measurement is in the cache as soon as it is taken, so that a call that was stopped goes on where it was. What
+    parts beside the table hold (`measure_shard`) is not measured again.
 
     Args:
         scenario: What to measure.
@@ -81,9 +84,73 @@ def tabulate(
         workers: Who measures; this process by default.
 
     Raises:
-        AutosplitError: The scenario cannot be prepared, or the folder cannot be written.
+        AutosplitError: The scenario cannot be prepared, the folder cannot be written, or a part is of other networks.
     """
     progress = progress or NullProgress()
+    context = _prepared(scenario, out, progress, data_root, workers)
+    networks, plans = context.networks, context.evaluator.space.plans()
+    known = read_shards(out, table_name(out), networks_hash(networks))
+    if not any(plan.lossless for plan in plans):
+        raise ConfigError("no plan leaves the network as it is, so its own accuracy would not be known; set "
+                          "space.whole_on_edge or space.whole_on_device to true")
+    measured: list[Measurement] = []
+    with progress.phase("measure all plans", total=len(plans)) as advance:
+        for found in CachedEvaluator(context.evaluator, known=known.values()).measure(plans):
+            measured.append(found)
+            advance(1)
+    table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
+    whole = next(m.accuracy for m in measured if m.plan.lossless)  # the accuracy of the network itself
+    try:
+        table.to_csv(out)
+        record = TableRecord(
+            scenario=networks.scenario, plans=len(plans), backbone_accuracy=whole, sha256=sha256_of_file(out),
+            provenance=provenance(
+                seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint,
+                backbone_key=networks.backbone_key, supernet_key=networks.supernet_key, agent="table",
+                evaluations=len(plans), seconds={"measure": round(sum(m.seconds for m in measured), 1)},
+                accelerator=networks.data.accelerator.name))
+        write_whole(record_path(out), record.model_dump_json(indent=1) + "\n")
+    except OSError as e:
+        raise unwritable(out.parent, e) from e
+    return Table(record=record, evaluator=table)
+
+
+def measure_shard(
+    scenario: Scenario, out: Path, shard: Shard, *, progress: PhaseReporter | None = None,
+    data_root: Path | None = None, workers: Workers | None = None,
+) -> Path:
+    """Measure one part of a table; `tabulate` joins them when all lie beside the table.
+
+    Args:
+        scenario: As for `tabulate`, like all else.
+        out: The table that this will be a part of.
+        shard: Which part.
+        progress: Shows the phases.
+        data_root: Where data sets lie.
+        workers: Who measures; this process by default.
+
+    Returns:
+        The file of the part, `NAME.3-of-8.jsonl` beside the table.
+
+    Raises:
+        AutosplitError: As from `tabulate`.
+    """
+    progress = progress or NullProgress()
+    context = _prepared(scenario, out, progress, data_root, workers)
+    path, key = shard.path(out, table_name(out)), networks_hash(context.networks)
+    known = read_shards(out, table_name(out), key)
+    left = [plan for plan in shard_plans(context.evaluator.space.plans(), shard) if plan not in known]
+    with progress.phase(f"measure part {shard.number} of {shard.of}", total=len(left)) as advance:
+        for found in context.evaluator.measure(left):
+            write_shard(path, key, [found])
+            advance(1)
+    return path
+
+
+def _prepared(
+    scenario: Scenario, out: Path, progress: PhaseReporter, data_root: Path | None, workers: Workers | None
+) -> SearchContext:
+    """The networks of a table, after a look at the folder that it is to lie in."""
     scenario = scenario.anchored(data_root)
     for spec in scenario.code:
         require_trusted(spec)
@@ -92,31 +159,7 @@ def tabulate(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise unwritable(out.parent, e) from e
-    context = SearchContext(prepare(scenario, progress, data_root=data_root), progress, workers=workers)
-    plans = context.evaluator.space.plans()
-    if not any(plan.lossless for plan in plans):
-        raise ConfigError("no plan leaves the network as it is, so its own accuracy would not be known; set "
-                          "space.whole_on_edge or space.whole_on_device to true")
-    measured: list[Measurement] = []
-    with progress.phase("measure all plans", total=len(plans)) as advance:
-        for found in context.evaluator.measure(plans):
-            measured.append(found)
-            advance(1)
-    table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
-    networks = context.networks
-    whole = next(m.accuracy for m in measured if m.plan.lossless)  # the accuracy of the network itself
-    try:
-        table.to_csv(out)
-        record = TableRecord(
-            scenario=scenario, plans=len(plans), backbone_accuracy=whole, sha256=sha256_of_file(out),
-            provenance=provenance(
-                seed=scenario.search.seed, data_fingerprint=networks.data.fingerprint,
-                backbone_key=networks.backbone_key, supernet_key=networks.supernet_key, agent="table",
-                evaluations=len(plans), seconds={"measure": round(sum(m.seconds for m in measured), 1)}))
-        write_whole(record_path(out), record.model_dump_json(indent=1) + "\n")
-    except OSError as e:
-        raise unwritable(out.parent, e) from e
-    return Table(record=record, evaluator=table)
+    return SearchContext(prepare(scenario, progress, data_root=data_root), progress, workers=workers)
 
 
 def load_table(path: str | Path) -> Table:
