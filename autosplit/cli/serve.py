@@ -33,7 +33,8 @@ def command(
                                                    help="Write CURVE keys to a folder, and leave.")] = None,
     device: Annotated[str, typer.Option(help="Name of the device to make keys for.")] = "device",
     metrics_port: Annotated[int | None, typer.Option(help="Port of Prometheus metrics, on this machine.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that compute.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime, in each process.")] = 2,
     provider: Annotated[str, typer.Option(
         help="Execution provider of onnxruntime, such as cuda; compared with the bundle's own answers first.")] = "cpu",
     as_json: AsJson = False,
@@ -53,4 +54,4 @@ def command(
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)
     commands.serve(bundle, options, keys=keys, metrics_port=metrics_port, threads=threads, provider=provider,
-                   as_json=as_json)
+                   workers=workers, as_json=as_json)

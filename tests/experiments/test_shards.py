@@ -104,6 +104,7 @@ def test_what_is_no_part(text):
 def test_the_command(world, alone, tmp_path):
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(world.scenario(**FEW).to_yaml())
-    ran = invoke("bench", "table", "--scenario", scenario, "--out", tmp_path / "t.csv", "--shard", "1/2", "--trust-code")
+    ran = invoke("bench", "table", "--scenario", scenario, "--out", tmp_path / "t.csv", "--shard", "1/2",
+                 "--trust-code")
     assert ran.exit_code == 0, ran.stderr
     assert ran.stdout.startswith("part 1 of 2 in ")

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from autosplit.core.cache import Cache
-from autosplit.core.errors import ConfigError
+from autosplit.core.errors import BundleError, ConfigError
 from autosplit.core.result import Result
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
 from autosplit.runtime.standalone.bundle.check import require_equal_answers
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
+from autosplit.runtime.standalone.edge.processes import EdgeProcess
 from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from tests.runs import invoke
 
@@ -139,3 +146,64 @@ class TestProviders:
                              env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, check=False)
         assert ran.returncode == 2
         assert "execution provider 'nothing'" in ran.stderr
+
+
+class TestWorkers:
+    """Several processes behind one endpoint."""
+
+    @pytest.fixture
+    def served(self, bundle):
+        processes = [EdgeProcess(partial(load_edge, bundle, 1)) for _ in range(2)]
+        yield processes
+        for process in processes:
+            process.close()
+
+    def test_devices_get_the_labels_of_the_deployment(self, served, bundle, labels, prepared):
+        images = prepared.data.test.images.numpy()
+        with (EdgeServer(served, replace(ANY_PORT, max_batch=2)) as server,
+              DeviceClient(load_device(bundle), server.endpoint.removeprefix("tcp://"), PATIENT) as client):
+            answers = client.infer(images)
+        assert [a.label for a in answers] == labels
+        assert {a.where for a in answers} == {"edge"}
+
+    def test_one_that_is_killed_costs_nobody_an_answer(self, served, bundle, labels, prepared):
+        images, stop = prepared.data.test.images.numpy(), threading.Event()
+        with EdgeServer(served, replace(ANY_PORT, max_batch=2)) as server:
+            edge = server.endpoint.removeprefix("tcp://")
+
+            def kill():
+                while not stop.wait(0.3):
+                    with contextlib.suppress(ProcessLookupError, AttributeError):
+                        os.kill(served[0].pid, signal.SIGKILL)
+
+            killer = threading.Thread(target=kill)
+            killer.start()
+            try:
+                with DeviceClient(load_device(bundle), edge, PATIENT) as client:
+                    for _ in range(3):
+                        answers = client.infer(images)
+                        assert [a.label for a in answers] == labels
+                        assert {a.where for a in answers} == {"edge"}
+                        time.sleep(0.4)
+            finally:
+                stop.set()
+                killer.join()
+        assert server.stats.lost >= 1
+        assert not server.stats.refused
+
+    def test_a_bundle_that_does_not_run_is_an_error_here(self, tmp_path):
+        with pytest.raises(BundleError):
+            EdgeProcess(partial(load_edge, tmp_path, 1))
+
+    def test_the_command_serves_with_several(self, bundle, labels, prepared, tmp_path):
+        np.save(tmp_path / "images.npy", prepared.data.test.images.numpy()[:3])
+        with subprocess.Popen([sys.executable, "-m", "coinference", "serve", ".", "--workers", "2", "--bind",
+                               "tcp://127.0.0.1:0", "--json"], cwd=bundle, env={**os.environ, "PYTHONPATH": ""},
+                              stdout=subprocess.PIPE, text=True) as serving:
+            endpoint = json.loads(serving.stdout.readline())["serving"]
+            asked = invoke("infer", bundle, tmp_path / "images.npy", "--edge", endpoint.removeprefix("tcp://"),
+                           "--timeout-ms", 30000, "--json")
+            serving.send_signal(signal.SIGTERM)
+            ended = json.loads(serving.stdout.read().splitlines()[-1])
+        assert [json.loads(line)["label"] for line in asked.stdout.splitlines()] == labels[:3]
+        assert (serving.returncode, ended["answers"], ended["lost"]) == (0, 3, 0)

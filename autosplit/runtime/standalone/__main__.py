@@ -13,7 +13,7 @@ from typing import Any
 
 from . import commands
 from .errors import AutosplitError, ConfigError, error_line, printable
-from .options import ClientOptions, ServerOptions
+from .options import PROVIDER, ClientOptions, ServerOptions
 from .signals import abandon_stdout, interrupted_by_signals
 
 __all__ = ["HOME", "command_line", "main"]
@@ -45,6 +45,7 @@ def command_line() -> argparse.ArgumentParser:
     serve.add_argument("--keys", type=Path, help="folder of CURVE keys")
     serve.add_argument("--make-keys", type=Path, metavar="DIR", help="write CURVE keys to a folder, and leave")
     serve.add_argument("--device", default="device", help="name of the device to make keys for [device]")
+    serve.add_argument("--workers", type=int, default=1, help="processes that compute [1]")
     serve.add_argument("--metrics-port", type=int, help="port of Prometheus metrics")
     serve.set_defaults(command=_serve)
 
@@ -64,7 +65,7 @@ def command_line() -> argparse.ArgumentParser:
     infer.set_defaults(command=_infer)
 
     for each in (check, serve):
-        each.add_argument("--provider", default="cpu", metavar="NAME",
+        each.add_argument("--provider", default=PROVIDER, metavar="NAME",
                           help="execution provider of onnxruntime that computes at the edge, such as cuda [cpu]")
     # the edge computes for many devices; a device leaves its other cores to whatever else it does
     for each, threads in ((check, 1), (serve, 2), (infer, 1)):
@@ -133,7 +134,7 @@ def _serve(given: argparse.Namespace) -> int:
     if bundle is None:
         raise ConfigError("name the bundle to serve")
     commands.serve(bundle, _options(ServerOptions, given), keys=given.keys, metrics_port=given.metrics_port,
-                   threads=given.threads, provider=given.provider, as_json=given.json)
+                   threads=given.threads, provider=given.provider, workers=given.workers, as_json=given.json)
     return 0
 
 

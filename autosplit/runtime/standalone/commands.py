@@ -7,19 +7,21 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from .edge.metrics import MetricsServer
 from .errors import LinkError, printable
 from .images import image_batches, image_files
-from .options import ClientOptions, ServerOptions
+from .options import PROVIDER, ClientOptions, ServerOptions
+from .protocol.interfaces import EdgeSide
 from .signals import ended_by_signal
 
 __all__ = ["infer", "serve", "write_keys"]
 
 
 def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, metrics_port: int | None = None,
-          threads: int = 2, provider: str = "cpu", as_json: bool = False) -> None:
+          threads: int = 2, provider: str = PROVIDER, workers: int = 1, as_json: bool = False) -> None:
     """Serve a bundle until SIGINT, SIGTERM or SIGHUP, then answer what is queued and write the counters.
 
     Args:
@@ -27,7 +29,8 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
         options: How to serve.
         keys: Folder of CURVE keys, as `make_keys` writes it.
         metrics_port: Where Prometheus may ask; `None` = nowhere.
-        threads: Threads of onnxruntime.
+        threads: Threads of onnxruntime, in each process.
+        workers: Processes that compute; 1 = this one.
         provider: Execution provider that computes; any but `cpu` is compared on the images in the bundle first.
         as_json: Whether stdout gets JSON.
 
@@ -37,16 +40,22 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
     """
     # imported here, since a bundle can be checked where pyzmq and onnxruntime are not installed
     from .bundle import load_edge
-    from .bundle.check import require_equal_answers
-    from .bundle.parts import CPU
+    from .edge.processes import EdgeProcess
     from .edge.server import EdgeServer
     from .protocol.keys import EdgeKeys
 
     pair = EdgeKeys.load(keys) if keys else None
-    if provider != CPU:
+    if provider != PROVIDER:
+        from .bundle.check import require_equal_answers
+
         require_equal_answers(bundle, threads, provider)
-    server = EdgeServer(load_edge(bundle, threads, provider), options, pair)
     with contextlib.ExitStack() as stack:
+        load = partial(load_edge, bundle, threads, provider)
+        edges: list[EdgeSide] = [load()] if workers == 1 else []
+        for _ in range(workers if workers > 1 else 0):
+            edges.append(process := EdgeProcess(load))
+            stack.callback(process.close)
+        server = EdgeServer(edges, options, pair)
         ended = stack.enter_context(ended_by_signal())
         if metrics_port is not None:
             metrics = MetricsServer(server.stats, metrics_port)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["AutosplitError", "BundleError", "ConfigError", "LinkError", "PayloadError", "ResultError", "error_line",
-           "escaped", "printable"]
+__all__ = ["AutosplitError", "BundleError", "ConfigError", "LinkError", "PayloadError", "ResultError",
+           "WorkerLostError", "error_line", "escaped", "printable"]
 
 _LONGEST = 500  # characters of an error's line: some causes quote whole files
 _END = 160  # of which so many show the end of the message, where the remedy stands
@@ -39,6 +39,10 @@ class BundleError(AutosplitError, ValueError):
 
 class LinkError(AutosplitError, ConnectionError):
     """The other end cannot be reached, does not answer in time, or refuses to answer."""
+
+
+class WorkerLostError(AutosplitError, RuntimeError):
+    """A process that computed died."""
 
 
 def printable(text: object, most: int | None = None) -> str:

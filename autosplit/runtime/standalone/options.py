@@ -10,7 +10,10 @@ from .errors import ConfigError
 from .payload.header import MAX_RATES
 from .protocol.wire import MAX_BODY_BYTES
 
-__all__ = ["ClientOptions", "ServerOptions"]
+__all__ = ["PROVIDER", "ClientOptions", "ServerOptions"]
+
+PROVIDER = "cpu"
+"""The execution provider of onnxruntime that a bundle was exported and compared with."""
 
 
 @dataclass(frozen=True)

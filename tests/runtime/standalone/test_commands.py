@@ -38,7 +38,7 @@ import sys
 from types import ModuleType
 from tests.runtime.standalone.fakes import FakeEdge
 bundles = ModuleType("autosplit.runtime.standalone.bundle")
-bundles.load_edge = lambda folder, threads: FakeEdge()
+bundles.load_edge = lambda folder, threads, provider: FakeEdge()
 sys.modules[bundles.__name__] = bundles
 from autosplit.cli import main
 main()

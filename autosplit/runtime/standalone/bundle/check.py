@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..arrays import read_arrays
 from ..bundle.manifest import CHECK, Manifest
-from ..bundle.parts import CPU, DevicePart, EdgePart, load_device, load_edge
+from ..bundle.parts import DevicePart, EdgePart, load_device, load_edge
 from ..errors import BundleError, ConfigError
+from ..options import PROVIDER
 from ..payload.exits import answered_by_both
 
 __all__ = ["Check", "answered", "at_all_rates", "check", "payload_hashes", "predicted", "require_equal_answers"]
@@ -48,7 +49,7 @@ class Check:
                 and (self.payloads_equal == self.answers or not self.manifest.exact))
 
 
-def check(folder: str | Path, threads: int = 1, provider: str = CPU) -> Check:
+def check(folder: str | Path, threads: int = 1, provider: str = PROVIDER) -> Check:
     """Run a bundle on its own images.
 
     Args:
@@ -94,7 +95,7 @@ def require_equal_answers(folder: str | Path, threads: int, provider: str) -> No
     found = check(folder, threads, provider)
     if found.labels_equal < found.answers:
         raise ConfigError(f"execution provider {provider!r} answers {found.answers - found.labels_equal} of "
-                          f"{found.answers} images otherwise than recorded; serve with --provider {CPU}")
+                          f"{found.answers} images otherwise than recorded; serve with --provider {PROVIDER}")
 
 
 def _refuse_other(path: Path, recorded: dict[str, NDArray[Any]], device: DevicePart) -> None:

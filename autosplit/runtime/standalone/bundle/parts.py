@@ -22,6 +22,7 @@ from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError, printable
 from ..files import contains
 from ..images import checked_images
+from ..options import PROVIDER
 from ..payload.exits import confidence, payloads_of_all
 from ..payload.frequencies import FrequencyTables
 from ..payload.header import rate_of
@@ -31,10 +32,7 @@ from ..payload.raw import pack_features, unpack_feature
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
 
-__all__ = ["CPU", "DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
-
-CPU = "cpu"
-"""The execution provider that a bundle was exported and compared with."""
+__all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
 
 _BATCH = 64  # images that go through a network together
 _EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # which would leave ten bits of each factor
@@ -76,7 +74,7 @@ class _Network:
     that int8 networks give the codes that they were trained and measured with.
     """
 
-    def __init__(self, path: Path, threads: int, provider: str = CPU) -> None:
+    def __init__(self, path: Path, threads: int, provider: str = PROVIDER) -> None:
         try:
             import onnxruntime
         except ImportError as e:
@@ -335,7 +333,7 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     return DevicePart(manifest, network, rates, fallback, exit_)
 
 
-def load_edge(folder: str | Path, threads: int = 2, provider: str = CPU) -> EdgePart:
+def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) -> EdgePart:
     """The edge's side of a bundle, after the hashes of its files were checked.
 
     Args:

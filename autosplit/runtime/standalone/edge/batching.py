@@ -7,18 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..edge.stats import ServerStats
-from ..errors import PayloadError
+from ..errors import AutosplitError, PayloadError, WorkerLostError
 from ..protocol.interfaces import EdgeSide, Logits
 from ..protocol.wire import EdgeAnswer, Reason
 
 __all__ = ["BatchComputer", "BatchQueue", "Reply", "Request"]
 
 _log = logging.getLogger(__name__)
+_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Request:
         logits: Whether the answer shall hold all logits.
         arrived_s: When it came (`time.monotonic`).
         deadline_s: After this the device no longer waits; infinite where it gave no deadline.
+        lost: How often the process died that decoded it.
     """
 
     connection: bytes
@@ -42,6 +44,7 @@ class Request:
     logits: bool
     arrived_s: float
     deadline_s: float
+    lost: int = 0
 
 
 Reply = tuple[Request, "EdgeAnswer | Reason"]
@@ -72,8 +75,14 @@ class BatchQueue:
             self._changed.notify()
             return True
 
+    def put_back(self, requests: Sequence[Request]) -> None:
+        """Let requests be taken once more, before all others and whatever the limit; a closed queue takes them too."""
+        with self._changed:
+            self._waiting.extendleft(reversed(requests))
+            self._changed.notify()
+
     def take(self, most: int, wait_s: float) -> list[Request]:
-        """The next batch.
+        """The next batch; any number of threads may ask.
 
         Waits for a first request, then until there are `most` or until the oldest has waited `wait_s`.
 
@@ -81,12 +90,16 @@ class BatchQueue:
             1 to `most` requests; none once the queue is closed and empty.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._waiting:
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return []
                 # counted from its arrival: while the last batch was computed, the oldest may have waited long enough
                 left = self._waiting[0].arrived_s + wait_s - time.monotonic()
-                self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, timeout=max(0.0, left))
-            return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+                self._changed.wait_for(lambda: not 0 < len(self._waiting) < most or self._closed,
+                                       timeout=max(0.0, left))
+                if self._waiting:  # another thread may have been quicker
+                    return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
     def close(self) -> None:
         """Take no more requests; those that wait can still be taken."""
@@ -96,10 +109,11 @@ class BatchQueue:
 
 
 class BatchComputer(threading.Thread):
-    """The thread that computes, apart from the one that has the socket.
+    """A thread that computes, apart from the one that has the socket.
 
     Args:
-        edge: Decodes payloads; called by this thread alone.
+        edge: Decodes payloads; called by this thread alone. One that has a method `restart` may raise
+            `WorkerLostError`: the batch goes back to the queue, once, and the method is called.
         queue: Where requests come from; the thread ends when it is closed and empty.
         done: Called by this thread with the replies of each batch, one for each request.
         stats: Counts batches.
@@ -120,7 +134,13 @@ class BatchComputer(threading.Thread):
             # a request whose device waits no longer would only delay the others
             replies: list[Reply] = [(r, Reason.LATE) for r in batch if r.deadline_s < start_s]
             if batch := [r for r in batch if r.deadline_s >= start_s]:
-                results = self._decode([r.payload for r in batch])
+                try:
+                    results = self._decode([r.payload for r in batch], again=any(r.lost for r in batch))
+                except WorkerLostError as e:
+                    self._queue.put_back([replace(r, lost=r.lost + 1) for r in batch])
+                    self._done(replies)
+                    self._replace(e)
+                    continue
                 edge_ms = 1000 * (time.monotonic() - start_s)
                 queue_ms = [1000 * (start_s - r.arrived_s) for r in batch]
                 self._stats.batched(len(batch), queue_ms, edge_ms)
@@ -129,8 +149,25 @@ class BatchComputer(threading.Thread):
                             for r, row, waited in zip(batch, results, queue_ms, strict=True)]
             self._done(replies)
 
-    def _decode(self, payloads: Sequence[bytes]) -> list[Logits | Reason]:
-        """A row of logits for each payload, or why there is none: one bad payload harms no other."""
+    def _replace(self, lost: WorkerLostError) -> None:
+        """Get a new process for the one that died, however long that takes: others go on meanwhile."""
+        self._stats.count(lost=1)
+        _log.warning("%s; another one is begun", lost)
+        while True:
+            try:
+                self._edge.restart()  # type: ignore[attr-defined] # (only who has it raises this error)
+                return
+            except AutosplitError as e:
+                _log.warning("no process could be begun (%s); trying again", e)
+                time.sleep(_PAUSE_S)
+
+    def _decode(self, payloads: Sequence[bytes], again: bool = False) -> list[Logits | Reason]:
+        """A row of logits for each payload, or why there is none: one bad payload harms no other.
+
+        Args:
+            payloads: Of a batch.
+            again: Whether a process has died of some of them already, so that they are told apart here.
+        """
         try:
             rows = np.asarray(self._edge.decode(payloads), dtype=np.float32)
             if rows.ndim != 2 or len(rows) != len(payloads):
@@ -139,9 +176,15 @@ class BatchComputer(threading.Thread):
         except PayloadError:
             if len(payloads) == 1:
                 return [Reason.PAYLOAD]
+        except WorkerLostError as e:
+            if not again:
+                raise
+            self._replace(e)
+            if len(payloads) == 1:
+                return [Reason.FAULT]
         except Exception:  # whatever the network does, the server stays up
             _log.exception("the edge failed on %d payloads", len(payloads))
             if len(payloads) == 1:
                 return [Reason.FAULT]
         half = len(payloads) // 2  # by halves the bad one is found in about log2(n) attempts, and the rest is answered
-        return self._decode(payloads[:half]) + self._decode(payloads[half:])
+        return self._decode(payloads[:half], again) + self._decode(payloads[half:], again)

@@ -68,6 +68,7 @@ class _Collector:  # what prometheus_client asks for at each scrape, so that ser
                 ("frames", "Frames received, well-formed or not.", stats.frames),
                 ("requests", "Requests taken on.", stats.requests),
                 ("answers", "Requests answered.", stats.answers),
+                ("lost", "Processes that computed and died.", stats.lost),
                 ("replies_dropped", "Replies that could not be delivered.", stats.dropped),
             ):
                 yield core.CounterMetricFamily(f"autosplit_{name}", text, value=value)

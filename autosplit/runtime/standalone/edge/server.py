@@ -1,8 +1,8 @@
 """The edge: answers many devices at once over one ROUTER socket.
 
 One thread has the socket: it checks frames, keeps the sessions, refuses invalid frames and passes requests on to
-a bounded queue; a full queue is answered with `busy`. Another thread computes them in batches (`batching`). Whatever
-arrives, nothing here grows without bound.
+a bounded queue; a full queue is answered with `busy`. Another thread computes them in batches (`batching`), or one for
+each process that computes (`processes`). Whatever arrives, nothing here grows without bound.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class EdgeServer:
     is used once.
 
     Args:
-        edge: The edge side of a bundle.
+        edge: The edge side of a bundle; several of one bundle compute side by side.
         options: How to serve.
         keys: CURVE keys; without them everybody who can connect is served.
 
@@ -81,9 +81,12 @@ class EdgeServer:
             server.wait()
     """
 
-    def __init__(self, edge: EdgeSide, options: ServerOptions | None = None, keys: EdgeKeys | None = None) -> None:
+    def __init__(
+        self, edge: EdgeSide | Sequence[EdgeSide], options: ServerOptions | None = None, keys: EdgeKeys | None = None
+    ) -> None:
         self.options, self.stats = options or ServerOptions(), ServerStats()
-        self._keys, self._key = keys, short_key(edge.manifest.key)
+        edges = edge if isinstance(edge, Sequence) else [edge]
+        self._keys, self._key = keys, short_key(edges[0].manifest.key)
         if not keys and not self.options.is_local:
             if not self.options.insecure:
                 raise ConfigError(f"{self.options.bind} can be reached by other machines, and there are no keys: give "
@@ -91,8 +94,8 @@ class EdgeServer:
             _log.warning("warning: %s without keys: everybody who reaches it is served, and nothing is encrypted",
                          self.options.bind)
         self._queue = BatchQueue(self.options.queue)
-        self._computer = BatchComputer(edge, self._queue, self._computed, self.stats, self.options.max_batch,
-                                       self.options.max_wait_ms)
+        self._computers = [BatchComputer(each, self._queue, self._computed, self.stats, self.options.max_batch,
+                                         self.options.max_wait_ms) for each in edges]
         self._sessions = Sessions(self.options.max_devices, self.options.idle_s, self.options.rate, self.options.burst)
         self._outbox: deque[Reply] = deque()
         self._stopping, self._ended = threading.Event(), threading.Event()
@@ -136,7 +139,8 @@ class EdgeServer:
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._computer.start()
+        for computer in self._computers:
+            computer.start()
         self._thread.start()
         return self
 
@@ -181,7 +185,8 @@ class EdgeServer:
                 self._sessions.forget(time.monotonic())
                 self.stats.gauge(len(self._queue), len(self._sessions))
             self._queue.close()
-            self._computer.join()
+            for computer in self._computers:
+                computer.join()
             self._deliver()
         except Exception:
             _log.exception("the edge server stopped")
@@ -263,7 +268,7 @@ class EdgeServer:
     # --- replies --------------------------------------------------------------------------------------------------
 
     def _computed(self, replies: list[Reply]) -> None:
-        """Called by the computing thread, which may not touch the socket: ZeroMQ's sockets are for one thread."""
+        """Called by a computing thread, which may not touch the socket: ZeroMQ's sockets are for one thread."""
         self._outbox.extend(replies)
         self._wake()
 

@@ -49,6 +49,7 @@ class ServerStats:
         frames: Frames received, well-formed or not.
         requests: Requests that were taken on.
         answers: Requests that were answered.
+        lost: Processes that computed and died.
         dropped: Replies that could not be delivered, since their device had left or did not read.
         refused: Frames and requests refused, by reason.
         batch: Sizes of batches.
@@ -60,7 +61,7 @@ class ServerStats:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.frames = self.requests = self.answers = self.dropped = self.queued = self.sessions = 0
+        self.frames = self.requests = self.answers = self.dropped = self.queued = self.sessions = self.lost = 0
         self.refused: Counter[Reason] = Counter()
         self.batch = Histogram(BATCH_EDGES)
         self.queue_ms, self.edge_ms = Histogram(MS_EDGES), Histogram(MS_EDGES)
@@ -94,6 +95,7 @@ class ServerStats:
         with self.lock:
             return {
                 "frames": self.frames, "requests": self.requests, "answers": self.answers, "dropped": self.dropped,
+                "lost": self.lost,
                 "refused": {r.word: n for r, n in sorted(self.refused.items())}, "queued": self.queued,
                 "sessions": self.sessions, "batch": self.batch.summary(), "queue_ms": self.queue_ms.summary(),
                 "edge_ms": self.edge_ms.summary(),
