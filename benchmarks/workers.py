@@ -1,10 +1,12 @@
-"""What two processes bring against one: a table of plans, and the finalists of a search, side by side.
+"""What two processes bring against one: a table of plans, and what a search fine-tunes, side by side.
 
     python -m benchmarks.workers --out results/benchmarks/workers
+    python -m benchmarks.workers --what finalists --out results/benchmarks/workers
 
 Everybody computes with one thread. Networks are prepared first (or come from the cache), which is not timed; starting
 the processes and shipping the networks to them is. Both ways are taken in turn, `--repeats` times, and must agree to
-the last bit. With `--cluster ADDRESS` the workers are those of a Ray cluster.
+the last bit. With `--cluster ADDRESS` the workers are those of a Ray cluster. Fine-tuned are the first three plans that
+the search in `--run` fine-tuned, then all of them, its baselines included.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ import torch
 
 from autosplit.core.cache import Cache
 from autosplit.core.plan import Plan
+from autosplit.core.space import PlanSpace
 from autosplit.core.workers import Here, Workers, workers_of
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.spread import SpreadEvaluator
 from autosplit.pipeline.context import SearchContext
+from autosplit.pipeline.finalists import uncut
+from autosplit.pipeline.ledger import load_run
 from autosplit.report.progress import Progress
 from autosplit.training.prepare import Networks, prepare
 from benchmarks.common import parser, scenario_of, write_json
@@ -62,33 +67,44 @@ def in_turn(work: Callable[[Workers], Any], others: Callable[[], Workers], repea
             "each": [round(r, 2) for r in ratios], "equal": equal}
 
 
+def fine_tuned(run: Path, space: PlanSpace) -> list[Plan]:
+    """What a search fine-tuned: its finalists first, then its baselines."""
+    result, outcomes = load_run(run)
+    finalists = [o.plan.without_exit for o in outcomes if o.measurement.fidelity == "F3" and not uncut(o.plan)]
+    by_label = {plan.label: plan for plan in space.plans()}
+    others = [by_label[row.plan] for row in result.comparison if row.plan in by_label]
+    return list(dict.fromkeys([*finalists, *(plan for plan in others if not uncut(plan) and plan.codec.kind != "raw")]))
+
+
 def main() -> None:
     """Run the benchmark that the options ask for."""
     options = parser(__doc__)
+    options.add_argument("--what", choices=["table", "finalists"], default="table")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--cluster", help="address of a Ray cluster, in place of processes")
     options.add_argument("--plans", type=int, default=300, help="of the table")
-    options.add_argument("--finalists", type=int, default=3)
+    options.add_argument("--run", type=Path, default=Path("results/reference"))
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     torch.set_num_threads(1)
     scenario = scenario_of(chosen)
     networks = prepare(scenario, Progress())
     space = networks.supernet.plan_space
-    plans = space.plans()
-    plans = [plans[i * len(plans) // chosen.plans] for i in range(min(chosen.plans, len(plans)))]
-    splits = [plan for plan in space.plans() if plan.is_split]
-    tuned = [splits[(2 * i + 1) * len(splits) // (2 * chosen.finalists)] for i in range(chosen.finalists)]
 
     def others() -> Workers:
         return workers_of(1 if chosen.cluster else chosen.jobs, chosen.cluster, threads=1)
 
-    arithmetic = scenario.conditions.device.arithmetic
-    write_json(chosen.out / f"workers{'-cluster' if chosen.cluster else ''}.json", {
-        "workers": chosen.cluster or chosen.jobs, "threads_each": 1,
-        "table": {"plans": len(plans), **in_turn(lambda w: table(networks, plans, w), others, chosen.repeats)},
-        "finalists": {"plans": [plan.label for plan in tuned],
-                      **in_turn(lambda w: finalists(networks, tuned, w, arithmetic), others, chosen.repeats)}})
+    found: dict[str, Any] = {"workers": chosen.cluster or chosen.jobs, "threads_each": 1}
+    if chosen.what == "table":
+        every = space.plans()
+        plans = [every[i * len(every) // chosen.plans] for i in range(min(chosen.plans, len(every)))]
+        found |= {"plans": len(plans), **in_turn(lambda w: table(networks, plans, w), others, chosen.repeats)}
+    else:
+        tuned, arithmetic = fine_tuned(chosen.run, space), scenario.conditions.device.arithmetic
+        for name, plans in (("three", tuned[:3]), ("all", tuned)):
+            found[name] = {"plans": [plan.label for plan in plans], **in_turn(
+                lambda w, plans=plans: finalists(networks, plans, w, arithmetic), others, chosen.repeats)}
+    write_json(chosen.out / f"{chosen.what}{'-cluster' if chosen.cluster else ''}.json", found)
 
 
 if __name__ == "__main__":
