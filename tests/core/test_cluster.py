@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ import pytest
 from autosplit.core.errors import ConfigError, WorkerError
 from autosplit.core.plugins import load_object
 from autosplit.core.workers import workers_of
+from autosplit.evaluation import spread
+from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.spread import SpreadEvaluator
 
 ray = pytest.importorskip("ray", reason="an extra: pip install '.[cluster]'")
 
@@ -118,3 +123,37 @@ def test_ray_is_not_imported_by_who_does_not_ask():
     code = ("import sys, autosplit.cli.app, autosplit.pipeline.search; "
             "sys.exit(bool({'ray', 'loky'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def without_seconds(measurements):
+    return [m.model_copy(update={"seconds": 0.0}) for m in measurements]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_table_is_that_of_one_process(pair, prepared, one_thread, monkeypatch, tmp_path, killed):
+    plans = LiveEvaluator(prepared).space.plans()[::60]
+    expected = without_seconds(LiveEvaluator(prepared).measure(plans))
+    if killed:
+        monkeypatch.setattr(spread, "_measured", partial(killed_in_the_middle, str(tmp_path / "mark")))
+    assert without_seconds(SpreadEvaluator(prepared, pair).measure(plans)) == expected
+    assert (tmp_path / "mark").exists() == killed
+
+
+def killed_in_the_middle(mark, networks, plans):
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return list(LiveEvaluator(networks).measure(plans))
+
+
+def test_a_node_that_is_lost_is_done_without(nodes, pair):
+    added = nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
+    results = pair.map(slow, {"factor": 2}, range(30))
+    found = [next(results) for _ in range(3)]
+    nodes.remove_node(added, allow_graceful=False)
+    assert [*found, *results] == [2 * i for i in range(30)]
+
+
+def slow(shared, piece):
+    time.sleep(0.1)
+    return shared["factor"] * piece

@@ -27,6 +27,7 @@ from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClie
 from autosplit.runtime.standalone.edge.processes import EdgeProcess
 from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from tests.runs import invoke
+from tests.runtime.balancer import Balancer
 
 for package in ("onnx", "onnxruntime", "zmq"):
     pytest.importorskip(package, reason="an extra: pip install '.[deploy]'")
@@ -207,3 +208,44 @@ class TestWorkers:
             ended = json.loads(serving.stdout.read().splitlines()[-1])
         assert [json.loads(line)["label"] for line in asked.stdout.splitlines()] == labels[:3]
         assert (serving.returncode, ended["answers"], ended["lost"]) == (0, 3, 0)
+
+
+class TestReplicas:
+    """Servers on several machines behind a balancer of TCP connections."""
+
+    @pytest.fixture
+    def replicas(self, bundle):
+        command = [sys.executable, "-m", "coinference", "serve", ".", "--bind", "tcp://127.0.0.1:0", "--json"]
+        with contextlib.ExitStack() as stack:
+            found = []
+            for _ in range(2):
+                process = stack.enter_context(subprocess.Popen(
+                    command, cwd=bundle, env={**os.environ, "PYTHONPATH": ""}, stdout=subprocess.PIPE, text=True))
+                stack.callback(process.kill)
+                port = int(json.loads(process.stdout.readline())["serving"].rpartition(":")[2])
+                found.append((process, port))
+            yield found
+
+    def test_devices_of_one_that_dies_go_to_another(self, replicas, bundle, labels, prepared):
+        images = prepared.data.test.images.numpy()
+        options = replace(PATIENT, retry_s=0.1)
+        with Balancer([port for _, port in replicas]) as balancer, contextlib.ExitStack() as stack:
+            devices = [stack.enter_context(DeviceClient(load_device(bundle), f"127.0.0.1:{balancer.port}", options))
+                       for _ in range(4)]
+            for device in devices:
+                assert [a.label for a in device.infer(images)] == labels
+            replicas[0][0].kill()
+            back = 0
+            for device in devices:
+                until = time.monotonic() + 30
+                while time.monotonic() < until:
+                    answers = device.infer(images)
+                    wholes = load_device(bundle).fallback(images).argmax(1).tolist()
+                    # by the other replica, or by the device itself until it has found that
+                    assert all(a.label == (labels[i] if a.where == "edge" else wholes[i])
+                               for i, a in enumerate(answers))
+                    if {a.where for a in answers} == {"edge"}:
+                        back += 1
+                        break
+                    time.sleep(0.1)
+        assert back == 4
