@@ -22,9 +22,10 @@ from typing import Any
 import torch
 
 from autosplit.core.cache import Cache
+from autosplit.core.hiring import workers_of
 from autosplit.core.plan import Plan
 from autosplit.core.space import PlanSpace
-from autosplit.core.workers import Here, Workers, workers_of
+from autosplit.core.workers import Here, Workers
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.spread import SpreadEvaluator
 from autosplit.pipeline.context import SearchContext

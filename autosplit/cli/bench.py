@@ -27,8 +27,8 @@ from autosplit.cli.options import (
 )
 from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.files import write_whole
+from autosplit.core.hiring import workers_of
 from autosplit.core.records import writing
-from autosplit.core.workers import workers_of
 
 __all__ = ["app", "usable_agents"]
 

@@ -26,7 +26,7 @@ from autosplit.cli.options import (
     assignments,
     changed,
 )
-from autosplit.core.workers import workers_of
+from autosplit.core.hiring import workers_of
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario

@@ -37,8 +37,9 @@ from autosplit.cli.options import (
     changed,
 )
 from autosplit.core.errors import ConfigError, ResumeError
+from autosplit.core.hiring import workers_of
 from autosplit.core.trust import require_trusted
-from autosplit.core.workers import Workers, workers_of
+from autosplit.core.workers import Workers
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario

@@ -12,10 +12,10 @@ from torch import nn
 from autosplit.core.accelerator import AcceleratorName
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.held import HELD, hold, object_hash
+from autosplit.core.hiring import workers_of
 from autosplit.core.result import Result
 from autosplit.core.scenario import OPTIONS, Scenario, load_scenario, name_for
 from autosplit.core.trust import trust_typed
-from autosplit.core.workers import workers_of
 from autosplit.models.identity import hold_network
 from autosplit.pipeline.dry_run import Preview, preview
 from autosplit.pipeline.search import new_run, search_scenario

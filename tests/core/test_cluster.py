@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from autosplit.core.errors import ConfigError, WorkerError
+from autosplit.core.hiring import workers_of
 from autosplit.core.plugins import load_object
-from autosplit.core.workers import workers_of
 from autosplit.evaluation import spread
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.spread import SpreadEvaluator

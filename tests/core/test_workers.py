@@ -15,8 +15,9 @@ import pytest
 from autosplit.core import workers as module
 from autosplit.core.errors import ConfigError, WorkerError
 from autosplit.core.held import hold, look_up
+from autosplit.core.hiring import workers_of
 from autosplit.core.plugins import load_object
-from autosplit.core.workers import Here, workers_of
+from autosplit.core.workers import Here
 
 
 def times(shared, piece):
@@ -142,7 +143,7 @@ class TestProcesses:
 
 
     def test_nothing_is_left_in_memory_by_who_is_killed(self):
-        code = ("import os, signal, sys; from autosplit.core.workers import workers_of; w = workers_of(2, threads=1); "
+        code = ("import os, signal, sys; from autosplit.core.hiring import workers_of; w = workers_of(2, threads=1); "
                 "print(w.ship(5), flush=True); list(w.map(min, 5, [1, 2])); os.kill(os.getpid(), signal.SIGKILL)")
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
         path = Path(ran.stdout.strip())

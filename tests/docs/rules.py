@@ -82,6 +82,9 @@ RULES: Sequence[Rule] = (
          why="these runs are there already; " + SECONDS, says="found: "),
     Rule(r"autosplit search --scenario my-scenario\.yaml .*", add="--evaluations 1", why=SECONDS, says="found: "),
     Rule(r"autosplit search .*--policy (?!.*--agent).*", add=f"{TINY} --agent ppo", why=SECONDS, says="found: "),
+    Rule(r"autosplit search --accelerator cuda", change=(("cuda", "cpu"),), add=TINY, why="no card here; " + SECONDS,
+         says="found: "),
+    Rule(r"autosplit search --jobs 4", change=(("4", "2"),), add=TINY, why=SECONDS, says="found: "),
     Rule(r"autosplit search (?!--scenario ).*", add=TINY, why=SECONDS, says="found: "),
     # --- the other commands
     Rule(r"autosplit (--help|list.*)", says=r"\w"),
@@ -105,6 +108,13 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit train-policy .*", add="--steps 200 --conditions 4", why=SECONDS, says="regret"),
     Rule(r"autosplit bench table .*sparsities.*", change=((r"=\[.*\]", "=[0,0.5]"),), add="--scenario tiny.yaml",
          why=SECONDS, says="plans in "),
+    Rule(r"autosplit bench table .*--cluster .*", change=((" --cluster FIRST:6379", ""),), add="--scenario tiny.yaml",
+         why="tests/core/test_cluster.py has a cluster; " + SECONDS, says="plans in "),
+    Rule(r"autosplit bench table .*--jobs 4.*", change=(("jobs 4", "jobs 2"),), add="--scenario tiny.yaml", why=SECONDS,
+         says="plans in "),
+    Rule(r"autosplit bench table .*--shard .*", change=(("--out ", "--out="),), add="--scenario tiny.yaml",
+         why="a part lies beside the table, which is not there yet; " + SECONDS, says="part 3 of 8 in "),
+    Rule(r"autosplit bench table .*", add="--scenario tiny.yaml", why=SECONDS, says="plans in "),
     Rule(r"autosplit bench link .*", add="--loopback --images 2 --least 1", why=SECONDS, says="error of p50"),
     Rule(r"autosplit bench search .*/cifar10\.csv\.gz .*", change=(("tables/cifar10", "tables/digits-m"),),
          add="--scenarios 1 --seeds 1 --evaluations 2", why="one table lies there; " + SECONDS, says="### digits-m"),
@@ -140,9 +150,9 @@ RULES: Sequence[Rule] = (
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
-READ_ONLY = {"adaptive": 9, "costs": 60, "envs": 3, "exits": 20, "fidelity": 4, "int8_forms": 7, "kill": 60,
-             "layerwise": 3, "networks": 15, "profiled": 4, "recipes": 6, "serving": 4, "slow_latency": 400,
-             "structure": 60}
+READ_ONLY = {"adaptive": 9, "costs": 60, "crowd": 20, "envs": 3, "exits": 20, "fidelity": 4, "int8_forms": 7,
+             "kill": 60, "layerwise": 3, "networks": 15, "profiled": 4, "recipes": 6, "serving": 4,
+             "slow_latency": 400, "structure": 60, "workers": 60}
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autosplit.core.workers import workers_of
+from autosplit.core.hiring import workers_of
 from autosplit.evaluation import spread
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.spread import SpreadEvaluator

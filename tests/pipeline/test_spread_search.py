@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from autosplit.core.cache import Cache
+from autosplit.core.hiring import workers_of
 from autosplit.core.result import Result
-from autosplit.core.workers import workers_of
 from autosplit.pipeline import context as module
 from autosplit.pipeline.ledger import load_run
 from autosplit.pipeline.search import search_scenario

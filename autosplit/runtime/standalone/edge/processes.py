@@ -124,7 +124,7 @@ def _work(pipe: Connection, load: Callable[[], EdgeSide]) -> None:
             payloads = pipe.recv()
             try:
                 answer: Any = edge.decode(payloads)
-            except Exception as e:  # for the server to judge
+            except Exception as e:  # the server decides what it means
                 answer = e
             pipe.send(answer)
     sys.stderr.flush()
