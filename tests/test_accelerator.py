@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from torch import nn
 
 import autosplit
 from autosplit.core.accelerator import CPU, Accelerator, find_accelerator
+from autosplit.core.cache import Cache
 from autosplit.core.errors import ConfigError, ResumeError
+from autosplit.core.plan import Plan
 from autosplit.core.scenario import load_scenario
 from autosplit.pipeline.ledger import load_run
 from autosplit.pipeline.replay import replay
+from autosplit.training.finetune import Finetuning
+from autosplit.training.prepare import prepare
+from autosplit.training.rates import finetune_rates, rate_network
 from tests.elsewhere import simulated
 from tests.pipeline.test_given import IMAGES, LABELS, Net, milliseconds
 from tests.runs import SETTINGS
@@ -21,31 +29,48 @@ EVERYTHING = {
                  "space.exits": [0.5], "space.exit_by": ["network", "classifier"]},
     "student": {"codecs": ["factorised"], "space.heads": ["injected"], "space.injected_encoder": "entropic-student",
                 "training.injected_steps": 3},
+    "constants": {"codecs": ["nested"]},
     "layers": {"search.granularity": "layer", "training.layer_profiles": 2},
 }
+
+
+class Positions(Net):
+    """Has a parameter and a constant of its own in the graph, and makes a tensor where its input is."""
+
+    def __init__(self, num_classes=3):
+        super().__init__(num_classes)
+        self.shift = nn.Parameter(torch.randn(8, 1, 1))
+        self.register_buffer("scale", torch.rand(16, 1, 1))
+
+    def forward(self, x):
+        x = self.one(x) + self.shift + torch.arange(8, device=x.device) / 10
+        return self.fc((self.two(x) * self.scale).mean((2, 3)))
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_in_float32(one_thread, monkeypatch):
     monkeypatch.setattr(Accelerator, "half", None)
+    # the processor alone computes some convolutions in another way, which a single thread has no need of
+    monkeypatch.setattr("autosplit.training.precision.AroundKernels", nullcontext)
     monkeypatch.setattr("autosplit.training.exits._STEPS", 10)
 
 
-def searched(folder, monkeypatch, settings):
+def searched(folder, monkeypatch, settings, network=Net):
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(folder / "cache"))
     torch.manual_seed(0)
     settings = {**SETTINGS, "training.codec_steps": 4, "space.whole_on_device": False, "space.whole_on_edge": False,
                 **settings}
-    return autosplit.search(out=folder / "run", model=Net(), train=True, data=(IMAGES, LABELS), latency=milliseconds,
-                            budget_ms=50, quiet=True, settings=settings)
+    return autosplit.search(out=folder / "run", model=network(), train=True, data=(IMAGES, LABELS),
+                            latency=milliseconds, budget_ms=50, quiet=True, settings=settings)
 
 
 @pytest.mark.parametrize("what", EVERYTHING)
 def test_a_search_elsewhere_is_the_search_here(what, tmp_path, monkeypatch):
     settings = {"search.agent": "random", "search.evaluations": 8, "search.finalists": 1, **EVERYTHING[what]}
-    here = searched(tmp_path / "here", monkeypatch, settings)
+    network = Positions if what == "constants" else Net
+    here = searched(tmp_path / "here", monkeypatch, settings, network)
     with simulated():
-        there = searched(tmp_path / "there", monkeypatch, settings)
+        there = searched(tmp_path / "there", monkeypatch, settings, network)
     assert there.plan == here.plan
     assert there.test == here.test
     assert there.stored.sha256 == here.stored.sha256
@@ -103,3 +128,22 @@ class TestFinding:
         card = find_accelerator()
         assert (card.kind, card.half, card.name) == ("cuda", half, "NVIDIA T4")
         assert "NVIDIA T4" in card.arithmetic
+
+
+def test_the_rates_of_a_bundle_are_fine_tuned_elsewhere(world):
+    def rates(networks):
+        plans = [Plan.at("layer1", 0.5, codec) for codec in networks.supernet.codec("layer1").settings()[:2]]
+        settings = networks.scenario.training.model_copy(update={"finetune_epochs": 1})
+        run = Finetuning(networks.data, settings, 0)
+        finetune_rates(networks.supernet, plans, networks.teacher, run)
+        return [rate_network(networks.supernet, plan, networks.data, settings).on_processor() for plan in plans]
+
+    with simulated() as elsewhere:
+        there = prepare(world.scenario(), cache=Cache(world.cache))
+        assert there.data.accelerator == elsewhere
+        assert {p.device.type for p in there.supernet.parameters()} == {elsewhere.kind}
+        found = rates(there)
+    here = prepare(world.scenario(), cache=Cache(world.cache))
+    for one, other in zip(found, rates(here), strict=True):
+        states = one.state_dict(), other.state_dict()
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])

@@ -249,8 +249,12 @@ def training_words(scenario: Scenario) -> str:
 
 def spoken(scenario: Scenario, images: Images, passes: float) -> str:
     """Passes of a scenario's backbone as time."""
+    from autosplit.core.accelerator import CPU, find_accelerator
+
+    accelerator = find_accelerator(scenario.training.accelerator)
     seconds = passes / passes_per_second(scenario, images)
-    return f"{duration(seconds)} at the present speed of this machine, less where the cache holds parts of it"
+    where = "this machine" if accelerator == CPU else accelerator.name
+    return f"{duration(seconds)} at the present speed of {where}, less where the cache holds parts of it"
 
 
 def duration(seconds: float) -> str:

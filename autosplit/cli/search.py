@@ -13,6 +13,7 @@ from autosplit.cli.console import (
     EXIT_INTERRUPTED,
     RESULTS,
     announce,
+    goes_on,
     print_rich,
     reported,
     say,
@@ -44,7 +45,7 @@ from autosplit.core.workers import Workers
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
 
-__all__ = ["command", "run_search"]
+__all__ = ["command", "run_search", "run_seeds"]
 
 _MOST_EXHAUSTIVE = 300  # measurements; two or three minutes where one takes half a second
 
@@ -72,6 +73,8 @@ def command(
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seeds: Annotated[int | None, typer.Option(
+        min=2, help="Search with so many seeds, from --seed on, each on its own, and show the spread.")] = None,
     accelerator: AcceleratorKind = None,
     jobs: Jobs = 1,
     cluster: RayCluster = None,
@@ -90,6 +93,9 @@ def command(
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
     from autosplit.core.scenario import OPTIONS, load_scenario
 
+    if seeds is not None and (resume is not None or dry_run):
+        raise ConfigError("--seeds begins searches of its own, and goes on with those in --out; leave --resume and "
+                          "--dry-run away")
     if resume is not None and out is not None:
         raise ConfigError("--resume continues a run in its own directory; leave --out away, or begin a new run with it")
     given: dict[str, Any] = {
@@ -121,6 +127,9 @@ def command(
         describe(wanted, data_root, as_json, quiet)
         return
     with workers_of(jobs, cluster) as workers:
+        if seeds is not None:
+            run_seeds(wanted, seeds, out, data_root, reuse, as_json, quiet, workers)
+            return
         run_search(wanted, resume or out, resume is not None, data_root, reuse, yes, as_json, quiet, workers)
 
 
@@ -180,3 +189,52 @@ def run_search(
         say_next(f"report {run}  # one page with every figure",
                  f"replay {run / 'best.json'}  # checks what was found against its record",
                  f"export {run} --out {run / 'bundle'}  # what runs on the device and at the edge")
+
+
+def run_seeds(
+    scenario: Scenario, number: int, out: Path | None, data_root: Path | None, reuse: bool, as_json: bool, quiet: bool,
+    workers: Workers,
+) -> None:
+    """Search a scenario with several seeds, and print what each found.
+
+    Args:
+        scenario: With all options of the command line.
+        number: Of seeds, from the scenario's own on.
+        out: Folder of the run directories; a new one below `results/` when left out.
+        data_root: Folder that data sets lie in.
+        reuse: Whether measurements of earlier searches may be taken from the cache.
+        as_json: Whether the figures go to stdout as JSON.
+        quiet: Whether nothing goes to stderr but warnings.
+        workers: Who searches.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from autosplit.pipeline.search import new_run
+    from autosplit.pipeline.seeds import search_seeds
+    from autosplit.report.progress import Progress
+
+    named = scenario.replace(name=f"{scenario.name}-{number}-seeds")
+    folder, first = out or new_run(named, RESULTS), scenario.search.seed
+    with goes_on(lambda: f"the searches that are done are in {folder}"):
+        found = search_seeds(scenario, folder, range(first, first + number), progress=Progress(quiet=quiet),
+                             data_root=data_root, reuse=reuse, workers=workers)
+    rows, spread = found.to_frame(), found.spread()
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "seeds": rows.to_dict("records"),
+                               "spread": spread.to_dict("index")}))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("seed", "plan", "test accuracy", "payload", "p95", "energy"):
+        table.add_column(title, justify="left" if title == "plan" else "right", overflow="fold")
+    for row in rows.itertuples(index=False):
+        seed, plan, in_time, *figures = row
+        table.add_row(str(seed), plan if in_time else f"{plan} (late)", *_shown(figures))
+    for name, column in (("mean", "mean"), ("standard deviation", "std")):
+        table.add_row("", name, *_shown(list(spread[column])), style="bold" if name == "mean" else None)
+    print_rich(table, f"run directories in {folder}")
+
+
+def _shown(figures: list[float]) -> list[str]:
+    accuracy, payload, p95_ms, energy_mj = figures
+    return [f"{accuracy:.1%}", f"{payload:.0f} B", f"{p95_ms:.1f} ms", f"{energy_mj:.2f} mJ"]

@@ -13,12 +13,15 @@ from typing import Any
 
 from autosplit.core.errors import ConfigError
 
-__all__ = ["HELD", "held_again", "held_objects", "hold", "is_held", "look_up", "object_hash"]
+__all__ = ["HELD", "Held", "held_again", "held_objects", "hold", "is_held", "look_up", "object_hash"]
 
 HELD = "memory:"
 """Prefix of the names of objects in memory."""
 
-_held: dict[tuple[str, str], Any] = {}
+Held = dict[tuple[str, str], Any]
+"""Objects by kind and name."""
+
+_held: Held = {}
 
 
 def hold(kind: str, thing: Any, digest: str, label: str = "") -> str:
@@ -63,12 +66,16 @@ def look_up(kind: str, name: str, argument: str) -> Any:
     return _held[kind, name]
 
 
-def held_objects() -> dict[tuple[str, str], Any]:
-    """Everything that is held but data sets, by kind and name; for other processes, in which `held_again` takes it."""
-    return {key: thing for key, thing in _held.items() if key[0] != "data set"}
+def held_objects(data: bool = False) -> Held:
+    """What is held, by kind and name; for other processes, in which `held_again` takes it.
+
+    Args:
+        data: Whether data sets are wanted too.
+    """
+    return {key: thing for key, thing in _held.items() if data or key[0] != "data set"}
 
 
-def held_again(things: dict[tuple[str, str], Any]) -> None:
+def held_again(things: Held) -> None:
     """Hold what `held_objects` of another process gave."""
     _held.update(things)
 

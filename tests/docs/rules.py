@@ -84,6 +84,8 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit search .*--policy (?!.*--agent).*", add=f"{TINY} --agent ppo", why=SECONDS, says="found: "),
     Rule(r"autosplit search --accelerator cuda", change=(("cuda", "cpu"),), add=TINY, why="no card here; " + SECONDS,
          says="found: "),
+    Rule(r"autosplit search --seeds 5 .*", change=(("seeds 5", "seeds 2"),), add=f"{TINY} --agent random", why=SECONDS,
+         says="standard deviation"),
     Rule(r"autosplit search --jobs 4", change=(("4", "2"),), add=TINY, why=SECONDS, says="found: "),
     Rule(r"autosplit search (?!--scenario ).*", add=TINY, why=SECONDS, says="found: "),
     # --- the other commands
