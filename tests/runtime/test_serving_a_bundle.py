@@ -196,6 +196,11 @@ class TestWorkers:
         with pytest.raises(BundleError):
             EdgeProcess(partial(load_edge, tmp_path, 1))
 
+    def test_none_are_too_few(self, bundle):
+        ran = subprocess.run([sys.executable, "-m", "coinference", "serve", "--workers", "0"], cwd=bundle,
+                             env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (2, "error: workers is 0; give at least 1\n")
+
     def test_the_command_serves_with_several(self, bundle, labels, prepared, tmp_path):
         np.save(tmp_path / "images.npy", prepared.data.test.images.numpy()[:3])
         with subprocess.Popen([sys.executable, "-m", "coinference", "serve", ".", "--workers", "2", "--bind",

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from .edge.metrics import MetricsServer
-from .errors import LinkError, printable
+from .errors import ConfigError, LinkError, printable
 from .images import image_batches, image_files
 from .options import PROVIDER, ClientOptions, ServerOptions
 from .protocol.interfaces import EdgeSide
@@ -44,6 +44,8 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
     from .edge.server import EdgeServer
     from .protocol.keys import EdgeKeys
 
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; give at least 1")
     pair = EdgeKeys.load(keys) if keys else None
     if provider != PROVIDER:
         from .bundle.check import require_equal_answers
