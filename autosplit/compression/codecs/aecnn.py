@@ -124,7 +124,7 @@ class AecnnCodec(Codec):
     def _select(self) -> None:
         self._weight = self._weight.detach()  # a codec that is copied must not hold a graph
         # stable, so that equal weights are ordered the same everywhere
-        self.order = torch.argsort(self.importance.double(), descending=True, stable=True)
+        self.order = torch.argsort(self.importance, descending=True, stable=True)
 
     def forward(self, feature: Tensor, setting: CodecSetting) -> Tensor:
         """The most important channels, quantised, restored to all of them."""

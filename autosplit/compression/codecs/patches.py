@@ -157,7 +157,7 @@ class PatchCodec(Codec):
                 cells = F.unfold(encoder.pad(features.float()), patch, stride=patch).transpose(1, 2).flatten(0, 1)
                 # by chance: every n-th would all lie in a few columns of the feature
                 pick = torch.randperm(len(cells), generator=torch.Generator().manual_seed(patch))[:_FIT_PATCHES]
-                cells = cells[pick].double()
+                cells = cells[pick].cpu().double()  # not every accelerator has such floats
                 mean = cells.mean(0)
                 basis, deviation = principal_components(cells - mean, encoder.conv.out_channels)
                 shape, found = encoder.conv.weight.shape, len(basis)
