@@ -135,6 +135,7 @@ RULES: Sequence[Rule] = (
          add="--timeout-ms 30000", why=ASKED + "; photos has a folder for each class", says="edge"),
     Rule(r"autosplit infer .*", change=((r"--edge \S+", "--edge EDGE"),), add="--timeout-ms 30000", why=ASKED,
          says="edge"),
+    Rule(r"python -m coinference check --provider cuda", change=(("cuda", "cpu"),), why="no card here", says="label"),
     Rule(r"python -m coinference(| check.*| --help)", says="label|usage"),
     Rule(r"python examples/data\.py photos", change=(("photos", "drawn"),), why="photos is there already"),
     # --- benchmarks

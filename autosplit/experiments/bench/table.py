@@ -20,7 +20,6 @@ from autosplit.core.scenario import Scenario
 from autosplit.core.trust import named_in_file, remember, require_trusted
 from autosplit.core.validation import Frozen, first_error
 from autosplit.core.workers import Workers
-from autosplit.evaluation.cached import CachedEvaluator
 from autosplit.evaluation.table import TableEvaluator
 from autosplit.experiments.bench.shards import Shard, networks_hash, read_shards, shard_plans, write_shard
 from autosplit.pipeline.context import SearchContext
@@ -95,8 +94,9 @@ def tabulate(
                           "space.whole_on_edge or space.whole_on_device to true")
     measured: list[Measurement] = []
     with progress.phase("measure all plans", total=len(plans)) as advance:
-        for found in CachedEvaluator(context.evaluator, known=known.values()).measure(plans):
-            measured.append(found)
+        fresh = iter(context.evaluator.measure([plan for plan in plans if plan not in known]))
+        for plan in plans:
+            measured.append(known[plan] if plan in known else next(fresh))
             advance(1)
     table = TableEvaluator(m.model_copy(update={"seconds": round(m.seconds, 3)}) for m in measured)
     whole = next(m.accuracy for m in measured if m.plan.lossless)  # the accuracy of the network itself
