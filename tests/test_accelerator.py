@@ -58,7 +58,8 @@ def _one_thread_in_float32(one_thread, monkeypatch):
 def searched(folder, monkeypatch, settings, network=Net):
     monkeypatch.setenv("AUTOSPLIT_CACHE", str(folder / "cache"))
     torch.manual_seed(0)
-    settings = {**SETTINGS, "training.codec_steps": 4, "space.whole_on_device": False, "space.whole_on_edge": False,
+    settings = {**SETTINGS, "training.codec_steps": 4, "space.jpeg_qualities": (50,), "space.webp_qualities": (),
+                "space.avif_qualities": (), "space.whole_on_device": False, "space.whole_on_edge": False,
                 **settings}
     return autosplit.search(out=folder / "run", model=network(), train=True, data=(IMAGES, LABELS),
                             latency=milliseconds, budget_ms=50, quiet=True, settings=settings)

@@ -14,7 +14,8 @@ from autosplit.pipeline.search import search_scenario
 from autosplit.pipeline.seeds import _searched, _Shared, search_seeds
 from tests.runs import invoke
 
-CHANGES = {"search__agent": "random", "search__evaluations": 3, "space__sparsities": (0.0,)}
+CHANGES = {"search__agent": "random", "search__evaluations": 3, "space__sparsities": (0.0,),
+           "space__jpeg_qualities": (50,), "space__webp_qualities": (), "space__avif_qualities": ()}
 
 
 @pytest.fixture(scope="module")

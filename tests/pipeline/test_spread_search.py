@@ -16,7 +16,8 @@ from autosplit.pipeline.ledger import load_run
 from autosplit.pipeline.search import search_scenario
 from tests.runs import invoke
 
-CHANGES = {"search__agent": "random", "search__evaluations": 12, "search__finalists": 2, "space__exits": (0.5,)}
+CHANGES = {"search__agent": "random", "search__evaluations": 12, "search__finalists": 2, "space__exits": (0.5,),
+           "space__jpeg_qualities": (50,), "space__webp_qualities": (), "space__avif_qualities": ()}
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +25,15 @@ def here(world, one_thread, tmp_path_factory):
     return _searched(world, tmp_path_factory.mktemp("here"))
 
 
-def _searched(world, folder, workers=None, reuse=True):
+def _searched(world, folder, workers=None, reuse=True, changes=CHANGES):
     """A search on a cache of its own, which holds the world's networks alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(folder / "cache"))
         for kind in ("backbone", "supernet", "coded-backbone"):
-            (folder / "cache").mkdir(exist_ok=True)
+            (folder / "cache").mkdir(exist_ok=True, parents=True)
             if (Cache(world.cache).root / kind).is_dir():
                 (folder / "cache" / kind).symlink_to(Cache(world.cache).root / kind)
-        return search_scenario(world.scenario(**CHANGES), folder / "run", workers=workers, reuse=reuse)
+        return search_scenario(world.scenario(**changes), folder / "run", workers=workers, reuse=reuse)
 
 
 def _figures(result):
@@ -48,6 +49,15 @@ def test_it_finds_the_same(world, here, tmp_path, reuse):
     assert found.stored.sha256 == here.stored.sha256
     # what is measured in a batch is recorded in the order of the batch, and finalists as they are asked for
     assert _figures(found) == _figures(here)
+
+
+def test_heads_pruned_layer_by_layer_are_measured_by_workers(world, tmp_path):
+    changes = {**CHANGES, "search__granularity": "layer", "search__evaluations": 6, "training__layer_profiles": 0}
+    found = _searched(world, tmp_path / "one", changes=changes)
+    with workers_of(2, threads=1) as workers:
+        spread = _searched(world, tmp_path / "two", workers, changes=changes)
+    assert _figures(spread) == _figures(found)
+    assert any(isinstance(o["measurement"]["plan"]["sparsity"], tuple) for o in _figures(found))
 
 
 def killed_once(device_arithmetic, reuse, networks, plan):
