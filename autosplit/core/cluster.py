@@ -33,6 +33,8 @@ class Cluster(Pool):
         ConfigError: Ray is not installed, or there is no cluster at the address.
     """
 
+    together = False
+
     def __init__(self, address: str, threads: int) -> None:
         try:
             import ray

@@ -100,9 +100,11 @@ class Pool(Workers, ABC):
 
     Attributes:
         lost: Exceptions that say that a worker is gone.
+        together: Whether a worker that is gone takes along what all others have in hand.
     """
 
     lost: tuple[type[BaseException], ...] = ()
+    together: bool = True
 
     @abstractmethod
     def ship(self, shared: Any) -> Any:
@@ -176,12 +178,16 @@ class Pool(Workers, ABC):
             _say_once(text)
         return None
 
+    def _is_lost(self, future: Future[Any]) -> bool:
+        """Whether a piece has no result yet, or none because its worker is gone."""
+        return not future.done() or isinstance(future.exception(), self.lost)
+
     def _begin_anew(
         self, lost: list[_Piece[T]], waiting: deque[_Piece[T]], flying: dict[Future[tuple[R, list[str]]], _Piece[T]],
         named: Callable[[T], str],
     ) -> None:
-        # one worker that is gone takes along what the others had in hand
-        for piece in (*lost, *(flying.pop(future) for future in list(flying) if not future.done())):
+        gone = [future for future in flying if self.together and self._is_lost(future)]
+        for piece in (*lost, *(flying.pop(future) for future in gone)):
             piece.lost += 1
             if piece.lost >= _ATTEMPTS:
                 raise WorkerError(f"the worker that did {named(piece.piece)} was killed {_ATTEMPTS} times, the last "

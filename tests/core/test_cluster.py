@@ -43,6 +43,7 @@ def pair(nodes):
 
 
 def where(shared, piece):
+    time.sleep(0.5)  # long enough that one node cannot do all of them
     return ray.get_runtime_context().get_node_id()
 
 
@@ -78,7 +79,7 @@ def test_both_nodes_work_and_results_come_in_order(pair):
     assert list(pair.map(times, shared, range(20))) == [3 * i for i in range(20)]
     nodes, tries = set(), 0
     while len(nodes) < 2 and tries < 20:
-        nodes |= set(pair.map(where, shared, range(10)))
+        nodes |= set(pair.map(where, shared, range(6)))
         tries += 1
     assert len(nodes) == 2
 
@@ -91,6 +92,23 @@ def test_an_error_comes_back_as_it_is(pair):
 def test_what_a_killed_worker_had_in_hand_is_done_again(pair, tmp_path):
     assert list(pair.map(killed_once, str(tmp_path), range(6))) == list(range(6))
     assert (tmp_path / "killed").exists()
+
+
+def counted_or_killed(folder, piece):
+    """Piece 0 takes long and counts how often it is begun; each other kills its process the first time."""
+    mark = Path(folder) / str(piece)
+    with mark.open("a") as file:
+        file.write("x")
+    if piece == 0:
+        time.sleep(8)
+    elif mark.stat().st_size == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece
+
+
+def test_who_works_beside_a_killed_worker_goes_on(pair, tmp_path):
+    assert list(pair.map(counted_or_killed, str(tmp_path), range(4))) == [0, 1, 2, 3]
+    assert [len((tmp_path / str(i)).read_text()) for i in range(4)] == [1, 2, 2, 2]
 
 
 def test_a_piece_that_always_kills_is_named(pair):

@@ -54,6 +54,16 @@ def killed_once(folder, piece):
     return piece * piece
 
 
+def killed_first(folder, piece):
+    """Each piece kills its process the first time that it is begun, and those beside it with it."""
+    mark = Path(folder) / str(piece)
+    if not mark.exists():
+        mark.touch()
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece
+
+
 def killed_always(shared, piece):
     if piece == 4:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -116,6 +126,9 @@ class TestProcesses:
     def test_what_a_killed_worker_had_in_hand_is_done_again(self, pair, tmp_path):
         assert list(pair.map(killed_once, str(tmp_path), range(10))) == [i * i for i in range(10)]
         assert {p.name for p in tmp_path.iterdir()} == {"2", "5"}
+
+    def test_pieces_that_kill_now_and_then_are_all_done(self, pair, tmp_path):
+        assert list(pair.map(killed_first, str(tmp_path), range(6))) == list(range(6))
 
     def test_a_piece_that_always_kills_is_named(self, pair):
         with pytest.raises(WorkerError, match="did plan 4 was killed 3 times"):
