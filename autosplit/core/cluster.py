@@ -36,6 +36,7 @@ class Cluster(Pool):
     together = False
 
     def __init__(self, address: str, threads: int) -> None:
+        super().__init__()
         try:
             import ray
         except ImportError as e:
@@ -55,24 +56,18 @@ class Cluster(Pool):
         # lost pieces are begun anew by `Pool.map`, which knows their names
         self._task: Any = ray.remote(num_cpus=threads, max_retries=0)(_do)
         self._threads = threads
-        self._shipped: dict[int, tuple[Any, Any]] = {}
 
-    def ship(self, shared: Any) -> Any:
+    def put(self, shared: Any) -> Any:
         """Put an object into the cluster's store; gives its reference in a list, so that tasks fetch it themselves."""
-        if id(shared) not in self._shipped:
-            self._shipped[id(shared)] = shared, [self._ray.put(packed(shared))]
-        return self._shipped[id(shared)][1]
+        return [self._ray.put(packed(shared))]
 
     def submit(self, work: Callable[[S, T], R], shipped: Any, piece: T) -> Future[tuple[R, list[str]]]:
         """See `Pool.submit`."""
         found: Future[tuple[R, list[str]]] = self._task.remote(work, shipped, piece, self._threads).future()
         return found
 
-    def restart(self) -> None:
-        """Ray replaces workers itself."""
-
     def abandon(self) -> None:
-        """See `Pool.abandon`."""
+        """Nothing: Ray replaces workers itself, and ends all with the connection."""
 
     def close(self) -> None:
         """Let go of what was shipped, and of the cluster if nobody else here had it."""

@@ -43,22 +43,20 @@ class Processes(Pool):
     lost = (BrokenProcessPool,)
 
     def __init__(self, number: int, threads: int) -> None:
+        super().__init__()
         self.number, self._threads = number, threads
         self._pool: ProcessPoolExecutor | None = None
-        self._shipped: dict[int, tuple[Any, str]] = {}  # by identity; the object is kept, so that it stays its own
         self._folder: Path | None = None
 
-    def ship(self, shared: Any) -> str:
+    def put(self, shared: Any) -> str:
         """Put an object into a file in memory, where the system has such a thing; gives its path."""
-        if id(shared) not in self._shipped:
-            if self._folder is None:
-                there = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
-                self._folder = Path(tempfile.mkdtemp(prefix="autosplit-", dir=_SHARED_MEMORY if there else None))
-                resource_tracker.register(str(self._folder), "folder")  # deleted too if this process is killed
-            path = self._folder / f"{len(self._shipped)}.pickle"
-            path.write_bytes(packed(shared))
-            self._shipped[id(shared)] = shared, str(path)
-        return self._shipped[id(shared)][1]
+        if self._folder is None:
+            there = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
+            self._folder = Path(tempfile.mkdtemp(prefix="autosplit-", dir=_SHARED_MEMORY if there else None))
+            resource_tracker.register(str(self._folder), "folder")  # deleted too if this process is killed
+        path = self._folder / f"{len(self._shipped)}.pickle"
+        path.write_bytes(packed(shared))
+        return str(path)
 
     def submit(self, work: Callable[[S, T], R], shipped: str, piece: T) -> Future[tuple[R, list[str]]]:
         """See `Pool.submit`."""
@@ -68,10 +66,6 @@ class Processes(Pool):
                                              env=environment)
         found: Future[tuple[R, list[str]]] = self._pool.submit(_do, work, shipped, piece)
         return found
-
-    def restart(self) -> None:
-        """See `Pool.restart`."""
-        self.abandon()
 
     def abandon(self) -> None:
         """See `Pool.abandon`."""

@@ -106,21 +106,26 @@ class Pool(Workers, ABC):
     lost: tuple[type[BaseException], ...] = ()
     together: bool = True
 
-    @abstractmethod
+    def __init__(self) -> None:
+        self._shipped: dict[int, tuple[Any, Any]] = {}  # by identity; the object is kept, so that it stays its own
+
     def ship(self, shared: Any) -> Any:
-        """Make something known to all workers; gives what `submit` finds it by. The same object is shipped once."""
+        """Make something known to all workers, once; gives what `submit` finds it by."""
+        if id(shared) not in self._shipped:
+            self._shipped[id(shared)] = shared, self.put(shared)
+        return self._shipped[id(shared)][1]
+
+    @abstractmethod
+    def put(self, shared: Any) -> Any:
+        """Leave something where workers find it; gives what they find it by."""
 
     @abstractmethod
     def submit(self, work: Callable[[S, T], R], shipped: Any, piece: T) -> Future[tuple[R, list[str]]]:
         """Begin a piece; its result comes with the warnings that were logged meanwhile."""
 
     @abstractmethod
-    def restart(self) -> None:
-        """Replace workers that are gone."""
-
-    @abstractmethod
     def abandon(self) -> None:
-        """End workers in the middle of what they do."""
+        """End workers in the middle of what they do, and forget those that are gone; the next piece finds others."""
 
     def map(
         self, work: Callable[[S, T], R], shared: S, pieces: Sequence[T], named: Callable[[T], str] = str
@@ -152,8 +157,8 @@ class Pool(Workers, ABC):
         flying: dict[Future[tuple[R, list[str]]], _Piece[T]],
     ) -> None:
         while waiting and len(flying) < self.number * _AHEAD:
-            # what was lost twice goes alone, so that it is known who is to blame
-            alone = waiting[0].lost >= _ATTEMPTS - 1 or any(piece.lost >= _ATTEMPTS - 1 for piece in flying.values())
+            # what was lost goes alone, so that nobody is blamed for what was beside it
+            alone = self.together and (waiting[0].lost or any(piece.lost for piece in flying.values()))
             if alone and flying:
                 return
             piece = waiting.popleft()
@@ -190,14 +195,14 @@ class Pool(Workers, ABC):
         for piece in (*lost, *(flying.pop(future) for future in gone)):
             piece.lost += 1
             if piece.lost >= _ATTEMPTS:
-                raise WorkerError(f"the worker that did {named(piece.piece)} was killed {_ATTEMPTS} times, the last "
-                                  "time with nothing beside it: most likely for want of memory; give it fewer jobs, "
-                                  "or more memory")
+                raise WorkerError(f"the worker that did {named(piece.piece)} was killed {_ATTEMPTS} times, most likely "
+                                  "for want of memory; give it fewer jobs, or more memory")
             waiting.appendleft(piece)
         ordered = sorted(waiting, key=lambda piece: piece.index)
         waiting.clear()
         waiting.extend(ordered)
-        self.restart()
+        if self.together:
+            self.abandon()
 
 
 _said: Counter[str] = Counter()

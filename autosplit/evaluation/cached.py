@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,8 +54,12 @@ class CachedEvaluator:
     """
 
     def __init__(self, inner: Evaluator, known: Iterable[Measurement] = (), file: Path | None = None) -> None:
-        self._inner, self._file = inner, file
-        self._known = {m.plan: m for m in (*_read(file), *known)}
+        self._inner, self._file, self._given = inner, file, tuple(known)
+
+    @cached_property
+    def _known(self) -> dict[Plan, Measurement]:
+        """Read when it is asked for: a context that fine-tunes alone has no use for it."""
+        return {m.plan: m for m in (*_read(self._file), *self._given)}
 
     @property
     def space(self) -> PlanSpace:

@@ -67,8 +67,9 @@ def fine_tune_best(
     """
     found: list[Outcome] = []
     trained = 0
-    context.begin(likely_finalists(scorer, outcomes, wanted), scorer.conditions.device.arithmetic)
-    for plan in ranked_heads(scorer.with_best_exits(outcomes)):
+    ranked = ranked_heads(scorer.with_best_exits(outcomes))
+    context.begin(_trained(ranked)[:wanted], scorer.conditions.device.arithmetic)
+    for plan in ranked:
         if trained >= _MOST_TRIES * wanted or (trained >= wanted and any(o.feasible for o in found)):
             break
         trained += not uncut(plan)
@@ -83,8 +84,11 @@ def fine_tune_best(
 
 def likely_finalists(scorer: Scorer, outcomes: Sequence[Outcome], wanted: int) -> list[Plan]:
     """The plans that `fine_tune_best` fine-tunes in any case; it goes on to others where their payloads grow."""
-    trained = [plan for plan in ranked_heads(scorer.with_best_exits(outcomes)) if not uncut(plan)]
-    return trained[:wanted]
+    return _trained(ranked_heads(scorer.with_best_exits(outcomes)))[:wanted]
+
+
+def _trained(plans: Sequence[Plan]) -> list[Plan]:
+    return [plan for plan in plans if not uncut(plan)]
 
 
 def uncut(plan: Plan) -> bool:

@@ -101,6 +101,11 @@ class BatchQueue:
                 if self._waiting:  # another thread may have been quicker
                     return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._closed
+
     def close(self) -> None:
         """Take no more requests; those that wait can still be taken."""
         with self._changed:
@@ -150,7 +155,10 @@ class BatchComputer(threading.Thread):
             self._done(replies)
 
     def _replace(self, lost: WorkerLostError) -> None:
-        """Get a new process for the one that died, however long that takes: others go on meanwhile."""
+        """Get a new process for the one that died, however long that takes: others go on meanwhile.
+
+        A server that is about to end tries once.
+        """
         self._stats.count(lost=1)
         _log.warning("%s; another one is begun", lost)
         while True:
@@ -158,6 +166,8 @@ class BatchComputer(threading.Thread):
                 self._edge.restart()  # type: ignore[attr-defined] # (only who has it raises this error)
                 return
             except AutosplitError as e:
+                if self._queue.closed:
+                    return
                 _log.warning("no process could be begun (%s); trying again", e)
                 time.sleep(_PAUSE_S)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autosplit.runtime.standalone.edge.server import ServerOptions
-from autosplit.runtime.standalone.errors import ConfigError, LinkError
+from autosplit.runtime.standalone.errors import BundleError, ConfigError, LinkError, WorkerLostError
 from autosplit.runtime.standalone.protocol.wire import HEADER_BYTES, LOGITS, EdgeAnswer, Frame, Kind, Reason, short_key
 from tests.runtime.standalone.fakes import MARK, FakeEdge, Raw, asking, images, serving
 
@@ -414,3 +414,29 @@ def test_nothing_is_left_behind(edge):
         with serving(edge) as server, asking(server) as client:
             client.infer(images(1)[0])
     assert threading.active_count() == before
+
+
+class Dying(FakeEdge):
+    """Its process dies of every batch, and no other one can be begun."""
+
+    def __init__(self):
+        super().__init__()
+        self.fault, self.begun = WorkerLostError("a process of the edge died"), 0
+
+    def restart(self):
+        self.begun += 1
+        raise BundleError("no bundle any more")
+
+
+def test_a_server_ends_though_its_process_cannot_be_replaced():
+    edge = Dying()
+    server = serving(edge).start()
+    with Raw(server.endpoint) as device:
+        device.request()
+        until = time.monotonic() + 30
+        while not edge.begun and time.monotonic() < until:
+            time.sleep(0.01)
+        server.stop()
+        assert server.wait(30)
+        assert device.receive().reason is Reason.FAULT
+    assert server.stats.lost >= 1
