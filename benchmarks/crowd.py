@@ -170,8 +170,9 @@ def measure(options: argparse.Namespace, workers: int) -> dict[str, Any]:
     labels = edge.decode(kept).argmax(1).tolist()
     with subprocess.Popen(
             [sys.executable, "-m", "autosplit", "serve", str(options.bundle), "--bind", "tcp://127.0.0.1:0",
-             "--workers", str(workers), "--threads", "1", "--rate", "0", "--max-devices", str(options.devices),
-             "--idle-s", "600", "--json"], stdout=subprocess.PIPE, text=True) as server:
+             "--workers", str(workers), "--threads", str(options.threads), "--rate", "0",
+             "--max-devices", str(options.devices), "--idle-s", "600", "--json"],
+            stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         crowd = Crowd(json.loads(server.stdout.readline())["serving"], short_key(device.manifest.key), kept, labels)
         crowd.connect(options.devices)
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--devices", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, default=1, help="of onnxruntime in each process")
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rate", type=float, default=0.5, help="images a second of each device, when paced")
     parser.add_argument("--images", type=int, default=400)
@@ -212,7 +214,8 @@ def main() -> None:
     options = parser.parse_args()
     write_json(options.out / "crowd.json", {
         "plan": load_device(options.bundle).manifest.label, "devices": options.devices, "rate": options.rate,
-        "seconds": options.seconds, "runs": [measure(options, workers) for workers in options.workers]})
+        "threads": options.threads, "seconds": options.seconds,
+        "runs": [measure(options, workers) for workers in options.workers]})
 
 
 if __name__ == "__main__":

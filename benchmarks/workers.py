@@ -3,16 +3,16 @@
     python -m benchmarks.workers --out results/benchmarks/workers
     python -m benchmarks.workers --what finalists --out results/benchmarks/workers
 
-Everybody computes with one thread. Networks are prepared first (or come from the cache), which is not timed; starting
-the processes and shipping the networks to them is. Both ways are taken in turn, `--repeats` times, and must agree to
-the last bit. With `--cluster ADDRESS` the workers are those of a Ray cluster. Fine-tuned are the first three plans that
-the search in `--run` fine-tuned, then all of them, its baselines included.
+Three ways: one process with one thread, one with the threads that PyTorch takes by itself, which is what `autosplit`
+does without `--jobs`, and the workers with a thread each. Networks are prepared first (or come from the cache), which is
+not timed; starting the processes and shipping the networks to them is. The ways are taken in turn, `--repeats` times;
+those with a thread each must agree to the last bit. With `--cluster ADDRESS` the workers are those of a Ray cluster.
+Fine-tuned are the first three plans that the search in `--run` fine-tuned, then all of them, its baselines included.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +35,8 @@ from autosplit.report.progress import Progress
 from autosplit.training.prepare import Networks, prepare
 from benchmarks.common import parser, scenario_of, write_json
 
+_THREADS = torch.get_num_threads()
+
 
 def table(networks: Networks, plans: list[Plan], workers: Workers) -> list[Any]:
     """Measure plans at F1."""
@@ -52,20 +54,21 @@ def finalists(networks: Networks, plans: list[Plan], workers: Workers, arithmeti
 
 
 def in_turn(work: Callable[[Workers], Any], others: Callable[[], Workers], repeats: int) -> dict[str, Any]:
-    """Seconds of both ways, taken in turn, and whether they agree."""
-    seconds: dict[str, list[float]] = {"one": [], "workers": []}
+    """Seconds of the three ways, taken in turn, and whether those with one thread each agree."""
+    seconds: dict[str, list[float]] = {"one": [], "one_all_threads": [], "workers": []}
     equal = True
     for _ in range(repeats):
-        found = []
-        for name, make in (("one", Here), ("workers", others)):
+        found = {}
+        for name, make in (("one", Here), ("one_all_threads", Here), ("workers", others)):
             start = time.perf_counter()
             with make() as workers:
-                found.append(work(workers))
+                torch.set_num_threads(_THREADS if name == "one_all_threads" else 1)
+                found[name] = work(workers)
             seconds[name].append(round(time.perf_counter() - start, 2))
-        equal &= found[0] == found[1]
-    ratios = [one / other for one, other in zip(*seconds.values(), strict=True)]
-    return {"seconds": seconds, "times_quicker": round(statistics.median(ratios), 2),
-            "each": [round(r, 2) for r in ratios], "equal": equal}
+        equal &= found["one"] == found["workers"]
+    quicker = {f"times_quicker_than_{name}": [round(one / other, 2) for one, other in zip(
+        seconds[name], seconds["workers"], strict=True)] for name in ("one", "one_all_threads")}
+    return {"seconds": seconds, **quicker, "equal": equal}
 
 
 def fine_tuned(run: Path, space: PlanSpace) -> list[Plan]:
@@ -87,7 +90,6 @@ def main() -> None:
     options.add_argument("--run", type=Path, default=Path("results/reference"))
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
-    torch.set_num_threads(1)
     scenario = scenario_of(chosen)
     networks = prepare(scenario, Progress())
     space = networks.supernet.plan_space
