@@ -4,7 +4,7 @@
     python -m benchmarks.workers --what finalists --out results/benchmarks/workers
 
 Three ways: one process with one thread, one with the threads that PyTorch takes by itself, which is what `autosplit`
-does without `--jobs`, and the workers with a thread each. Networks are prepared first (or come from the cache), which is
+does without `--jobs`, and the workers with a thread each. Networks are prepared first (or come from the cache): that is
 not timed; starting the processes and shipping the networks to them is. The ways are taken in turn, `--repeats` times;
 those with a thread each must agree to the last bit. With `--cluster ADDRESS` the workers are those of a Ray cluster.
 Fine-tuned are the first three plans that the search in `--run` fine-tuned, then all of them, its baselines included.
