@@ -29,7 +29,7 @@ from autosplit.pipeline.finalists import fine_tune_best, likely_finalists
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind
 
 __all__ = ["DEVICE", "JPEG", "LOSSY_IMAGES", "PNG", "Baseline", "Choice", "baselines_of", "choose",
-           "comparison_row", "related", "simple_baselines"]
+           "comparison_row", "foreseen", "related", "simple_baselines"]
 
 DEVICE, PNG, JPEG = "device", "png", "jpeg"
 LOSSY_IMAGES: tuple[ImageKind, ...] = ("jpeg", "jpeg-shared", "webp", "webp-shared", "avif", "avif-shared")
@@ -125,12 +125,24 @@ def choose(
     """
     measured = [_measured(baseline, scorer, context, settings) for baseline in baselines]
     # the plans of all of them at once: workers fine-tune them side by side
-    context.begin([plan for baseline, outcomes in zip(baselines, measured, strict=True)
-                   if not _too_late(baseline, outcomes)
-                   for plan in likely_finalists(scorer, outcomes, settings.finalists)],
-                  scorer.conditions.device.arithmetic)
+    context.begin(_likely(baselines, measured, scorer, settings), scorer.conditions.device.arithmetic)
     return [_chosen(baseline, outcomes, scorer, context, settings)
             for baseline, outcomes in zip(baselines, measured, strict=True)]
+
+
+def foreseen(
+    baselines: Sequence[Baseline], scorer: Scorer, context: SearchContext, settings: SearchSettings
+) -> list[Plan]:
+    """The plans that `choose` fine-tunes in any case, measured for that at F1; arguments as there."""
+    return _likely(baselines, [_measured(b, scorer, context, settings) for b in baselines], scorer, settings)
+
+
+def _likely(
+    baselines: Sequence[Baseline], measured: Sequence[Sequence[Outcome]], scorer: Scorer, settings: SearchSettings
+) -> list[Plan]:
+    """What each baseline fine-tunes of what was measured; it goes on to others where their payloads grow."""
+    return [plan for baseline, outcomes in zip(baselines, measured, strict=True) if not _too_late(baseline, outcomes)
+            for plan in likely_finalists(scorer, outcomes, settings.finalists)]
 
 
 def _measured(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count, groupby
 from pathlib import Path
 
 from autosplit.core.comparison import ComparisonRow
@@ -23,7 +24,7 @@ from autosplit.experiments.compare.literature import (
     student_scenario,
     uniform_baseline,
 )
-from autosplit.pipeline.baselines import Choice, baselines_of, choose, comparison_row, related
+from autosplit.pipeline.baselines import Baseline, baselines_of, choose, comparison_row, foreseen, related
 from autosplit.pipeline.context import SearchContext, networks_key
 from autosplit.pipeline.ledger import LEDGER_FILE, Ledger
 from autosplit.pipeline.search import scorer_of, search_scenario
@@ -33,6 +34,7 @@ __all__ = ["Comparison", "Failure", "Report", "compare"]
 
 _RUNS = "runs"
 _NETWORKS_AT_HAND = 3  # the search's and two of baselines; scenarios of one list mostly differ in conditions alone
+_Entrants = list[tuple[list[Baseline], SearchContext]]
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,12 @@ def compare(
 ) -> Report:
     """Compare a search with every baseline in each scenario; what is in the cache or in `out` is not done again.
 
-    Exits are left out, for the search as for the baselines.
+    Exits are left out, for the search as for the baselines. Workers fine-tune what the baselines of all scenarios with
+    the same networks need at once; the searches follow one another.
 
     Args:
-        scenarios: What to compare under; networks are trained once for those that differ in conditions alone.
+        scenarios: What to compare under; networks are trained once for those that differ in conditions alone and
+            follow one another.
         out: Folder whose `runs` holds the searches.
         progress: Shows the phases.
         data_root: Where data sets lie.
@@ -107,15 +111,20 @@ def compare(
     _make(out)
     progress, report = progress or NullProgress(), Report()
     contexts = _Contexts(progress, data_root, workers)
-    for number, scenario in enumerate(map(_without_exits, scenarios), start=1):
-        title = f"scenario {number} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
-        try:
-            with progress.phase(title):
-                report.done.append(_compared(scenario, out, contexts, progress))
-        except AutosplitError as e:
-            report.failed.append(Failure(scenario, e))
-        else:
-            on_done(report)
+    numbers = count(1)
+    for _, alike in groupby(map(_without_exits, scenarios), key=networks_key):
+        group = list(alike)
+        with suppress(AutosplitError):  # each scenario meets it again, and says so
+            _begin(group, contexts)
+        for scenario in group:
+            title = f"scenario {next(numbers)} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
+            try:
+                with progress.phase(title):
+                    report.done.append(_compared(scenario, out, contexts, progress))
+            except AutosplitError as e:
+                report.failed.append(Failure(scenario, e))
+            else:
+                on_done(report)
     if report.failed and not report.done:
         for folder in (out / _RUNS, out):
             with suppress(OSError):  # it holds something
@@ -159,30 +168,46 @@ class _Contexts:
         return self._made[key]
 
 
+def _entrants(scenario: Scenario, contexts: _Contexts) -> _Entrants:
+    """The baselines that a search does not choose itself, those of one context together."""
+    own, literature = contexts.of(scenario), contexts.of(literature_scenario(scenario))
+    student = contexts.of(student_scenario(scenario))
+    return [(codec_baselines(literature.networks.supernet), literature),
+            ([student_baseline(student.networks.supernet)], student),
+            ([uniform_baseline(own.networks.supernet)], own)]
+
+
+def _begin(scenarios: Sequence[Scenario], contexts: _Contexts) -> None:
+    """Let workers fine-tune what the baselines of scenarios with the same networks need, all of it at once."""
+    if contexts.of(scenarios[0]).alone:
+        return
+    for arithmetic, alike in groupby(scenarios, key=lambda scenario: scenario.conditions.device.arithmetic):
+        group = list(alike)
+        own = contexts.of(group[0])
+        for baselines, context in [(baselines_of(own), own), *_entrants(group[0], contexts)]:
+            context.begin([plan for scenario in group
+                           for plan in foreseen(baselines, Scorer.of(scenario), context, scenario.search)], arithmetic)
+
+
 def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: PhaseReporter) -> Comparison:
     scorer, arithmetic = Scorer.of(scenario), scenario.conditions.device.arithmetic
     own = contexts.of(scenario)
     result, run = _searched(scenario, out, own, progress)
-    literature = contexts.of(literature_scenario(scenario))
-    student = contexts.of(student_scenario(scenario))
-    entrants = [(c, literature) for c in codec_baselines(literature.networks.supernet)]
-    entrants.append((student_baseline(student.networks.supernet), student))
-    entrants.append((uniform_baseline(own.networks.supernet), own))
-    choices: list[Choice] = []
-    for baseline, context in entrants:
-        with progress.phase(f"baseline {baseline.method}"):
-            choices += choose([baseline], scorer, context, scenario.search)
+    choices = []
+    for baselines, context in _entrants(scenario, contexts):
+        with progress.phase(f"baselines {', '.join(b.method for b in baselines)}"):
+            choices += [(choice, context) for choice in choose(baselines, scorer, context, scenario.search)]
     rows = []
     with progress.phase("read the test set for the baselines"):
         chosen = own.measure(result.plan, arithmetic, "test")
-        for choice, (_, context) in zip(choices, entrants, strict=True):
+        for choice, context in choices:
             tested = context.measure(choice.best.plan, arithmetic, "test")
             rows.append(comparison_row(choice.baseline.method, choice.name, tested, chosen, scorer,
                                        result.backbone_accuracy, own.sources("test")))
     simple, searched = ([r for r in result.comparison if r.baseline is baseline] for baseline in (True, False))
     measured = {c.method: tuple(own.evaluator.measure(c.plans)) for c in baselines_of(own)}
     measured["autosplit"] = _measured_by_search(run, own, [m for pool in measured.values() for m in pool])
-    measured |= {c.baseline.method: tuple(o.measurement for o in c.measured) for c in choices}
+    measured |= {c.baseline.method: tuple(o.measurement for o in c.measured) for c, _ in choices}
     return Comparison(scenario, related([*simple, *rows, *searched]), measured, run, own.networks.supernet_key)
 
 
