@@ -2,7 +2,7 @@
 
 May import all rooms up to `evaluation`, and is imported by the agents. Begin with `coinference` (the environment), then
 `core` (its arithmetic) and `vector` (many episodes at once); `layerwise` and `episodes` are the same for plans that are
-pruned layer by layer.
+pruned layer by layer, and `stream` is about decisions over time.
 
 Importing this package registers them and loads nothing heavy:
 
@@ -18,13 +18,16 @@ from __future__ import annotations
 
 from gymnasium.envs.registration import register, registry
 
-__all__ = ["COINFERENCE", "LAYERWISE", "register_envs"]
+__all__ = ["COINFERENCE", "LAYERWISE", "STREAM", "register_envs"]
 
 COINFERENCE = "autosplit/CoInference-v0"
 """Gymnasium id of `autosplit.envs.coinference.CoInferenceEnv`."""
 
 LAYERWISE = "autosplit/CoInferenceLayerwise-v0"
 """Gymnasium id of `autosplit.envs.layerwise.CoInferenceLayerwiseEnv`."""
+
+STREAM = "autosplit/Stream-v0"
+"""Gymnasium id of `autosplit.envs.stream.env.StreamEnv`."""
 
 
 def register_envs() -> None:
@@ -34,6 +37,9 @@ def register_envs() -> None:
                  vector_entry_point="autosplit.envs.measuring:MeasuringVectorCoInference")
     if LAYERWISE not in registry:
         register(LAYERWISE, entry_point="autosplit.envs.layerwise:CoInferenceLayerwiseEnv")
+    if STREAM not in registry:
+        register(STREAM, entry_point="autosplit.envs.stream.env:StreamEnv",
+                 vector_entry_point="autosplit.envs.stream.vector:VectorStream")
 
 
 register_envs()

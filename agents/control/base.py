@@ -1,0 +1,72 @@
+"""`Controller`, and how well one does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from autosplit.core.arrays import Array
+from autosplit.envs.stream.core import StreamCore
+from autosplit.envs.stream.view import View
+from autosplit.envs.tree import IntArray
+
+__all__ = ["Controller", "Played", "play"]
+
+
+class Controller(Protocol):
+    """Decides what n devices do with the picture in hand."""
+
+    def decide(self, view: View) -> IntArray:
+        """Numbers of levels, or K to skip, shape (n,).
+
+        Args:
+            view: What the devices know.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Played:
+    """How episodes went, each of shape (n,).
+
+    Attributes:
+        stream: Number of the stream.
+        accuracy: Right answers in time, expected, as a share of all pictures.
+        energy_mj: Of a picture, in the mean.
+        reward: Of a picture, in the mean: accuracy less energy by its weight.
+        decisions: How many were taken.
+    """
+
+    stream: IntArray
+    accuracy: Array
+    energy_mj: Array
+    reward: Array
+    decisions: IntArray
+
+
+def play(core: StreamCore, controller: Controller, streams: IntArray, seed: int) -> Played:
+    """Let a controller run one episode in each of some streams, to the end.
+
+    Args:
+        core: The streams.
+        controller: Decides.
+        streams: Numbers of streams, shape (n,).
+        seed: Of arrivals, rates and all else that is drawn; equal seeds give all controllers the same arrivals and
+            rates, but other draws of payloads and delays, as they take other decisions.
+    """
+    rng = np.random.default_rng(seed)
+    state = core.begin(streams, rng)
+    count, pictures = len(streams), np.array([core.streams[i].pictures for i in streams])
+    answered, rewards, energy = np.zeros(count), np.zeros(count), np.zeros(count)
+    decisions, left = np.zeros(count, dtype=np.int64), np.arange(count)
+    while len(left):
+        step = core.step(state, controller.decide(core.view(state)), rng)
+        answered[left] += step.answered
+        rewards[left] += step.reward
+        energy[left] += step.energy_mj
+        decisions[left] += 1
+        left, state = left[~step.over], state.rows(~step.over)
+    # the reward counts every picture as lost that is not answered; a share of all pictures reads better
+    return Played(streams, answered / pictures, energy / pictures, 1.0 + rewards / pictures, decisions)

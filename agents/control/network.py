@@ -1,0 +1,126 @@
+"""The network of a controller: scores each level by what is known of it, so that it serves any number of levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from autosplit.envs.features import FloatArray
+from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES
+
+__all__ = ["ScoringPolicy", "scores"]
+
+_GENERAL, _EACH = len(STREAM_FEATURES), len(LEVEL_FEATURES)
+_ACCURACY, _SPARE, _COST = (LEVEL_FEATURES.index(name) for name in ("accuracy", "spare", "cost"))
+_FIRM = 20.0  # how much more likely a level becomes by what it is worth
+_SHARP = 10.0  # how sure it is to be in time, by what would be left of the deadline
+
+
+class _Scores(nn.Module):
+    """Observations to one score an action, and to features of the critic.
+
+    A score is what a level is worth for the picture in hand, as `autosplit.agents.control.rules.Myopic` sees it, and
+    what the network adds to that (residual learning; Johannink et al. 2019, arXiv 1812.03201): at first nothing.
+
+    Args:
+        hidden: Width of the hidden layers.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.level = _layers(_GENERAL + 2 * _EACH, hidden, 1)
+        self.skip = _layers(_GENERAL + _EACH, hidden, 1)
+        self.value = _layers(_GENERAL + 2 * _EACH, hidden, None)
+        self.latent_dim_pi, self.latent_dim_vf = 0, hidden
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores, shape (n, K + 1), and what the value is read from, shape (n, hidden)."""
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        """Scores alone."""
+        general, each = _parts(features)
+        # a level is scored beside the quickest one: what one gains or loses against it
+        first = each[:, :1].expand_as(each)
+        seen = torch.cat([general[:, None].expand(-1, each.shape[1], -1), each, each - first], dim=2)
+        fits = torch.sigmoid(_SHARP * each[..., _SPARE])
+        prior = _FIRM * (each[..., _ACCURACY] * fits - each[..., _COST])
+        return torch.cat([prior + self.level(seen)[..., 0], self.skip(torch.cat([general, each[:, 0]], dim=1))], dim=1)
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        """What the value is read from: the levels' mean and highest features."""
+        general, each = _parts(features)
+        found: Tensor = self.value(torch.cat([general, each.mean(dim=1), each.amax(dim=1)], dim=1))
+        return found
+
+
+def _parts(features: Tensor) -> tuple[Tensor, Tensor]:
+    return features[:, :_GENERAL], features[:, _GENERAL:].reshape(len(features), -1, _EACH)
+
+
+def _layers(inputs: int, hidden: int, outputs: int | None) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()]
+    if outputs is not None:
+        last = nn.Linear(hidden, outputs)
+        nn.init.orthogonal_(last.weight, 0.01)  # nearly uniform at the beginning, as stable-baselines3 has it
+        nn.init.zeros_(last.bias)
+        layers.append(last)
+    return nn.Sequential(*layers)
+
+
+class ScoringPolicy(ActorCriticPolicy):
+    """stable-baselines3's actor and critic with scores of levels as logits.
+
+    Args:
+        observation_space: Of `autosplit.envs.stream`.
+        action_space: Of the same.
+        lr_schedule: See stable-baselines3, as for all else.
+        hidden: Width of the hidden layers.
+        **others: Further arguments of `ActorCriticPolicy`.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], lr_schedule: Schedule,
+        hidden: int = 64, **others: Any,
+    ) -> None:
+        self._hidden = hidden
+        super().__init__(observation_space, action_space, lr_schedule, ortho_init=False, **others)
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor: Any = _Scores(self._hidden)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        self.action_net = nn.Identity()  # the scores are the logits
+        self.optimizer = self.optimizer_class(
+            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+
+def scores(weights: dict[str, FloatArray], observations: FloatArray) -> FloatArray:
+    """The same scores in numpy, which a device without torch computes, shape (n, K + 1).
+
+    Args:
+        weights: `_Scores`' `level.*` and `skip.*`, as arrays.
+        observations: Shape (n, observation size).
+    """
+    general = observations[:, :_GENERAL]
+    each = observations[:, _GENERAL:].reshape(len(observations), -1, _EACH)
+    repeated = np.broadcast_to(general[:, None], (*each.shape[:2], _GENERAL))
+    fits = 1.0 / (1.0 + np.exp(-_SHARP * each[..., _SPARE]))
+    level = _FIRM * (each[..., _ACCURACY] * fits - each[..., _COST]) + _run(
+        weights, "level", np.concatenate([repeated, each, each - each[:, :1]], axis=2))[..., 0]
+    skip = _run(weights, "skip", np.concatenate([general, each[:, 0]], axis=1))
+    return np.concatenate([level, skip], axis=1)
+
+
+def _run(weights: dict[str, FloatArray], name: str, values: FloatArray) -> FloatArray:
+    for index in (0, 2):
+        values = np.tanh(values @ weights[f"{name}.{index}.weight"].T + weights[f"{name}.{index}.bias"])
+    found: FloatArray = values @ weights[f"{name}.4.weight"].T + weights[f"{name}.4.bias"]
+    return found

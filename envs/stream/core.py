@@ -1,0 +1,415 @@
+"""How time goes on in a stream: any number of devices at once, in numpy.
+
+A device takes the oldest picture that waits, decides what to do with it, and is busy until it has the answer, or until
+the picture's deadline if the answer is not there by then. Meanwhile others arrive, and those that grow as old as their
+deadline, or that the buffer has no room for, are lost.
+
+The one implementation of this, for both environments, for controllers and for benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosplit.core.arrays import Array
+from autosplit.core.measurement import RESULT_BYTES
+from autosplit.envs.stream.stream import Stream
+from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES, View
+from autosplit.envs.tree import BoolArray, IntArray
+from autosplit.latency.channel.series import RateSeries, draw_rates
+from autosplit.latency.random import Z95
+
+__all__ = ["State", "Step", "StreamCore"]
+
+_SLOTS = 4096  # of a series of rates
+_SLOTS_A_DEADLINE = 25
+_RECENT = 8  # arrivals that their rate is estimated from
+_MEMORY = 5.0  # deadlines after which the last exchange counts for a third
+_SLOW = 0.1  # weight of an exchange in the long mean of the link's rate
+_LEAST_RATE = 1e-3  # that a link is thought to carry, of its profile's mean
+_LEAST_MS = 0.1  # that an exchange takes
+_NOISE = 4  # random numbers of a step
+
+
+@dataclass
+class State:
+    """Where n devices are.
+
+    Attributes:
+        stream: Which stream, shape (n,), as all others.
+        row: Which draw of arrivals and rates.
+        phase_ms: How far into its rates the device began.
+        now_ms: The time.
+        head: Number of the picture in hand: those before it are settled.
+        kbps: What the link carried in the last exchange, kilobits per second.
+        usual_log2: Log2 of the same in the long run.
+        seen_ms: When the last exchange ended.
+        spent_mj: Energy so far.
+        dearer: What exchanges took in energy, over what they should by the profile, in the long run.
+        charge_price: What a millijoule of the battery was worth in the long run, in reward; 0 without one.
+    """
+
+    stream: IntArray
+    row: IntArray
+    phase_ms: Array
+    now_ms: Array
+    head: IntArray
+    kbps: Array
+    usual_log2: Array
+    seen_ms: Array
+    spent_mj: Array
+    dearer: Array
+    charge_price: Array
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def rows(self, which: BoolArray) -> State:
+        """Some of the devices."""
+        return State(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
+
+    def enter(self, which: IntArray, other: State) -> None:
+        """Take over others in the places of some."""
+        for each in fields(self):
+            getattr(self, each.name)[which] = getattr(other, each.name)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a decision led to, each of shape (n,).
+
+    Attributes:
+        answered: Expected right answer in time of the picture in hand, in [0, 1].
+        in_time: Whether it was answered in time.
+        lost: Pictures that were lost meanwhile, without the one in hand.
+        energy_mj: Energy that it took.
+        reward: Minus pictures that were not answered rightly in time, the one in hand among them, minus energy by
+            weight.
+        over: Whether the episode is.
+        empty: Whether because the battery is.
+    """
+
+    answered: Array
+    in_time: BoolArray
+    lost: IntArray
+    energy_mj: Array
+    reward: Array
+    over: BoolArray
+    empty: BoolArray
+
+
+class StreamCore:
+    """Streams with what happens in them: draws of arrivals and rates, from which each episode takes one pair.
+
+    Args:
+        streams: C streams; those with fewer levels than others repeat their last one, which changes nothing.
+        draws: Draws a stream.
+        seed: Of the draws.
+
+    Attributes:
+        streams: The streams.
+        levels: Levels of the widest one, K.
+        actions: K + 1; the last one skips a picture.
+    """
+
+    def __init__(self, streams: Sequence[Stream], draws: int = 16, seed: int = 0) -> None:
+        if not streams or draws < 1:
+            raise ValueError(f"at least one stream and one draw are needed, got {len(streams)} and {draws}")
+        self.streams, self._draws = tuple(streams), draws
+        self.levels = max(len(s.levels) for s in streams)
+        self.actions = self.levels + 1
+        rng = np.random.default_rng(seed)
+        most = max(s.pictures for s in streams)
+        arrivals, rates, slots = [], [], []
+        for s in streams:
+            drawn = np.full((draws, most), np.inf)
+            drawn[:, :s.pictures] = s.arrivals.draw(draws, s.pictures, rng)
+            arrivals.append(drawn)
+            slot_ms = s.conditions.budget_ms / _SLOTS_A_DEADLINE
+            rates.append(draw_rates(s.conditions.channel, draws, _SLOTS, slot_ms, rng))
+            slots.append(np.full(draws, slot_ms))
+        self._arrivals: Array = np.concatenate(arrivals)
+        self._rates = RateSeries(np.concatenate(rates), np.concatenate(slots))
+        # arrivals of all rows on one ascending line; times beyond the last arrival count as its end
+        ends = np.where(np.isfinite(self._arrivals), self._arrivals, -np.inf).max(axis=1)
+        self._span = float(ends.max()) + max(s.conditions.budget_ms for s in streams) + 2.0
+        self._line = (np.minimum(self._arrivals, self._span - 1.0)
+                      + np.arange(len(ends))[:, None] * self._span).ravel()
+        self._known = _Known.of(streams, self.levels)
+
+    @property
+    def observation_size(self) -> int:
+        """Length of an observation."""
+        return len(STREAM_FEATURES) + self.levels * len(LEVEL_FEATURES)
+
+    def begin(self, streams: IntArray, rng: np.random.Generator) -> State:
+        """Devices whose first picture has arrived.
+
+        Args:
+            streams: Number of the stream of each, shape (n,).
+            rng: Draws which arrivals and rates each gets.
+        """
+        count = len(streams)
+        rows = streams * self._draws + rng.integers(0, self._draws, count)
+        lap_ms = self._rates.slot_ms[rows] * _SLOTS
+        known = self._known
+        mean = known.mean_kbps[streams]
+        state = State(
+            stream=streams.copy(), row=rows, phase_ms=rng.random(count) * lap_ms, now_ms=np.zeros(count),
+            head=np.zeros(count, dtype=np.int64), kbps=mean.copy(), usual_log2=np.log2(mean), seen_ms=np.zeros(count),
+            spent_mj=np.zeros(count), dearer=np.ones(count), charge_price=np.zeros(count))
+        state.charge_price = self._charge_price(state)
+        return state
+
+    def price(self, state: State) -> Array:
+        """Reward that a millijoule is worth to each device, shape (n,): its weight, and what the battery's is worth.
+
+        The latter is the dual price of the charge, what one more millijoule for each picture left would bring in the
+        best mixture of levels, if all answers were in time and exchanges took as much as they did so far; in the mean
+        over some time, since it jumps from one mixture to the next.
+        """
+        found: Array = self._known.energy_weight[state.stream] + state.charge_price
+        return found
+
+    def _charge_price(self, state: State) -> Array:
+        """The dual price at present, shape (n,)."""
+        known, price = self._known, np.zeros(len(state))
+        limited = np.flatnonzero(np.isfinite(known.charge_mj[state.stream]))
+        if len(limited):
+            which = state.stream[limited]
+            left = np.maximum(known.pictures[which] - state.head[limited], 1)
+            allowed = np.maximum(known.charge_mj[which] - state.spent_mj[limited], 0.0) / left
+            price[limited] = _dual_price(self._energy_mj(state)[limited], known.accuracy[which], allowed)
+        return price
+
+    def _energy_mj(self, state: State) -> Array:
+        """What each level takes in the long run, shape (n, K)."""
+        known, which = self._known, state.stream
+        found: Array = known.local_mj[which] + known.exchange_mj[which] * state.dearer[:, None]
+        return found
+
+    def view(self, state: State) -> View:
+        """What the devices know; of no account for those whose episode is over."""
+        known, which = self._known, state.stream
+        last = known.pictures[which] - 1
+        head = np.minimum(state.head, last)
+        arrived = np.maximum(self._arrived(state, state.now_ms), head + 1)
+        waiting = arrived - head - 1
+        next_age = np.where(waiting > 0, state.now_ms - self._arrivals[state.row, np.minimum(head + 1, last)], 0.0)
+        recent = np.minimum(arrived, _RECENT)
+        arriving_ms = np.maximum(state.now_ms - self._arrivals[state.row, arrived - recent], 1.0)
+
+        # what was seen last says less and less of the link, and the long mean more
+        mean, since = known.mean_kbps[which], state.now_ms - state.seen_ms
+        fresh = np.exp(-since / (_MEMORY * known.deadline_ms[which]))
+        kbps = 2.0 ** (state.usual_log2 + fresh * (np.log2(state.kbps) - state.usual_log2))
+        kbps = np.where(known.sees_link[which], self._rates.rate_kbps(state.row, state.now_ms + state.phase_ms), kbps)
+        kbps = np.maximum(kbps, _LEAST_RATE * mean)
+
+        device_ms, sent = known.device_ms[which], known.sent[which]
+        exchange = known.encode_ms[which] + known.delays_ms[which][:, None] + known.edge_ms[which]
+        takes = device_ms + known.sends[which] * (exchange + known.bits[which] / kbps[:, None])
+        age = state.now_ms - self._arrivals[state.row, head]
+        left_ms = np.maximum(known.deadline_ms[which] - age, 0.0)[:, None]
+        busy = (1 - sent) * device_ms + sent * np.maximum(np.minimum(takes, left_ms), device_ms)
+        return View(
+            deadline_ms=known.deadline_ms[which], age_ms=age, waiting=waiting, buffer=known.buffer[which],
+            next_age_ms=next_age, arrivals_per_s=1e3 * recent / arriving_ms, rate=kbps / mean,
+            usual_rate=2.0**state.usual_log2 / mean, since_ms=since,
+            left=np.maximum(known.pictures[which] - state.head, 1) / known.pictures[which],
+            charge=np.maximum(1.0 - state.spent_mj / known.charge_mj[which], 0.0), price=self.price(state),
+            accuracy=known.accuracy[which], sent=sent, takes_ms=takes, busy_ms=busy, energy_mj=self._energy_mj(state))
+
+    def step(self, state: State, actions: IntArray, rng: np.random.Generator) -> Step:
+        """Let every device do with its picture what was decided; changes the state.
+
+        Args:
+            state: Of n devices, none of whose episodes is over.
+            actions: Numbers of levels, or K to skip, shape (n,).
+            rng: Draws what is sent, payloads and delays.
+        """
+        known, which = self._known, state.stream
+        chance, size, up, down = _draws(rng, len(state))
+        skip = actions == self.levels
+        at = which, np.where(skip, 0, actions)
+        device_ms, encode_ms, edge_ms = known.device_ms[at], known.encode_ms[at], known.edge_ms[at]
+        start, due = state.now_ms, self._arrivals[state.row, state.head] + known.deadline_ms[which]
+        sends = chance < known.sent[at]
+
+        # the device's own part, then the exchange
+        local = start + device_ms
+        encoded = local + encode_ms
+        payload = np.maximum(known.payload_bytes[at] + known.payload_sd_bytes[at] * size, 1.0)
+        bits = 8.0 * (payload + np.ceil(payload / known.packet_bytes[which]) * known.overhead_bytes[which])
+        sigma, median = known.access_sigma[which], known.access_ms[which]
+        on_air = encoded + median * np.exp(sigma * up)
+        off_air = self._rates.done_ms(state.row, on_air + state.phase_ms, bits) - state.phase_ms
+        answer = off_air + edge_ms + median * np.exp(sigma * down) + known.result_ms[which]
+        free = np.where(sends, np.minimum(answer, np.maximum(due, encoded)), local)
+        in_time = ~skip & (np.where(sends, answer, local) <= due)
+        accuracy = np.where(sends, known.edge_accuracy[at], known.device_accuracy[at])
+
+        # energy, of what lies before the device gives up
+        aired = np.clip(np.minimum(off_air, free) - on_air, 0.0, None) * sends
+        active = device_ms + sends * encode_ms
+        waited = np.clip(free - start - active - aired, 0.0, None)
+        exchange_mj = (aired * known.transmit_mw[which] + waited * known.wait_mw[which]) / 1e3
+        energy = np.where(skip, 0.0, active * known.active_mw[which] / 1e3 + exchange_mj)
+
+        # what the exchange tells of the link
+        told = sends & ~skip
+        came = answer <= free
+        exchange = free - encoded - np.where(came, edge_ms, 0.0) - known.delays_ms[which]
+        carried = bits / np.maximum(exchange, _LEAST_MS)
+        carried = np.where(came, carried, np.minimum(carried, state.kbps))  # no answer: at most so much
+        state.kbps = np.where(told, carried, state.kbps)
+        state.usual_log2 = np.where(told, state.usual_log2 + _SLOW * (np.log2(carried) - state.usual_log2),
+                                    state.usual_log2)
+        state.seen_ms = np.where(told, free, state.seen_ms)
+        ratio = np.divide(exchange_mj * known.sent[at], known.exchange_mj[at], out=np.ones(len(state)), where=told)
+        state.dearer = np.where(told, state.dearer + _SLOW * (ratio - state.dearer), state.dearer)
+
+        state.now_ms = np.where(skip, start, free)
+        state.spent_mj = state.spent_mj + energy
+        state.head = state.head + 1
+        empty = state.spent_mj >= known.charge_mj[which]
+        in_time &= ~empty
+        answered = accuracy * in_time
+        before = state.head
+        self._settle(state)
+        state.charge_price = state.charge_price + _SLOW * (self._charge_price(state) - state.charge_price)
+        state.head = np.where(empty, known.pictures[which], state.head)
+        lost = state.head - before
+        over = state.head >= known.pictures[which]
+        return Step(answered, in_time, lost, energy, answered - 1.0 - lost - known.energy_weight[which] * energy, over,
+                    empty)
+
+    def _settle(self, state: State) -> None:
+        """Drop what is too old or has no room; where nothing waits, go on to the next arrival."""
+        known, which = self._known, state.stream
+        pictures = known.pictures[which]
+        arrived = np.minimum(self._arrived(state, state.now_ms), pictures)
+        expired = np.minimum(self._arrived(state, state.now_ms - known.deadline_ms[which]), pictures)
+        head = np.maximum(state.head, np.maximum(expired, arrived - known.buffer[which]))
+        waits_for_one = (head >= arrived) & (head < pictures)
+        comes = self._arrivals[state.row, np.minimum(head, pictures - 1)]
+        state.now_ms = np.where(waits_for_one, np.maximum(comes, state.now_ms), state.now_ms)
+        state.head = head
+
+    def _arrived(self, state: State, time_ms: Array) -> IntArray:
+        """Pictures that have arrived by a time, shape (n,)."""
+        begins = state.row * self._arrivals.shape[1]
+        line = np.clip(time_ms, -0.5, self._span - 1.5) + state.row * self._span
+        found: NDArray[np.int64] = np.searchsorted(self._line, line, side="right") - begins
+        return found
+
+
+def _draws(rng: np.random.Generator, count: int) -> tuple[Array, Array, Array, Array]:
+    """A uniform number and three standard normal ones for each device."""
+    return rng.random(count), *rng.standard_normal((_NOISE - 1, count))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Numbers of the C streams as arrays: shape (C,), those of levels (C, K)."""
+
+    deadline_ms: Array
+    pictures: IntArray
+    buffer: IntArray
+    charge_mj: Array
+    energy_weight: Array
+    sees_link: BoolArray
+    mean_kbps: Array
+    packet_bytes: Array
+    overhead_bytes: Array
+    access_ms: Array
+    access_sigma: Array
+    result_ms: Array
+    delays_ms: Array
+    active_mw: Array
+    transmit_mw: Array
+    wait_mw: Array
+    device_ms: Array
+    encode_ms: Array
+    edge_ms: Array
+    payload_bytes: Array
+    payload_sd_bytes: Array
+    bits: Array
+    sent: Array
+    sends: BoolArray
+    device_accuracy: Array
+    edge_accuracy: Array
+    accuracy: Array
+    local_mj: Array
+    exchange_mj: Array
+
+    @classmethod
+    def of(cls, streams: Sequence[Stream], levels: int) -> _Known:
+        """Everything that a step looks up.
+
+        Raises:
+            ConfigError: No delay has the percentiles of a channel.
+        """
+        channels = [s.conditions.channel for s in streams]
+        devices = [s.conditions.device for s in streams]
+
+        def of_channels(name: str) -> Array:
+            return np.array([getattr(c, name).value for c in channels], dtype=np.float64)
+
+        def of_levels(name: str) -> Array:
+            return np.array([[getattr(s.levels[min(k, len(s.levels) - 1)], name) for k in range(levels)]
+                             for s in streams], dtype=np.float64)
+
+        packet, overhead = of_channels("packet_bytes"), of_channels("packet_overhead_bytes")
+        median, p95 = of_channels("access_ms_p50"), of_channels("access_ms_p95")
+        result_ms = 8.0 * (RESULT_BYTES + overhead) / of_channels("downlink_kbps")
+        payload = of_levels("payload_bytes")
+        sent = of_levels("sent")
+        idle = np.array([d.idle_mw.value for d in devices])
+        active_mw = np.array([d.active_mw.value for d in devices])
+        transmit_mw, wait_mw = idle + of_channels("transmit_mw"), idle + of_channels("receive_mw")
+        delays_ms = 2 * median + result_ms
+        bits = 8.0 * (payload + np.ceil(payload / packet[:, None]) * overhead[:, None])
+        times = {name: of_levels(name) for name in ("device_ms", "encode_ms", "edge_ms", "accuracy")}
+        local_mj = (times["device_ms"] + sent * times["encode_ms"]) * active_mw[:, None] / 1e3
+        exchange_mj = sent * (bits / of_channels("uplink_kbps")[:, None] * transmit_mw[:, None]
+                              + (delays_ms[:, None] + times["edge_ms"]) * wait_mw[:, None]) / 1e3
+        return cls(
+            deadline_ms=np.array([s.conditions.budget_ms for s in streams], dtype=np.float64),
+            pictures=np.array([s.pictures for s in streams]), buffer=np.array([s.buffer for s in streams]),
+            charge_mj=np.array([s.charge_mj for s in streams], dtype=np.float64),
+            energy_weight=np.array([s.energy_weight for s in streams], dtype=np.float64),
+            sees_link=np.array([s.sees_link for s in streams]), mean_kbps=of_channels("uplink_kbps"),
+            packet_bytes=packet, overhead_bytes=overhead, access_ms=median,
+            access_sigma=np.log(np.divide(p95, median, out=np.ones_like(p95), where=median > 0)) / Z95,
+            result_ms=result_ms, delays_ms=delays_ms, active_mw=active_mw, transmit_mw=transmit_mw, wait_mw=wait_mw,
+            payload_bytes=payload, payload_sd_bytes=of_levels("payload_sd_bytes"), bits=bits, sent=sent, sends=sent > 0,
+            device_accuracy=of_levels("device_accuracy"), edge_accuracy=of_levels("edge_accuracy"),
+            local_mj=local_mj, exchange_mj=exchange_mj, **times)
+
+
+def _dual_price(energy_mj: Array, accuracy: Array, allowed_mj: Array) -> Array:
+    """Price at which the best mixture of levels and skipping takes what is allowed; 0 where the dearest is, shape (n,).
+
+    The dual of a linear program: the price that makes price * allowed + max(0, accuracy - price * energy) least, which
+    is piecewise linear in it with corners where two levels are worth the same.
+
+    Args:
+        energy_mj: Shape (n, K).
+        accuracy: Shape (n, K).
+        allowed_mj: Of a picture, shape (n,).
+    """
+    first, second = np.triu_indices(energy_mj.shape[1] + 1, 1)  # with skipping as a level that takes and brings nothing
+    costs = np.concatenate([energy_mj, np.zeros((len(energy_mj), 1))], axis=1)
+    values = np.concatenate([accuracy, np.zeros((len(accuracy), 1))], axis=1)
+    apart = costs[:, first] - costs[:, second]
+    prices = np.divide(values[:, first] - values[:, second], apart, out=np.zeros_like(apart), where=apart != 0)
+    prices = np.concatenate([np.zeros((len(prices), 1)), np.maximum(prices, 0.0)], axis=1)
+    worth = (values[:, None] - prices[:, :, None] * costs[:, None]).max(axis=2)
+    best = (prices * allowed_mj[:, None] + worth).argmin(axis=1)
+    found: Array = prices[np.arange(len(best)), best]
+    return found

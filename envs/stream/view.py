@@ -1,0 +1,94 @@
+"""`View`: what a device knows when it decides, and the observation that is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autosplit.core.arrays import Array
+from autosplit.envs.features import FloatArray
+from autosplit.envs.tree import IntArray
+
+__all__ = ["BOUND", "LEVEL_FEATURES", "STREAM_FEATURES", "View"]
+
+BOUND = 5.0
+"""Of all features."""
+
+STREAM_FEATURES = ("age", "waiting", "next_age", "arriving", "rate", "usual_rate", "since", "left", "charge")
+"""An observation begins with: age of the picture in hand, pictures behind it in buffers, age of the next one, arrivals
+in a deadline (log2 of one more), the link's rate as it is thought to be and as it usually is (log2, over the profile's
+mean), time since the last exchange, shares of the pictures and of the charge that are left. Times are in deadlines."""
+
+LEVEL_FEATURES = ("accuracy", "takes", "spare", "arriving", "sent", "cost")
+"""Then of each level: accuracy, time to an answer, what would be left of the deadline then, pictures that arrive while
+the device is busy, share that is sent, energy at its price. Times are in deadlines."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What n devices know; K levels.
+
+    Attributes:
+        deadline_ms: Of every picture, shape (n,).
+        age_ms: Of the picture in hand, shape (n,).
+        waiting: Pictures behind it, shape (n,).
+        buffer: How many wait at most, shape (n,).
+        next_age_ms: Age of the next one; 0 where there is none, shape (n,).
+        arrivals_per_s: Of the last eight, shape (n,).
+        rate: What the link is thought to carry, over its profile's mean, shape (n,).
+        usual_rate: The same in the long run, shape (n,).
+        since_ms: Since the last exchange, shape (n,).
+        left: Share of the pictures that are not settled, shape (n,).
+        charge: Share of the battery's charge that is left; 1 without one, shape (n,).
+        price: Reward that a millijoule is worth, shape (n,).
+        accuracy: Shape (n, K), as all that follow.
+        sent: Share of the pictures that are sent.
+        takes_ms: Time to an answer, if the picture is sent.
+        busy_ms: The same in the mean over pictures, and not beyond the deadline: how long the device is busy.
+        energy_mj: What it takes, in the mean.
+    """
+
+    deadline_ms: Array
+    age_ms: Array
+    waiting: IntArray
+    buffer: IntArray
+    next_age_ms: Array
+    arrivals_per_s: Array
+    rate: Array
+    usual_rate: Array
+    since_ms: Array
+    left: Array
+    charge: Array
+    price: Array
+    accuracy: Array
+    sent: Array
+    takes_ms: Array
+    busy_ms: Array
+    energy_mj: Array
+
+    @property
+    def levels(self) -> int:
+        """K, and the number of the action that skips a picture."""
+        return len(self.accuracy[0])
+
+    @property
+    def left_ms(self) -> Array:
+        """What is left of the deadline of the picture in hand, shape (n,)."""
+        found: Array = self.deadline_ms - self.age_ms
+        return found
+
+    def observation(self) -> FloatArray:
+        """`STREAM_FEATURES`, then `LEVEL_FEATURES` of each level, float32 in [-5, 5], shape (n, 9 + 6 * K)."""
+        deadline = self.deadline_ms
+        general = np.stack([
+            self.age_ms / deadline, self.waiting / self.buffer, self.next_age_ms / deadline,
+            np.log2(1 + self.arrivals_per_s * deadline / 1e3), np.log2(self.rate), np.log2(self.usual_rate),
+            self.since_ms / deadline, self.left, self.charge], axis=1)
+        each = np.stack([
+            self.accuracy, self.takes_ms / deadline[:, None],
+            (self.left_ms[:, None] - self.takes_ms) / deadline[:, None],
+            self.busy_ms * self.arrivals_per_s[:, None] / 1e3, self.sent, self.energy_mj * self.price[:, None]], axis=2)
+        whole = np.concatenate([general, each.reshape(len(deadline), -1)], axis=1)
+        found: FloatArray = np.clip(whole, -BOUND, BOUND).astype(np.float32)
+        return found

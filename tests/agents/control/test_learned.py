@@ -1,0 +1,73 @@
+"""A controller that is trained: against the exact optimum of a tiny stream, and the same in numpy as in torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+from autosplit.agents.control.base import play
+from autosplit.agents.control.learned import ControlPPO, LearnedController, train_controller
+from autosplit.agents.control.network import ScoringPolicy, scores
+from autosplit.agents.control.rules import Myopic
+from autosplit.envs.sb3 import StableBaselinesVecEnv
+from autosplit.envs.stream.core import StreamCore
+from autosplit.envs.stream.vector import VectorStream
+from benchmarks.exact_stream import optimum, tiny_stream
+from tests.envs.stream.streams import stream
+
+CHANCE = 0.1
+
+
+@pytest.fixture(scope="module")
+def trained():
+    settings = ControlPPO(devices=64, decisions=32, minibatch=512, steps=80_000, learning_rate=2e-3)
+    counted = []
+    found = train_controller(VectorStream([tiny_stream(CHANCE)], settings.devices), settings, 0, counted.append)
+    assert sum(counted) >= settings.steps
+    return found
+
+
+def test_it_comes_near_the_optimum_where_the_rule_it_begins_with_does_not(trained):
+    core, which = StreamCore([tiny_stream(CHANCE)], draws=32, seed=5), np.zeros(64, dtype=np.int64)
+    best = optimum(CHANCE)
+    reached = play(core, trained, which, 1).accuracy
+    error = reached.std(ddof=1) / 8
+    assert reached.mean() > 0.97 * best
+    assert reached.mean() < best + 4 * error
+    assert play(core, Myopic(), which, 1).accuracy.mean() < 0.9 * best
+
+
+def test_numpy_scores_as_torch_does():
+    env = VectorStream([stream(), stream(50.0, charge_mj=20.0)], 8)
+    policy = PPO(ScoringPolicy, StableBaselinesVecEnv(env), device="cpu", n_steps=8, batch_size=8).policy
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    observations, _ = env.reset(seed=0)
+    weights = {name: np.asarray(tensor) for name, tensor in policy.mlp_extractor.state_dict().items()}
+    with torch.no_grad():
+        logits = policy.mlp_extractor.forward_actor(torch.as_tensor(observations)).numpy()
+    assert scores(weights, observations) == pytest.approx(logits, abs=1e-4)
+    view = env.core.view(env._state)
+    assert LearnedController(weights).decide(view).tolist() == logits.argmax(axis=1).tolist()
+
+
+def test_it_begins_as_the_myopic_rule():
+    env = VectorStream([stream(20.0)], 64)
+    policy = PPO(ScoringPolicy, StableBaselinesVecEnv(env), device="cpu", n_steps=8, batch_size=8).policy
+    weights = {name: np.asarray(tensor) for name, tensor in policy.mlp_extractor.state_dict().items()}
+    env.reset(seed=0)
+    for _ in range(10):
+        env.step(np.full(64, 2))
+    view = env.core.view(env._state)
+    same = LearnedController(weights).decide(view) == Myopic().decide(view)
+    assert same.mean() > 0.9
+
+
+def test_equal_seeds_give_equal_controllers():
+    settings = ControlPPO(devices=8, decisions=16, minibatch=64, steps=128)
+    one, again = (train_controller(VectorStream([stream(50.0)], 8), settings, 3) for _ in range(2))
+    assert one.weights.keys() == again.weights.keys()
+    assert all(np.array_equal(one.weights[name], again.weights[name]) for name in one.weights)
