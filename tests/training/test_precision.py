@@ -50,6 +50,31 @@ def test_the_result_is_the_same(channels, kernel, stride, padding, groups, side)
         assert torch.allclose(found, wanted)
 
 
+def _calls(transposed):
+    """How a convolution may be called, with a stride as large as its kernel."""
+    functional = F.conv_transpose2d if transposed else F.conv2d
+    return [lambda x, w: functional(x, w, None, w.shape[-1]), lambda x, w: functional(x, w, stride=w.shape[-1]),
+            lambda x, w: functional(x, w, None, (w.shape[-1], w.shape[-1]), (0, 0))]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("channels", "side"), [
+    (4, 16), (8, 8), (12, 8), (16, 4), (16, 16), (24, 4), (24, 8), (40, 4)])
+def test_patches_are_right_in_16_bits(transposed, channels, side):
+    torch.manual_seed(0)
+    x = torch.randn(4, 32 if transposed else channels, 32, 32, requires_grad=True)
+    weight = torch.randn((32, channels, side, side), requires_grad=True)
+    for call in _calls(transposed):
+        expected = call(x, weight)
+        upstream = torch.randn_like(expected)
+        wanted = (expected, *torch.autograd.grad(expected, (x, weight), upstream))
+        with autocast():
+            found = call(x, weight)
+        got = (found.float(), *torch.autograd.grad(found, (x, weight), upstream.to(found.dtype)))
+        for one, other in zip(got, wanted, strict=True):
+            assert (one - other).norm() < 0.02 * other.norm()
+
+
 def test_functions_called_another_way_are_left_alone():
     x, weight = torch.randn(2, 4, 8, 8), torch.randn(8, 4, 1, 1)
     expected = F.conv2d(x, weight, None, 2)
