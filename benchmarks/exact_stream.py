@@ -26,7 +26,6 @@ from autosplit.envs.stream.arrivals import Arrivals
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.levels import Level
 from autosplit.envs.stream.stream import Stream
-from autosplit.envs.stream.vector import VectorStream
 from benchmarks.common import parser, write_json
 
 SLOT_MS = 8.0
@@ -112,8 +111,7 @@ def main() -> None:
     streams = [tiny_stream(chance) for chance in CHANCES]
     tuning, measuring = StreamCore(streams, 16, 1), StreamCore(streams, 64, 2)
     settings = ControlPPO(steps=options.steps)
-    networks = [train_controller(VectorStream(streams, settings.devices), settings, options.seed + i)
-                for i in range(options.seeds)]
+    networks = [train_controller(streams, settings, options.seed + i) for i in range(options.seeds)]
     rows = []
     for index, chance in enumerate(CHANCES):
         best = optimum(chance)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from autosplit.agents.control.network import ScoringPolicy, scores
+from autosplit.agents.control.rules import Myopic
 from autosplit.agents.trainer import isolated, keep_quiet
+from autosplit.core.arrays import Array
 from autosplit.envs.features import FloatArray
 from autosplit.envs.sb3 import StableBaselinesVecEnv
+from autosplit.envs.stream.core import StreamCore
+from autosplit.envs.stream.stream import Stream
 from autosplit.envs.stream.vector import VectorStream
 from autosplit.envs.stream.view import View
 from autosplit.envs.tree import IntArray
 
 __all__ = ["ControlPPO", "LearnedController", "train_controller"]
+
+_LEAST_DRAWS = 16
+_SCALED_BY = 24  # devices a stream, and decisions of each
+_LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class ControlPPO:
     decisions: int = 64
     minibatch: int = 2048
     epochs: int = 4
-    steps: int = 1_000_000
+    steps: int = 1_500_000
     hidden: int = 64
     learning_rate: float = 1e-3
     entropy: float = 0.005
@@ -74,16 +83,24 @@ class _Tells(BaseCallback):
 
 
 def train_controller(
-    env: VectorStream, settings: ControlPPO, seed: int, advance: Callable[[int], None] = lambda steps: None  # noqa: ARG005
+    streams: Sequence[Stream], settings: ControlPPO, seed: int, *, start: LearnedController | None = None,
+    advance: Callable[[int], None] = lambda steps: None,  # noqa: ARG005
 ) -> LearnedController:
-    """Train a controller for all streams of an environment.
+    """Train a controller in some streams at once.
+
+    Rewards are divided by how much they vary in each stream under the rule that the network begins with: else streams
+    whose queues are long would drown the others.
 
     Args:
-        env: As many copies as `settings.devices`.
+        streams: The streams, with as many levels each as the widest has, see `StreamCore`.
         settings: Hyperparameters.
-        seed: Of initial weights, actions and episodes.
+        seed: Of draws, initial weights, actions and episodes.
+        start: A controller to go on from; the myopic rule when left out.
         advance: Called with the number of decisions taken.
     """
+    draws = max(_LEAST_DRAWS, settings.devices // len(streams))
+    env = VectorStream(streams, settings.devices, draws=draws, draws_seed=seed, priced=True,
+                       scales=_scales(streams, seed))
     adapter = StableBaselinesVecEnv(env)
     adapter.seed(seed)
     with isolated(seed):
@@ -91,8 +108,26 @@ def train_controller(
                   n_epochs=settings.epochs, gamma=settings.discount, ent_coef=settings.entropy,
                   learning_rate=lambda left: settings.learning_rate * left, device="cpu",
                   policy_kwargs={"hidden": settings.hidden})
+        if start is not None:
+            ppo.policy.mlp_extractor.load_state_dict(
+                {name: torch.as_tensor(array) for name, array in start.weights.items()}, strict=False)
         keep_quiet(ppo)
         ppo.learn(settings.steps, callback=_Tells(advance, env.num_envs))
     found = ppo.policy.mlp_extractor.state_dict()
-    return LearnedController({name: np.asarray(tensor) for name, tensor in found.items()
-                              if not name.startswith("value.")})
+    return LearnedController({name: tensor.numpy().copy() for name, tensor in found.items()})
+
+
+def _scales(streams: Sequence[Stream], seed: int) -> Array:
+    """One over the standard deviation of the rewards of decisions of the myopic rule, a number a stream."""
+    core, rng, rule = StreamCore(streams, _LEAST_DRAWS, seed), np.random.default_rng(seed), Myopic()
+    which = np.repeat(np.arange(len(streams)), _SCALED_BY)
+    state, rewards = core.begin(which, rng), []
+    for _ in range(_SCALED_BY):
+        step = core.step(state, rule.decide(core.view(state)), rng)
+        rewards.append(step.reward)
+        if step.over.any():
+            over = np.flatnonzero(step.over)
+            state.enter(over, core.begin(which[over], rng))
+    each = np.stack(rewards, axis=1).reshape(len(streams), -1)
+    scales: Array = 1.0 / np.maximum(each.std(axis=1), _LEAST_SPREAD)
+    return scales

@@ -19,7 +19,7 @@ __all__ = ["ScoringPolicy", "scores"]
 _GENERAL, _EACH = len(STREAM_FEATURES), len(LEVEL_FEATURES)
 _ACCURACY, _SPARE, _COST = (LEVEL_FEATURES.index(name) for name in ("accuracy", "spare", "cost"))
 _FIRM = 20.0  # how much more likely a level becomes by what it is worth
-_SHARP = 10.0  # how sure it is to be in time, by what would be left of the deadline
+_SHARP = 40.0  # how sure it is to be in time, by what would be left of the deadline
 
 
 class _Scores(nn.Module):
@@ -37,7 +37,7 @@ class _Scores(nn.Module):
         self.level = _layers(_GENERAL + 2 * _EACH, hidden, 1)
         self.skip = _layers(_GENERAL + _EACH, hidden, 1)
         self.value = _layers(_GENERAL + 2 * _EACH, hidden, None)
-        self.latent_dim_pi, self.latent_dim_vf = 0, hidden
+        self.latent_dim_pi, self.latent_dim_vf = 1, hidden  # the first is of a layer that `ScoringPolicy` leaves out
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Scores, shape (n, K + 1), and what the value is read from, shape (n, hidden)."""
@@ -112,7 +112,7 @@ def scores(weights: dict[str, FloatArray], observations: FloatArray) -> FloatArr
     general = observations[:, :_GENERAL]
     each = observations[:, _GENERAL:].reshape(len(observations), -1, _EACH)
     repeated = np.broadcast_to(general[:, None], (*each.shape[:2], _GENERAL))
-    fits = 1.0 / (1.0 + np.exp(-_SHARP * each[..., _SPARE]))
+    fits = 0.5 + 0.5 * np.tanh(_SHARP / 2 * each[..., _SPARE])  # the logistic function, without an overflow
     level = _FIRM * (each[..., _ACCURACY] * fits - each[..., _COST]) + _run(
         weights, "level", np.concatenate([repeated, each, each - each[:, :1]], axis=2))[..., 0]
     skip = _run(weights, "skip", np.concatenate([general, each[:, 0]], axis=1))

@@ -29,6 +29,8 @@ _SLOTS = 4096  # of a series of rates
 _SLOTS_A_DEADLINE = 25
 _RECENT = 8  # arrivals that their rate is estimated from
 _MEMORY = 5.0  # deadlines after which the last exchange counts for a third
+_PRICE_GAIN, _PRICE_STEP = 0.04, 0.5  # of the price's logarithm: for a picture's allowance too many; most in one step
+_PRICES = 0.01, 2.0  # of a millijoule, over what it brings where it brings most
 _SLOW = 0.1  # weight of an exchange in the long mean of the link's rate
 _LEAST_RATE = 1e-3  # that a link is thought to carry, of its profile's mean
 _LEAST_MS = 0.1  # that an exchange takes
@@ -50,7 +52,7 @@ class State:
         seen_ms: When the last exchange ended.
         spent_mj: Energy so far.
         dearer: What exchanges took in energy, over what they should by the profile, in the long run.
-        charge_price: What a millijoule of the battery was worth in the long run, in reward; 0 without one.
+        charge_price: What a millijoule of the battery is thought to be worth, in reward; 0 without one.
     """
 
     stream: IntArray
@@ -162,29 +164,36 @@ class StreamCore:
             stream=streams.copy(), row=rows, phase_ms=rng.random(count) * lap_ms, now_ms=np.zeros(count),
             head=np.zeros(count, dtype=np.int64), kbps=mean.copy(), usual_log2=np.log2(mean), seen_ms=np.zeros(count),
             spent_mj=np.zeros(count), dearer=np.ones(count), charge_price=np.zeros(count))
-        state.charge_price = self._charge_price(state)
+        state.charge_price = self._first_price(streams)
         return state
 
     def price(self, state: State) -> Array:
         """Reward that a millijoule is worth to each device, shape (n,): its weight, and what the battery's is worth.
 
-        The latter is the dual price of the charge, what one more millijoule for each picture left would bring in the
-        best mixture of levels, if all answers were in time and exchanges took as much as they did so far; in the mean
-        over some time, since it jumps from one mixture to the next.
+        The latter begins as the dual price of the charge: what one more millijoule for each picture would bring in the
+        best mixture of levels, if all answers were in time and exchanges took what the profile says. Then it rises
+        while more is spent than what is left allows for each picture left, and falls while less is.
         """
         found: Array = self._known.energy_weight[state.stream] + state.charge_price
         return found
 
-    def _charge_price(self, state: State) -> Array:
-        """The dual price at present, shape (n,)."""
-        known, price = self._known, np.zeros(len(state))
-        limited = np.flatnonzero(np.isfinite(known.charge_mj[state.stream]))
+    def _first_price(self, streams: IntArray) -> Array:
+        """The dual price of a full battery, shape (n,)."""
+        known, price = self._known, np.zeros(len(streams))
+        limited = np.flatnonzero(np.isfinite(known.charge_mj[streams]))
         if len(limited):
-            which = state.stream[limited]
-            left = np.maximum(known.pictures[which] - state.head[limited], 1)
-            allowed = np.maximum(known.charge_mj[which] - state.spent_mj[limited], 0.0) / left
-            price[limited] = _dual_price(self._energy_mj(state)[limited], known.accuracy[which], allowed)
+            which = streams[limited]
+            energy = known.local_mj[which] + known.exchange_mj[which]
+            dual = _dual_price(energy, known.accuracy[which], known.charge_mj[which] / known.pictures[which])
+            price[limited] = np.clip(dual, *known.prices[which].T)
         return price
+
+    def _follow_price(self, state: State, allowed_mj: Array, settled: IntArray, energy_mj: Array) -> None:
+        """Adapt the price to what some pictures took, beside what they were allowed, each of shape (n,)."""
+        low, high = self._known.prices[state.stream].T
+        excess = np.divide(energy_mj, allowed_mj, out=np.zeros(len(state)), where=allowed_mj > 0) - settled
+        factor = np.exp(np.clip(_PRICE_GAIN * excess, -_PRICE_STEP, _PRICE_STEP))
+        state.charge_price = np.where(np.isfinite(allowed_mj), np.clip(state.charge_price * factor, low, high), 0.0)
 
     def _energy_mj(self, state: State) -> Array:
         """What each level takes in the long run, shape (n, K)."""
@@ -273,6 +282,8 @@ class StreamCore:
         ratio = np.divide(exchange_mj * known.sent[at], known.exchange_mj[at], out=np.ones(len(state)), where=told)
         state.dearer = np.where(told, state.dearer + _SLOW * (ratio - state.dearer), state.dearer)
 
+        left = np.maximum(known.pictures[which] - state.head, 1)
+        allowed = np.maximum(known.charge_mj[which] - state.spent_mj, 0.0) / left
         state.now_ms = np.where(skip, start, free)
         state.spent_mj = state.spent_mj + energy
         state.head = state.head + 1
@@ -281,9 +292,9 @@ class StreamCore:
         answered = accuracy * in_time
         before = state.head
         self._settle(state)
-        state.charge_price = state.charge_price + _SLOW * (self._charge_price(state) - state.charge_price)
         state.head = np.where(empty, known.pictures[which], state.head)
         lost = state.head - before
+        self._follow_price(state, allowed, lost + 1, energy)
         over = state.head >= known.pictures[which]
         return Step(answered, in_time, lost, energy, answered - 1.0 - lost - known.energy_weight[which] * energy, over,
                     empty)
@@ -346,6 +357,7 @@ class _Known:
     accuracy: Array
     local_mj: Array
     exchange_mj: Array
+    prices: Array
 
     @classmethod
     def of(cls, streams: Sequence[Stream], levels: int) -> _Known:
@@ -378,6 +390,7 @@ class _Known:
         local_mj = (times["device_ms"] + sent * times["encode_ms"]) * active_mw[:, None] / 1e3
         exchange_mj = sent * (bits / of_channels("uplink_kbps")[:, None] * transmit_mw[:, None]
                               + (delays_ms[:, None] + times["edge_ms"]) * wait_mw[:, None]) / 1e3
+        most = (times["accuracy"] / np.maximum(local_mj + exchange_mj, 1e-9)).max(axis=1)
         return cls(
             deadline_ms=np.array([s.conditions.budget_ms for s in streams], dtype=np.float64),
             pictures=np.array([s.pictures for s in streams]), buffer=np.array([s.buffer for s in streams]),
@@ -389,7 +402,7 @@ class _Known:
             result_ms=result_ms, delays_ms=delays_ms, active_mw=active_mw, transmit_mw=transmit_mw, wait_mw=wait_mw,
             payload_bytes=payload, payload_sd_bytes=of_levels("payload_sd_bytes"), bits=bits, sent=sent, sends=sent > 0,
             device_accuracy=of_levels("device_accuracy"), edge_accuracy=of_levels("edge_accuracy"),
-            local_mj=local_mj, exchange_mj=exchange_mj, **times)
+            local_mj=local_mj, exchange_mj=exchange_mj, prices=most[:, None] * np.array(_PRICES), **times)
 
 
 def _dual_price(energy_mj: Array, accuracy: Array, allowed_mj: Array) -> Array:

@@ -37,18 +37,20 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         draws_seed: As of `StreamEnv`.
         priced: Whether energy counts in the reward at its price (`StreamCore.price`), not at its weight alone: for
             training, so that what a battery holds is felt at once and not at the end of an episode.
+        scales: What rewards are multiplied by, a number a stream; ones when left out.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
         self, streams: Sequence[Stream] | None = None, num_envs: int = 1, *, draws: int = 16, draws_seed: int = 0,
-        priced: bool = False,
+        priced: bool = False, scales: Array | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
         self.core = StreamCore(example_streams() if streams is None else streams, draws, draws_seed)
         self.num_envs, self._priced = num_envs, priced
+        self._scales: Array = np.ones(len(self.core.streams)) if scales is None else scales
         self.single_observation_space = spaces.Box(-BOUND, BOUND, (self.core.observation_size,), np.float32)
         self.single_action_space = spaces.Discrete(self.core.actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -96,7 +98,7 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         state = self._state
         worth = state.charge_price
         step = self.core.step(state, actions, self.np_random)
-        reward = step.reward - worth * step.energy_mj if self._priced else step.reward
+        reward = self._scales[state.stream] * (step.reward - self._priced * worth * step.energy_mj)
         self._answered += step.answered
         infos: dict[str, Any] = {}
         observation = self.core.view(state).observation()
