@@ -210,10 +210,13 @@ def run_seeds(
     from rich import box
     from rich.table import Table
 
+    from autosplit.cli.estimate import estimate_search
     from autosplit.pipeline.search import new_run
     from autosplit.pipeline.seeds import search_seeds
     from autosplit.report.progress import Progress
 
+    if not quiet and (estimate := estimate_search(scenario, data_root)):
+        announce(f"{number} searches, each: {estimate}")
     named = scenario.replace(name=f"{scenario.name}-{number}-seeds")
     folder, first = out or new_run(named, RESULTS), scenario.search.seed
     with goes_on(lambda: f"the searches that are done are in {folder}"):

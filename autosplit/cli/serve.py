@@ -48,10 +48,11 @@ def command(
         return
     if bundle is None:
         raise ConfigError("name the bundle to serve; `autosplit export` writes one")
-    if not as_json and (bundle / "manifest.json").is_file():
-        address = bind.removeprefix("tcp://")
-        say_next(f"infer {bundle} IMAGES --edge {'HOST:PORT' if address.endswith(':0') else address}")
+
+    def ready(endpoint: str) -> None:
+        say_next(f"infer {bundle} IMAGES --edge {endpoint.removeprefix('tcp://')}")
+
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)
     commands.serve(bundle, options, keys=keys, metrics_port=metrics_port, threads=threads, provider=provider,
-                   workers=workers, as_json=as_json)
+                   workers=workers, as_json=as_json, ready=None if as_json else ready)

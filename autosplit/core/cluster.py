@@ -47,8 +47,10 @@ class Cluster(Pool):
                 _reach(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as e:  # of many types
-            raise ConfigError(f"cluster {address!r}: {' '.join(str(e).split())[:200]}; start one with "
-                              "`ray start --head`, or name its address") from e
+            # Ray's own advice names options of its own
+            reason = "none runs here" if address == "auto" else " ".join(str(e).split())[:200].rstrip(".")
+            raise ConfigError(f"cluster {address!r}: {reason}; start one with `ray start --head`, or name its address"
+                              ) from e
         self._ray: Any = ray
         self.number = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
         self.lost = (ray.exceptions.RaySystemError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,

@@ -191,6 +191,7 @@ class Pool(Workers, ABC):
         self, lost: list[_Piece[T]], waiting: deque[_Piece[T]], flying: dict[Future[tuple[R, list[str]]], _Piece[T]],
         named: Callable[[T], str],
     ) -> None:
+        _say_once("a worker was killed, most likely for want of memory; what it had in hand is done again")
         gone = [future for future in flying if self.together and self._is_lost(future)]
         for piece in (*lost, *(flying.pop(future) for future in gone)):
             piece.lost += 1

@@ -123,9 +123,12 @@ class TestProcesses:
         list(pair.map(warning, None, range(6)))
         assert [r.getMessage() for r in caplog.records] == ["said by every piece"]
 
-    def test_what_a_killed_worker_had_in_hand_is_done_again(self, pair, tmp_path):
+    def test_what_a_killed_worker_had_in_hand_is_done_again(self, pair, tmp_path, caplog):
+        module._said.clear()
         assert list(pair.map(killed_once, str(tmp_path), range(10))) == [i * i for i in range(10)]
         assert {p.name for p in tmp_path.iterdir()} == {"2", "5"}
+        (said,) = {r.getMessage() for r in caplog.records}
+        assert said.startswith("a worker was killed, most likely for want of memory")
 
     def test_pieces_that_kill_now_and_then_are_all_done(self, pair, tmp_path):
         assert list(pair.map(killed_first, str(tmp_path), range(6))) == list(range(6))

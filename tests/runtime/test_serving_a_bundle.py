@@ -126,6 +126,7 @@ class TestProviders:
         served = invoke("serve", bundle, "--provider", "cuda")
         assert served.exit_code == 2
         assert "execution provider 'cuda'" in served.stderr
+        assert "next:" not in served.stderr
 
     def test_one_that_does_not_start(self, card, bundle, monkeypatch):
         monkeypatch.setattr(card[0], "get_providers", lambda self: ["CPUExecutionProvider"])

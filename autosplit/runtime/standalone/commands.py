@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ __all__ = ["infer", "serve", "write_keys"]
 
 
 def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, metrics_port: int | None = None,
-          threads: int = 2, provider: str = PROVIDER, workers: int = 1, as_json: bool = False) -> None:
+          threads: int = 2, provider: str = PROVIDER, workers: int = 1, as_json: bool = False,
+          ready: Callable[[str], None] | None = None) -> None:
     """Serve a bundle until SIGINT, SIGTERM or SIGHUP, then answer what is queued and write the counters.
 
     Args:
@@ -33,6 +34,7 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
         workers: Processes that compute; 1 = this one.
         provider: Execution provider that computes; any but `cpu` is compared on the images in the bundle first.
         as_json: Whether stdout gets JSON.
+        ready: Called with the address once requests are taken.
 
     Raises:
         AutosplitError: The bundle does not run here, or answers otherwise by that provider, or the address or the keys
@@ -68,6 +70,8 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
             print(json.dumps({"serving": server.endpoint, "keys": pair is not None}), flush=True)
         else:
             print(f"serving {bundle} at {server.endpoint}" + ("" if pair else ", without keys"), flush=True)
+        if ready is not None:
+            ready(server.endpoint)
         while not ended.is_set() and not server.wait(0.2):
             pass
     if server.failed:
