@@ -69,6 +69,8 @@ def main() -> None:
     options_parser.add_argument("--episodes", type=int, default=32)
     options_parser.add_argument("--steps", type=int, default=ControlPPO.steps)
     options_parser.add_argument("--seeds", type=int, default=5)
+    options_parser.add_argument("--keep", action="store_true",
+                                help="take the rules' figures from --out, if they are there from before")
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     progress, draws = Progress(), sampler(tuple(options.tables))
@@ -86,17 +88,22 @@ def main() -> None:
                          "name": streams[index].name, "battery": bool(np.isfinite(streams[index].charge_mj)),
                          "setting": "" if seed is not None else repr(controller), **_means(played)})
 
-    measure("myopic", [Myopic()] * len(streams))
-    chosen: list[list[Controller]] = []
-    with progress.phase("tune the rules", total=len(RULES) * len(streams)) as advance:
-        for name, rule in RULES.items():
-            chosen.append([])
-            for index, stream in enumerate(streams):
-                chosen[-1].append(tuned(rule.all(len(stream.levels)), tuning, index, _TUNED_BY, 0))
-                advance(1)
-            measure(name, chosen[-1])
-    measure(BEST, [tuned(candidates, tuning, index, _TUNED_BY, 0)
-                   for index, candidates in enumerate(zip(*chosen, strict=True))])
+    before = options.out / "streams.csv"
+    if options.keep and before.exists():
+        kept = pd.read_csv(before)
+        rows += kept[kept.controller != PPO].to_dict("records")
+    else:
+        measure("myopic", [Myopic()] * len(streams))
+        chosen: list[list[Controller]] = []
+        with progress.phase("tune the rules", total=len(RULES) * len(streams)) as advance:
+            for name, rule in RULES.items():
+                chosen.append([])
+                for index, stream in enumerate(streams):
+                    chosen[-1].append(tuned(rule.all(len(stream.levels)), tuning, index, _TUNED_BY, 0))
+                    advance(1)
+                measure(name, chosen[-1])
+        measure(BEST, [tuned(candidates, tuning, index, _TUNED_BY, 0)
+                       for index, candidates in enumerate(zip(*chosen, strict=True))])
     settings, seconds = ControlPPO(steps=options.steps), []
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
@@ -104,13 +111,14 @@ def main() -> None:
             network = train_controller(trained_in, settings, seed, advance=advance)
         seconds.append(time.perf_counter() - start)
         measure(PPO, [network] * len(streams), seed)
-    frame = pd.DataFrame(rows)
-    frame.to_csv(options.out / "streams.csv", index=False, float_format="%.5f")
-    summary = summarised(frame)
-    summary.to_csv(options.out / "summary.csv", index=False, float_format="%.4f")
+        frame = pd.DataFrame(rows)
+        frame.to_csv(options.out / "streams.csv", index=False, float_format="%.5f")
+        summary = summarised(frame)
+        summary.to_csv(options.out / "summary.csv", index=False, float_format="%.4f")
+        write_json(options.out / "streams.json", {
+            "train_streams": options.train_streams, "steps": settings.steps,
+            "training_seconds": [round(s, 1) for s in seconds]})
     print(summary.to_string(index=False))
-    write_json(options.out / "streams.json", {"train_streams": options.train_streams, "steps": settings.steps,
-                                              "training_seconds": [round(s, 1) for s in seconds]})
 
 
 def _means(played: Played) -> dict[str, float]:

@@ -45,13 +45,13 @@ class ControlPPO:
         discount: Of a reward one decision later.
     """
 
-    devices: int = 256
-    decisions: int = 64
-    minibatch: int = 2048
+    devices: int = 64
+    decisions: int = 32
+    minibatch: int = 512
     epochs: int = 4
     steps: int = 1_500_000
     hidden: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     entropy: float = 0.005
     discount: float = 0.97
 
