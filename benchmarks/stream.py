@@ -5,13 +5,15 @@
 Streams are drawn (`autosplit.envs.stream.sampler`) with levels from two tables of measured plans. The network is
 trained in some, with several seeds, and met the others never. What it is compared with knows more: every rule has
 its settings chosen stream by stream, on other draws of the same stream, and `best rule` is the rule that did best
-there. All see the same figures of the device, and all drop what is too old. Everything is measured on draws of their
-own.
+there. `one rule for all` knows as much as the network: it is the rule and setting that did best in the streams that the
+network was trained in. All see the same figures of the device, and all drop what is too old. Everything is measured on
+draws of their own.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,7 +36,7 @@ from benchmarks.common import parser, write_json
 TABLES = ("results/tables/digits-m.csv.gz", "results/tables/cifar10.csv.gz")
 DEVICES = ("stm32l4r5", "stm32h7a3", "raspberry-pi-zero-2w")
 CHANNELS = ("sub-ghz-fsk-50k", "ble-coded", "ble-1m", "lte-m", "nb-iot", "wifi-halow", "3g")
-BEST, PPO = "best rule", "ppo"
+BEST, COMMON, PPO = "best rule", "one rule for all", "ppo"
 _TUNED_BY = 8  # episodes with each setting
 
 
@@ -58,6 +60,14 @@ def test_streams(draws: StreamSampler, each: int, seed: int) -> list[Stream]:
 def kind_of(stream: Stream) -> str:
     """The kind that a stream was drawn of."""
     return stream.name.partition(",")[0]
+
+
+def common_rule(streams: Sequence[Stream]) -> Controller:
+    """Of all rules and settings the one with the highest mean reward over some streams."""
+    core = StreamCore(streams, 2, 12)
+    everywhere = np.repeat(np.arange(len(streams)), 2)
+    candidates = [each for rule in RULES.values() for each in rule.all(core.levels)]
+    return max(candidates, key=lambda each: float(play(core, each, everywhere, 0).reward.mean()))
 
 
 def main() -> None:
@@ -91,7 +101,7 @@ def main() -> None:
     before = options.out / "streams.csv"
     if options.keep and before.exists():
         kept = pd.read_csv(before)
-        rows += kept[kept.controller != PPO].to_dict("records")
+        rows += kept[~kept.controller.isin([COMMON, PPO])].to_dict("records")
     else:
         measure("myopic", [Myopic()] * len(streams))
         chosen: list[list[Controller]] = []
@@ -104,6 +114,8 @@ def main() -> None:
                 measure(name, chosen[-1])
         measure(BEST, [tuned(candidates, tuning, index, _TUNED_BY, 0)
                        for index, candidates in enumerate(zip(*chosen, strict=True))])
+    with progress.phase("tune one rule for all"):
+        measure(COMMON, [common_rule(trained_in)] * len(streams))
     settings, seconds = ControlPPO(steps=options.steps), []
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()

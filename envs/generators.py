@@ -83,17 +83,25 @@ def pick_conditions(drawn: Array, size: int, first_share: float = 0.0) -> IntArr
     return np.where(drawn < first_share, 0, np.minimum(index, size - 1))
 
 
-def pick_one(rng: np.random.Generator, size: int, options: dict[str, Any] | None = None) -> int:
-    """Index into a pool of conditions for one episode, by one number of a generator.
+def pick_one(
+    rng: np.random.Generator, size: int, options: dict[str, Any] | None = None, key: str = "conditions"
+) -> int:
+    """Index into a pool of conditions, or of something else, for one episode, by one number of a generator.
 
     Args:
         rng: The environment's own generator.
         size: Of the pool.
-        options: Of `reset`: `{"conditions": i}` takes the i-th instead, though a number is drawn all the same.
+        options: Of `reset`: `{key: i}` takes the i-th instead, though a number is drawn all the same.
+        key: What the pool holds.
 
     Raises:
         IndexError: The pool has no i-th.
     """
     # drawn also where `options` decide, so that the episodes that follow are the same either way
     drawn = int(pick_conditions(np.array([rng.random()]), size)[0])
-    return range(size)[options["conditions"]] if options and "conditions" in options else drawn
+    if not options or key not in options:
+        return drawn
+    try:
+        return range(size)[int(options[key])]
+    except IndexError:
+        raise IndexError(f"{key} {options[key]} is not one of {size}") from None

@@ -58,7 +58,7 @@ def play(core: StreamCore, controller: Controller, streams: IntArray, seed: int)
     """
     rng = np.random.default_rng(seed)
     state = core.begin(streams, rng)
-    count, pictures = len(streams), np.array([core.streams[i].pictures for i in streams])
+    count, pictures = len(streams), core.pictures[streams]
     answered, rewards, energy = np.zeros(count), np.zeros(count), np.zeros(count)
     decisions, left = np.zeros(count, dtype=np.int64), np.arange(count)
     while len(left):

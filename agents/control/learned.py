@@ -99,8 +99,8 @@ def train_controller(
         advance: Called with the number of decisions taken.
     """
     draws = max(_LEAST_DRAWS, settings.devices // len(streams))
-    env = VectorStream(streams, settings.devices, draws=draws, draws_seed=seed, priced=True,
-                       scales=_scales(streams, seed))
+    env = VectorStream(streams, settings.devices, draws=draws, draws_seed=seed, priced=True)
+    env.scales = _scales(env.core, seed)
     adapter = StableBaselinesVecEnv(env)
     adapter.seed(seed)
     with isolated(seed):
@@ -117,10 +117,10 @@ def train_controller(
     return LearnedController({name: tensor.numpy().copy() for name, tensor in found.items()})
 
 
-def _scales(streams: Sequence[Stream], seed: int) -> Array:
+def _scales(core: StreamCore, seed: int) -> Array:
     """One over the standard deviation of the rewards of decisions of the myopic rule, a number a stream."""
-    core, rng, rule = StreamCore(streams, _LEAST_DRAWS, seed), np.random.default_rng(seed), Myopic()
-    which = np.repeat(np.arange(len(streams)), _SCALED_BY)
+    rng, rule = np.random.default_rng(seed), Myopic()
+    which = np.repeat(np.arange(len(core.streams)), _SCALED_BY)
     state, rewards = core.begin(which, rng), []
     for _ in range(_SCALED_BY):
         step = core.step(state, rule.decide(core.view(state)), rng)
@@ -128,6 +128,6 @@ def _scales(streams: Sequence[Stream], seed: int) -> Array:
         if step.over.any():
             over = np.flatnonzero(step.over)
             state.enter(over, core.begin(which[over], rng))
-    each = np.stack(rewards, axis=1).reshape(len(streams), -1)
+    each = np.stack(rewards, axis=1).reshape(len(core.streams), -1)
     scales: Array = 1.0 / np.maximum(each.std(axis=1), _LEAST_SPREAD)
     return scales

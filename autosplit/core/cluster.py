@@ -47,8 +47,9 @@ class Cluster(Pool):
                 _reach(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as e:  # of many types
-            # Ray's own advice names options of its own
-            reason = "none runs here" if address == "auto" else " ".join(str(e).split())[:200].rstrip(".")
+            # of a cluster that is not there Ray's own advice names options of its own
+            missing = isinstance(e, ConnectionError) and address == "auto"
+            reason = "none runs here" if missing else " ".join(str(e).split())[:200].rstrip(".")
             raise ConfigError(f"cluster {address!r}: {reason}; start one with `ray start --head`, or name its address"
                               ) from e
         self._ray: Any = ray

@@ -175,6 +175,11 @@ class ChannelProfile(Frozen):
         """Whether the rate never changes and losses are independent."""
         return self.rayleigh is None and self.shadowing is None and self.trace is None and self.bursts is None
 
+    @property
+    def packet_bits(self) -> float:
+        """Bits that a full packet puts on the air."""
+        return 8.0 * (self.packet_bytes.value + self.packet_overhead_bytes.value)
+
     def scaled(self, rate: float, access: float) -> ChannelProfile:
         """A link of so many times the rates, up and down, and so many times the access delay, median and tail."""
         blocks: dict[str, Any] = {name: block.scaled(rate) for name, block in

@@ -17,7 +17,8 @@ import numpy as np
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
 
-__all__ = ["POINTS", "Z95", "Quantity", "lognormal_ms", "normal", "quantile", "standard_normal", "uniform"]
+__all__ = ["POINTS", "Z95", "Quantity", "lognormal_ms", "lognormal_sigma", "normal", "quantile", "standard_normal",
+           "uniform"]
 
 POINTS = 2**15
 """Points of the lattice."""
@@ -67,15 +68,17 @@ def lognormal_ms(quantity: Quantity, p50_ms: float, p95_ms: float, subject: str)
     Raises:
         ConfigError: No log-normal distribution has these percentiles.
     """
+    sigma = lognormal_sigma(p50_ms, p95_ms, subject)
+    return p50_ms * np.exp(sigma * normal(quantity)) if p50_ms else np.zeros(POINTS)
+
+
+def lognormal_sigma(p50_ms: float, p95_ms: float, subject: str) -> float:
+    """Standard deviation of the delay's logarithm; 0 where there is no delay. Arguments and errors as above."""
     if p95_ms < p50_ms or (p50_ms == 0 and p95_ms > 0):
         raise ConfigError(f"{subject}: no delay has median {p50_ms:g} ms and 95th percentile {p95_ms:g} ms; "
                           "give 0 for both, or 0 < access_ms_p50 <= access_ms_p95")
-    if p50_ms == 0:
-        return np.zeros(POINTS)
     # the 95th percentile of a log-normal distribution is p50 * exp(sigma * Z95)
-    sigma = math.log(p95_ms / p50_ms) / Z95
-    delay: Array = p50_ms * np.exp(sigma * normal(quantity))
-    return delay
+    return math.log(p95_ms / p50_ms) / Z95 if p50_ms else 0.0
 
 
 def quantile(draws: Array, *levels: float) -> tuple[Array, ...]:

@@ -44,9 +44,9 @@ class AroundKernels(TorchFunctionMode):
     - The weight gradient of a strided 1x1 convolution of fewer than 16 input channels is written beyond its memory when
       the batch does not divide by the threads, in bfloat16 with AVX-512 and in float32 with AVX2; so the pixels that
       such a convolution does not read are left out before it instead of in it.
-    - In bfloat16 with AMX a convolution whose kernel is 4, 8 or 16 wide gives *wrong values* for 4 to 24 input channels
-      (relative errors above 1), and so does the gradient of the transposed one, which is that convolution; so these are
-      computed in float32.
+    - In bfloat16 with AMX a convolution of one, two or three dimensions whose kernel's width is a multiple of 4 gives
+      *wrong values* for 4 to 24 input channels (relative errors above 1), and so does the gradient of the transposed
+      one, which is that convolution; so these are computed in float32.
     - In bfloat16 the gradients of depthwise convolutions with a stride or a 5x5 kernel take up to seven times as long
       as in float32; so these are, too.
     """
@@ -67,7 +67,8 @@ class AroundKernels(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d,
+                 torch.conv_transpose3d)
 
 
 def _is_wrong(weight: Tensor) -> bool:

@@ -21,7 +21,7 @@ from autosplit.envs.stream.stream import Stream
 from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES, View
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.channel.series import RateSeries, draw_rates
-from autosplit.latency.random import Z95
+from autosplit.latency.random import lognormal_sigma
 
 __all__ = ["State", "Step", "StreamCore"]
 
@@ -34,7 +34,6 @@ _PRICES = 0.01, 2.0  # of a millijoule, over what it brings where it brings most
 _SLOW = 0.1  # weight of an exchange in the long mean of the link's rate
 _LEAST_RATE = 1e-3  # that a link is thought to carry, of its profile's mean
 _LEAST_MS = 0.1  # that an exchange takes
-_NOISE = 4  # random numbers of a step
 
 
 @dataclass
@@ -116,6 +115,7 @@ class StreamCore:
         streams: The streams.
         levels: Levels of the widest one, K.
         actions: K + 1; the last one skips a picture.
+        pictures: Of an episode of each stream, shape (C,).
     """
 
     def __init__(self, streams: Sequence[Stream], draws: int = 16, seed: int = 0) -> None:
@@ -142,6 +142,7 @@ class StreamCore:
         self._line = (np.minimum(self._arrivals, self._span - 1.0)
                       + np.arange(len(ends))[:, None] * self._span).ravel()
         self._known = _Known.of(streams, self.levels)
+        self.pictures = self._known.pictures
 
     @property
     def observation_size(self) -> int:
@@ -242,7 +243,7 @@ class StreamCore:
             rng: Draws what is sent, payloads and delays.
         """
         known, which = self._known, state.stream
-        chance, size, up, down = _draws(rng, len(state))
+        chance, (size, up, down) = rng.random(len(state)), rng.standard_normal((3, len(state)))
         skip = actions == self.levels
         at = which, np.where(skip, 0, actions)
         device_ms, encode_ms, edge_ms = known.device_ms[at], known.encode_ms[at], known.edge_ms[at]
@@ -253,7 +254,7 @@ class StreamCore:
         local = start + device_ms
         encoded = local + encode_ms
         payload = np.maximum(known.payload_bytes[at] + known.payload_sd_bytes[at] * size, 1.0)
-        bits = 8.0 * (payload + np.ceil(payload / known.packet_bytes[which]) * known.overhead_bytes[which])
+        bits = _bits(payload, known.packet_bytes[which], known.overhead_bytes[which])
         sigma, median = known.access_sigma[which], known.access_ms[which]
         on_air = encoded + median * np.exp(sigma * up)
         off_air = self._rates.done_ms(state.row, on_air + state.phase_ms, bits) - state.phase_ms
@@ -319,9 +320,10 @@ class StreamCore:
         return found
 
 
-def _draws(rng: np.random.Generator, count: int) -> tuple[Array, Array, Array, Array]:
-    """A uniform number and three standard normal ones for each device."""
-    return rng.random(count), *rng.standard_normal((_NOISE - 1, count))
+def _bits(payload_bytes: Array, packet_bytes: Array, overhead_bytes: Array) -> Array:
+    """What payloads put on the air, any shape."""
+    found: Array = 8.0 * (payload_bytes + np.ceil(payload_bytes / packet_bytes) * overhead_bytes)
+    return found
 
 
 @dataclass(frozen=True)
@@ -377,7 +379,7 @@ class _Known:
                              for s in streams], dtype=np.float64)
 
         packet, overhead = of_channels("packet_bytes"), of_channels("packet_overhead_bytes")
-        median, p95 = of_channels("access_ms_p50"), of_channels("access_ms_p95")
+        median = of_channels("access_ms_p50")
         result_ms = 8.0 * (RESULT_BYTES + overhead) / of_channels("downlink_kbps")
         payload = of_levels("payload_bytes")
         sent = of_levels("sent")
@@ -385,7 +387,7 @@ class _Known:
         active_mw = np.array([d.active_mw.value for d in devices])
         transmit_mw, wait_mw = idle + of_channels("transmit_mw"), idle + of_channels("receive_mw")
         delays_ms = 2 * median + result_ms
-        bits = 8.0 * (payload + np.ceil(payload / packet[:, None]) * overhead[:, None])
+        bits = _bits(payload, packet[:, None], overhead[:, None])
         times = {name: of_levels(name) for name in ("device_ms", "encode_ms", "edge_ms", "accuracy")}
         local_mj = (times["device_ms"] + sent * times["encode_ms"]) * active_mw[:, None] / 1e3
         exchange_mj = sent * (bits / of_channels("uplink_kbps")[:, None] * transmit_mw[:, None]
@@ -398,7 +400,8 @@ class _Known:
             energy_weight=np.array([s.energy_weight for s in streams], dtype=np.float64),
             sees_link=np.array([s.sees_link for s in streams]), mean_kbps=of_channels("uplink_kbps"),
             packet_bytes=packet, overhead_bytes=overhead, access_ms=median,
-            access_sigma=np.log(np.divide(p95, median, out=np.ones_like(p95), where=median > 0)) / Z95,
+            access_sigma=np.array([lognormal_sigma(c.access_ms_p50.value, c.access_ms_p95.value, f"channel {c.name!r}")
+                                   for c in channels]),
             result_ms=result_ms, delays_ms=delays_ms, active_mw=active_mw, transmit_mw=transmit_mw, wait_mw=wait_mw,
             payload_bytes=payload, payload_sd_bytes=of_levels("payload_sd_bytes"), bits=bits, sent=sent, sends=sent > 0,
             device_accuracy=of_levels("device_accuracy"), edge_accuracy=of_levels("edge_accuracy"),

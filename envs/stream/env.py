@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from autosplit.envs.features import FloatArray
+from autosplit.envs.generators import pick_one
 from autosplit.envs.stream.core import State, Step, StreamCore
 from autosplit.envs.stream.example import example_streams
 from autosplit.envs.stream.stream import Stream
@@ -67,10 +68,7 @@ class StreamEnv(gymnasium.Env[FloatArray, np.int64]):
             IndexError: There is no such stream.
         """
         super().reset(seed=seed)
-        count = len(self.core.streams)
-        drawn = int(self.np_random.integers(count)) if not options else options.get("stream", 0)
-        if not 0 <= drawn < count:
-            raise IndexError(f"stream {drawn} is not one of {count}")
+        drawn = pick_one(self.np_random, len(self.core.streams), options, "stream")
         self._state, self._last = self.core.begin(np.array([drawn]), self.np_random), None
         return self.core.view(self._state).observation()[0], {"stream": drawn}
 

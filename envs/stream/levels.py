@@ -96,15 +96,16 @@ def worth_having(
     Returns:
         At most `count` of them, by ascending accuracy and time; one at least, the quickest where none is in time.
     """
-    outcomes = score(measurements, latency_model, load_objective("in-time-accuracy"), conditions)
-    outcomes.sort(key=lambda o: (o.latency.p50_ms, -o.measurement.accuracy))
-    front = outcomes[:1]
-    for outcome in outcomes:
-        in_time = outcome.latency.p50_ms <= conditions.budget_ms
-        if in_time and outcome.measurement.accuracy > front[-1].measurement.accuracy:
-            front.append(outcome)
-    front = [o for o in front if o.measurement.accuracy >= _OF_USE * front[-1].measurement.accuracy]
-    times = np.log([max(o.latency.p50_ms, _LEAST_MS) for o in front])
+    accuracy = np.array([m.accuracy for m in measurements])
+    p50_ms = latency_model.latency([m.workload for m in measurements], [conditions]).p50_ms[:, 0]
+    order = np.lexsort((-accuracy, p50_ms))
+    front = [order[0]]
+    for plan in order:
+        if p50_ms[plan] <= conditions.budget_ms and accuracy[plan] > accuracy[front[-1]]:
+            front.append(plan)
+    front = [plan for plan in front if accuracy[plan] >= _OF_USE * accuracy[front[-1]]]
+    times = np.log(np.maximum(p50_ms[front], _LEAST_MS))
     wanted = np.linspace(times[0], times[-1], count) if count > 1 else times[-1:]
     picked = sorted({int(np.abs(times - time).argmin()) for time in wanted})
-    return [front[i] for i in picked]
+    return score([measurements[front[i]] for i in picked], latency_model, load_objective("in-time-accuracy"),
+                 conditions)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from autosplit.core.conditions import Conditions
+from autosplit.core.errors import ConfigError
 from autosplit.core.fading import Bursts, Rayleigh, Shannon, mean_bits_per_hz
 from autosplit.core.measurement import Measurement, Outcome
 from autosplit.core.parameters import Decibels, Parameter
@@ -55,13 +56,13 @@ class StreamSampler:
     latency_model: LatencyModel
     levels: int = 6
     pictures: int = 200
-    kinds: Sequence[Kind] = field(default=KINDS)
+    kinds: Sequence[Kind] = KINDS
 
     def sample(self, rng: np.random.Generator) -> Stream:
         """Draw a stream.
 
         Raises:
-            RuntimeError: Under fifty draws of conditions no three levels were worth having.
+            ConfigError: Under fifty draws of conditions no three levels were worth having.
         """
         for _ in range(_TRIES):
             measurements = self.measurements[rng.integers(len(self.measurements))]
@@ -72,7 +73,8 @@ class StreamSampler:
             chosen = worth_having(measurements, conditions, self.latency_model, self.levels)
             if len(chosen) >= _LEAST_LEVELS:
                 return self._stream(conditions, chosen, rng)
-        raise RuntimeError(f"no stream with {_LEAST_LEVELS} levels was found under {_TRIES} conditions")
+        raise ConfigError(f"under none of {_TRIES} conditions {_LEAST_LEVELS} of the plans were worth having; give "
+                          "more plans, or other devices and channels")
 
     def streams(self, count: int, seed: int) -> tuple[Stream, ...]:
         """Draw some, from a generator of their own."""
@@ -89,16 +91,19 @@ class StreamSampler:
         if kind == "bursty":
             arrivals = Arrivals(per_s, peak=rng.uniform(2.0, 1 / _SHARE), peak_share=_SHARE,
                                 peak_s=deadline_s * 5 * 10 ** rng.random())
-        link = rng.integers(3)
-        channel = (conditions.channel, _fading, _losing)[link]
-        if callable(channel):
-            channel = channel(conditions.channel, conditions.budget_ms, rng)
+        link = list(_LINKS)[rng.integers(len(_LINKS))]
+        channel = _LINKS[link](conditions.channel, conditions.budget_ms, rng)
         charge = np.inf
         if rng.random() < 0.25:
             charge = self.pictures * best.energy_mj * rng.uniform(0.3, 0.9)
-        name = f"{kind}, {conditions.device.name}, {conditions.channel.name} {('steady', 'fading', 'losing')[link]}"
+        name = f"{kind}, {conditions.device.name}, {conditions.channel.name} {link}"
         return Stream(name, conditions.model_copy(update={"channel": channel}), tuple(map(Level.of, chosen)), arrivals,
                       self.pictures, charge_mj=charge)
+
+
+def _steady(channel: ChannelProfile, deadline_ms: float, rng: np.random.Generator) -> ChannelProfile:  # noqa: ARG001
+    """The channel as it is."""
+    return channel
 
 
 def _fading(channel: ChannelProfile, deadline_ms: float, rng: np.random.Generator) -> ChannelProfile:
@@ -113,11 +118,15 @@ def _fading(channel: ChannelProfile, deadline_ms: float, rng: np.random.Generato
 
 def _losing(channel: ChannelProfile, deadline_ms: float, rng: np.random.Generator) -> ChannelProfile:
     """The channel with times, one in five, in which most packets are lost; they last half a deadline to twenty."""
-    packet_ms = 8.0 * (channel.packet_bytes.value + channel.packet_overhead_bytes.value) / channel.uplink_kbps.value
+    packet_ms = channel.packet_bits / channel.uplink_kbps.value
     bad = float(np.clip(deadline_ms * 0.5 * 40 ** rng.random() / packet_ms, 1.0, 200.0))
     bursts = Bursts(good_loss=_value(0.01), bad_loss=_value(rng.uniform(0.7, 0.95)), good_packets=_value(4 * bad),
                     bad_packets=_value(bad))
     return channel.model_copy(update={"bursts": bursts, "packet_loss": _value(bursts.loss)})
+
+
+_LINKS = {"steady": _steady, "fading": _fading, "losing": _losing}
+"""What a link does over time."""
 
 
 def _value(number: float) -> Parameter:

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from autosplit.core.arrays import Array
 from autosplit.envs.features import FloatArray
+from autosplit.envs.generators import pick_conditions
 from autosplit.envs.stream.core import State, StreamCore
 from autosplit.envs.stream.example import example_streams
 from autosplit.envs.stream.stream import Stream
@@ -37,20 +38,23 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         draws_seed: As of `StreamEnv`.
         priced: Whether energy counts in the reward at its price (`StreamCore.price`), not at its weight alone: for
             training, so that what a battery holds is felt at once and not at the end of an episode.
-        scales: What rewards are multiplied by, a number a stream; ones when left out.
+
+    Attributes:
+        core: The streams.
+        scales: What rewards are multiplied by, a number a stream; ones at first.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
         self, streams: Sequence[Stream] | None = None, num_envs: int = 1, *, draws: int = 16, draws_seed: int = 0,
-        priced: bool = False, scales: Array | None = None,
+        priced: bool = False,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
         self.core = StreamCore(example_streams() if streams is None else streams, draws, draws_seed)
         self.num_envs, self._priced = num_envs, priced
-        self._scales: Array = np.ones(len(self.core.streams)) if scales is None else scales
+        self.scales: Array = np.ones(len(self.core.streams))
         self.single_observation_space = spaces.Box(-BOUND, BOUND, (self.core.observation_size,), np.float32)
         self.single_action_space = spaces.Discrete(self.core.actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -74,8 +78,9 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
             seed = seed[0]
         super().reset(seed=seed)
         count = len(self.core.streams)
-        which: IntArray = (np.broadcast_to(np.asarray(options["stream"]), self.num_envs).astype(np.int64)
-                           if options else self.np_random.integers(count, size=self.num_envs))
+        which = pick_conditions(self.np_random.random(self.num_envs), count)  # drawn in any case, as by `StreamEnv`
+        if options and "stream" in options:
+            which = np.broadcast_to(np.asarray(options["stream"]), self.num_envs).astype(np.int64)
         if not ((which >= 0) & (which < count)).all():
             raise IndexError(f"a stream of {which.tolist()} is not one of {count}")
         self._state = self.core.begin(which, self.np_random)
@@ -98,18 +103,18 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         state = self._state
         worth = state.charge_price
         step = self.core.step(state, actions, self.np_random)
-        reward = self._scales[state.stream] * (step.reward - self._priced * worth * step.energy_mj)
+        reward = self.scales[state.stream] * (step.reward - self._priced * worth * step.energy_mj)
         self._answered += step.answered
         infos: dict[str, Any] = {}
         observation = self.core.view(state).observation()
         if step.over.any():
             done = np.flatnonzero(step.over)
-            pictures = np.array([self.core.streams[i].pictures for i in state.stream])
             infos = {"final_obs": observation.copy(), "_final_obs": step.over,
-                     "final_info": {"answered": self._answered.copy(), "pictures": pictures,
+                     "final_info": {"answered": self._answered.copy(), "pictures": self.core.pictures[state.stream],
                                     "energy_mj": state.spent_mj.copy(), "stream": state.stream.copy()},
                      "_final_info": step.over}
-            begun = self.core.begin(self.np_random.integers(len(self.core.streams), size=len(done)), self.np_random)
+            which = pick_conditions(self.np_random.random(len(done)), len(self.core.streams))
+            begun = self.core.begin(which, self.np_random)
             state.enter(done, begun)
             self._answered[done] = 0.0
             observation[done] = self.core.view(begun).observation()

@@ -75,6 +75,18 @@ def test_patches_are_right_in_16_bits(transposed, channels, side):
             assert (one - other).norm() < 0.02 * other.norm()
 
 
+@pytest.mark.parametrize(("function", "shape", "kernel"), [
+    (F.conv1d, (2, 24, 96), (24,)), (F.conv1d, (2, 16, 192), (64,)), (F.conv3d, (1, 8, 16, 16, 16), (8, 8, 8)),
+    (F.conv3d, (1, 16, 8, 8, 8), (4, 4, 4)), (F.conv2d, (2, 24, 9, 24), (3, 12))])
+def test_other_kernels_of_that_kind_are_right_too(function, shape, kernel):
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape), torch.randn((16, shape[1], *kernel))
+    wanted = function(x, weight, stride=kernel)
+    with autocast():
+        found = function(x, weight, stride=kernel).float()
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
 def test_functions_called_another_way_are_left_alone():
     x, weight = torch.randn(2, 4, 8, 8), torch.randn(8, 4, 1, 1)
     expected = F.conv2d(x, weight, None, 2)

@@ -179,14 +179,15 @@ def _entrants(scenario: Scenario, contexts: _Contexts) -> _Entrants:
 
 def _begin(scenarios: Sequence[Scenario], contexts: _Contexts) -> None:
     """Let workers fine-tune what the baselines of scenarios with the same networks need, all of it at once."""
-    if contexts.of(scenarios[0]).alone:
+    own = contexts.of(scenarios[0])
+    if own.alone:
         return
+    entrants = [(baselines_of(own), own), *_entrants(scenarios[0], contexts)]
     for arithmetic, alike in groupby(scenarios, key=lambda scenario: scenario.conditions.device.arithmetic):
-        group = list(alike)
-        own = contexts.of(group[0])
-        for baselines, context in [(baselines_of(own), own), *_entrants(group[0], contexts)]:
-            context.begin([plan for scenario in group
-                           for plan in foreseen(baselines, Scorer.of(scenario), context, scenario.search)], arithmetic)
+        group = [(Scorer.of(scenario), scenario.search) for scenario in alike]
+        for baselines, context in entrants:
+            context.begin([plan for scorer, settings in group
+                           for plan in foreseen(baselines, scorer, context, settings)], arithmetic)
 
 
 def _compared(scenario: Scenario, out: Path, contexts: _Contexts, progress: PhaseReporter) -> Comparison:

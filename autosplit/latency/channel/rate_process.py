@@ -147,9 +147,8 @@ def typical_kbps_and_jitter_ms(channel: ChannelProfile) -> tuple[float, float]:
     process, mean_kbps = rate_process_of(channel), channel.uplink_kbps.value
     if process is None:
         return mean_kbps, 0.0
-    packet_bits = 8.0 * (channel.packet_bytes.value + channel.packet_overhead_bytes.value)
-    p50_ms, p95_ms = quantile(process.taken_ms(np.full(POINTS, packet_bits / mean_kbps)), 0.5, 0.95)
-    return packet_bits / p50_ms.item(), p95_ms.item() - p50_ms.item()
+    p50_ms, p95_ms = quantile(process.taken_ms(np.full(POINTS, channel.packet_bits / mean_kbps)), 0.5, 0.95)
+    return channel.packet_bits / p50_ms.item(), p95_ms.item() - p50_ms.item()
 
 
 @lru_cache(maxsize=32)

@@ -128,7 +128,7 @@ def draw_rates(channel: ChannelProfile, rows: int, slots: int, slot_ms: float, r
             10.0 ** (db / 10.0) * power, shannon.efficiency.value, shannon.most)
         kbps = np.stack([_on_slots(np.full(blocks, block_ms), row, slots, slot_ms, start)
                          for row, start in zip(rates, rng.random(rows) * block_ms, strict=True)])
-    packet_ms = 8.0 * (channel.packet_bytes.value + channel.packet_overhead_bytes.value) / mean
+    packet_ms = channel.packet_bits / mean
     if channel.bursts is None:
         return kbps * _goodput(channel.packet_loss.value, packet_ms, channel)
     good, bad, good_packets, bad_packets = channel.bursts.chain
