@@ -26,7 +26,7 @@ from autosplit.cli import (
     serve,
     show,
 )
-from autosplit.cli.console import State
+from autosplit.cli.console import OneLineGroup, State
 from autosplit.core.machine import keep_freed_memory
 from autosplit.runtime.standalone.signals import interrupted_by_signals
 
@@ -34,6 +34,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="autosplit",
+    cls=OneLineGroup,
     help="Find the best way to run a CNN on a weak device and an edge server: whether and where to cut it, what to "
          "prune, how to compress.",
     no_args_is_help=True,
@@ -57,7 +58,7 @@ def options(
         typer.echo(f"autosplit {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command; `autosplit --help` lists them")
+        raise typer.BadParameter("no command is named")
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -66,16 +66,16 @@ def table(
     part = None if shard is None else Shard.parse(shard)
     wanted = changed(load_scenario(scenario, trust_code=trust_code),
                      {"training.accelerator": accelerator}, assignments(set_))
-    if not quiet:
-        announce(estimate_table(wanted, data_root))
-    if part is not None:
-        with goes_on(lambda: "what was measured is in the part's file"), workers_of(jobs, cluster) as workers:
-            path = measure_shard(wanted, out, part, progress=Progress(quiet=quiet), data_root=data_root,
-                                 workers=workers)
-        typer.echo(json.dumps({"part": str(path)}) if as_json else f"part {part.number} of {part.of} in {path}")
-        return
-    with goes_on(lambda: "what was measured is in the cache"), workers_of(jobs, cluster) as workers:
-        made = tabulate(wanted, out, progress=Progress(quiet=quiet), data_root=data_root, workers=workers)
+    kept = "what was measured is in " + ("the cache" if part is None else "the part's file")
+    with goes_on(lambda: kept), workers_of(jobs, cluster) as workers:
+        if not quiet:
+            announce(estimate_table(wanted, data_root))
+        progress = Progress(quiet=quiet)
+        if part is not None:
+            path = measure_shard(wanted, out, part, progress=progress, data_root=data_root, workers=workers)
+            typer.echo(json.dumps({"part": str(path)}) if as_json else f"part {part.number} of {part.of} in {path}")
+            return
+        made = tabulate(wanted, out, progress=progress, data_root=data_root, workers=workers)
     if as_json:
         typer.echo(made.record.model_dump_json())
         return

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from autosplit.core.errors import AutosplitError
 from autosplit.core.extras import install_command
 from autosplit.runtime.standalone.errors import error_line, escaped
 from autosplit.runtime.standalone.signals import abandon_stdout
 
-__all__ = ["EXIT_FAULT", "EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "State", "announce", "goes_on",
-           "print_error", "print_rich", "reported", "say", "say_next"]
+__all__ = ["EXIT_FAULT", "EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "OneLineGroup", "State", "announce",
+           "goes_on", "print_error", "print_rich", "reported", "say", "say_next"]
 
 EXIT_FAULT = 1
 EXIT_INFEASIBLE = 3
@@ -27,6 +28,8 @@ RESULTS = Path("results")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer names its own copy of click's nowhere else
 
 
 class State:
@@ -37,6 +40,34 @@ class State:
     """
 
     debug = False
+
+
+class OneLineGroup(TyperGroup):
+    """Commands whose wrong options are reported as all errors are, in one line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line; see `click.Command.main`."""
+        if not options.pop("standalone_mode", True):
+            return super().main(*args, **options | {"standalone_mode": False})
+        try:
+            code = super().main(*args, **options | {"standalone_mode": False})
+        except _UsageError as e:
+            print_usage_error(e)
+            code = AutosplitError.exit_code
+        except typer.Abort:
+            code = EXIT_FAULT
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def print_usage_error(error: Any) -> None:
+    """Write what is wrong with the options to stderr, and which command's help lists them."""
+    message = error.format_message()
+    if "\n" in message:  # a group without a command: its help
+        say(message)
+        return
+    path = error.ctx.command_path if error.ctx else "autosplit"
+    message = message[:1].lower() + message[1:].rstrip(".")
+    print_error(f"{message}{'' if message.endswith('?') else ';'} `{path} --help` lists what it takes")
 
 
 def say(text: str) -> None:

@@ -126,7 +126,7 @@ def estimate_table(scenario: Scenario, data_root: Path | None) -> str:
         for family in scenario.codecs)
     plans = settings * len(space.sparsities)
     passes = training_passes(scenario, images) + plans * measuring_passes(scenario, images)
-    return f"{training_words(scenario)}, measure up to {plans:,} plans: {spoken(scenario, images, passes)}"
+    return f"{training_words(scenario)}, measure about {plans:,} plans: {spoken(scenario, images, passes)}"
 
 
 @or_nothing

@@ -71,7 +71,9 @@ def command(
     granularity: Annotated[str | None, typer.Option(help="One sparsity a head: uniform; or a group: layer.")] = None,
     policy: Policy = None,
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Plans that are fine-tuned in the end.")] = None,
+    finalists: Annotated[int | None, typer.Option(
+        help="Plans that are fine-tuned in the end; baselines, and a split and a cheap one where splits are in time, "
+             "come on top.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     seeds: Annotated[int | None, typer.Option(
         min=2, help="Search with so many seeds, from --seed on, each on its own, and show the spread.")] = None,
@@ -166,7 +168,8 @@ def run_search(
                                  reuse=reuse, most_exhaustive=None if yes else _MOST_EXHAUSTIVE, workers=workers)
     except KeyboardInterrupt:
         if (run / LEDGER_FILE).exists():
-            say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}")
+            say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}"
+                f"{workers.option if workers else ''}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json")))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+import importlib.util
+import itertools
+import os
+import pickle
+import secrets
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from multiprocessing.connection import Connection, Listener
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from autosplit.core.errors import ConfigError
-from autosplit.core.shipping import begin_worker, call, packed, read_shared
+from autosplit.core.errors import ConfigError, WorkerError
+from autosplit.core.shipping import packed
 from autosplit.core.workers import Pool
 
 __all__ = ["Cluster"]
@@ -20,10 +29,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PATIENCE_S = 5.0
+_LOOKS_S = 0.1
+_DRIVER = "from autosplit.core.ray_driver import main; main()"
+
+
+class _WorkerLostError(Exception):
+    """Ray says that the worker of a piece is gone."""
 
 
 class Cluster(Pool):
     """The processors of a Ray cluster, each a worker.
+
+    Ray itself lives in a process of its own (`ray_driver`): it ends the one that it is in when its cluster goes, and
+    what this one has under way, a training for example, is to go on.
 
     Args:
         address: Of the cluster, `HOST:PORT`; `auto` for the one that this machine is part of.
@@ -34,49 +52,135 @@ class Cluster(Pool):
     """
 
     together = False
+    lost = (_WorkerLostError,)
 
     def __init__(self, address: str, threads: int) -> None:
         super().__init__()
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError("--cluster needs the package ray: pip install 'autosplit[cluster]'")
+        self._address, self.option, self._numbers = address, f" --cluster {address}", itertools.count(1)
+        self._asked: dict[int, Future[Any]] = {}
+        # two locks: answers must be taken while something large is on its way there
+        self._changing, self._sending = threading.Lock(), threading.Lock()
         try:
-            import ray
-        except ImportError as e:
-            raise ConfigError("--cluster needs the package ray: pip install 'autosplit[cluster]'") from e
-        self._ours = not ray.is_initialized()  # a program that is connected already stays so
-        try:
-            if self._ours:
-                _reach(address)
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as e:  # of many types
-            # of a cluster that is not there Ray's own advice names options of its own
-            missing = isinstance(e, ConnectionError) and address == "auto"
-            reason = "none runs here" if missing else " ".join(str(e).split())[:200].rstrip(".")
-            raise ConfigError(f"cluster {address!r}: {reason}; start one with `ray start --head`, or name its address"
+            _reach(address)
+            processors = self._begin(threads)
+        except (OSError, ValueError, WorkerError) as e:
+            raise ConfigError(f"cluster {address!r}: {e}; start one with `ray start --head`, or name its address"
                               ) from e
-        self._ray: Any = ray
-        self.number = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
-        self.lost = (ray.exceptions.RaySystemError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
-                     ray.exceptions.OutOfMemoryError)
-        # lost pieces are begun anew by `Pool.map`, which knows their names
-        self._task: Any = ray.remote(num_cpus=threads, max_retries=0)(_do)
-        self._threads = threads
+        self.number = max(1, processors // threads)
+        threading.Thread(target=self._listen, daemon=True).start()
 
-    def put(self, shared: Any) -> Any:
-        """Put an object into the cluster's store; gives its reference in a list, so that tasks fetch it themselves."""
-        return [self._ray.put(packed(shared))]
+    def _begin(self, threads: int) -> int:
+        """Begin the process that speaks with Ray; gives the cluster's processors.
 
-    def submit(self, work: Callable[[S, T], R], shipped: Any, piece: T) -> Future[tuple[R, list[str]]]:
+        Raises:
+            WorkerError: It could not connect.
+        """
+        key = secrets.token_bytes(16)
+        with Listener(authkey=key) as listener:
+            command = [sys.executable, "-c", _DRIVER, str(listener.address), self._address, str(threads), sys.argv[0]]
+            self._driver = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))})
+            assert self._driver.stdin is not None
+            print(key.hex(), file=self._driver.stdin, flush=True)
+            self._peer = _accepted(listener, self._driver)
+        try:
+            _, what, value = self._peer.recv()
+        except (EOFError, OSError):
+            what, value = "failed", "the process that speaks with Ray ended"
+        if what != "done":
+            self._driver.wait()
+            raise WorkerError(value)
+        return int(value)
+
+    def _listen(self) -> None:
+        """Hand answers to those who wait for them, until there are no more."""
+        while True:
+            try:
+                number, what, value = self._peer.recv()
+            except (EOFError, OSError):
+                break
+            with self._changing:
+                asked = self._asked.pop(number)
+            if what == "done":
+                asked.set_result(value)
+            else:
+                asked.set_exception(_WorkerLostError(value) if what == "lost" else self._ended(value))
+        with self._changing:
+            self._peer.close()
+            left, self._asked = list(self._asked.values()), {}
+        for asked in left:
+            asked.set_exception(self._ended())
+
+    def _ended(self, why: str = "") -> WorkerError:
+        reason = f" ({' '.join(why.split())[:200]})" if why else ""
+        return WorkerError(f"the Ray cluster {self._address!r} is gone, or refuses work{reason}; everything finished "
+                           "is kept: start it again, and run the same command, for a search with --resume")
+
+    def _ask(self, wanted: str, *arguments: Any) -> Future[Any]:
+        asked: Future[Any] = Future()
+        number = next(self._numbers)
+        with self._changing:
+            if self._peer.closed:
+                raise self._ended()
+            self._asked[number] = asked
+        with suppress(OSError), self._sending:  # of a process that has ended; whoever listens says so
+            self._peer.send((number, wanted, *arguments))
+        return asked
+
+    def put(self, shared: Any) -> str:
+        """Put an object into the cluster's store; gives its name there."""
+        return str(self._ask("put", packed(shared)).result())
+
+    def submit(self, work: Callable[[S, T], R], shipped: str, piece: T) -> Future[tuple[R, list[str]]]:
         """See `Pool.submit`."""
-        found: Future[tuple[R, list[str]]] = self._task.remote(work, shipped, piece, self._threads).future()
+        import cloudpickle
+
+        found: Future[tuple[R, list[str]]] = Future()
+
+        def take(answered: Future[bytes]) -> None:
+            try:
+                value = pickle.loads(answered.result())
+                if isinstance(value, Exception):
+                    raise value
+                found.set_result(value)
+            except Exception as e:
+                found.set_exception(e)
+
+        self._ask("do", shipped, cloudpickle.dumps((work, piece))).add_done_callback(take)
         return found
 
     def abandon(self) -> None:
         """Nothing: Ray replaces workers itself, and ends all with the connection."""
 
     def close(self) -> None:
-        """Let go of what was shipped, and of the cluster if nobody else here had it."""
+        """Leave the cluster."""
         self._shipped.clear()
-        if self._ours and self._ray.is_initialized():
-            self._ray.shutdown()
+        with suppress(OSError), self._sending:
+            self._peer.send((0, "end"))
+        try:
+            self._driver.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._driver.kill()
+            self._driver.wait()
+
+
+def _accepted(listener: Listener, process: subprocess.Popen[str]) -> Connection:
+    """The connection of a process that was told where to call.
+
+    Raises:
+        WorkerError: It ended before.
+    """
+    found: list[Connection] = []
+    calling = threading.Thread(target=lambda: found.append(listener.accept()), daemon=True)
+    calling.start()
+    while process.poll() is None and calling.is_alive():
+        calling.join(_LOOKS_S)
+    if not found:
+        raise WorkerError("the process that speaks with Ray ended before it began")
+    return found[0]
 
 
 def _reach(address: str) -> None:
@@ -91,18 +195,3 @@ def _reach(address: str) -> None:
         if where.hostname is None or where.port is None:
             raise ValueError("an address is HOST:PORT")
         socket.create_connection((where.hostname, where.port), _PATIENCE_S).close()
-
-
-_begun = False
-
-
-def _do(work: Callable[[S, T], R], shipped: Any, piece: T, threads: int) -> tuple[R, list[str]]:
-    """A task: workers are processes that do many, one after the other."""
-    global _begun
-    if not _begun:
-        begin_worker(threads)
-        _begun = True
-    import ray
-
-    (reference,) = shipped
-    return call(work, read_shared(reference.hex(), lambda: bytes(ray.get(reference))), piece)

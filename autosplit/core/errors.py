@@ -72,7 +72,7 @@ class UnknownNameError(ConfigError, LookupError):
 
 
 class WorkerError(AutosplitError, RuntimeError):
-    """A piece of work killed the process that did it, again and again."""
+    """A piece of work killed the process that did it, again and again; or nobody is left to do it."""
 
 
 class DataError(AutosplitError, OSError):

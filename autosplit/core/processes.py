@@ -44,7 +44,7 @@ class Processes(Pool):
 
     def __init__(self, number: int, threads: int) -> None:
         super().__init__()
-        self.number, self._threads = number, threads
+        self.number, self._threads, self.option = number, threads, f" --jobs {number}"
         self._pool: ProcessPoolExecutor | None = None
         self._folder: Path | None = None
 

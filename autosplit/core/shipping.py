@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,5 +106,9 @@ def begin_worker(threads: int) -> None:
 
     from autosplit.core.machine import keep_freed_memory
 
+    with suppress(ImportError):  # of torch.fx: a worker that is ended would leave its lock among processes behind
+        from tqdm import tqdm
+
+        tqdm.set_lock(threading.RLock())
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -38,9 +38,13 @@ class Workers(ABC):
 
     Attributes:
         number: Pieces that are done at a time.
+        here: Whether they are this process, so that nothing is done beside what it does.
+        option: What a command line asks for them by, such as ` --jobs 4`.
     """
 
     number: int = 1
+    here: bool = False
+    option: str = ""
 
     @abstractmethod
     def map(
@@ -72,6 +76,8 @@ class Workers(ABC):
 
 class Here(Workers):
     """This process: nothing is done before its result is asked for."""
+
+    here = True
 
     def map(
         self, work: Callable[[S, T], R], shared: S, pieces: Sequence[T], named: Callable[[T], str] = str  # noqa: ARG002
@@ -174,11 +180,6 @@ class Pool(Workers, ABC):
             found[piece.index], warnings = future.result()
         except self.lost:
             return piece
-        except Exception as e:
-            wrapped = getattr(e, "cause", None)  # by Ray
-            if wrapped is None:
-                raise
-            raise wrapped from e
         for text in warnings:
             _say_once(text)
         return None

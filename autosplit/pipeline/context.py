@@ -78,7 +78,6 @@ class SearchContext:
         networks: Data, backbone and supernet.
         evaluator: Measures plans at F1.
         reuse: Whether what earlier searches left in the cache may be taken.
-        alone: Whether there are no workers but this process.
     """
 
     def __init__(
@@ -86,8 +85,7 @@ class SearchContext:
         workers: Workers | None = None,
     ) -> None:
         self.networks, self._workers = networks, workers or Here()
-        self.alone = isinstance(self._workers, Here)
-        evaluator = LiveEvaluator(networks) if self.alone else SpreadEvaluator(networks, self._workers)
+        evaluator = LiveEvaluator(networks) if self._workers.here else SpreadEvaluator(networks, self._workers)
         self.evaluator = CachedEvaluator(evaluator, file=measurement_file(networks) if reuse else None)
         self._progress, self.reuse = progress or NullProgress(), reuse
         self._cache = networks.cache
@@ -103,7 +101,7 @@ class SearchContext:
             plans: As for `measure`, on validation images.
             device_arithmetic: As for `measure`.
         """
-        if self.alone:
+        if self._workers.here:
             return
         left = [plan for plan in dict.fromkeys(plan.without_exit for plan in plans)
                 if plan.codec.kind != "file" and not self._is_measured(plan, device_arithmetic)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -16,6 +17,28 @@ from tests.runs import invoke
 
 COMMANDS = ("search", "compare", "replay", "report", "profile", "export", "adapt", "list", "show", "train-policy",
             "decide", "serve", "infer", "bench", "bench table", "bench search", "bench link")
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("search --jobs 0", "invalid value for '--jobs': .* 1; `{} search --help`"),
+    ("search --budget-ms soon", "invalid value for '--budget-ms': .*; `{} search --help`"),
+    ("serve bundle --workers 0", "invalid value for '--workers': .* 1; `{} serve --help`"),
+    ("bench table", "missing option '--out'; `{} bench table --help`"),
+    ("bench tabel", "no such command 'tabel'.*`{} bench --help`"),
+    ("search --bogus", "no such option: --bogus.*`{} search --help`"),
+    ("--debug", "invalid value: no command is named; `{} --help`"),
+])
+def test_a_wrong_option_is_one_line_that_names_the_help(words, told):
+    done = invoke(*words.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: {told.format('autosplit')} lists what it takes\n", done.stderr)
+
+
+def test_groups_without_a_command_show_their_help():
+    for words in ((), ("bench",)):
+        done = invoke(*words)
+        assert done.exit_code == 2
+        assert "Commands:" in done.output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -106,7 +129,7 @@ def test_an_estimate_says_what_is_done_and_for_how_long(monkeypatch):
 def test_plans_of_a_table_are_counted(monkeypatch):
     monkeypatch.setattr(estimate, "passes_per_second", lambda scenario, images: 1e6)
     words = estimate.estimate_table(load_scenario(), None)
-    plans = int(words.split("measure up to ")[1].split(" plans")[0].replace(",", ""))
+    plans = int(words.split("measure about ")[1].split(" plans")[0].replace(",", ""))
     assert 2295 <= plans <= 4000  # equal heads are counted twice
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from autosplit.core import cluster
 from autosplit.core.errors import ConfigError, WorkerError
 from autosplit.core.hiring import workers_of
 from autosplit.core.plugins import load_object
@@ -32,7 +33,6 @@ def nodes():
         found = Cluster(initialize_head=True, head_node_args=options)
         found.add_node(num_cpus=1, object_store_memory=100_000_000)
         yield found
-        ray.shutdown()
         found.shutdown()
 
 
@@ -126,15 +126,30 @@ def test_code_of_files_comes_along(pair, tmp_path):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "no address"])
 def test_no_cluster_there(address, monkeypatch):
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # as in a process of its own
-    if address == "auto":
-        monkeypatch.setattr(ray, "init", no_cluster)
+    if address == "auto":  # Ray would find the cluster of the other tests
+        code = "import tests.core.test_cluster as t; t.ray.init = t.no_cluster; "
+        monkeypatch.setattr(cluster, "_DRIVER", code + cluster._DRIVER)
     with pytest.raises(ConfigError, match=rf"cluster '{address}'.*ray start --head"):
         workers_of(cluster=address)
 
 
 def no_cluster(**options):
     raise ConnectionError("Could not find any running Ray instance.")
+
+
+def test_a_cluster_that_goes_does_not_take_this_process_along():
+    from ray.cluster_utils import Cluster
+
+    doomed = Cluster(initialize_head=True, head_node_args={
+        "num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False})
+    with workers_of(cluster=doomed.address) as workers:
+        results = workers.map(slow, {"factor": 2}, range(100))
+        assert [next(results), next(results)] == [0, 2]
+        doomed.shutdown()
+        with pytest.raises(WorkerError, match=r"the Ray cluster '.*' is gone.*everything finished is kept"):
+            list(results)
+        with pytest.raises(WorkerError, match="is gone"):  # whoever comes later
+            list(workers.map(slow, {"factor": 2}, [1]))
 
 
 def test_ray_is_not_imported_by_who_does_not_ask():

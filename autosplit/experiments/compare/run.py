@@ -15,7 +15,7 @@ from autosplit.core.measurement import Measurement
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
 from autosplit.core.scenario import Scenario
-from autosplit.core.workers import Workers
+from autosplit.core.workers import Here, Workers
 from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.literature import (
     codec_baselines,
@@ -110,12 +110,13 @@ def compare(
         scorer_of(scenario)  # a wrong name in the last one should not cost the searches before it
     _make(out)
     progress, report = progress or NullProgress(), Report()
-    contexts = _Contexts(progress, data_root, workers)
+    contexts = _Contexts(progress, data_root, workers or Here())
     numbers = count(1)
     for _, alike in groupby(map(_without_exits, scenarios), key=networks_key):
         group = list(alike)
-        with suppress(AutosplitError):  # each scenario meets it again, and says so
-            _begin(group, contexts)
+        if not contexts.workers.here:
+            with suppress(AutosplitError):  # each scenario meets it again, and says so
+                _begin(group, contexts)
         for scenario in group:
             title = f"scenario {next(numbers)} of {len(scenarios)}: {scenario.name}, {_where(scenario)}"
             try:
@@ -152,10 +153,14 @@ def _where(scenario: Scenario) -> str:
 
 
 class _Contexts:
-    """Networks, prepared once for as long as scenarios with the same ones follow one another."""
+    """Networks, prepared once for as long as scenarios with the same ones follow one another.
 
-    def __init__(self, progress: PhaseReporter, data_root: Path | None, workers: Workers | None) -> None:
-        self._progress, self._data_root, self._workers = progress, data_root, workers
+    Attributes:
+        workers: Who measures and fine-tunes.
+    """
+
+    def __init__(self, progress: PhaseReporter, data_root: Path | None, workers: Workers) -> None:
+        self._progress, self._data_root, self.workers = progress, data_root, workers
         self._made: dict[str, SearchContext] = {}
 
     def of(self, scenario: Scenario) -> SearchContext:
@@ -164,7 +169,7 @@ class _Contexts:
             while len(self._made) >= _NETWORKS_AT_HAND:
                 del self._made[next(iter(self._made))]
             networks = prepare(scenario, self._progress, data_root=self._data_root)
-            self._made[key] = SearchContext(networks, self._progress, workers=self._workers)
+            self._made[key] = SearchContext(networks, self._progress, workers=self.workers)
         return self._made[key]
 
 
@@ -180,8 +185,6 @@ def _entrants(scenario: Scenario, contexts: _Contexts) -> _Entrants:
 def _begin(scenarios: Sequence[Scenario], contexts: _Contexts) -> None:
     """Let workers fine-tune what the baselines of scenarios with the same networks need, all of it at once."""
     own = contexts.of(scenarios[0])
-    if own.alone:
-        return
     entrants = [(baselines_of(own), own), *_entrants(scenarios[0], contexts)]
     for arithmetic, alike in groupby(scenarios, key=lambda scenario: scenario.conditions.device.arithmetic):
         group = [(Scorer.of(scenario), scenario.search) for scenario in alike]
