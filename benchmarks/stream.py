@@ -1,19 +1,23 @@
 """Controllers in streams that nothing was tuned on: rules, each tuned to every stream, and one network for all of them.
 
     python -m benchmarks.stream --out results/benchmarks/stream
+    python -m benchmarks.stream --devices 8 --train-streams 100 --out results/benchmarks/fleet
 
-Streams are drawn (`autosplit.envs.stream.sampler`) with levels from two tables of measured plans. The network is
-trained in some, with several seeds, and met the others never. What it is compared with knows more: every rule has
-its settings chosen stream by stream, on other draws of the same stream, and `best rule` is the rule that did best
-there. `one rule for all` knows as much as the network: it is the rule and setting that did best in the streams that the
-network was trained in. All see the same figures of the device, and all drop what is too old. Everything is measured on
-draws of their own.
+Streams are drawn (`autosplit.envs.stream.sampler`) with levels from two tables of measured plans; with several
+`--devices` each is a fleet of so many, which share a link and an edge (`autosplit.envs.fleet`) and have the same
+controller. The network is trained in some, with several seeds, and met the others never. What it is compared with knows
+more: every rule has its settings chosen stream by stream, on other draws of the same stream, and `best rule` is the rule
+that did best there. `one rule for all` knows as much as the network: it is the rule and setting that did best in the
+streams that the network was trained in. All see the same figures of the device, and all drop what is too old. Everything
+is measured on draws of their own. `ceiling` is what nobody can reach: the most accurate level for every picture, always
+in time.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +25,12 @@ from scipy.stats import bootstrap, wilcoxon
 
 from autosplit.agents.control.base import Controller, Played, play
 from autosplit.agents.control.learned import ControlPPO, train_controller
-from autosplit.agents.control.rules import RULES, Myopic, tuned
+from autosplit.agents.control.rules import RULES, FairShare, Myopic, tuned_each
 from autosplit.core.arrays import Array
 from autosplit.envs.conditions import ProfilesSampler
+from autosplit.envs.fleet.core import FleetCore, core_of
+from autosplit.envs.fleet.fleet import Fleet
+from autosplit.envs.fleet.sampler import FleetSampler
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.sampler import KINDS, StreamSampler
 from autosplit.envs.stream.stream import Stream
@@ -40,16 +47,19 @@ BEST, COMMON, PPO = "best rule", "one rule for all", "ppo"
 _TUNED_BY = 8  # episodes with each setting
 
 
-def sampler(tables: tuple[str, ...]) -> StreamSampler:
-    """Draws streams of all kinds."""
+def sampler(tables: tuple[str, ...], devices: int) -> StreamSampler | FleetSampler:
+    """Draws streams of all kinds, or fleets of so many devices."""
     measured = tuple(tuple(load_table(table).evaluator.measurements) for table in tables)
-    return StreamSampler(measured, ProfilesSampler.named(devices=DEVICES, channels=CHANNELS),
-                         coarse_of(load_latency_model("analytic")))
+    conditions = ProfilesSampler.named(devices=DEVICES, channels=CHANNELS)
+    latency_model = coarse_of(load_latency_model("analytic"))
+    if devices > 1:
+        return FleetSampler(measured, conditions, latency_model, devices)
+    return StreamSampler(measured, conditions, latency_model)
 
 
-def test_streams(draws: StreamSampler, each: int, seed: int) -> list[Stream]:
+def test_streams(draws: StreamSampler | FleetSampler, each: int, seed: int) -> list[Any]:
     """So many streams of each kind."""
-    found: dict[str, list[Stream]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     rng = np.random.default_rng([seed, 1])
     while min(map(len, found.values())) < each:
         drawn = draws.sample(rng)
@@ -57,16 +67,32 @@ def test_streams(draws: StreamSampler, each: int, seed: int) -> list[Stream]:
     return [stream for streams in found.values() for stream in streams[:each]]
 
 
-def kind_of(stream: Stream) -> str:
+def kind_of(stream: Stream | Fleet) -> str:
     """The kind that a stream was drawn of."""
     return stream.name.partition(",")[0]
 
 
-def common_rule(streams: Sequence[Stream]) -> Controller:
+def ceiling(core: StreamCore | FleetCore) -> Array:
+    """More than anybody can reach in each stream: the most accurate level for every picture, always in time."""
+    return np.array([np.mean([max(level.accuracy for level in device.levels) for device in devices_of(stream)])
+                     for stream in core.streams])
+
+
+def devices_of(stream: Stream | Fleet) -> Sequence[Stream]:
+    """The streams of a fleet's devices, or the one stream."""
+    return stream.devices if isinstance(stream, Fleet) else (stream,)
+
+
+def rules_of(devices: int) -> dict[str, Any]:
+    """Families of rules; a fair share is for those who share."""
+    return {name: rule for name, rule in RULES.items() if devices > 1 or rule is not FairShare}
+
+
+def common_rule(streams: Sequence[Stream] | Sequence[Fleet], rules: dict[str, Any]) -> Controller:
     """Of all rules and settings the one with the highest mean reward over some streams."""
-    core = StreamCore(streams, 2, 12)
+    core = core_of(streams, 2, 12)
     everywhere = np.repeat(np.arange(len(streams)), 2)
-    candidates = [each for rule in RULES.values() for each in rule.all(core.levels)]
+    candidates = [each for rule in rules.values() for each in rule.all(core.levels)]
     return max(candidates, key=lambda each: float(play(core, each, everywhere, 0).reward.mean()))
 
 
@@ -74,6 +100,7 @@ def main() -> None:
     """Run the benchmark that the options ask for."""
     options_parser = parser(__doc__, scenario=False)
     options_parser.add_argument("--tables", nargs="+", default=TABLES)
+    options_parser.add_argument("--devices", type=int, default=1, help="of a fleet")
     options_parser.add_argument("--train-streams", type=int, default=200)
     options_parser.add_argument("--streams", type=int, default=20, help="of each kind, to measure in")
     options_parser.add_argument("--episodes", type=int, default=32)
@@ -83,20 +110,21 @@ def main() -> None:
                                 help="take the rules' figures from --out, if they are there from before")
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    progress, draws = Progress(), sampler(tuple(options.tables))
+    progress, draws = Progress(), sampler(tuple(options.tables), options.devices)
     with progress.phase("draw streams"):
         trained_in = draws.streams(options.train_streams, options.seed)
         streams = test_streams(draws, options.streams, options.seed)
-    tuning, measuring = StreamCore(streams, 16, 10), StreamCore(streams, options.episodes, 11)
+    tuning, measuring = core_of(streams, 16, 10), core_of(streams, options.episodes, 11)
     everywhere = np.repeat(np.arange(len(streams)), options.episodes)
-    rows = []
+    rows, most, rules = [], ceiling(measuring), rules_of(options.devices)
 
-    def measure(name: str, controllers: list[Controller], seed: int | None = None) -> None:
+    def measure(name: str, controllers: Sequence[Controller], seed: int | None = None) -> None:
+        played = play(measuring, [controllers[index] for index in everywhere], everywhere, 7)
         for index, controller in enumerate(controllers):
-            played = play(measuring, controller, everywhere[everywhere == index], 7)
             rows.append({"controller": name, "seed": seed, "stream": index, "kind": kind_of(streams[index]),
-                         "name": streams[index].name, "battery": bool(np.isfinite(streams[index].charge_mj)),
-                         "setting": "" if seed is not None else repr(controller), **_means(played)})
+                         "name": streams[index].name, "ceiling": most[index],
+                         "battery": any(np.isfinite(device.charge_mj) for device in devices_of(streams[index])),
+                         "setting": "" if seed is not None else repr(controller), **_means(played, index)})
 
     before = options.out / "streams.csv"
     if options.keep and before.exists():
@@ -104,18 +132,15 @@ def main() -> None:
         rows += kept[~kept.controller.isin([COMMON, PPO])].to_dict("records")
     else:
         measure("myopic", [Myopic()] * len(streams))
-        chosen: list[list[Controller]] = []
-        with progress.phase("tune the rules", total=len(RULES) * len(streams)) as advance:
-            for name, rule in RULES.items():
-                chosen.append([])
-                for index, stream in enumerate(streams):
-                    chosen[-1].append(tuned(rule.all(len(stream.levels)), tuning, index, _TUNED_BY, 0))
-                    advance(1)
-                measure(name, chosen[-1])
-        measure(BEST, [tuned(candidates, tuning, index, _TUNED_BY, 0)
-                       for index, candidates in enumerate(zip(*chosen, strict=True))])
+        chosen = []
+        with progress.phase("tune the rules", total=len(rules)) as advance:
+            for name, rule in rules.items():
+                chosen.append(tuned_each(rule.all(tuning.levels), tuning, np.arange(len(streams)), _TUNED_BY, 0))
+                measure(name, [controller for controller, _ in chosen[-1]])
+                advance(1)
+        measure(BEST, [max(found, key=lambda each: each[1])[0] for found in zip(*chosen, strict=True)])
     with progress.phase("tune one rule for all"):
-        measure(COMMON, [common_rule(trained_in)] * len(streams))
+        measure(COMMON, [common_rule(trained_in, rules)] * len(streams))
     settings, seconds = ControlPPO(steps=options.steps), []
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
@@ -133,8 +158,9 @@ def main() -> None:
     print(summary.to_string(index=False))
 
 
-def _means(played: Played) -> dict[str, float]:
-    return {name: float(getattr(played, name).mean()) for name in ("reward", "accuracy", "energy_mj", "decisions")}
+def _means(played: Played, stream: int) -> dict[str, float]:
+    names = "reward", "accuracy", "energy_mj", "decisions"
+    return {name: float(getattr(played, name)[played.stream == stream].mean()) for name in names}
 
 
 def summarised(frame: pd.DataFrame) -> pd.DataFrame:
@@ -144,13 +170,14 @@ def summarised(frame: pd.DataFrame) -> pd.DataFrame:
     over streams.
     """
     rewards = frame.groupby(["kind", "controller", "stream"]).reward.mean()
+    most = frame.groupby("kind").ceiling.mean()
     spread = frame[frame.controller == PPO].groupby(["kind", "seed"]).reward.mean().groupby("kind").std(ddof=1)
     rows = []
     for kind in frame.kind.unique():
         network = rewards[kind][PPO].to_numpy()
         for controller in frame.controller.unique():
             other: Array = rewards[kind][controller].to_numpy()
-            row = {"kind": kind, "controller": controller, "reward": other.mean()}
+            row = {"kind": kind, "controller": controller, "reward": other.mean(), "ceiling": most[kind]}
             if controller == PPO:
                 row["over seeds"] = spread[kind]
             else:

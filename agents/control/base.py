@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from autosplit.core.arrays import Array
+from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.view import View
 from autosplit.envs.tree import IntArray
@@ -46,23 +48,32 @@ class Played:
     decisions: IntArray
 
 
-def play(core: StreamCore, controller: Controller, streams: IntArray, seed: int) -> Played:
-    """Let a controller run one episode in each of some streams, to the end.
+def play(
+    core: StreamCore | FleetCore, controller: Controller | Sequence[Controller], streams: IntArray, seed: int
+) -> Played:
+    """Run one episode in each of some streams or fleets, to the end.
 
     Args:
-        core: The streams.
-        controller: Decides.
+        core: The streams, or the fleets; in these all devices have the controller, and figures are of the whole fleet.
+        controller: Decides everywhere; or one for each episode.
         streams: Numbers of streams, shape (n,).
         seed: Of arrivals, rates and all else that is drawn; equal seeds give all controllers the same arrivals and
             rates, but other draws of payloads and delays, as they take other decisions.
     """
     rng = np.random.default_rng(seed)
-    state = core.begin(streams, rng)
+    state: Any = core.begin(streams, rng)
     count, pictures = len(streams), core.pictures[streams]
     answered, rewards, energy = np.zeros(count), np.zeros(count), np.zeros(count)
     decisions, left = np.zeros(count, dtype=np.int64), np.arange(count)
+    each = list(controller) if isinstance(controller, Sequence) else [controller] * count
+    several = {id(one): one for one in each}
+    whose = np.array([id(one) for one in each])
     while len(left):
-        step = core.step(state, controller.decide(core.view(state)), rng)
+        view, actions = core.view(state), np.zeros(len(left), dtype=np.int64)
+        for one in np.unique(whose[left]):
+            rows = whose[left] == one
+            actions[rows] = several[one].decide(view if rows.all() else view.rows(rows))
+        step = core.step(state, actions, rng)
         answered[left] += step.answered
         rewards[left] += step.reward
         energy[left] += step.energy_mj

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from autosplit.agents.control.rules import Myopic
 from autosplit.agents.trainer import isolated, keep_quiet
 from autosplit.core.arrays import Array
 from autosplit.envs.features import FloatArray
+from autosplit.envs.fleet.core import core_of
+from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.sb3 import StableBaselinesVecEnv
-from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.stream import Stream
 from autosplit.envs.stream.vector import VectorStream
 from autosplit.envs.stream.view import View
@@ -83,23 +85,26 @@ class _Tells(BaseCallback):
 
 
 def train_controller(
-    streams: Sequence[Stream], settings: ControlPPO, seed: int, *, start: LearnedController | None = None,
+    streams: Sequence[Stream] | Sequence[Fleet], settings: ControlPPO, seed: int, *, start: LearnedController | None = None,
     advance: Callable[[int], None] = lambda steps: None,  # noqa: ARG005
 ) -> LearnedController:
-    """Train a controller in some streams at once.
+    """Train a controller in some streams at once, or one that all devices of some fleets share.
+
+    In a fleet what a device gains or loses is every device's: the reward of a decision is that of the whole fleet until the
+    next one, whoever takes it (parameter sharing with a common reward; Gupta et al., AAMAS 2017 workshops).
 
     Rewards are divided by how much they vary in each stream under the rule that the network begins with: else streams
     whose queues are long would drown the others.
 
     Args:
-        streams: The streams, with as many levels each as the widest has, see `StreamCore`.
+        streams: Streams or fleets.
         settings: Hyperparameters.
         seed: Of draws, initial weights, actions and episodes.
         start: A controller to go on from; the myopic rule when left out.
         advance: Called with the number of decisions taken.
     """
     draws = max(_LEAST_DRAWS, settings.devices // len(streams))
-    env = VectorStream(streams, settings.devices, draws=draws, draws_seed=seed, priced=True)
+    env = VectorStream(num_envs=settings.devices, core=core_of(streams, draws, seed), priced=True)
     env.scales = _scales(env.core, seed)
     adapter = StableBaselinesVecEnv(env)
     adapter.seed(seed)
@@ -117,7 +122,7 @@ def train_controller(
     return LearnedController({name: tensor.numpy().copy() for name, tensor in found.items()})
 
 
-def _scales(core: StreamCore, seed: int) -> Array:
+def _scales(core: Any, seed: int) -> Array:
     """One over the standard deviation of the rewards of decisions of the myopic rule, a number a stream."""
     rng, rule = np.random.default_rng(seed), Myopic()
     which = np.repeat(np.arange(len(core.streams)), _SCALED_BY)

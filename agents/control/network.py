@@ -12,13 +12,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from autosplit.envs.features import FloatArray
-from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES
+from autosplit.envs.stream.view import LEVEL_FEATURES
 
 __all__ = ["ScoringPolicy", "scores"]
 
-_GENERAL, _EACH = len(STREAM_FEATURES), len(LEVEL_FEATURES)
+_EACH = len(LEVEL_FEATURES)
 _ACCURACY, _SPARE, _COST = (LEVEL_FEATURES.index(name) for name in ("accuracy", "spare", "cost"))
-_FIRM = 20.0  # how much more likely a level becomes by what it is worth
+_FIRM = 5.0  # how much more likely a level becomes by what it is worth
 _SHARP = 40.0  # how sure it is to be in time, by what would be left of the deadline
 
 
@@ -29,14 +29,16 @@ class _Scores(nn.Module):
     what the network adds to that (residual learning; Johannink et al. 2019, arXiv 1812.03201): at first nothing.
 
     Args:
+        general: Features that an observation begins with, before those of the levels.
         hidden: Width of the hidden layers.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, general: int, hidden: int) -> None:
         super().__init__()
-        self.level = _layers(_GENERAL + 2 * _EACH, hidden, 1)
-        self.skip = _layers(_GENERAL + _EACH, hidden, 1)
-        self.value = _layers(_GENERAL + 2 * _EACH, hidden, None)
+        self._general = general
+        self.level = _layers(general + 2 * _EACH, hidden, 1)
+        self.skip = _layers(general + _EACH, hidden, 1)
+        self.value = _layers(general + 2 * _EACH, hidden, None)
         self.latent_dim_pi, self.latent_dim_vf = 1, hidden  # the first is of a layer that `ScoringPolicy` leaves out
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +47,7 @@ class _Scores(nn.Module):
 
     def forward_actor(self, features: Tensor) -> Tensor:
         """Scores alone."""
-        general, each = _parts(features)
+        general, each = self._parts(features)
         # a level is scored beside the quickest one: what one gains or loses against it
         first = each[:, :1].expand_as(each)
         seen = torch.cat([general[:, None].expand(-1, each.shape[1], -1), each, each - first], dim=2)
@@ -55,13 +57,12 @@ class _Scores(nn.Module):
 
     def forward_critic(self, features: Tensor) -> Tensor:
         """What the value is read from: the levels' mean and highest features."""
-        general, each = _parts(features)
+        general, each = self._parts(features)
         found: Tensor = self.value(torch.cat([general, each.mean(dim=1), each.amax(dim=1)], dim=1))
         return found
 
-
-def _parts(features: Tensor) -> tuple[Tensor, Tensor]:
-    return features[:, :_GENERAL], features[:, _GENERAL:].reshape(len(features), -1, _EACH)
+    def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return features[:, :self._general], features[:, self._general:].reshape(len(features), -1, _EACH)
 
 
 def _layers(inputs: int, hidden: int, outputs: int | None) -> nn.Sequential:
@@ -89,11 +90,14 @@ class ScoringPolicy(ActorCriticPolicy):
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], lr_schedule: Schedule,
         hidden: int = 64, **others: Any,
     ) -> None:
-        self._hidden = hidden
+        assert isinstance(observation_space, spaces.Box)
+        assert isinstance(action_space, spaces.Discrete)
+        levels = int(action_space.n) - 1
+        self._hidden, self._general = hidden, observation_space.shape[0] - levels * _EACH
         super().__init__(observation_space, action_space, lr_schedule, ortho_init=False, **others)
 
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor: Any = _Scores(self._hidden)
+        self.mlp_extractor: Any = _Scores(self._general, self._hidden)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
@@ -109,9 +113,9 @@ def scores(weights: dict[str, FloatArray], observations: FloatArray) -> FloatArr
         weights: `_Scores`' `level.*` and `skip.*`, as arrays.
         observations: Shape (n, observation size).
     """
-    general = observations[:, :_GENERAL]
-    each = observations[:, _GENERAL:].reshape(len(observations), -1, _EACH)
-    repeated = np.broadcast_to(general[:, None], (*each.shape[:2], _GENERAL))
+    first = weights["skip.0.weight"].shape[1] - _EACH  # features that come before those of the levels
+    general, each = observations[:, :first], observations[:, first:].reshape(len(observations), -1, _EACH)
+    repeated = np.broadcast_to(general[:, None], (*each.shape[:2], first))
     fits = 0.5 + 0.5 * np.tanh(_SHARP / 2 * each[..., _SPARE])  # the logistic function, without an overflow
     level = _FIRM * (each[..., _ACCURACY] * fits - each[..., _COST]) + _run(
         weights, "level", np.concatenate([repeated, each, each - each[:, :1]], axis=2))[..., 0]

@@ -9,11 +9,12 @@ import numpy as np
 
 from autosplit.agents.control.base import Controller, play
 from autosplit.core.arrays import Array
+from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.view import View
 from autosplit.envs.tree import BoolArray, IntArray
 
-__all__ = ["RULES", "DriftPlusPenalty", "Fixed", "Myopic", "QueueAware", "tuned"]
+__all__ = ["RULES", "DriftPlusPenalty", "FairShare", "Fixed", "Myopic", "QueueAware", "tuned", "tuned_each"]
 
 _MARGINS = (0.8, 1.0, 1.2, 1.5, 2.0)
 
@@ -95,6 +96,37 @@ class QueueAware:
 
 
 @dataclass(frozen=True)
+class FairShare:
+    """Like `Myopic`, of those levels that take no more of the link than is the device's due; the quickest if none is.
+
+    Of n devices each may send for a share of 1 / n of the time, in the mean and at its profile's rate.
+
+    Attributes:
+        share: In multiples of that.
+        margin: As of `Myopic`.
+        skips: As of `Myopic`.
+    """
+
+    share: float = 1.0
+    margin: float = 1.0
+    skips: bool = False
+
+    def decide(self, view: View) -> IntArray:
+        """See `Controller.decide`."""
+        due = view.air_ms * view.arrivals_per_s[:, None] / 1e3 <= (self.share / view.sharing)[:, None]
+        fits = _fits(view, view.left_ms / self.margin)
+        quickest = np.where(fits, view.takes_ms, np.inf).argmin(axis=1)
+        found = np.where((fits & due).any(axis=1), _best(_worth(view), fits & due), quickest)
+        return _or_else(found, fits, self.skips, view)
+
+    @classmethod
+    def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
+        """Those to choose among."""
+        return [cls(share, margin, skips) for share in (0.5, 0.7, 0.9, 1.2) for margin in _MARGINS
+                for skips in (False, True)]
+
+
+@dataclass(frozen=True)
 class DriftPlusPenalty:
     """Lyapunov optimisation: weighs what a level brings against how long the queue waits for it.
 
@@ -130,22 +162,32 @@ class DriftPlusPenalty:
 
 
 RULES = {"fixed": Fixed, "myopic, tuned": Myopic, "queue-aware, tuned": QueueAware,
-         "drift plus penalty, tuned": DriftPlusPenalty}
+         "drift plus penalty, tuned": DriftPlusPenalty, "fair share, tuned": FairShare}
 """Families of rules, each with the settings that `tuned` chooses among (`all`)."""
 
 
-def tuned(candidates: Iterable[Controller], core: StreamCore, stream: int, episodes: int, seed: int) -> Controller:
-    """The candidate with the highest reward in one stream.
+def tuned(candidates: Iterable[Controller], core: StreamCore | FleetCore, stream: int, episodes: int, seed: int
+          ) -> Controller:
+    """The candidate with the highest reward in one stream or fleet.
 
     Args:
         candidates: At least one.
-        core: Streams to tune on.
-        stream: Number of the stream.
+        core: Streams or fleets to tune on.
+        stream: Number of the one.
         episodes: Played with each.
         seed: Of these episodes, the same for all.
     """
-    which = np.full(episodes, stream)
-    return max(candidates, key=lambda candidate: float(play(core, candidate, which, seed).reward.mean()))
+    (found, _), = tuned_each(candidates, core, np.array([stream]), episodes, seed)
+    return found
+
+
+def tuned_each(
+    candidates: Iterable[Controller], core: StreamCore | FleetCore, streams: IntArray, episodes: int, seed: int
+) -> list[tuple[Controller, float]]:
+    """For each of some streams or fleets the candidate with the highest reward, and that reward; see `tuned`."""
+    tried, which = list(candidates), np.repeat(streams, episodes)
+    rewards = np.stack([play(core, each, which, seed).reward.reshape(-1, episodes).mean(axis=1) for each in tried])
+    return [(tried[index], float(rewards[index, column])) for column, index in enumerate(rewards.argmax(axis=0))]
 
 
 def _worth(view: View) -> Array:

@@ -11,33 +11,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
-from autosplit.core.measurement import RESULT_BYTES
+from autosplit.envs.stream.known import Known, dual_price, packed_bits
 from autosplit.envs.stream.stream import Stream
 from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES, View
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.channel.series import RateSeries, draw_rates
-from autosplit.latency.random import lognormal_sigma
 
-__all__ = ["State", "Step", "StreamCore"]
+__all__ = ["Attempt", "Rows", "State", "Step", "StreamCore"]
+
+R = TypeVar("R", bound="Rows")
+Which = BoolArray | IntArray | tuple[IntArray, IntArray]
 
 _SLOTS = 4096  # of a series of rates
 _SLOTS_A_DEADLINE = 25
 _RECENT = 8  # arrivals that their rate is estimated from
 _MEMORY = 5.0  # deadlines after which the last exchange counts for a third
 _PRICE_GAIN, _PRICE_STEP = 0.04, 0.5  # of the price's logarithm: for a picture's allowance too many; most in one step
-_PRICES = 0.01, 2.0  # of a millijoule, over what it brings where it brings most
 _SLOW = 0.1  # weight of an exchange in the long mean of the link's rate
 _LEAST_RATE = 1e-3  # that a link is thought to carry, of its profile's mean
 _LEAST_MS = 0.1  # that an exchange takes
 
 
 @dataclass
-class State:
+class Rows:
+    """Arrays of shape (n, ...), or several such, a row for each device or fleet."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def rows(self: R, which: Which) -> R:
+        """Some of them."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return type(self)(**{name: value.rows(which) if isinstance(value, Rows) else value[which]
+                             for name, value in values.items()})
+
+    def enter(self: R, which: Which, other: R) -> None:
+        """Take over others in the places of some."""
+        for each in fields(self):
+            value, new = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(value, Rows):
+                value.enter(which, new)
+            else:
+                value[which] = new
+
+
+@dataclass
+class State(Rows):
     """Where n devices are.
 
     Attributes:
@@ -66,18 +91,6 @@ class State:
     dearer: Array
     charge_price: Array
 
-    def __len__(self) -> int:
-        return len(self.stream)
-
-    def rows(self, which: BoolArray) -> State:
-        """Some of the devices."""
-        return State(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
-
-    def enter(self, which: IntArray, other: State) -> None:
-        """Take over others in the places of some."""
-        for each in fields(self):
-            getattr(self, each.name)[which] = getattr(other, each.name)
-
 
 @dataclass(frozen=True)
 class Step:
@@ -90,6 +103,7 @@ class Step:
         energy_mj: Energy that it took.
         reward: Minus pictures that were not answered rightly in time, the one in hand among them, minus energy by
             weight.
+        priced: The same, minus also what the battery's energy is thought to be worth.
         over: Whether the episode is.
         empty: Whether because the battery is.
     """
@@ -99,8 +113,38 @@ class Step:
     lost: IntArray
     energy_mj: Array
     reward: Array
+    priced: Array
     over: BoolArray
     empty: BoolArray
+
+
+@dataclass
+class Attempt(Rows):
+    """What a decision began, each of shape (n,); times in milliseconds of the stream.
+
+    Attributes:
+        level: Number of the level; of no account where the picture is skipped.
+        skip: Whether it is.
+        sends: Whether the picture is sent, if it is not skipped.
+        due: Deadline.
+        local: When the device's own answer is there.
+        encoded: When a payload is made.
+        on_air: When it could begin to be sent.
+        bits: What it puts on the air.
+        edge_ms: What the edge takes.
+        back_ms: What the answer's way back takes.
+    """
+
+    level: IntArray
+    skip: BoolArray
+    sends: BoolArray
+    due: Array
+    local: Array
+    encoded: Array
+    on_air: Array
+    bits: Array
+    edge_ms: Array
+    back_ms: Array
 
 
 class StreamCore:
@@ -141,7 +185,7 @@ class StreamCore:
         self._span = float(ends.max()) + max(s.conditions.budget_ms for s in streams) + 2.0
         self._line = (np.minimum(self._arrivals, self._span - 1.0)
                       + np.arange(len(ends))[:, None] * self._span).ravel()
-        self._known = _Known.of(streams, self.levels)
+        self._known = Known.of(streams, self.levels)
         self.pictures = self._known.pictures
 
     @property
@@ -185,7 +229,7 @@ class StreamCore:
         if len(limited):
             which = streams[limited]
             energy = known.local_mj[which] + known.exchange_mj[which]
-            dual = _dual_price(energy, known.accuracy[which], known.charge_mj[which] / known.pictures[which])
+            dual = dual_price(energy, known.accuracy[which], known.charge_mj[which] / known.pictures[which])
             price[limited] = np.clip(dual, *known.prices[which].T)
         return price
 
@@ -227,12 +271,14 @@ class StreamCore:
         left_ms = np.maximum(known.deadline_ms[which] - age, 0.0)[:, None]
         busy = (1 - sent) * device_ms + sent * np.maximum(np.minimum(takes, left_ms), device_ms)
         return View(
-            deadline_ms=known.deadline_ms[which], age_ms=age, waiting=waiting, buffer=known.buffer[which],
-            next_age_ms=next_age, arrivals_per_s=1e3 * recent / arriving_ms, rate=kbps / mean,
+            sharing=np.ones(len(state), dtype=np.int64), deadline_ms=known.deadline_ms[which], age_ms=age,
+            waiting=waiting, buffer=known.buffer[which], next_age_ms=next_age, arrivals_per_s=1e3 * recent / arriving_ms,
+            usual_per_s=1e3 * arrived / np.maximum(state.now_ms, known.deadline_ms[which]), rate=kbps / mean,
             usual_rate=2.0**state.usual_log2 / mean, since_ms=since,
             left=np.maximum(known.pictures[which] - state.head, 1) / known.pictures[which],
             charge=np.maximum(1.0 - state.spent_mj / known.charge_mj[which], 0.0), price=self.price(state),
-            accuracy=known.accuracy[which], sent=sent, takes_ms=takes, busy_ms=busy, energy_mj=self._energy_mj(state))
+            accuracy=known.accuracy[which], sent=sent, takes_ms=takes, busy_ms=busy,
+            air_ms=sent * known.bits[which] / mean[:, None], energy_mj=self._energy_mj(state))
 
     def step(self, state: State, actions: IntArray, rng: np.random.Generator) -> Step:
         """Let every device do with its picture what was decided; changes the state.
@@ -242,30 +288,52 @@ class StreamCore:
             actions: Numbers of levels, or K to skip, shape (n,).
             rng: Draws what is sent, payloads and delays.
         """
+        attempt = self.attempt(state, actions, rng)
+        off_air = self.off_air_ms(state, attempt, attempt.on_air)
+        return self.settle(state, attempt, attempt.on_air, off_air, off_air + attempt.edge_ms + attempt.back_ms)
+
+    def attempt(self, state: State, actions: IntArray, rng: np.random.Generator) -> Attempt:
+        """What the devices begin to do with their pictures; the arguments are those of `step`."""
         known, which = self._known, state.stream
         chance, (size, up, down) = rng.random(len(state)), rng.standard_normal((3, len(state)))
         skip = actions == self.levels
-        at = which, np.where(skip, 0, actions)
-        device_ms, encode_ms, edge_ms = known.device_ms[at], known.encode_ms[at], known.edge_ms[at]
-        start, due = state.now_ms, self._arrivals[state.row, state.head] + known.deadline_ms[which]
-        sends = chance < known.sent[at]
-
-        # the device's own part, then the exchange
-        local = start + device_ms
-        encoded = local + encode_ms
+        level = np.where(skip, 0, actions)
+        at = which, level
+        local = state.now_ms + known.device_ms[at]
+        encoded = local + known.encode_ms[at]
         payload = np.maximum(known.payload_bytes[at] + known.payload_sd_bytes[at] * size, 1.0)
-        bits = _bits(payload, known.packet_bytes[which], known.overhead_bytes[which])
         sigma, median = known.access_sigma[which], known.access_ms[which]
-        on_air = encoded + median * np.exp(sigma * up)
-        off_air = self._rates.done_ms(state.row, on_air + state.phase_ms, bits) - state.phase_ms
-        answer = off_air + edge_ms + median * np.exp(sigma * down) + known.result_ms[which]
-        free = np.where(sends, np.minimum(answer, np.maximum(due, encoded)), local)
-        in_time = ~skip & (np.where(sends, answer, local) <= due)
+        return Attempt(
+            level=level, skip=skip, sends=chance < known.sent[at],
+            due=self._arrivals[state.row, state.head] + known.deadline_ms[which], local=local, encoded=encoded,
+            on_air=encoded + median * np.exp(sigma * up),
+            bits=packed_bits(payload, known.packet_bytes[which], known.overhead_bytes[which]),
+            edge_ms=known.edge_ms[at], back_ms=median * np.exp(sigma * down) + known.result_ms[which])
+
+    def off_air_ms(self, state: State, attempt: Attempt, from_ms: Array) -> Array:
+        """When payloads are across that begin to be sent at some times, shape (n,)."""
+        return self._rates.done_ms(state.row, from_ms + state.phase_ms, attempt.bits) - state.phase_ms
+
+    def settle(self, state: State, attempt: Attempt, from_ms: Array, off_air: Array, answer: Array) -> Step:
+        """End what was attempted; changes the state.
+
+        Args:
+            state: Of n devices, as when they began.
+            attempt: What they began.
+            from_ms: When payloads began to be sent, shape (n,), as all that follow; of no account where none was.
+            off_air: When they were across.
+            answer: When answers were there.
+        """
+        known, which = self._known, state.stream
+        at, skip, sends, encoded = (which, attempt.level), attempt.skip, attempt.sends, attempt.encoded
+        start, due, edge_ms = state.now_ms, attempt.due, attempt.edge_ms
+        free = np.where(sends, np.minimum(answer, np.maximum(due, encoded)), attempt.local)
+        in_time = ~skip & (np.where(sends, answer, attempt.local) <= due)
         accuracy = np.where(sends, known.edge_accuracy[at], known.device_accuracy[at])
 
         # energy, of what lies before the device gives up
-        aired = np.clip(np.minimum(off_air, free) - on_air, 0.0, None) * sends
-        active = device_ms + sends * encode_ms
+        aired = np.clip(np.minimum(off_air, free) - from_ms, 0.0, None) * sends
+        active = known.device_ms[at] + sends * known.encode_ms[at]
         waited = np.clip(free - start - active - aired, 0.0, None)
         exchange_mj = (aired * known.transmit_mw[which] + waited * known.wait_mw[which]) / 1e3
         energy = np.where(skip, 0.0, active * known.active_mw[which] / 1e3 + exchange_mj)
@@ -274,7 +342,7 @@ class StreamCore:
         told = sends & ~skip
         came = answer <= free
         exchange = free - encoded - np.where(came, edge_ms, 0.0) - known.delays_ms[which]
-        carried = bits / np.maximum(exchange, _LEAST_MS)
+        carried = attempt.bits / np.maximum(exchange, _LEAST_MS)
         carried = np.where(came, carried, np.minimum(carried, state.kbps))  # no answer: at most so much
         state.kbps = np.where(told, carried, state.kbps)
         state.usual_log2 = np.where(told, state.usual_log2 + _SLOW * (np.log2(carried) - state.usual_log2),
@@ -283,7 +351,7 @@ class StreamCore:
         ratio = np.divide(exchange_mj * known.sent[at], known.exchange_mj[at], out=np.ones(len(state)), where=told)
         state.dearer = np.where(told, state.dearer + _SLOW * (ratio - state.dearer), state.dearer)
 
-        left = np.maximum(known.pictures[which] - state.head, 1)
+        worth, left = state.charge_price * energy, np.maximum(known.pictures[which] - state.head, 1)
         allowed = np.maximum(known.charge_mj[which] - state.spent_mj, 0.0) / left
         state.now_ms = np.where(skip, start, free)
         state.spent_mj = state.spent_mj + energy
@@ -292,15 +360,15 @@ class StreamCore:
         in_time &= ~empty
         answered = accuracy * in_time
         before = state.head
-        self._settle(state)
+        self._drop(state)
         state.head = np.where(empty, known.pictures[which], state.head)
         lost = state.head - before
         self._follow_price(state, allowed, lost + 1, energy)
         over = state.head >= known.pictures[which]
-        return Step(answered, in_time, lost, energy, answered - 1.0 - lost - known.energy_weight[which] * energy, over,
-                    empty)
+        reward = answered - 1.0 - lost - known.energy_weight[which] * energy
+        return Step(answered, in_time, lost, energy, reward, reward - worth, over, empty)
 
-    def _settle(self, state: State) -> None:
+    def _drop(self, state: State) -> None:
         """Drop what is too old or has no room; where nothing waits, go on to the next arrival."""
         known, which = self._known, state.stream
         pictures = known.pictures[which]
@@ -318,114 +386,3 @@ class StreamCore:
         line = np.clip(time_ms, -0.5, self._span - 1.5) + state.row * self._span
         found: NDArray[np.int64] = np.searchsorted(self._line, line, side="right") - begins
         return found
-
-
-def _bits(payload_bytes: Array, packet_bytes: Array, overhead_bytes: Array) -> Array:
-    """What payloads put on the air, any shape."""
-    found: Array = 8.0 * (payload_bytes + np.ceil(payload_bytes / packet_bytes) * overhead_bytes)
-    return found
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Numbers of the C streams as arrays: shape (C,), those of levels (C, K)."""
-
-    deadline_ms: Array
-    pictures: IntArray
-    buffer: IntArray
-    charge_mj: Array
-    energy_weight: Array
-    sees_link: BoolArray
-    mean_kbps: Array
-    packet_bytes: Array
-    overhead_bytes: Array
-    access_ms: Array
-    access_sigma: Array
-    result_ms: Array
-    delays_ms: Array
-    active_mw: Array
-    transmit_mw: Array
-    wait_mw: Array
-    device_ms: Array
-    encode_ms: Array
-    edge_ms: Array
-    payload_bytes: Array
-    payload_sd_bytes: Array
-    bits: Array
-    sent: Array
-    sends: BoolArray
-    device_accuracy: Array
-    edge_accuracy: Array
-    accuracy: Array
-    local_mj: Array
-    exchange_mj: Array
-    prices: Array
-
-    @classmethod
-    def of(cls, streams: Sequence[Stream], levels: int) -> _Known:
-        """Everything that a step looks up.
-
-        Raises:
-            ConfigError: No delay has the percentiles of a channel.
-        """
-        channels = [s.conditions.channel for s in streams]
-        devices = [s.conditions.device for s in streams]
-
-        def of_channels(name: str) -> Array:
-            return np.array([getattr(c, name).value for c in channels], dtype=np.float64)
-
-        def of_levels(name: str) -> Array:
-            return np.array([[getattr(s.levels[min(k, len(s.levels) - 1)], name) for k in range(levels)]
-                             for s in streams], dtype=np.float64)
-
-        packet, overhead = of_channels("packet_bytes"), of_channels("packet_overhead_bytes")
-        median = of_channels("access_ms_p50")
-        result_ms = 8.0 * (RESULT_BYTES + overhead) / of_channels("downlink_kbps")
-        payload = of_levels("payload_bytes")
-        sent = of_levels("sent")
-        idle = np.array([d.idle_mw.value for d in devices])
-        active_mw = np.array([d.active_mw.value for d in devices])
-        transmit_mw, wait_mw = idle + of_channels("transmit_mw"), idle + of_channels("receive_mw")
-        delays_ms = 2 * median + result_ms
-        bits = _bits(payload, packet[:, None], overhead[:, None])
-        times = {name: of_levels(name) for name in ("device_ms", "encode_ms", "edge_ms", "accuracy")}
-        local_mj = (times["device_ms"] + sent * times["encode_ms"]) * active_mw[:, None] / 1e3
-        exchange_mj = sent * (bits / of_channels("uplink_kbps")[:, None] * transmit_mw[:, None]
-                              + (delays_ms[:, None] + times["edge_ms"]) * wait_mw[:, None]) / 1e3
-        most = (times["accuracy"] / np.maximum(local_mj + exchange_mj, 1e-9)).max(axis=1)
-        return cls(
-            deadline_ms=np.array([s.conditions.budget_ms for s in streams], dtype=np.float64),
-            pictures=np.array([s.pictures for s in streams]), buffer=np.array([s.buffer for s in streams]),
-            charge_mj=np.array([s.charge_mj for s in streams], dtype=np.float64),
-            energy_weight=np.array([s.energy_weight for s in streams], dtype=np.float64),
-            sees_link=np.array([s.sees_link for s in streams]), mean_kbps=of_channels("uplink_kbps"),
-            packet_bytes=packet, overhead_bytes=overhead, access_ms=median,
-            access_sigma=np.array([lognormal_sigma(c.access_ms_p50.value, c.access_ms_p95.value, f"channel {c.name!r}")
-                                   for c in channels]),
-            result_ms=result_ms, delays_ms=delays_ms, active_mw=active_mw, transmit_mw=transmit_mw, wait_mw=wait_mw,
-            payload_bytes=payload, payload_sd_bytes=of_levels("payload_sd_bytes"), bits=bits, sent=sent, sends=sent > 0,
-            device_accuracy=of_levels("device_accuracy"), edge_accuracy=of_levels("edge_accuracy"),
-            local_mj=local_mj, exchange_mj=exchange_mj, prices=most[:, None] * np.array(_PRICES), **times)
-
-
-def _dual_price(energy_mj: Array, accuracy: Array, allowed_mj: Array) -> Array:
-    """Price at which the best mixture of levels and skipping takes what is allowed; 0 where the dearest is, shape (n,).
-
-    The dual of a linear program: the price that makes price * allowed + max(0, accuracy - price * energy) least, which
-    is piecewise linear in it with corners where two levels are worth the same.
-
-    Args:
-        energy_mj: Shape (n, K).
-        accuracy: Shape (n, K).
-        allowed_mj: Of a picture, shape (n,).
-    """
-    first, second = np.triu_indices(energy_mj.shape[1] + 1, 1)  # with skipping as a level that takes and brings nothing
-    costs = np.concatenate([energy_mj, np.zeros((len(energy_mj), 1))], axis=1)
-    values = np.concatenate([accuracy, np.zeros((len(accuracy), 1))], axis=1)
-    apart = costs[:, first] - costs[:, second]
-    prices = np.divide(values[:, first] - values[:, second], apart, out=np.zeros_like(apart), where=apart != 0)
-    prices = np.concatenate([np.zeros((len(prices), 1)), np.maximum(prices, 0.0)], axis=1)
-    worth = (values[:, None] - prices[:, :, None] * costs[:, None]).max(axis=2)
-    best = (prices * allowed_mj[:, None] + worth).argmin(axis=1)
-    found: Array = prices[np.arange(len(best)), best]
-    return found

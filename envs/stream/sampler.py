@@ -20,7 +20,7 @@ from autosplit.envs.stream.levels import Level, worth_having
 from autosplit.envs.stream.stream import Stream
 from autosplit.latency.base import LatencyModel
 
-__all__ = ["KINDS", "Kind", "StreamSampler"]
+__all__ = ["KINDS", "LINKS", "Kind", "StreamSampler", "arrivals_of"]
 
 Kind = Literal["quiet", "busy", "bursty"]
 KINDS: tuple[Kind, ...] = ("quiet", "busy", "bursty")
@@ -86,19 +86,23 @@ class StreamSampler:
         low, high = {"quiet": (0.02, 0.1), "busy": (0.7, 2.0), "bursty": (0.3, 1.2)}[kind]
         best = chosen[-1].latency
         per_s = 1000.0 / best.p50_ms * low * (high / low) ** rng.random()
-        deadline_s = conditions.budget_ms / 1000.0
-        arrivals = Arrivals(per_s)
-        if kind == "bursty":
-            arrivals = Arrivals(per_s, peak=rng.uniform(2.0, 1 / _SHARE), peak_share=_SHARE,
-                                peak_s=deadline_s * 5 * 10 ** rng.random())
-        link = list(_LINKS)[rng.integers(len(_LINKS))]
-        channel = _LINKS[link](conditions.channel, conditions.budget_ms, rng)
+        arrivals = arrivals_of(kind, per_s, conditions.budget_ms, rng)
+        link = list(LINKS)[rng.integers(len(LINKS))]
+        channel = LINKS[link](conditions.channel, conditions.budget_ms, rng)
         charge = np.inf
         if rng.random() < 0.25:
             charge = self.pictures * best.energy_mj * rng.uniform(0.3, 0.9)
         name = f"{kind}, {conditions.device.name}, {conditions.channel.name} {link}"
         return Stream(name, conditions.model_copy(update={"channel": channel}), tuple(map(Level.of, chosen)), arrivals,
                       self.pictures, charge_mj=charge)
+
+
+def arrivals_of(kind: Kind, per_s: float, deadline_ms: float, rng: np.random.Generator) -> Arrivals:
+    """Arrivals at random, or in bursts of 5 to 50 deadlines in the mean."""
+    if kind != "bursty":
+        return Arrivals(per_s)
+    peak = rng.uniform(2.0, 1 / _SHARE)
+    return Arrivals(per_s, peak=peak, peak_share=_SHARE, peak_s=deadline_ms / 1000.0 * 5 * 10 ** rng.random())
 
 
 def _steady(channel: ChannelProfile, deadline_ms: float, rng: np.random.Generator) -> ChannelProfile:  # noqa: ARG001
@@ -125,7 +129,7 @@ def _losing(channel: ChannelProfile, deadline_ms: float, rng: np.random.Generato
     return channel.model_copy(update={"bursts": bursts, "packet_loss": _value(bursts.loss)})
 
 
-_LINKS = {"steady": _steady, "fading": _fading, "losing": _losing}
+LINKS = {"steady": _steady, "fading": _fading, "losing": _losing}
 """What a link does over time."""
 
 

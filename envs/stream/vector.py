@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from autosplit.core.arrays import Array
 from autosplit.envs.features import FloatArray
 from autosplit.envs.generators import pick_conditions
-from autosplit.envs.stream.core import State, StreamCore
+from autosplit.envs.fleet.core import FleetCore
+from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.example import example_streams
 from autosplit.envs.stream.stream import Stream
 from autosplit.envs.stream.view import BOUND
@@ -36,6 +37,8 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         num_envs: Number n of copies.
         draws: As of `StreamEnv`.
         draws_seed: As of `StreamEnv`.
+        core: Streams that are drawn already, or fleets (`autosplit.envs.fleet.core.FleetCore`), instead: a copy is then
+            a fleet, and a step the decision of one of its devices.
         priced: Whether energy counts in the reward at its price (`StreamCore.price`), not at its weight alone: for
             training, so that what a battery holds is felt at once and not at the end of an episode.
 
@@ -48,19 +51,20 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
 
     def __init__(
         self, streams: Sequence[Stream] | None = None, num_envs: int = 1, *, draws: int = 16, draws_seed: int = 0,
-        priced: bool = False,
+        core: StreamCore | FleetCore | None = None, priced: bool = False,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"a vectorised environment needs at least one copy, got {num_envs}")
-        self.core = StreamCore(example_streams() if streams is None else streams, draws, draws_seed)
+        self.core: Any = core or StreamCore(example_streams() if streams is None else streams, draws, draws_seed)
         self.num_envs, self._priced = num_envs, priced
         self.scales: Array = np.ones(len(self.core.streams))
         self.single_observation_space = spaces.Box(-BOUND, BOUND, (self.core.observation_size,), np.float32)
         self.single_action_space = spaces.Discrete(self.core.actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._state: State | None = None
+        self._state: Any = None
         self._answered: Array = np.zeros(num_envs)
+        self._energy_mj: Array = np.zeros(num_envs)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -84,7 +88,7 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         if not ((which >= 0) & (which < count)).all():
             raise IndexError(f"a stream of {which.tolist()} is not one of {count}")
         self._state = self.core.begin(which, self.np_random)
-        self._answered = np.zeros(self.num_envs)
+        self._answered, self._energy_mj = np.zeros(self.num_envs), np.zeros(self.num_envs)
         told = {"stream": which, "_stream": np.ones(self.num_envs, dtype=np.bool_)}
         return self.core.view(self._state).observation(), told
 
@@ -101,21 +105,21 @@ class VectorStream(VectorEnv[FloatArray, IntArray, Any]):
         if actions.shape != (self.num_envs,) or not ((actions >= 0) & (actions < self.core.actions)).all():
             raise ValueError(f"{self.num_envs} actions between 0 and {self.core.actions - 1} are wanted, got {actions}")
         state = self._state
-        worth = state.charge_price
         step = self.core.step(state, actions, self.np_random)
-        reward = self.scales[state.stream] * (step.reward - self._priced * worth * step.energy_mj)
+        reward = self.scales[state.stream] * (step.priced if self._priced else step.reward)
         self._answered += step.answered
+        self._energy_mj += step.energy_mj
         infos: dict[str, Any] = {}
         observation = self.core.view(state).observation()
         if step.over.any():
             done = np.flatnonzero(step.over)
             infos = {"final_obs": observation.copy(), "_final_obs": step.over,
                      "final_info": {"answered": self._answered.copy(), "pictures": self.core.pictures[state.stream],
-                                    "energy_mj": state.spent_mj.copy(), "stream": state.stream.copy()},
+                                    "energy_mj": self._energy_mj.copy(), "stream": state.stream.copy()},
                      "_final_info": step.over}
             which = pick_conditions(self.np_random.random(len(done)), len(self.core.streams))
             begun = self.core.begin(which, self.np_random)
             state.enter(done, begun)
-            self._answered[done] = 0.0
+            self._answered[done] = self._energy_mj[done] = 0.0
             observation[done] = self.core.view(begun).observation()
         return observation, reward, step.over, np.zeros(self.num_envs, dtype=np.bool_), infos

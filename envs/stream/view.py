@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.envs.features import FloatArray
-from autosplit.envs.tree import IntArray
+from autosplit.envs.tree import BoolArray, IntArray
 
 __all__ = ["BOUND", "LEVEL_FEATURES", "STREAM_FEATURES", "View"]
+
+V = TypeVar("V", bound="View")
 
 BOUND = 5.0
 """Of all features."""
 
-STREAM_FEATURES = ("age", "waiting", "next_age", "arriving", "rate", "usual_rate", "since", "left", "charge")
+STREAM_FEATURES = ("age", "waiting", "next_age", "arriving", "usually_arriving", "rate", "usual_rate", "since", "left", "charge")
 """An observation begins with: age of the picture in hand, pictures behind it in buffers, age of the next one, arrivals
-in a deadline (log2 of one more), the link's rate as it is thought to be and as it usually is (log2, over the profile's
+in a deadline as of the last eight and as of all (log2 of one more), the link's rate as it is thought to be and as it usually is (log2, over the profile's
 mean), time since the last exchange, shares of the pictures and of the charge that are left. Times are in deadlines."""
 
 LEVEL_FEATURES = ("accuracy", "takes", "spare", "arriving", "sent", "cost")
@@ -30,12 +33,14 @@ class View:
     """What n devices know; K levels.
 
     Attributes:
+        sharing: Devices that share the link and the edge with it, itself among them, shape (n,).
         deadline_ms: Of every picture, shape (n,).
         age_ms: Of the picture in hand, shape (n,).
         waiting: Pictures behind it, shape (n,).
         buffer: How many wait at most, shape (n,).
         next_age_ms: Age of the next one; 0 where there is none, shape (n,).
         arrivals_per_s: Of the last eight, shape (n,).
+        usual_per_s: Of all so far, shape (n,).
         rate: What the link is thought to carry, over its profile's mean, shape (n,).
         usual_rate: The same in the long run, shape (n,).
         since_ms: Since the last exchange, shape (n,).
@@ -46,15 +51,18 @@ class View:
         sent: Share of the pictures that are sent.
         takes_ms: Time to an answer, if the picture is sent.
         busy_ms: The same in the mean over pictures, and not beyond the deadline: how long the device is busy.
+        air_ms: How long it sends, in the mean over pictures and at the profile's mean rate.
         energy_mj: What it takes, in the mean.
     """
 
+    sharing: IntArray
     deadline_ms: Array
     age_ms: Array
     waiting: IntArray
     buffer: IntArray
     next_age_ms: Array
     arrivals_per_s: Array
+    usual_per_s: Array
     rate: Array
     usual_rate: Array
     since_ms: Array
@@ -65,6 +73,7 @@ class View:
     sent: Array
     takes_ms: Array
     busy_ms: Array
+    air_ms: Array
     energy_mj: Array
 
     @property
@@ -79,12 +88,8 @@ class View:
         return found
 
     def observation(self) -> FloatArray:
-        """`STREAM_FEATURES`, then `LEVEL_FEATURES` of each level, float32 in [-5, 5], shape (n, 9 + 6 * K)."""
-        deadline = self.deadline_ms
-        general = np.stack([
-            self.age_ms / deadline, self.waiting / self.buffer, self.next_age_ms / deadline,
-            np.log2(1 + self.arrivals_per_s * deadline / 1e3), np.log2(self.rate), np.log2(self.usual_rate),
-            self.since_ms / deadline, self.left, self.charge], axis=1)
+        """`STREAM_FEATURES`, then `LEVEL_FEATURES` of each level, float32 in [-5, 5], shape (n, 10 + 6 * K)."""
+        deadline, general = self.deadline_ms, np.stack(self.general(), axis=1)
         each = np.stack([
             self.accuracy, self.takes_ms / deadline[:, None],
             (self.left_ms[:, None] - self.takes_ms) / deadline[:, None],
@@ -92,3 +97,15 @@ class View:
         whole = np.concatenate([general, each.reshape(len(deadline), -1)], axis=1)
         found: FloatArray = np.clip(whole, -BOUND, BOUND).astype(np.float32)
         return found
+
+    def rows(self: V, which: BoolArray) -> V:
+        """What some of them know."""
+        return type(self)(**{name: values[which] for name, values in vars(self).items()})
+
+    def general(self) -> list[Array]:
+        """What an observation begins with, before it is clipped: `STREAM_FEATURES`, each of shape (n,)."""
+        deadline = self.deadline_ms
+        return [self.age_ms / deadline, self.waiting / self.buffer, self.next_age_ms / deadline,
+                np.log2(1 + self.arrivals_per_s * deadline / 1e3), np.log2(1 + self.usual_per_s * deadline / 1e3),
+                np.log2(self.rate), np.log2(self.usual_rate),
+                self.since_ms / deadline, self.left, self.charge]

@@ -10,7 +10,9 @@ from stable_baselines3 import PPO
 from autosplit.agents.control.base import play
 from autosplit.agents.control.learned import ControlPPO, LearnedController, train_controller
 from autosplit.agents.control.network import ScoringPolicy, scores
-from autosplit.agents.control.rules import Myopic
+from autosplit.agents.control.rules import Fixed, Myopic
+from autosplit.envs.fleet.core import FleetCore
+from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.vector import VectorStream
@@ -64,6 +66,16 @@ def test_it_begins_as_the_myopic_rule():
     view = env.core.view(env._state)
     same = LearnedController(weights).decide(view) == Myopic().decide(view)
     assert same.mean() > 0.8  # near the deadline it is less sure
+
+
+def test_devices_that_share_a_link_learn_to_leave_room():
+    """The rule sends what is most accurate, which four devices at once cannot; sending less is as good for all."""
+    core, which = FleetCore([Fleet("four", (stream(14.0, pictures=50),) * 4)], 16, 9), np.zeros(32, dtype=np.int64)
+    found = train_controller(core.streams, ControlPPO(steps=60_000, hidden=32), 0)
+    assert play(core, Myopic(), which, 0).accuracy.mean() < 0.65
+    less = play(core, Fixed(1), which, 0).accuracy.mean()
+    assert less > 0.85
+    assert play(core, found, which, 0).accuracy.mean() > less - 0.01
 
 
 def test_equal_seeds_give_equal_controllers():

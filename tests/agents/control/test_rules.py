@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from autosplit.agents.control.base import play
-from autosplit.agents.control.rules import RULES, DriftPlusPenalty, Fixed, Myopic, QueueAware, tuned
+from autosplit.agents.control.rules import (
+    RULES,
+    DriftPlusPenalty,
+    FairShare,
+    Fixed,
+    Myopic,
+    QueueAware,
+    tuned,
+    tuned_each,
+)
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.view import View
 from tests.envs.stream.streams import stream
@@ -21,10 +32,11 @@ def view(age_ms=(0.0,), waiting=(0,), price=(0.0,), per_s=(1.0,)):
 
     ones = np.ones(count)
     return View(
-        deadline_ms=100 * ones, age_ms=np.array(age_ms), waiting=np.array(waiting), buffer=8 * ones,
-        next_age_ms=0 * ones, arrivals_per_s=np.array(per_s), rate=ones, usual_rate=ones, since_ms=0 * ones, left=ones,
-        charge=ones, price=np.array(price), accuracy=each(0.6, 0.8, 0.9), sent=each(0.0, 1.0, 1.0),
-        takes_ms=each(20.0, 50.0, 90.0), busy_ms=each(20.0, 50.0, 90.0), energy_mj=each(1.0, 2.0, 6.0))
+        sharing=np.ones(count, dtype=int), deadline_ms=100 * ones, age_ms=np.array(age_ms), waiting=np.array(waiting),
+        buffer=8 * ones, next_age_ms=0 * ones, arrivals_per_s=np.array(per_s), usual_per_s=np.array(per_s), rate=ones,
+        usual_rate=ones, since_ms=0 * ones, left=ones, charge=ones, price=np.array(price),
+        accuracy=each(0.6, 0.8, 0.9), sent=each(0.0, 1.0, 1.0), takes_ms=each(20.0, 50.0, 90.0),
+        busy_ms=each(20.0, 50.0, 90.0), air_ms=each(0.0, 10.0, 50.0), energy_mj=each(1.0, 2.0, 6.0))
 
 
 def test_fixed_is_fixed():
@@ -35,6 +47,12 @@ def test_fixed_is_fixed():
                                                     (0.0, 0.25, 0)])
 def test_myopic_takes_what_is_worth_most_in_time(age, price, taken):
     assert Myopic().decide(view((age,), price=(price,)))[0] == taken
+
+
+@pytest.mark.parametrize(("sharing", "taken"), [(1, 2), (2, 1), (16, 0)])
+def test_a_fair_share_of_the_link_is_one_among_all(sharing, taken):
+    seen = dataclasses.replace(view(per_s=(11.0,)), sharing=np.array([sharing]))  # 0, 0.11 and 0.55 of the time
+    assert FairShare().decide(seen)[0] == taken
 
 
 def test_what_nothing_fits():
@@ -85,3 +103,20 @@ def test_playing_counts_every_picture():
     assert played.accuracy[0] < 0.5 * skipping.accuracy[0]
     assert played.decisions[0] < 30
     assert played.reward == pytest.approx(played.accuracy)
+
+
+def test_each_episode_may_have_its_own_controller():
+    core, which = StreamCore([stream(15.0), stream(40.0)], 4), np.array([0, 1, 1, 0])
+    mixed = play(core, [Fixed(0), Fixed(1), Fixed(0), Fixed(1)], which, 3)
+    alone = [play(core, Fixed(level), which, 3) for level in (0, 1)]
+    assert mixed.accuracy.tolist() == [alone[level].accuracy[row] for row, level in enumerate((0, 1, 0, 1))]
+
+
+def test_tuning_many_is_tuning_each():
+    core = StreamCore([stream(5.0), stream(60.0)], 4)
+    found = tuned_each(Fixed.all(3), core, np.array([1, 0]), 4, 0)
+    for (controller, reward), index in zip(found, (1, 0), strict=True):
+        rewards = [play(core, Fixed(level), np.repeat([1, 0], 4), 0).reward.reshape(2, 4).mean(axis=1)[1 - index]
+                   for level in range(3)]
+        assert reward == max(rewards)
+        assert controller == Fixed(int(np.argmax(rewards)))
