@@ -5,12 +5,12 @@
 
 Streams are drawn (`autosplit.envs.stream.sampler`) with levels from two tables of measured plans; with several
 `--devices` each is a fleet of so many, which share a link and an edge (`autosplit.envs.fleet`) and have the same
-controller. The network is trained in some, with several seeds, and met the others never. What it is compared with knows
-more: every rule has its settings chosen stream by stream, on other draws of the same stream, and `best rule` is the rule
-that did best there. `one rule for all` knows as much as the network: it is the rule and setting that did best in the
-streams that the network was trained in. All see the same figures of the device, and all drop what is too old. Everything
-is measured on draws of their own. `ceiling` is what nobody can reach: the most accurate level for every picture, always
-in time.
+controller. The network is trained in some, with several seeds, and met the others never. What it is compared with
+knows more: every rule has its settings chosen stream by stream, on other draws of the same stream, and `best rule` is
+the rule that did best there. `one rule for all` knows as much as the network: it is the rule and setting that did best
+in the streams that the network was trained in. All see the same figures of the device, and all drop what is too old.
+Everything is measured on draws of their own. `ceiling` is what nobody can reach: the most accurate level for every
+picture, always in time.
 """
 
 from __future__ import annotations

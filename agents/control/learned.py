@@ -85,13 +85,15 @@ class _Tells(BaseCallback):
 
 
 def train_controller(
-    streams: Sequence[Stream] | Sequence[Fleet], settings: ControlPPO, seed: int, *, start: LearnedController | None = None,
+    streams: Sequence[Stream] | Sequence[Fleet], settings: ControlPPO, seed: int, *,
+    start: LearnedController | None = None,
     advance: Callable[[int], None] = lambda steps: None,  # noqa: ARG005
 ) -> LearnedController:
     """Train a controller in some streams at once, or one that all devices of some fleets share.
 
-    In a fleet what a device gains or loses is every device's: the reward of a decision is that of the whole fleet until the
-    next one, whoever takes it (parameter sharing with a common reward; Gupta et al., AAMAS 2017 workshops).
+    In a fleet what a device gains or loses is every device's: the reward of a decision is that of the whole fleet until
+    the next one, whoever takes it (parameter sharing, Gupta et al. 2017, "Cooperative multi-agent control using deep
+    reinforcement learning", with one reward for all).
 
     Rewards are divided by how much they vary in each stream under the rule that the network begins with: else streams
     whose queues are long would drown the others.

@@ -154,8 +154,8 @@ class FleetCore:
             rng: As of `StreamCore.step`.
 
         Returns:
-            What came to an end meanwhile, of any device, as sums over each fleet, shape (E,); `in_time` and `empty` are of no
-            account.
+            What came to an end meanwhile, of any device, as sums over each fleet, shape (E,); `in_time` and `empty` are
+            of no account.
         """
         found = _Sums(len(actions))
         fleets, at = np.arange(len(actions)), (np.arange(len(actions)), state.turn)

@@ -27,12 +27,12 @@ __all__ = ["FleetEnv"]
 _Agents = dict[str, Any]
 
 
-class FleetEnv(ParallelEnv[str, FloatArray, np.int64]):
+class FleetEnv(ParallelEnv[str, FloatArray, np.int64]):  # type: ignore[misc]
     """`autosplit/Fleet-v0`: devices decide about their pictures, and wait for one another.
 
-    **Agents** `device_0` to `device_N-1`, all there until the last picture of the fleet is settled. Time goes on from one
-    decision to the next; `infos[agent]["turn"]` says whose it is, and `infos[agent]["action_mask"]` (int8) what it can
-    do. Whoever is busy has one action, the last one, which then does nothing.
+    **Agents** `device_0` to `device_N-1`, all there until the last picture of the fleet is settled. Time goes on from
+    one decision to the next; `infos[agent]["turn"]` says whose it is, and `infos[agent]["action_mask"]` (int8) what it
+    can do. Whoever is busy has one action, the last one, which then does nothing.
 
     **Observation.** What the device knows when its turn comes (`autosplit.envs.stream.view.View` and `FLEET_FEATURES`);
     of one that is busy what it knew last.
@@ -114,8 +114,9 @@ class FleetEnv(ParallelEnv[str, FloatArray, np.int64]):
             return None
         state, turn = self._state, int(self._state.turn[0])
         now = state.devices.now_ms[0, turn]
+        cell_ms, edge_ms = (max(free_ms.min() - now, 0.0) for free_ms in (state.cell_free_ms, state.edge_free_ms))
         return (f"{now:.0f} ms: device {turn} decides about picture {state.devices.head[0, turn]}, cell taken for "
-                f"{max(state.cell_free_ms[0] - now, 0):.0f} ms, edge for {max(state.edge_free_ms[0].min() - now, 0):.0f}")
+                f"{cell_ms:.0f} ms, edge for {edge_ms:.0f} ms")
 
     def _observed(self, state: FleetState) -> _Agents:
         count = self.core.devices

@@ -67,8 +67,8 @@ class FleetSampler:
             fleet = self._draw(rng)
             if fleet is not None:
                 return fleet
-        raise ConfigError(f"none of {_TRIES} fleets had devices with {_LEAST_LEVELS} plans worth having each and a link "
-                          "to share; give more plans, or other devices and channels")
+        raise ConfigError(f"none of {_TRIES} fleets had devices with {_LEAST_LEVELS} plans worth having each and a "
+                          "link to share; give more plans, or other devices and channels")
 
     def streams(self, count: int, seed: int) -> tuple[Fleet, ...]:
         """Draw some, from a generator of their own."""

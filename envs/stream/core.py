@@ -272,7 +272,8 @@ class StreamCore:
         busy = (1 - sent) * device_ms + sent * np.maximum(np.minimum(takes, left_ms), device_ms)
         return View(
             sharing=np.ones(len(state), dtype=np.int64), deadline_ms=known.deadline_ms[which], age_ms=age,
-            waiting=waiting, buffer=known.buffer[which], next_age_ms=next_age, arrivals_per_s=1e3 * recent / arriving_ms,
+            waiting=waiting, buffer=known.buffer[which], next_age_ms=next_age,
+            arrivals_per_s=1e3 * recent / arriving_ms,
             usual_per_s=1e3 * arrived / np.maximum(state.now_ms, known.deadline_ms[which]), rate=kbps / mean,
             usual_rate=2.0**state.usual_log2 / mean, since_ms=since,
             left=np.maximum(known.pictures[which] - state.head, 1) / known.pictures[which],

@@ -13,8 +13,8 @@ from gymnasium.vector.utils import batch_space
 
 from autosplit.core.arrays import Array
 from autosplit.envs.features import FloatArray
-from autosplit.envs.generators import pick_conditions
 from autosplit.envs.fleet.core import FleetCore
+from autosplit.envs.generators import pick_conditions
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.example import example_streams
 from autosplit.envs.stream.stream import Stream

@@ -18,10 +18,12 @@ V = TypeVar("V", bound="View")
 BOUND = 5.0
 """Of all features."""
 
-STREAM_FEATURES = ("age", "waiting", "next_age", "arriving", "usually_arriving", "rate", "usual_rate", "since", "left", "charge")
+STREAM_FEATURES = ("age", "waiting", "next_age", "arriving", "usually_arriving", "rate", "usual_rate", "since", "left",
+                   "charge")
 """An observation begins with: age of the picture in hand, pictures behind it in buffers, age of the next one, arrivals
-in a deadline as of the last eight and as of all (log2 of one more), the link's rate as it is thought to be and as it usually is (log2, over the profile's
-mean), time since the last exchange, shares of the pictures and of the charge that are left. Times are in deadlines."""
+in a deadline as of the last eight and as of all (log2 of one more), the link's rate as it is thought to be and as it
+usually is (log2, over the profile's mean), time since the last exchange, shares of the pictures and of the charge that
+are left. Times are in deadlines."""
 
 LEVEL_FEATURES = ("accuracy", "takes", "spare", "arriving", "sent", "cost")
 """Then of each level: accuracy, time to an answer, what would be left of the deadline then, pictures that arrive while
