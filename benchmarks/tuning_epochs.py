@@ -7,7 +7,8 @@ Plans are named by their labels, as `autosplit show` prints them, and fine-tuned
 splits from the supernet and pictures from the network that was trained on all formats; both of these are trained as the
 scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them, with the
 paired difference of the plan named first from each. Writes `epochs.csv` as it goes on; what was fine-tuned is in the
-cache, so that a run that was stopped goes on.
+cache, so that a run that was stopped goes on. `rates.csv` has the latency and energy of each over links of the same
+kind with other rates.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ import pandas as pd
 
 from autosplit.core.errors import ConfigError
 from autosplit.core.intervals import accuracy_interval
-from autosplit.core.measurement import Measurement
+from autosplit.core.measurement import Measurement, Outcome
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.evaluation.scorer import Scorer
+from autosplit.experiments.compare.curves import scaled_rate
 from autosplit.pipeline.choice import accuracy_difference
 from autosplit.pipeline.context import SearchContext
 from autosplit.report.progress import Progress
 from autosplit.training.prepare import prepare
 from benchmarks.common import parser, scenario_of
+
+FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 2.0, 4.0)
+"""Of the link's rate."""
 
 
 def plan_of(space: PlanSpace, label: str) -> Plan:
@@ -39,6 +44,17 @@ def plan_of(space: PlanSpace, label: str) -> Plan:
     if found is None:
         raise ConfigError(f"no plan of this scenario is called {label!r}; `autosplit show` prints the names")
     return found
+
+
+def over_rates(scorer: Scorer, found: Outcome) -> list[dict[str, object]]:
+    """Latency and energy of a deployment over links that are so many times quicker or slower."""
+    rows: list[dict[str, object]] = []
+    for factor in FACTORS:
+        conditions = scaled_rate(scorer.conditions, factor)
+        there = dataclasses.replace(scorer, conditions=conditions).outcome(found.measurement).latency
+        rows.append({"kbps": conditions.channel.uplink_kbps.value, "p50_ms": there.p50_ms, "p95_ms": there.p95_ms,
+                     "in time": there.in_time, "energy_mj": there.energy_mj})
+    return rows
 
 
 def main() -> None:
@@ -55,6 +71,7 @@ def main() -> None:
     whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
     uncut = SearchContext(networks, progress).measure(whole, arithmetic, "test")
     first: dict[int, Measurement] = {}
+    elsewhere: list[dict[str, object]] = []
     for plan in plans:
         for epochs in options.epochs:
             longer = scenario.replace(training__finetune_epochs=epochs, training__finetune_patience=epochs)
@@ -74,6 +91,8 @@ def main() -> None:
             row |= {"first is ahead by": beside.accuracy - found.measurement.accuracy, "ahead low": difference.low,
                     "ahead high": difference.high}
             rows.append(row)
+            elsewhere += [{"plan": plan.label, "epochs": epochs} | other for other in over_rates(scorer, found)]
+            pd.DataFrame(elsewhere).to_csv(options.out / "rates.csv", index=False, float_format="%.4f")
             pd.DataFrame(rows).to_csv(options.out / "epochs.csv", index=False, float_format="%.4f")
 
 
