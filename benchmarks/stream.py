@@ -129,7 +129,7 @@ def main() -> None:
     before = options.out / "streams.csv"
     if options.keep and before.exists():
         kept = pd.read_csv(before)
-        rows += kept[~kept.controller.isin([COMMON, PPO])].to_dict("records")
+        rows += kept[kept.controller != PPO].to_dict("records")
     else:
         measure("myopic", [Myopic()] * len(streams))
         chosen = []
@@ -139,8 +139,8 @@ def main() -> None:
                 measure(name, [controller for controller, _ in chosen[-1]])
                 advance(1)
         measure(BEST, [max(found, key=lambda each: each[1])[0] for found in zip(*chosen, strict=True)])
-    with progress.phase("tune one rule for all"):
-        measure(COMMON, [common_rule(trained_in, rules)] * len(streams))
+        with progress.phase("tune one rule for all"):
+            measure(COMMON, [common_rule(trained_in, rules)] * len(streams))
     settings, seconds = ControlPPO(steps=options.steps), []
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
