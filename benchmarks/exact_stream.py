@@ -104,7 +104,7 @@ def _following(state: tuple[int, int], slots: int, chance: float) -> tuple[dict[
 def main() -> None:
     """Run the benchmark that the options ask for."""
     options_parser = parser(__doc__, scenario=False)
-    options_parser.add_argument("--steps", type=int, default=300_000)
+    options_parser.add_argument("--steps", type=int, default=1_000_000)
     options_parser.add_argument("--seeds", type=int, default=5)
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

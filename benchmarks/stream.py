@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import pandas as pd
 from scipy.stats import bootstrap, wilcoxon
 
 from autosplit.agents.control.base import Controller, Played, play
-from autosplit.agents.control.learned import ControlPPO, train_controller
+from autosplit.agents.control.learned import ControlPPO, LearnedController, train_controller
 from autosplit.agents.control.rules import RULES, FairShare, Myopic, tuned_each
 from autosplit.core.arrays import Array
 from autosplit.envs.conditions import ProfilesSampler
@@ -108,6 +109,7 @@ def main() -> None:
     options_parser.add_argument("--seeds", type=int, default=5)
     options_parser.add_argument("--keep", action="store_true",
                                 help="take the rules' figures from --out, if they are there from before")
+    options_parser.add_argument("--networks", type=Path, help="folder of an earlier run whose networks are measured here")
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     progress, draws = Progress(), sampler(tuple(options.tables), options.devices)
@@ -144,8 +146,13 @@ def main() -> None:
     settings, seconds = ControlPPO(steps=options.steps), []
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
-        with progress.phase(f"train with seed {seed}", total=settings.steps) as advance:
-            network = train_controller(trained_in, settings, seed, advance=advance)
+        name = f"network-{seed}.safetensors"
+        if options.networks:
+            network = LearnedController.load(options.networks / name)
+        else:
+            with progress.phase(f"train with seed {seed}", total=settings.steps) as advance:
+                network = train_controller(trained_in, settings, seed, advance=advance)
+            network.save(options.out / name)
         seconds.append(time.perf_counter() - start)
         measure(PPO, [network] * len(streams), seed)
         frame = pd.DataFrame(rows)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -15,6 +18,8 @@ from autosplit.agents.control.network import ScoringPolicy, scores
 from autosplit.agents.control.rules import Myopic
 from autosplit.agents.trainer import isolated, keep_quiet
 from autosplit.core.arrays import Array
+from autosplit.core.errors import ConfigError, unwritable
+from autosplit.core.files import write_whole
 from autosplit.envs.features import FloatArray
 from autosplit.envs.fleet.core import core_of
 from autosplit.envs.fleet.fleet import Fleet
@@ -26,6 +31,8 @@ from autosplit.envs.tree import IntArray
 
 __all__ = ["ControlPPO", "LearnedController", "train_controller"]
 
+_WANTED = {f"{part}.{layer}.{kind}" for part in ("level", "skip") for layer in (0, 2, 4)
+           for kind in ("weight", "bias")}
 _LEAST_DRAWS = 16
 _SCALED_BY = 24  # devices a stream, and decisions of each
 _LEAST_SPREAD = 0.05
@@ -72,6 +79,33 @@ class LearnedController:
         """See `Controller.decide`."""
         found: IntArray = scores(self.weights, view.observation()).argmax(axis=1)
         return found
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors, which any of its readers reads.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
+        try:
+            write_whole(path, save(dict(self.weights)))
+        except OSError as e:
+            raise unwritable(path, e) from e
+
+    @classmethod
+    def load(cls, path: Path) -> LearnedController:
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: The file is absent, or holds something else.
+        """
+        try:
+            weights = load(path.read_bytes())
+        except (OSError, SafetensorError) as e:
+            raise ConfigError(f"controller {path}: {e}; name a file that LearnedController.save wrote") from e
+        if not set(weights) >= _WANTED:
+            raise ConfigError(f"controller {path} has no {min(_WANTED - set(weights))}; name a file that "
+                              "LearnedController.save wrote")
+        return cls(weights)
 
 
 class _Tells(BaseCallback):

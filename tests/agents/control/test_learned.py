@@ -11,6 +11,7 @@ from autosplit.agents.control.base import play
 from autosplit.agents.control.learned import ControlPPO, LearnedController, train_controller
 from autosplit.agents.control.network import ScoringPolicy, scores
 from autosplit.agents.control.rules import Fixed, Myopic
+from autosplit.core.errors import ConfigError
 from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.sb3 import StableBaselinesVecEnv
@@ -76,6 +77,22 @@ def test_devices_that_share_a_link_learn_to_leave_room():
     less = play(core, Fixed(1), which, 0).accuracy.mean()
     assert less > 0.85
     assert play(core, found, which, 0).accuracy.mean() > less - 0.01
+
+
+def test_a_controller_is_a_file(trained, tmp_path):
+    trained.save(tmp_path / "controller.safetensors")
+    again = LearnedController.load(tmp_path / "controller.safetensors")
+    core = StreamCore([tiny_stream(CHANCE)], draws=2)
+    view = core.view(core.begin(np.zeros(8, dtype=np.int64), np.random.default_rng(0)))
+    assert again.decide(view).tolist() == trained.decide(view).tolist()
+    with pytest.raises(ConfigError, match=r"nowhere.*name a file that LearnedController.save wrote"):
+        LearnedController.load(tmp_path / "nowhere")
+    (tmp_path / "torn").write_bytes((tmp_path / "controller.safetensors").read_bytes()[:100])
+    with pytest.raises(ConfigError, match="torn"):
+        LearnedController.load(tmp_path / "torn")
+    LearnedController({"level.0.bias": np.zeros(2, dtype=np.float32)}).save(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"other has no level.0.weight"):
+        LearnedController.load(tmp_path / "other")
 
 
 def test_equal_seeds_give_equal_controllers():
