@@ -109,7 +109,7 @@ def main() -> None:
     options_parser.add_argument("--seeds", type=int, default=5)
     options_parser.add_argument("--keep", action="store_true",
                                 help="take the rules' figures from --out, if they are there from before")
-    options_parser.add_argument("--networks", type=Path, help="folder of an earlier run whose networks are measured here")
+    options_parser.add_argument("--networks", type=Path, help="folder of an earlier run whose networks are measured")
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     progress, draws = Progress(), sampler(tuple(options.tables), options.devices)
