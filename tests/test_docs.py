@@ -140,7 +140,7 @@ def test_every_name_of_the_package_exists(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_of_the_repository_exists(page):
     folders = "autosplit|agents|envs|configs|examples|benchmarks|tests|docs"
-    named = re.findall(rf"`((?:{folders})/(?!CoInference|Stream-v)[\w./-]+)(?::\w+)?`", read(page))
+    named = re.findall(rf"`((?:{folders})/(?!CoInference|Stream-v|Fleet-v)[\w./-]+)(?::\w+)?`", read(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
