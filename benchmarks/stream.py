@@ -15,6 +15,7 @@ picture, always in time.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,8 +108,8 @@ def main() -> None:
     options_parser.add_argument("--episodes", type=int, default=32)
     options_parser.add_argument("--steps", type=int, default=ControlPPO.steps)
     options_parser.add_argument("--seeds", type=int, default=5)
-    options_parser.add_argument("--keep", action="store_true",
-                                help="take the rules' figures from --out, if they are there from before")
+    options_parser.add_argument("--keep", choices=("rules", "networks"),
+                                help="take these figures from --out, which holds those of the same streams")
     options_parser.add_argument("--networks", type=Path, help="folder of an earlier run whose networks are measured")
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -128,11 +129,10 @@ def main() -> None:
                          "battery": any(np.isfinite(device.charge_mj) for device in devices_of(streams[index])),
                          "setting": "" if seed is not None else repr(controller), **_means(played, index)})
 
-    before = options.out / "streams.csv"
-    if options.keep and before.exists():
-        kept = pd.read_csv(before)
-        rows += kept[kept.controller != PPO].to_dict("records")
-    else:
+    if options.keep:
+        kept = pd.read_csv(options.out / "streams.csv")
+        rows += kept[(kept.controller == PPO) == (options.keep == "networks")].to_dict("records")
+    if options.keep != "rules":
         measure("myopic", [Myopic()] * len(streams))
         chosen = []
         with progress.phase("tune the rules", total=len(rules)) as advance:
@@ -144,7 +144,7 @@ def main() -> None:
         with progress.phase("tune one rule for all"):
             measure(COMMON, [common_rule(trained_in, rules)] * len(streams))
     settings, seconds = ControlPPO(steps=options.steps), []
-    for seed in range(options.seed, options.seed + options.seeds):
+    for seed in range(options.seed, options.seed + options.seeds * (options.keep != "networks")):
         start = time.perf_counter()
         name = f"network-{seed}.safetensors"
         if options.networks:
@@ -155,14 +155,20 @@ def main() -> None:
             network.save(options.out / name)
         seconds.append(time.perf_counter() - start)
         measure(PPO, [network] * len(streams), seed)
-        frame = pd.DataFrame(rows)
-        frame.to_csv(options.out / "streams.csv", index=False, float_format="%.5f")
-        summary = summarised(frame)
-        summary.to_csv(options.out / "summary.csv", index=False, float_format="%.4f")
-        write_json(options.out / "streams.json", {
-            "train_streams": options.train_streams, "steps": settings.steps,
-            "training_seconds": [round(s, 1) for s in seconds]})
-    print(summary.to_string(index=False))
+        write(rows, options, seconds)
+    print(write(rows, options, seconds).to_string(index=False))
+
+
+def write(rows: list[dict[str, Any]], options: argparse.Namespace, seconds: list[float]) -> pd.DataFrame:
+    """Write what is known so far; gives the summary."""
+    frame = pd.DataFrame(rows)
+    frame.to_csv(options.out / "streams.csv", index=False, float_format="%.5f")
+    summary = summarised(frame)
+    summary.to_csv(options.out / "summary.csv", index=False, float_format="%.4f")
+    if seconds:  # else the file tells of those that are kept
+        write_json(options.out / "streams.json", {"train_streams": options.train_streams, "steps": options.steps,
+                                                  "training_seconds": [round(s, 1) for s in seconds]})
+    return summary
 
 
 def _means(played: Played, stream: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from autosplit.envs.tree import BoolArray, IntArray
 
 __all__ = ["RULES", "DriftPlusPenalty", "FairShare", "Fixed", "Myopic", "QueueAware", "tuned", "tuned_each"]
 
-_MARGINS = (0.8, 1.0, 1.2, 1.5, 2.0)
+_MARGINS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class FairShare:
     @classmethod
     def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
         """Those to choose among."""
-        return [cls(share, margin, skips) for share in (0.5, 0.7, 0.9, 1.2) for margin in _MARGINS
+        return [cls(share, margin, skips) for share in (0.5, 0.8, 1.2, 2.0) for margin in _MARGINS
                 for skips in (False, True)]
 
 
@@ -157,7 +157,7 @@ class DriftPlusPenalty:
     @classmethod
     def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
         """Those to choose among."""
-        return [cls(margin, weight, skips) for margin in _MARGINS for weight in (0.03, 0.1, 0.3, 1.0, 3.0)
+        return [cls(margin, weight, skips) for margin in _MARGINS for weight in (0.1, 0.3, 1.0, 3.0, 10.0)
                 for skips in (False, True)]
 
 
