@@ -19,7 +19,7 @@ from scipy.optimize import linprog
 
 from autosplit.agents.control.base import Controller, play
 from autosplit.agents.control.learned import ControlPPO, train_controller
-from autosplit.agents.control.rules import RULES, FairShare, Myopic, tuned
+from autosplit.agents.control.rules import Myopic, tuned
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.envs.stream.arrivals import Arrivals
@@ -27,6 +27,7 @@ from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.levels import Level
 from autosplit.envs.stream.stream import Stream
 from benchmarks.common import parser, write_json
+from benchmarks.stream import rules_of
 
 SLOT_MS = 8.0
 DEADLINE = 25  # slots
@@ -116,8 +117,7 @@ def main() -> None:
     for index, chance in enumerate(CHANCES):
         best = optimum(chance)
         rules: dict[str, Controller] = {"myopic": Myopic(), **{
-            name: tuned(rule.all(len(LEVELS)), tuning, index, 16, 0)
-            for name, rule in RULES.items() if rule is not FairShare}}
+            name: tuned(rule.all(len(LEVELS)), tuning, index, 16, 0) for name, rule in rules_of(devices=1).items()}}
         learned = {f"ppo, seed {options.seed + i}": network for i, network in enumerate(networks)}
         for name, controller in (rules | learned).items():
             played = play(measuring, controller, np.full(64, index), 7).accuracy

@@ -1,7 +1,7 @@
 """Controllers in streams that nothing was tuned on: rules, each tuned to every stream, and one network for all of them.
 
     python -m benchmarks.stream --out results/benchmarks/stream
-    python -m benchmarks.stream --devices 8 --train-streams 100 --out results/benchmarks/fleet
+    python -m benchmarks.stream --devices 8 --train-streams 100 --episodes 16 --out results/benchmarks/fleet
 
 Streams are drawn (`autosplit.envs.stream.sampler`) with levels from two tables of measured plans; with several
 `--devices` each is a fleet of so many, which share a link and an edge (`autosplit.envs.fleet`) and have the same
@@ -165,9 +165,9 @@ def write(rows: list[dict[str, Any]], options: argparse.Namespace, seconds: list
     frame.to_csv(options.out / "streams.csv", index=False, float_format="%.5f")
     summary = summarised(frame)
     summary.to_csv(options.out / "summary.csv", index=False, float_format="%.4f")
-    if seconds:  # else the file tells of those that are kept
-        write_json(options.out / "streams.json", {"train_streams": options.train_streams, "steps": options.steps,
-                                                  "training_seconds": [round(s, 1) for s in seconds]})
+    name = "rules.json" if options.keep == "networks" else "streams.json"  # which also tells of those that are kept
+    write_json(options.out / name, {"train_streams": options.train_streams, "steps": options.steps,
+                                    "training_seconds": [round(s, 1) for s in seconds]})
     return summary
 
 

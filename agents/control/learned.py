@@ -102,9 +102,8 @@ class LearnedController:
             weights = load(path.read_bytes())
         except (OSError, SafetensorError) as e:
             raise ConfigError(f"controller {path}: {e}; name a file that LearnedController.save wrote") from e
-        if not set(weights) >= _WANTED:
-            raise ConfigError(f"controller {path} has no {min(_WANTED - set(weights))}; name a file that "
-                              "LearnedController.save wrote")
+        if missing := _WANTED - set(weights):
+            raise ConfigError(f"controller {path} has no {min(missing)}; name a file that LearnedController.save wrote")
         return cls(weights)
 
 

@@ -53,7 +53,10 @@ def main() -> None:
                 break
             if wanted == "end":
                 break
-            driver.answer(number, wanted, *arguments)
+            try:
+                driver.answer(number, wanted, *arguments)
+            except Exception as e:  # of many types, a full store for example
+                driver.say(number, "failed", str(e).strip())
     os._exit(0)  # Ray's own end waits for a cluster that may be gone
 
 
@@ -82,7 +85,7 @@ class _Driver:
         if wanted == "put":
             reference = self._ray.put(*arguments)
             self._stored[reference.hex()] = reference
-            self._say(number, "done", reference.hex())
+            self.say(number, "done", reference.hex())
         else:
             name, content = arguments
             # in a list, so that tasks fetch it themselves
@@ -93,13 +96,14 @@ class _Driver:
         def tell(done: Future[bytes]) -> None:
             error = done.exception()
             if error is None:
-                self._say(number, "done", done.result())
+                self.say(number, "done", done.result())
             else:
-                self._say(number, "lost" if isinstance(error, self._lost) else "failed", str(error).strip())
+                self.say(number, "lost" if isinstance(error, self._lost) else "failed", str(error).strip())
 
         return tell
 
-    def _say(self, number: int, what: str, value: Any) -> None:
+    def say(self, number: int, what: str, value: Any) -> None:
+        """Send an answer."""
         with self._sending:
             self._peer.send((number, what, value))
 

@@ -98,7 +98,7 @@ class FleetCore:
         self._core = StreamCore([device for fleet in fleets for device in fleet.devices], draws, seed)
         self.levels, self.actions = self._core.levels, self._core.actions
         self.pictures = self._core.pictures.reshape(-1, self.devices).sum(axis=1)
-        self._slots = max(fleet.edge_slots for fleet in fleets)
+        self._slots = np.array([fleet.edge_slots for fleet in fleets])
         self._announces = np.array([fleet.announces for fleet in fleets])
 
     @property
@@ -118,9 +118,8 @@ class FleetCore:
         devices = _folded(self._core.begin(streams, rng), size)
         nothing, none = np.zeros((count, size)), np.zeros((count, size), dtype=np.int64)
         no = np.zeros((count, size), dtype=np.bool_)
-        edge_free = np.zeros((count, self._slots))
-        for slot in range(self._slots):  # those that an edge does not have are never free
-            edge_free[[self.streams[f].edge_slots <= slot for f in fleets], slot] = np.inf
+        # slots that an edge does not have are never free
+        edge_free = np.where(np.arange(self._slots.max()) < self._slots[fleets, None], 0.0, np.inf)
         attempts = Attempt(none, no, no.copy(), *(nothing.copy() for _ in range(7)))
         return FleetState(fleets.copy(), np.zeros(count, dtype=np.int64), np.zeros(count), edge_free, nothing.copy(),
                           np.full((count, size), _DECIDES), nothing, devices, attempts)
@@ -158,7 +157,8 @@ class FleetCore:
             of no account.
         """
         found = _Sums(len(actions))
-        fleets, at = np.arange(len(actions)), (np.arange(len(actions)), state.turn)
+        fleets = np.arange(len(actions))
+        at = fleets, state.turn
         own = state.devices.rows(at)
         attempt = self._core.attempt(own, actions, rng)
         goes = attempt.sends & ~attempt.skip

@@ -12,16 +12,15 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.measurement import Measurement
 from autosplit.envs.conditions import Distribution
 from autosplit.envs.fleet.fleet import Fleet
+from autosplit.envs.stream.known import packed_bits
 from autosplit.envs.stream.levels import Level, worth_having
-from autosplit.envs.stream.sampler import KINDS, LINKS, Kind, arrivals_of
+from autosplit.envs.stream.sampler import KINDS, LEAST_LEVELS, LINKS, LONG_MS, Kind, arrivals_of
 from autosplit.envs.stream.stream import Stream
 from autosplit.latency.base import LatencyModel
 
 __all__ = ["FleetSampler"]
 
 _TRIES = 200
-_LEAST_LEVELS = 3
-_LONG_MS = 1e7  # a deadline that excludes nothing
 _MOST_BUSY = 1.5  # of a device with itself, if it took its most accurate level for every picture
 _APART = 2.0  # rates of devices in one cell, over its profile's and under it, at most
 _LOADS = {"quiet": (0.02, 0.1), "busy": (0.7, 1.2), "bursty": (0.3, 0.8)}
@@ -67,7 +66,7 @@ class FleetSampler:
             fleet = self._draw(rng)
             if fleet is not None:
                 return fleet
-        raise ConfigError(f"none of {_TRIES} fleets had devices with {_LEAST_LEVELS} plans worth having each and a "
+        raise ConfigError(f"none of {_TRIES} fleets had devices with {LEAST_LEVELS} plans worth having each and a "
                           "link to share; give more plans, or other devices and channels")
 
     def streams(self, count: int, seed: int) -> tuple[Fleet, ...]:
@@ -86,12 +85,12 @@ class FleetSampler:
             channel = channel.model_copy(update={
                 "uplink_kbps": channel.uplink_kbps.model_copy(update={"value": rate})})
             members.append(cell.model_copy(update={
-                "device": self.conditions.sample(rng).device, "channel": channel, "budget_ms": _LONG_MS}))
+                "device": self.conditions.sample(rng).device, "channel": channel, "budget_ms": LONG_MS}))
         quickest = max(worth_having(measurements, each, self.latency_model, 2)[0].latency.p50_ms for each in members)
         deadline = quickest * 1.5 * (12 / 1.5) ** rng.random()
         members = [each.model_copy(update={"budget_ms": deadline}) for each in members]
         fronts = [worth_having(measurements, each, self.latency_model, self.levels) for each in members]
-        if min(map(len, fronts)) < _LEAST_LEVELS:
+        if min(map(len, fronts)) < LEAST_LEVELS:
             return None
         low, high = _LOADS[kind]
         load = low * (high / low) ** rng.random()
@@ -111,6 +110,6 @@ class FleetSampler:
 def _air_ms(level: Level, conditions: Conditions) -> float:
     """How long a picture takes of the cell, in the mean."""
     channel = conditions.channel
-    packets = np.ceil(level.payload_bytes / channel.packet_bytes.value)
-    bits = 8 * (level.payload_bytes + packets * channel.packet_overhead_bytes.value)
+    bits = packed_bits(np.array(level.payload_bytes), np.array(channel.packet_bytes.value),
+                       np.array(channel.packet_overhead_bytes.value))
     return float(level.sent * bits / channel.uplink_kbps.value)

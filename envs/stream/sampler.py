@@ -20,14 +20,18 @@ from autosplit.envs.stream.levels import Level, worth_having
 from autosplit.envs.stream.stream import Stream
 from autosplit.latency.base import LatencyModel
 
-__all__ = ["KINDS", "LINKS", "Kind", "StreamSampler", "arrivals_of"]
+__all__ = ["KINDS", "LEAST_LEVELS", "LINKS", "LONG_MS", "Kind", "StreamSampler", "arrivals_of"]
 
 Kind = Literal["quiet", "busy", "bursty"]
 KINDS: tuple[Kind, ...] = ("quiet", "busy", "bursty")
 
+LEAST_LEVELS = 3
+"""Of a device, that are worth having."""
+
+LONG_MS = 1e7
+"""A deadline that excludes nothing."""
+
 _TRIES = 50
-_LEAST_LEVELS = 3
-_LONG_MS = 1e7  # a deadline that excludes nothing
 _SHARE = 0.25  # of the time that is in bursts
 _SOURCE = "drawn by StreamSampler"
 
@@ -66,14 +70,14 @@ class StreamSampler:
         """
         for _ in range(_TRIES):
             measurements = self.measurements[rng.integers(len(self.measurements))]
-            conditions = self.conditions.sample(rng).model_copy(update={"budget_ms": _LONG_MS})
+            conditions = self.conditions.sample(rng).model_copy(update={"budget_ms": LONG_MS})
             front = worth_having(measurements, conditions, self.latency_model, 2)
             deadline = front[0].latency.p50_ms * 1.5 * (12 / 1.5) ** rng.random()
             conditions = conditions.model_copy(update={"budget_ms": deadline})
             chosen = worth_having(measurements, conditions, self.latency_model, self.levels)
-            if len(chosen) >= _LEAST_LEVELS:
+            if len(chosen) >= LEAST_LEVELS:
                 return self._stream(conditions, chosen, rng)
-        raise ConfigError(f"under none of {_TRIES} conditions {_LEAST_LEVELS} of the plans were worth having; give "
+        raise ConfigError(f"under none of {_TRIES} conditions {LEAST_LEVELS} of the plans were worth having; give "
                           "more plans, or other devices and channels")
 
     def streams(self, count: int, seed: int) -> tuple[Stream, ...]:

@@ -111,6 +111,12 @@ def test_who_works_beside_a_killed_worker_goes_on(pair, tmp_path):
     assert [len((tmp_path / str(i)).read_text()) for i in range(4)] == [1, 2, 2, 2]
 
 
+def test_what_ray_refuses_is_told_and_the_cluster_goes_on(pair):
+    with pytest.raises(WorkerError, match=r"refuses work.*no such name"):
+        pair._ask("do", "no such name", b"").result(timeout=60)
+    assert list(pair.map(times, {"factor": 5}, [1])) == [5]
+
+
 def test_a_piece_that_always_kills_is_named(pair):
     with pytest.raises(WorkerError, match="did plan 1 was killed 3 times"):
         list(pair.map(killed_always, None, range(3), lambda piece: f"plan {piece}"))
