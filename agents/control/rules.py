@@ -99,7 +99,7 @@ class QueueAware:
 class FairShare:
     """Like `Myopic`, of those levels that take no more of the link than is the device's due; the quickest if none is.
 
-    Of n devices each may send for a share of 1 / n of the time, in the mean and at its profile's rate.
+    Of n devices each may send for a share of 1 / n of the time, in the long run and at its profile's rate.
 
     Attributes:
         share: In multiples of that.
@@ -113,7 +113,7 @@ class FairShare:
 
     def decide(self, view: View) -> IntArray:
         """See `Controller.decide`."""
-        due = view.air_ms * view.arrivals_per_s[:, None] / 1e3 <= (self.share / view.sharing)[:, None]
+        due = view.air_ms * view.usual_per_s[:, None] / 1e3 <= (self.share / view.sharing)[:, None]
         fits = _fits(view, view.left_ms / self.margin)
         quickest = np.where(fits, view.takes_ms, np.inf).argmin(axis=1)
         found = np.where((fits & due).any(axis=1), _best(_worth(view), fits & due), quickest)
@@ -122,7 +122,7 @@ class FairShare:
     @classmethod
     def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
         """Those to choose among."""
-        return [cls(share, margin, skips) for share in (0.5, 0.8, 1.2, 2.0) for margin in _MARGINS
+        return [cls(share, margin, skips) for share in (0.15, 0.3, 0.5, 0.8, 1.2, 2.0) for margin in _MARGINS
                 for skips in (False, True)]
 
 
