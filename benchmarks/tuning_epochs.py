@@ -3,9 +3,10 @@
     python -m benchmarks.tuning_epochs --scenario camera --epochs 10 --out results/benchmarks/tuning-camera
         --plans "stage2 | factorised 32ch 14x14 rate 5" "input | WebP q0 at 1/2 with shared tables"
 
-Plans are named by their labels, as `autosplit show` prints them, and fine-tuned as the finalists of a search are,
-splits from the supernet and pictures from the network that was trained on all formats; both of these are trained as the
-scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them, with the
+Plans are named by their labels, as `autosplit show` prints them, with `*` for what is not known before the supernet is
+trained, the channels that a rate keeps: "stage2 | injected | factorised *ch 14x14 rate 5". They are fine-tuned as the
+finalists of a search are, splits from the supernet and pictures from the network that was trained on all formats; both
+of these are trained as the scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them, with the
 paired difference of the plan named first from each. Writes `epochs.csv` as it goes on; what was fine-tuned is in the
 cache, so that a run that was stopped goes on. `rates.csv` has the latency and energy of each over links of the same
 kind with other rates.
@@ -14,6 +15,7 @@ kind with other rates.
 from __future__ import annotations
 
 import dataclasses
+from fnmatch import fnmatchcase
 
 import pandas as pd
 
@@ -35,15 +37,16 @@ FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 2.0, 4.0)
 
 
 def plan_of(space: PlanSpace, label: str) -> Plan:
-    """The plan of a space that has a label.
+    """The plan of a space that has a label, in which `*` stands for any text.
 
     Raises:
-        ConfigError: None has it.
+        ConfigError: None has it, or several have.
     """
-    found = next((plan for plan in space.plans() if plan.label == label), None)
-    if found is None:
-        raise ConfigError(f"no plan of this scenario is called {label!r}; `autosplit show` prints the names")
-    return found
+    found = [plan for plan in space.plans() if fnmatchcase(plan.label, label)]
+    if len(found) != 1:
+        raise ConfigError(f"{len(found) or 'no'} plans of this scenario are called {label!r}; `autosplit show` prints "
+                          "the names")
+    return found[0]
 
 
 def over_rates(scorer: Scorer, found: Outcome) -> list[dict[str, object]]:

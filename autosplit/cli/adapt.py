@@ -14,6 +14,7 @@ from autosplit.cli.options import (
     AcceleratorKind,
     AsJson,
     DataRoot,
+    ExportTarget,
     Fallback,
     Images,
     NewBundle,
@@ -21,6 +22,7 @@ from autosplit.cli.options import (
     OptionalDeadline,
     Quiet,
     TrustCode,
+    export_target,
 )
 from autosplit.core.opsets import OPSET
 
@@ -38,6 +40,7 @@ def command(
     images: Images = None,
     fallback: Fallback = False,
     opset: Opset = OPSET,
+    target: ExportTarget = "onnx",
     accelerator: AcceleratorKind = None,
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
@@ -50,12 +53,13 @@ def command(
     from autosplit.cli.estimate import estimate_adapt
     from autosplit.pipeline.adapt import adapt
     from autosplit.report.progress import Progress
+    from autosplit.runtime.c.export import C_FOLDER
 
     if not quiet:
         announce(estimate_adapt(run, rates, epochs, data_root, trust_code))
     found = adapt(run, out, rates=rates, budget_ms=budget_ms, epochs=epochs, images=images, fallback=fallback,
-                  opset=opset, accelerator=accelerator, data_root=data_root, progress=Progress(quiet=quiet),
-                  trust_code=trust_code)
+                  opset=opset, target=export_target(target), accelerator=accelerator, data_root=data_root,
+                  progress=Progress(quiet=quiet), trust_code=trust_code)
     manifest, regret = found.manifest, found.regret
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "regret": asdict(regret), **asdict(manifest)}))
@@ -72,6 +76,8 @@ def command(
                f"{regret.links} links; loses {regret.mean:.2%} on average, {regret.worst:.1%} at most",
                f"        the policy's network alone: {regret.network_agrees:.0%}, {regret.network_mean:.2%}, "
                f"{regret.network_worst:.1%}")
+    if manifest.footprint is not None:
+        print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
         say_next(f"$ cd {out} && python -m coinference check  # compares it once more, on any machine",
                  f"serve {out}  # the edge's side",

@@ -8,7 +8,19 @@ from dataclasses import asdict
 import typer
 
 from autosplit.cli.console import print_rich, reported, say_next
-from autosplit.cli.options import AsJson, DataRoot, Fallback, Images, NewBundle, Opset, Quiet, ResultOrRun, TrustCode
+from autosplit.cli.options import (
+    AsJson,
+    DataRoot,
+    ExportTarget,
+    Fallback,
+    Images,
+    NewBundle,
+    Opset,
+    Quiet,
+    ResultOrRun,
+    TrustCode,
+    export_target,
+)
 from autosplit.core.opsets import OPSET
 
 __all__ = ["command"]
@@ -21,25 +33,28 @@ def command(
     images: Images = None,
     fallback: Fallback = False,
     opset: Opset = OPSET,
+    target: ExportTarget = "onnx",
     data_root: DataRoot = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a found deployment as ONNX with all that runs it, and compare it with the deployment on test images."""
+    """Write a found deployment as ONNX or C with all that runs it, and compare it with the deployment on test images."""
     from rich.table import Table
 
     from autosplit.report.progress import Progress
+    from autosplit.runtime.c.export import C_FOLDER
     from autosplit.runtime.export import export_result
 
     manifest = export_result(result / "best.json" if result.is_dir() else result, out, images=images,
-                             fallback=fallback, opset=opset, data_root=data_root, progress=Progress(quiet=quiet),
-                             trust_code=trust_code)
+                             fallback=fallback, opset=opset, target=export_target(target), data_root=data_root,
+                             progress=Progress(quiet=quiet), trust_code=trust_code)
     size = sum((out / name).stat().st_size for name in manifest.files)
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "bytes": size, **asdict(manifest)}))
         return
-    table = Table(title="onnxruntime against the deployment, test images")
+    table = Table(title="The bundle against the deployment, C against the bundle; test images" if target == "c"
+                  else "onnxruntime against the deployment, test images")
     for name in ("network", "images", "labels equal", "payloads equal", "largest logit error", "tolerance"):
         table.add_column(name, justify="left" if name == "network" else "right")
     for row in manifest.parity:
@@ -47,6 +62,8 @@ def command(
                       f"{row.logit_error:.2g}", f"{row.tolerance:.2g}")
     print_rich(f"plan    {manifest.label}  ({manifest.arithmetic} on the device)",
                f"bundle  {out}, {len(manifest.files) + 1} files, {size / 1000:.0f} kB", table)
+    if manifest.footprint is not None:
+        print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
         say_next(f"$ cd {out} && python -m coinference check  # compares it once more, on any machine",
                  f"serve {out}  # the edge's side",

@@ -14,10 +14,12 @@ from autosplit.core.trust import trust_typed
 
 if TYPE_CHECKING:
     from autosplit.core.scenario import Scenario
+    from autosplit.runtime.export import Target
 
 __all__ = ["AcceleratorKind", "AsJson", "Channel", "Channels", "CurveKeys", "DataRoot", "Deadline", "Device", "Devices",
-           "Edge", "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "Opset", "OptionalDeadline",
-           "Policy", "Quiet", "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments", "changed"]
+           "Edge", "ExportTarget", "Fallback", "Images", "LatencyModel", "NewBundle", "Objective", "Opset",
+           "OptionalDeadline", "Policy", "Quiet", "ResultOrRun", "ScenarioName", "Set", "TrustCode", "assignments",
+           "changed", "export_target"]
 
 _DEADLINE = typer.Option(help="Deadline of one inference, end to end, milliseconds.")
 _DEVICE = "Device profile, or a YAML file"
@@ -57,8 +59,22 @@ Fallback = Annotated[bool, typer.Option(
     "--fallback", help="Add the whole, unpruned network, for a device that loses its edge.")]
 Opset = Annotated[int, typer.Option(
     min=min(OPSETS), max=max(OPSETS), help="Version of ONNX's operators; an older one for an older onnxruntime.")]
+ExportTarget = Annotated[str, typer.Option(
+    "--target", help="onnx; or c: the device's side as C sources for a microcontroller too.")]
 TrustCode = Annotated[bool, typer.Option("--trust-code", help="Run code that a file names, though it never ran here.")]
 CurveKeys = Annotated[Path | None, typer.Option(help="Folder of this side's CURVE keys.")]
+
+
+def export_target(name: str) -> Target:
+    """What `--target` names.
+
+    Raises:
+        ConfigError: There is no such target.
+    """
+    targets: tuple[Target, ...] = ("onnx", "c")
+    if name in targets:
+        return targets[targets.index(name)]
+    raise ConfigError(f"--target {name}: there is no such target; choose onnx or c")
 
 
 def changed(

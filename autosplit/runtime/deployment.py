@@ -122,10 +122,10 @@ class Deployment:
         self.blueprint, self.network, self.tables = blueprint, network.on_processor().eval(), tables
         self.mean, self.std = mean, std
         self.class_names = tuple(class_names or map(str, range(blueprint.num_classes)))
-        self._coder: PayloadCoder | None = None
+        self.coder: PayloadCoder | None = None  # makes payloads of symbols
         if tables is not None:
             channels, height, width = blueprint.code_shape
-            self._coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode(), rate)
+            self.coder = PayloadCoder(tables, (channels, height, width), blueprint.key.encode(), rate)
 
     def __repr__(self) -> str:
         return f"Deployment({self.plan.label!r}, classes={len(self.class_names)}, {self.blueprint.arithmetic})"
@@ -257,11 +257,11 @@ class Deployment:
             logits = found(given)
         sent = confidence(logits.numpy()) < self.plan.exit.threshold
         which = torch.from_numpy(sent)
-        if found.whole or self._coder is None:
+        if found.whole or self.coder is None:
             payloads = self._payloads(images[which])
         else:  # the head has run already
             with torch.inference_mode():
-                payloads = self._coder.encode_batch(self.network.symbols_of(given[which]).numpy()) if sent.any() else []
+                payloads = self.coder.encode_batch(self.network.symbols_of(given[which]).numpy()) if sent.any() else []
         return payloads_of_all(sent, payloads), logits
 
     def _payloads(self, images: Tensor) -> list[bytes]:
@@ -275,9 +275,9 @@ class Deployment:
             return encode_images(images, codec.stored_format)
         values = normalise(images, self.mean, self.std)
         with torch.inference_mode():
-            if self._coder is None:
+            if self.coder is None:
                 return pack_features(self.network.head(values).numpy())
-            return self._coder.encode_batch(self.network.symbols(values).numpy())
+            return self.coder.encode_batch(self.network.symbols(values).numpy())
 
     def decode(self, payloads: Sequence[bytes]) -> Tensor:
         """Edge side: payloads to logits (N, classes).
@@ -295,12 +295,12 @@ class Deployment:
                     payloads = [join_file(payload, shape, stored) for payload in payloads]
                 images = decode_images(payloads, shape, stored.downscale)
                 return self.network(normalise(images, self.mean, self.std))  # type: ignore[no-any-return]
-            if self._coder is None:
+            if self.coder is None:
                 size = self.blueprint.feature_shape
                 features = np.array([unpack_feature(payload, size) for payload in payloads], dtype=np.float32)
                 tail = self.network.tail
                 return tail(torch.from_numpy(features.reshape(len(payloads), *size)))  # type: ignore[no-any-return]
-            return self.network.finish(torch.from_numpy(self._coder.decode_batch(payloads)))
+            return self.network.finish(torch.from_numpy(self.coder.decode_batch(payloads)))
 
     def run(self, images: Tensor) -> tuple[Tensor, list[bytes]]:
         """Both sides: uint8 images to logits, and the payloads that were sent; empty ones of what was not."""

@@ -7,15 +7,17 @@ compared with its deployment on test images before it is called done.
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -36,6 +38,8 @@ from autosplit.models.onnx_files import require_onnx
 from autosplit.models.tracing import trace
 from autosplit.models.weights import load_weights
 from autosplit.runtime import standalone
+from autosplit.runtime.c import lower_device
+from autosplit.runtime.c.export import C_FOLDER, compare_c, compiler, write_c, write_vectors
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_exit
 from autosplit.runtime.parity import compare, recorded
@@ -53,12 +57,18 @@ from autosplit.runtime.standalone.bundle.manifest import (
     Exit,
     Manifest,
     Normalisation,
+    Parity,
     Source,
 )
 from autosplit.runtime.standalone.bundle.rates import Rate, Switching, encoder_file, tables_file, tail_file
 
-__all__ = ["PACKAGE", "Rates", "compared_images", "export_bundle", "export_result", "json_schema", "make_folder",
-           "require_export", "whole_network"]
+__all__ = ["PACKAGE", "Rates", "Target", "compared_images", "export_bundle", "export_result", "json_schema",
+           "make_folder", "require_export", "whole_network"]
+
+_log = logging.getLogger(__name__)
+
+Target = Literal["onnx", "c"]
+"""What the device's side is written as: ONNX alone, or C sources as well."""
 
 PACKAGE = "coinference"
 """Name of the runtime in a bundle."""
@@ -93,6 +103,7 @@ def export_result(
     images: int | None = None,
     fallback: bool = False,
     opset: int = OPSET,
+    target: Target = "onnx",
     data_root: Path | None = None,
     cache: Cache | None = None,
     progress: PhaseReporter | None = None,
@@ -106,6 +117,7 @@ def export_result(
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
         opset: Version of ONNX's operators, one of `autosplit.core.opsets.OPSETS`: what an older onnxruntime runs.
+        target: See `export_bundle`.
         data_root: Where data sets lie.
         cache: Where the backbone's weights are looked up for the fallback; the user's cache folder by default.
         progress: Shows the phases.
@@ -132,7 +144,7 @@ def export_result(
             whole = whole_network(result, data, cache or Cache())
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, result.stored.sha256)
     return export_bundle(deployment, out, images=compared_images(data, images), class_names=data.class_names,
-                         fallback=whole, source=source, opset=opset, progress=progress)
+                         fallback=whole, source=source, opset=opset, target=target, progress=progress)
 
 
 def compared_images(data: ImageDataset, images: int | None = None) -> Tensor:
@@ -150,6 +162,7 @@ def export_bundle(
     fallback: Deployment | None = None,
     source: Source | None = None,
     opset: int = OPSET,
+    target: Target = "onnx",
     progress: PhaseReporter | None = None,
 ) -> Manifest:
     """Write a deployment, or the rates of one, as a bundle.
@@ -163,30 +176,41 @@ def export_bundle(
         fallback: A deployment of the whole network on the device, for when the edge is lost.
         source: The result that the deployment comes from.
         opset: See `export_result`.
+        target: `c` = the device's side as C sources too, in the folder `c`. They are compiled, and compared with the
+            bundle on the same images, where this machine has a C compiler.
         progress: Shows the phases.
 
     Returns:
         The manifest of the bundle.
 
     Raises:
-        ConfigError: Packages are absent, or the folder cannot be used.
+        ConfigError: Packages are absent, the folder cannot be used, or the device's side cannot be written as C.
         ParityError: The bundle does not answer as the deployment does; it stays where it is.
     """
     progress = progress or NullProgress()
     require_export(opset)
-    make_folder(out)
     rates = deployment.deployments if isinstance(deployment, Rates) else (deployment,)
+    if target == "c":
+        lower_device(rates, fallback)  # to find out whether that is possible
+    make_folder(out)
     try:
         with progress.phase("write ONNX"):
             _write_networks(deployment, fallback, out, opset)
         shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        footprint = None
+        if target == "c":
+            with progress.phase("write C"):
+                footprint = write_c(out / C_FOLDER, rates, fallback)
         # sealed before anything loads it, since loading checks hashes; and again after each file that is added
-        manifest = _sealed(replace(_manifest(deployment, class_names, source), opset=opset), out)
+        manifest = _sealed(replace(_manifest(deployment, class_names, source), opset=opset, footprint=footprint), out)
         if images is not None and len(images):
             with progress.phase("compare with the deployment", total=len(images)) as advance:
                 parity = compare(out, rates, fallback, images, advance)
                 arrays: dict[str, Any] = recorded(out, images[:_CHECKED_IMAGES])
                 np.savez_compressed(out / CHECK, **arrays)
+            if target == "c":
+                with progress.phase("compare the C sources with the bundle"):
+                    parity += _compared_c(out, images[:len(images)].numpy())
             manifest = _sealed(replace(manifest, parity=parity), out)
         (out / _README).write_text(readme(manifest), encoding="utf-8")
         manifest = _sealed(manifest, out)
@@ -199,6 +223,17 @@ def export_bundle(
                 f"deployment's label, logits differ by up to {found.logit_error:.2g} (tolerance "
                 f"{found.tolerance:.2g}); the bundle is left for inspection, do not deploy it")
     return manifest
+
+
+def _compared_c(out: Path, images: NDArray[np.uint8]) -> tuple[Parity, ...]:
+    """Test vectors for the C sources of a bundle; and how they answer here, if this machine has a C compiler."""
+    write_vectors(out / C_FOLDER, out, images)
+    cc = compiler()
+    if cc is None:
+        _log.warning("no C compiler here, so the C sources were not compared with the bundle; `make check` in %s does "
+                     "that on a machine with one", out / C_FOLDER)
+        return ()
+    return compare_c(out, images, cc)
 
 
 def require_export(opset: int) -> None:

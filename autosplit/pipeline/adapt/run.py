@@ -24,6 +24,7 @@ from autosplit.pipeline.context import SearchContext, arithmetic_of, blueprint_o
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import (
     Rates,
+    Target,
     compared_images,
     export_bundle,
     make_folder,
@@ -67,6 +68,7 @@ def adapt(
     images: int | None = None,
     fallback: bool = False,
     opset: int = OPSET,
+    target: Target = "onnx",
     accelerator: str | None = None,
     data_root: Path | None = None,
     cache: Cache | None = None,
@@ -84,6 +86,7 @@ def adapt(
         images: Test images to compare; all of them by default, up to 20 million pixels.
         fallback: Whether the bundle gets the whole, untouched network for the device too.
         opset: Version of ONNX's operators, one of `autosplit.core.opsets.OPSETS`.
+        target: See `autosplit.runtime.export.export_bundle`.
         accelerator: What trains and measures: `auto`, `cpu`, `cuda` or `mps`; what the run's scenario says by default.
         data_root: Where data sets lie.
         cache: Where trained weights are looked up and kept; the user's cache folder by default.
@@ -140,7 +143,7 @@ def adapt(
     source = Source(result.scenario.name, result.scenario.dataset, data.fingerprint, weights)
     manifest = export_bundle(
         Rates(key, tuple(deployments), records, switching), out, images=compared_images(data, images),
-        class_names=data.class_names, fallback=whole, source=source, opset=opset, progress=progress)
+        class_names=data.class_names, fallback=whole, source=source, opset=opset, target=target, progress=progress)
     return Adapted(manifest, regret)
 
 

@@ -26,7 +26,7 @@ from ..payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 __all__ = ["CHECK", "DEVICE", "EDGE", "ENCODER", "EXIT", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Exit",
            "Manifest", "Normalisation", "Parity", "Source", "digest_of"]
 
-FORMAT_VERSION: Literal[5] = 5
+FORMAT_VERSION: Literal[6] = 6
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 ENCODER, EXIT = "encoder.onnx", "exit.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
@@ -73,7 +73,7 @@ class Parity:
 
     Attributes:
         network: `plan` = device and edge, `rate N` = the same at one of several rates, `fallback` = the whole network
-            on the device.
+            on the device; with `C` before it, the C sources beside the bundle itself.
         images: Test images compared.
         labels_equal: Images with the same label.
         payloads_equal: Images with the same payload, byte for byte; all where nothing crosses.
@@ -116,6 +116,29 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Memory that the C sources of a bundle take on a microcontroller, beside the firmware's own.
+
+    Attributes:
+        arena_bytes: Of RAM, for all tensors of the networks.
+        payload_bytes: Of RAM, the longest payload.
+        constant_bytes: Of flash, weights and tables; the code is about 10 kB more.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _CLOSED
+
+    arena_bytes: int
+    payload_bytes: int
+    constant_bytes: int
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return (f"RAM {(self.arena_bytes + self.payload_bytes) / 1000:.1f} kB, flash {self.constant_bytes / 1000:.1f} kB "
+                "for weights and tables and about 10 kB for code")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle is.
 
@@ -142,13 +165,14 @@ class Manifest:
         source: The result that it was made from, if any.
         versions: Versions of the libraries that it was made with.
         opset: Version of ONNX's operators in its networks.
+        footprint: Of its C sources, where it has any.
         files: SHA-256 of every other file of the bundle, by its path.
         digest: SHA-256 of everything above, as JSON with sorted keys and without spaces.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    format_version: Literal[5]
+    format_version: Literal[6]
     key: str
     label: str
     kind: Kind
@@ -171,6 +195,7 @@ class Manifest:
     versions: dict[str, str]
     files: dict[str, str]
     opset: int = 20
+    footprint: Footprint | None = None
     digest: str = ""
 
     @property

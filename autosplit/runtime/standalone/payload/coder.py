@@ -138,6 +138,16 @@ class PayloadCoder:
         return self._shape
 
     @property
+    def seed(self) -> int:
+        """CRC-32 of all that both ends must agree on: what the checksum of a payload begins with."""
+        return self._seed
+
+    @property
+    def first_byte(self) -> int:
+        """What every payload begins with: format version and rate."""
+        return FORMAT_VERSION << 4 | self._rate
+
+    @property
     def max_payload_bytes(self) -> int:
         """No payload of this coder is longer, whatever the symbols."""
         return HEADER_BYTES + self._raw_bytes

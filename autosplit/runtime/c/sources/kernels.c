@@ -1,0 +1,541 @@
+#include "kernels.h"
+
+#include <string.h>
+
+#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP
+#define DSP 1
+#else
+#define DSP 0
+#endif
+
+/* Words are read from any address: one instruction where the processor allows it, bytes elsewhere. */
+static inline uint32_t word(const void *from) {
+    uint32_t w;
+    memcpy(&w, from, sizeof w);
+    return w;
+}
+
+static inline void put_word(void *to, uint32_t w) { memcpy(to, &w, sizeof w); }
+
+/* Runs are a few dozen bytes long: a call of memcpy costs more than it saves. */
+static inline uint8_t *copy(uint8_t *to, const uint8_t *from, uint32_t n) {
+    for (; n >= 4; n -= 4, to += 4, from += 4) put_word(to, word(from));
+    while (n--) *to++ = *from++;
+    return to;
+}
+
+static inline uint8_t *fill(uint8_t *to, uint8_t value, uint32_t n) {
+    uint32_t w = value * 0x01010101u;
+    for (; n >= 4; n -= 4, to += 4) put_word(to, w);
+    while (n--) *to++ = value;
+    return to;
+}
+
+#if DSP
+static inline uint32_t even_levels(uint32_t w) { uint32_t r; __asm("uxtb16 %0, %1" : "=r"(r) : "r"(w)); return r; }
+static inline uint32_t odd_levels(uint32_t w) { uint32_t r; __asm("uxtb16 %0, %1, ror #8" : "=r"(r) : "r"(w)); return r; }
+static inline uint32_t even_weights(uint32_t w) { uint32_t r; __asm("sxtb16 %0, %1" : "=r"(r) : "r"(w)); return r; }
+static inline uint32_t odd_weights(uint32_t w) { uint32_t r; __asm("sxtb16 %0, %1, ror #8" : "=r"(r) : "r"(w)); return r; }
+#define MAC_LOW(sum, a, b) __asm("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b))
+#define MAC_HIGH(sum, a, b) __asm("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b))
+static inline uint8_t to_byte(int32_t x) { uint32_t r; __asm("usat %0, #8, %1" : "=r"(r) : "r"(x)); return (uint8_t)r; }
+#else
+static inline uint8_t to_byte(int32_t x) { return (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : x); }
+#endif
+
+static inline int32_t clip(int32_t level, int32_t low, int32_t high) {
+    return level < low ? low : level > high ? high : level;
+}
+
+/* --- sums to levels ----------------------------------------------------------------------------------------------- */
+
+/* All that a staircase may have. The low word of the product says how near the sum is to the next level: only there an
+ * exception can be. */
+static uint8_t to_level(const autosplit_staircase *s, int32_t sum, unsigned channel) {
+    int64_t t = (int64_t)(int32_t)((uint32_t)sum << s->left) * s->multiplier[channel] + s->offset[channel];
+    if (s->count && (uint32_t)t + s->window <= 2 * s->window)
+        for (unsigned i = 0; i < s->count; i++)
+            if (s->exceptions[i].sum == sum && s->exceptions[i].channel == channel) return s->exceptions[i].level;
+    return (uint8_t)clip((int32_t)(t >> 32), s->low, s->high);
+}
+
+/* Most have neither exceptions nor bounds of their own. */
+static inline int is_plain(const autosplit_staircase *s) {
+    return !s->count && !s->left && s->low == 0 && s->high == 255;
+}
+
+static inline uint8_t to_plain_level(int32_t sum, int32_t multiplier, int64_t offset) {
+    return to_byte((int32_t)(((int64_t)sum * multiplier + offset) >> 32));
+}
+
+/* --- convolutions --------------------------------------------------------------------------------------------------
+ * The inputs of an output are brought together in a column, padding included: levels as they are, the level of zero
+ * for padding. Columns of two positions are multiplied by rows of two channels, so that each word that is loaded is
+ * used twice. */
+
+#define POSITIONS 3 /* whose columns are multiplied by two channels at once */
+
+typedef struct {
+    int32_t of[2][POSITIONS]; /* sums of the two channels */
+} sums;
+
+#if DSP
+
+/* A column as halfwords, bytes 0 and 2 of each word, then 1 and 3, as the weights will be: no reordering is needed.
+ * Columns lie word by word in turn, so that one load of several words reads all of them. */
+#define COLUMN_OF(scratch, bytes, position) ((uint32_t *)(scratch) + (position))
+
+static inline uint32_t *widen(const uint8_t *from, uint32_t n, uint32_t *to) {
+    uint32_t w, v;
+#define WIDEN_WORD                       \
+    "ldr %[w], [%[from]], #4\n\t"        \
+    "uxtb16 %[v], %[w]\n\t"              \
+    "uxtb16 %[w], %[w], ror #8\n\t"      \
+    "str %[v], [%[to]], #12\n\t"         \
+    "str %[w], [%[to]], #12\n\t"
+    if (n & 4)
+        __asm volatile(WIDEN_WORD : [from] "+r"(from), [to] "+r"(to), [w] "=&r"(w), [v] "=&r"(v) : : "memory");
+    if (n >>= 3)
+        __asm volatile("1:\n\t" WIDEN_WORD WIDEN_WORD
+                       "subs %[n], #1\n\t"
+                       "bne 1b"
+                       : [from] "+r"(from), [to] "+r"(to), [n] "+r"(n), [w] "=&r"(w), [v] "=&r"(v)
+                       :
+                       : "cc", "memory");
+    return to;
+}
+
+static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
+    for (uint32_t w = zero * 0x00010001u; n >= 4; n -= 4, to += 2 * POSITIONS) to[0] = to[POSITIONS] = w;
+    return to;
+}
+
+/* Four bytes of two channels times three positions: 19 instructions for 24 products. All fourteen registers are in use,
+ * so the end of the columns is read from the stack. */
+#define TWO_BY_THREE                  \
+    "ldrd r8, r9, [r1], #8\n\t"       \
+    "ldmia r0!, {r11, r12, lr}\n\t"   \
+    "sxtb16 r10, r8\n\t"              \
+    "smlad r2, r11, r10, r2\n\t"      \
+    "smlad r3, r12, r10, r3\n\t"      \
+    "smlad r4, lr, r10, r4\n\t"       \
+    "sxtb16 r10, r9\n\t"              \
+    "smlad r5, r11, r10, r5\n\t"      \
+    "smlad r6, r12, r10, r6\n\t"      \
+    "smlad r7, lr, r10, r7\n\t"       \
+    "ldmia r0!, {r11, r12, lr}\n\t"   \
+    "sxtb16 r8, r8, ror #8\n\t"       \
+    "smlad r2, r11, r8, r2\n\t"       \
+    "smlad r3, r12, r8, r3\n\t"       \
+    "smlad r4, lr, r8, r4\n\t"        \
+    "sxtb16 r9, r9, ror #8\n\t"       \
+    "smlad r5, r11, r9, r5\n\t"       \
+    "smlad r6, r12, r9, r6\n\t"       \
+    "smlad r7, lr, r9, r7\n\t"
+
+/* columns, weights, end: where pairs of words of the columns end; a last single word is behind it */
+__attribute__((naked, noinline)) static void block_words(const void *columns, const int8_t *weights, const void *end,
+                                                         sums *found) {
+    __asm volatile("push {r2-r11, lr}\n\t"
+                   "mov r10, r2\n\t"
+                   "movs r2, #0\n\t"
+                   "movs r3, #0\n\t"
+                   "movs r4, #0\n\t"
+                   "movs r5, #0\n\t"
+                   "movs r6, #0\n\t"
+                   "movs r7, #0\n\t"
+                   "bic r10, r10, #1\n\t"
+                   "b 2f\n"
+                   "1:\n\t" TWO_BY_THREE TWO_BY_THREE
+                   "ldr r10, [sp]\n\t"
+                   "bic r10, r10, #1\n"
+                   "2:\n\t"
+                   "cmp r0, r10\n\t"
+                   "bne 1b\n\t"
+                   "ldr r10, [sp]\n\t"
+                   "lsls r10, r10, #31\n\t"
+                   "beq 3f\n\t" TWO_BY_THREE
+                   "3:\n\t"
+                   "ldr r0, [sp, #4]\n\t"
+                   "stmia r0, {r2-r7}\n\t"
+                   "pop {r2-r11, pc}");
+}
+
+static inline void block(const void *columns, const int8_t *weights, uint32_t bytes, sums *found) {
+    /* the lowest bit of the end says that a single word follows */
+    const char *end = (const char *)columns + bytes / 8 * (16 * POSITIONS) + (bytes / 4 & 1);
+    block_words(columns, weights, end, found);
+}
+
+#else
+
+#define COLUMN_OF(scratch, bytes, position) ((uint32_t *)(scratch) + (position) * ((bytes) / 2u))
+
+static inline uint32_t *widen(const uint8_t *from, uint32_t n, uint32_t *to) {
+    int16_t *out = (int16_t *)to;
+    for (uint32_t i = 0; i < n; i++) out[i] = from[i];
+    return to + n / 2;
+}
+
+static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
+    int16_t *out = (int16_t *)to;
+    for (uint32_t i = 0; i < n; i++) out[i] = zero;
+    return to + n / 2;
+}
+
+static inline void block(const void *columns, const int8_t *weights, uint32_t bytes, sums *found) {
+    const int16_t *a = columns, *b = a + bytes, *c = b + bytes;
+    int32_t s[2][POSITIONS] = {{0, 0, 0}, {0, 0, 0}};
+    for (uint32_t i = 0; i < bytes; i += 4, weights += 8)
+        for (uint32_t j = 0; j < 4; j++) {
+            const int32_t v = weights[j], w = weights[4 + j];
+            s[0][0] += a[i + j] * v, s[0][1] += b[i + j] * v, s[0][2] += c[i + j] * v;
+            s[1][0] += a[i + j] * w, s[1][1] += b[i + j] * w, s[1][2] += c[i + j] * w;
+        }
+    memcpy(found->of, s, sizeof s);
+}
+
+#endif
+
+/* What of a kernel row lies left of the input, inside and right of it, in columns of pixels. */
+typedef struct {
+    uint32_t before, inside, behind;
+} span;
+
+static inline span span_of(const autosplit_convolution *c, int32_t x) {
+    const int32_t kernel = c->kernel_width, width = c->width;
+    int32_t before = x < 0 ? -x : 0, behind = x + kernel > width ? x + kernel - width : 0;
+    if (before > kernel) before = kernel;
+    if (behind > kernel - before) behind = kernel - before;
+    span s = {(uint32_t)before, (uint32_t)(kernel - before - behind), (uint32_t)behind};
+    return s;
+}
+
+/* Inputs of the output whose window begins at (y, x), one kernel row after the other; `taken` channels from `in` on. */
+static void window_bytes(const autosplit_convolution *c, const uint8_t *in, unsigned taken, int32_t y, int32_t x,
+                         uint8_t *to) {
+    const int32_t width = c->width, height = c->height, right = c->dilation_right;
+    const uint32_t pitch = c->channels;
+    const span s = span_of(c, x);
+    for (unsigned i = 0; i < c->kernel_height; i++, y += c->dilation_down) {
+        if (y < 0 || y >= height) {
+            to = fill(to, c->zero, c->kernel_width * taken);
+            continue;
+        }
+        const uint8_t *row = in + (uint32_t)(y * width) * pitch;
+        if (right == 1 && taken == pitch) { /* a row of the window lies in one piece */
+            to = fill(to, c->zero, s.before * taken);
+            to = copy(to, row + (uint32_t)(x < 0 ? 0 : x) * pitch, s.inside * taken);
+            to = fill(to, c->zero, s.behind * taken);
+            continue;
+        }
+        for (int32_t j = 0, at = x; j < c->kernel_width; j++, at += right)
+            to = at < 0 || at >= width ? fill(to, c->zero, taken) : copy(to, row + (uint32_t)at * pitch, taken);
+    }
+}
+
+/* The same as a column at once, where a pixel's channels are whole words and rows lie in one piece. */
+static void window_column(const autosplit_convolution *c, const uint8_t *in, int32_t y, int32_t x, uint32_t *to) {
+    const int32_t width = c->width, height = c->height;
+    const uint32_t pitch = c->channels;
+    if (y >= 0 && x >= 0 && y + c->kernel_height <= height && x + c->kernel_width <= width) { /* most of them */
+        const uint8_t *row = in + (uint32_t)(y * width + x) * pitch;
+        for (unsigned i = 0; i < c->kernel_height; i++, row += (uint32_t)width * pitch)
+            to = widen(row, c->kernel_width * pitch, to);
+        return;
+    }
+    const span s = span_of(c, x);
+    for (unsigned i = 0; i < c->kernel_height; i++, y++) {
+        if (y < 0 || y >= height) {
+            to = widen_zero(c->zero, c->kernel_width * pitch, to);
+            continue;
+        }
+        if (s.before) to = widen_zero(c->zero, s.before * pitch, to);
+        to = widen(in + (uint32_t)(y * width + (x < 0 ? 0 : x)) * pitch, s.inside * pitch, to);
+        if (s.behind) to = widen_zero(c->zero, s.behind * pitch, to);
+    }
+}
+
+void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
+    const autosplit_convolution k = *conv, *c = &k; /* a copy: bytes that are written could be part of *conv */
+    const unsigned taken = c->channels / c->groups, made = c->out_channels / c->groups;
+    const unsigned direct = c->groups == 1 && c->channels % 4 == 0 && c->dilation_down == 1 && c->dilation_right == 1;
+    const uint32_t positions = (uint32_t)c->out_height * c->out_width, stride = c->channel_stride;
+    const uint32_t used = (uint32_t)c->kernel_height * c->kernel_width * taken;
+    const int plain = is_plain(&c->levels);
+    uint8_t *patch = (uint8_t *)scratch + 2u * POSITIONS * c->column; /* behind the columns */
+    fill(patch + used, 0, c->column - used);                          /* weights are zero there */
+    for (unsigned group = 0; group < c->groups; group++) {
+        const unsigned first = group * made, end = first + made;
+        int32_t y = -(int32_t)c->top, x = -(int32_t)c->left;
+        unsigned column = 0;
+        for (uint32_t position = 0; position < positions; position += POSITIONS) {
+            uint8_t *to[POSITIONS];
+            for (unsigned i = 0; i < POSITIONS; i++) {
+                /* what is behind the last position is written to the first one, before the first one itself */
+                to[i] = out + first * stride + position * c->position_stride;
+                if (position + i >= positions) continue;
+                to[i] += i * c->position_stride;
+                if (direct) {
+                    window_column(c, in, y, x, COLUMN_OF(scratch, c->column, i));
+                } else {
+                    window_bytes(c, in + group * taken, taken, y, x, patch);
+                    widen(patch, c->column, COLUMN_OF(scratch, c->column, i));
+                }
+                x += c->stride_right;
+                if (++column == c->out_width) column = 0, x = -(int32_t)c->left, y += c->stride_down;
+            }
+            /* rows of two channels each; an odd last one has a row of zeros beside it */
+            const int8_t *row = c->weight + group * ((made + 1u) / 2u) * 2u * c->column;
+            const int32_t *multiplier = c->levels.multiplier + first;
+            const int64_t *offset = c->levels.offset + first;
+            uint8_t *a = to[0], *b = to[1], *d = to[2];
+            for (unsigned o = first; o < end; row += 2u * c->column) {
+                sums s;
+                block(scratch, row, c->column, &s);
+                for (unsigned i = 0; i < 2 && o < end; i++, o++, a += stride, b += stride, d += stride) {
+                    const int32_t *sum = s.of[i];
+                    if (plain) {
+                        const int32_t m = *multiplier++;
+                        const int64_t n = *offset++;
+                        *d = to_plain_level(sum[2], m, n);
+                        *b = to_plain_level(sum[1], m, n);
+                        *a = to_plain_level(sum[0], m, n);
+                    } else {
+                        *d = to_level(&c->levels, sum[2], o);
+                        *b = to_level(&c->levels, sum[1], o);
+                        *a = to_level(&c->levels, sum[0], o);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Each channel by itself, four at a time: weights lie as the inputs do, (kernel height, kernel width, channels). */
+void autosplit_depthwise(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
+    const autosplit_convolution k = *conv, *c = &k;
+    const unsigned channels = c->channels, taps = (unsigned)c->kernel_height * c->kernel_width;
+#if DSP
+    const int plain = is_plain(&c->levels);
+#endif
+    uint8_t *patch = scratch;
+    int32_t y = -(int32_t)c->top;
+    for (unsigned row = 0; row < c->out_height; row++, y += c->stride_down) {
+        int32_t x = -(int32_t)c->left;
+        for (unsigned column = 0; column < c->out_width; column++, x += c->stride_right) {
+            window_bytes(c, in, channels, y, x, patch);
+            uint8_t *to = out + ((uint32_t)row * c->out_width + column) * c->position_stride;
+            unsigned o = 0;
+#if DSP
+            for (; o + 4 <= channels && c->channel_stride == 1; o += 4) {
+                const uint8_t *p = patch + o;
+                const int8_t *w = c->weight + o;
+                int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+                for (unsigned t = 0; t < taps; t++, p += channels, w += channels) {
+                    uint32_t a = word(p), b = word(w), even = even_levels(a), weights = even_weights(b);
+                    MAC_LOW(s0, even, weights);
+                    MAC_HIGH(s2, even, weights);
+                    a = odd_levels(a), b = odd_weights(b);
+                    MAC_LOW(s1, a, b);
+                    MAC_HIGH(s3, a, b);
+                }
+                if (plain) {
+                    to[o] = to_plain_level(s0, c->levels.multiplier[o], c->levels.offset[o]);
+                    to[o + 1] = to_plain_level(s1, c->levels.multiplier[o + 1], c->levels.offset[o + 1]);
+                    to[o + 2] = to_plain_level(s2, c->levels.multiplier[o + 2], c->levels.offset[o + 2]);
+                    to[o + 3] = to_plain_level(s3, c->levels.multiplier[o + 3], c->levels.offset[o + 3]);
+                } else {
+                    to[o] = to_level(&c->levels, s0, o);
+                    to[o + 1] = to_level(&c->levels, s1, o + 1);
+                    to[o + 2] = to_level(&c->levels, s2, o + 2);
+                    to[o + 3] = to_level(&c->levels, s3, o + 3);
+                }
+            }
+#endif
+            for (; o < channels; o++) {
+                int32_t sum = 0;
+                for (unsigned t = 0; t < taps; t++) sum += patch[t * channels + o] * c->weight[t * channels + o];
+                to[o * c->channel_stride] = to_level(&c->levels, sum, o);
+            }
+        }
+    }
+}
+
+/* A layer whose values stay real, for one position: the logits. Its columns are used once, so they are not widened. */
+void autosplit_real(const autosplit_convolution *c, const autosplit_scales *s, const uint8_t *in, float *out,
+                    void *scratch) {
+    const unsigned taken = c->channels / c->groups, made = c->out_channels / c->groups;
+    uint8_t *patch = scratch;
+    for (unsigned o = 0; o < c->out_channels; o++) {
+        if (o % made == 0) window_bytes(c, in + o / made * taken, taken, -(int32_t)c->top, -(int32_t)c->left, patch);
+        const unsigned own = o / made * ((made + 1u) / 2u) + o % made / 2u; /* rows of two channels lie in turns */
+        const int8_t *row = c->weight + own * 2u * c->column + o % made % 2u * 4u;
+        const uint32_t used = (uint32_t)c->kernel_height * c->kernel_width * taken;
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < used; i++) sum += patch[i] * row[i + i / 4 * 4];
+        out[o] = (float)(sum + s->bias[o]) * s->scale[o];
+    }
+}
+
+/* --- elementwise -------------------------------------------------------------------------------------------------- */
+
+static uint8_t listed_pair(const autosplit_pairs *p, uint8_t a, uint8_t b, int32_t level) {
+    for (unsigned i = 0; i < p->count; i++)
+        if (p->exceptions[i][0] == a && p->exceptions[i][1] == b) return p->exceptions[i][2];
+    return (uint8_t)level;
+}
+
+void autosplit_sum(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t elements, const autosplit_pairs *pairs) {
+    const autosplit_pairs p = *pairs;
+    const uint32_t mask = (1u << p.shift) - 1;
+    const int bounded = p.low > 0 || p.high < 255;
+    const int32_t offset = (int32_t)p.offset;
+    for (uint32_t i = 0; i < elements; i++) {
+        int32_t t = a[i] * p.multiplier[0] + b[i] * p.multiplier[1] + offset;
+        int32_t level = to_byte(t >> p.shift);
+        if (bounded) level = clip(level, p.low, p.high);
+        if ((((uint32_t)t + p.window) & mask) <= 2 * p.window) level = listed_pair(&p, a[i], b[i], level);
+        out[i] = (uint8_t)level;
+    }
+}
+
+/* `step` is 0 where the second tensor has one value a channel, and as many as the first one's channels elsewhere. */
+void autosplit_product(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t positions, uint32_t channels,
+                       uint32_t step, const autosplit_pairs *pairs) {
+    const autosplit_pairs p = *pairs;
+    const uint32_t mask = (uint32_t)((1ull << p.shift) - 1);
+    for (uint32_t position = 0; position < positions; position++, b += step)
+        for (uint32_t i = 0; i < channels; i++, a++, out++) {
+            int64_t t = (int64_t)((*a - p.zero[0]) * (b[i] - p.zero[1])) * p.multiplier[0] + p.offset;
+            int32_t level = clip((int32_t)(t >> p.shift), p.low, p.high);
+            uint8_t found = (uint8_t)level;
+            if ((((uint32_t)t + p.window) & mask) <= 2 * p.window) found = listed_pair(&p, *a, b[i], level);
+            *out = found;
+        }
+}
+
+void autosplit_table(const uint8_t *in, uint8_t *out, uint32_t elements, const uint8_t *table) {
+    for (uint32_t i = 0; i < elements; i++) out[i] = table[in[i]];
+}
+
+void autosplit_tables(const uint8_t *in, uint8_t *out, uint32_t positions, unsigned channels, const uint8_t *tables) {
+    for (uint32_t i = 0; i < positions; i++) {
+        const uint8_t *table = tables;
+        for (unsigned c = 0; c < channels; c++, table += 256) *out++ = table[*in++];
+    }
+}
+
+/* --- pooling ------------------------------------------------------------------------------------------------------ */
+
+void autosplit_maximum(const autosplit_pooling *p, const uint8_t *in, uint8_t *out) {
+    const uint32_t channels = p->channels;
+    for (unsigned i = 0; i < p->out_height; i++)
+        for (unsigned j = 0; j < p->out_width; j++, out += channels)
+            for (uint32_t c = 0; c < channels; c++) {
+                uint8_t most = 0;
+                for (uint32_t y = p->rows[i][0]; y < p->rows[i][1]; y++)
+                    for (uint32_t x = p->columns[j][0]; x < p->columns[j][1]; x++) {
+                        uint8_t level = in[(y * p->width + x) * channels + c];
+                        if (level > most) most = level;
+                    }
+                out[c] = most;
+            }
+}
+
+/* Half way between two integers to the even one, for values below 2^21. */
+static int32_t nearest(float x) {
+    volatile float shifted = x + 12582912.0f; /* 1.5 * 2^23: the last bit counts ones; volatile = really float32 */
+    return (int32_t)(shifted - 12582912.0f);
+}
+
+/* The mean as the network computes it: of float32 numbers, added in double. */
+static float exact_mean(const autosplit_average *a, const uint8_t *in, unsigned i, unsigned j, double divisor) {
+    const autosplit_pooling *p = &a->pooling;
+    double sum = 0;
+    for (uint32_t y = p->rows[i][0]; y < p->rows[i][1]; y++)
+        for (uint32_t x = p->columns[j][0]; x < p->columns[j][1]; x++) {
+            volatile float value = (float)(in[(y * p->width + x) * p->channels] - a->zero) * a->scale;
+            sum += (double)value;
+        }
+    return (float)(sum / divisor);
+}
+
+/* Its level: needed once in thousands of means. */
+static int32_t exact_level(const autosplit_average *a, const uint8_t *in, unsigned i, unsigned j, double divisor) {
+    volatile float levels = exact_mean(a, in, i, j, divisor) / a->step;
+    return nearest(levels < -1024.0f ? -1024.0f : levels > 1024.0f ? 1024.0f : levels) + a->target;
+}
+
+void autosplit_real_mean(const autosplit_average *a, const uint8_t *in, float *out) {
+    for (unsigned c = 0; c < a->pooling.channels; c++) out[c] = exact_mean(a, in + c, 0, 0, a->quotients[0].divisor);
+}
+
+void autosplit_mean(const autosplit_average *a, const uint8_t *in, uint8_t *out) {
+    const autosplit_pooling *p = &a->pooling;
+    const uint32_t channels = p->channels;
+    for (unsigned i = 0; i < p->out_height; i++)
+        for (unsigned j = 0; j < p->out_width; j++) {
+            const uint32_t rows = p->rows[i][1] - p->rows[i][0], columns = p->columns[j][1] - p->columns[j][0];
+            const autosplit_quotient q = a->quotients[a->kinds ? a->kinds[i * p->out_width + j] : 0];
+            for (uint32_t c = 0; c < channels; c++) {
+                int32_t sum = -(int32_t)(rows * columns * a->zero);
+                const uint8_t *row = in + ((uint32_t)p->rows[i][0] * p->width + p->columns[j][0]) * channels + c;
+                for (uint32_t y = 0; y < rows; y++, row += p->width * channels)
+                    for (uint32_t x = 0; x < columns; x++) sum += row[x * channels];
+                int64_t t = (int64_t)(int32_t)((uint32_t)sum << q.left) * q.multiplier + q.offset;
+                int32_t level = (int32_t)(t >> 32);
+                if ((uint32_t)t + q.window <= 2 * q.window) level = exact_level(a, in + c, i, j, q.divisor);
+                *out++ = (uint8_t)clip(level, a->low, a->high);
+            }
+        }
+}
+
+/* --- rearrangements ----------------------------------------------------------------------------------------------- */
+
+void autosplit_channels(const uint8_t *in, uint8_t *out, uint32_t positions, unsigned inputs, unsigned outputs,
+                        const uint16_t *order) {
+    for (uint32_t i = 0; i < positions; i++, in += inputs)
+        for (unsigned c = 0; c < outputs; c++) *out++ = in[order[c]];
+}
+
+void autosplit_gather(const uint8_t *in, uint8_t *out, uint32_t elements, const int32_t *places, uint8_t zero) {
+    for (uint32_t i = 0; i < elements; i++) out[i] = places[i] < 0 ? zero : in[places[i]];
+}
+
+/* One tensor among several that are joined: `out` begins at its first channel of `all`. */
+void autosplit_join(const uint8_t *in, uint8_t *out, uint32_t positions, unsigned channels, unsigned all,
+                    const uint8_t *table) {
+    for (uint32_t i = 0; i < positions; i++, out += all)
+        for (unsigned c = 0; c < channels; c++) out[c] = table[*in++];
+}
+
+/* --- logits ------------------------------------------------------------------------------------------------------- */
+
+void autosplit_readout(const uint8_t *in, float *out, uint32_t elements, int zero, float scale) {
+    for (uint32_t i = 0; i < elements; i++) out[i] = (float)(in[i] - zero) * scale;
+}
+
+/* e^x for x <= 0: 2^n times a polynomial of the rest, which lies within half of ln 2; off by a few units in the last
+ * place, so that no mathematical library is needed. */
+static float exponential(float x) {
+    if (x < -87.0f) return 0.0f;
+    int32_t n = (int32_t)(x * 1.44269504f - 0.5f);
+    float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f;
+    float p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r *
+              (0.00138888889f + r * 0.000198412698f))))));
+    union { uint32_t bits; float value; } power = {(uint32_t)(n + 127) << 23};
+    return p * power.value;
+}
+
+unsigned autosplit_decide(float *logits, unsigned classes, float temperature, float *confidence) {
+    unsigned best = 0;
+    for (unsigned i = 0; i < classes; i++) {
+        logits[i] = logits[i] / temperature;
+        if (logits[i] > logits[best]) best = i;
+    }
+    float sum = 0;
+    for (unsigned i = 0; i < classes; i++) sum += exponential(logits[i] - logits[best]);
+    *confidence = 1.0f / sum;
+    return best;
+}

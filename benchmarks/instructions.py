@@ -1,0 +1,219 @@
+"""Instructions of the C that `autosplit export --target c` writes, layer by layer, on an emulated Cortex-M4.
+
+    python -m benchmarks.instructions --out results/benchmarks/instructions
+
+Whole networks, pruned ones and injected heads are written as C, compiled with arm-none-eabi-gcc -O3 and run under QEMU
+(`-icount`, one instruction a tick of its clock), which counts instructions exactly and knows nothing of cycles: pipeline,
+flash waits and the time of a long load are in one number, cycles an instruction, which is an assumption. Weights are
+random, as no instruction depends on them but for a few exceptions. Writes `layers.csv`, each layer with its work;
+`networks.csv`, whole networks beside what the profile made of the layers predicts when that network's layers are left
+out; and `profile.json`, the rates of the device profile `stm32l4r5-c`.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v2
+
+from autosplit.compression.int8 import quantise_int8
+from autosplit.compression.lowering import Lowering, plan_arena
+from autosplit.compression.lowering.operations import Convolution, Operation, Pixels
+from autosplit.core.operators import OperatorWork
+from autosplit.core.timings import Timing
+from autosplit.latency.regression import solve_rates
+from autosplit.models.costs import operators_by_node
+from autosplit.models.injected import injected_networks, injected_structure
+from autosplit.models.loading import build_backbone
+from autosplit.models.pruning import HeadPruner
+from autosplit.models.tracing import trace
+from autosplit.runtime.c.export import write_sources
+from autosplit.runtime.c.programs import DevicePrograms, Step
+from autosplit.runtime.c.writer import Coder
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
+from benchmarks.common import parser, write_json
+from tests.runtime.c.emulated import run
+
+CYCLES_PER_INSTRUCTION = 1.5
+"""An assumption. The inner loop of convolutions takes 61 cycles for its 44 instructions by Arm's Cortex-M4 technical
+reference manual (loads of n words n + 1 cycles, a taken branch 3), 1.39; the rest is for flash that has to be waited
+for."""
+
+CLOCK_MHZ = 120.0
+MLPERF_RESNET8_MS = 227.0
+"""MLPerf Tiny v1.0, STM32L4R5, X-CUBE-AI 7.3."""
+
+_MAIN = """#include <stdio.h>
+#include "board.h"
+#include "autosplit.h"
+static uint64_t last, spent[{operations}];
+void step(int number) {{
+    uint64_t now = board_instructions();
+    spent[number] += now - last;
+    last = board_instructions();
+}}
+static uint8_t image[AUTOSPLIT_IMAGE_BYTES], payload[AUTOSPLIT_MAX_PAYLOAD_BYTES + 1];
+int main(void) {{
+    autosplit_answer answer;
+    for (unsigned i = 0; i < sizeof image; i++) image[i] = (uint8_t)(i * 2654435761u >> 24);
+    last = board_instructions();
+    autosplit_begin(image, 0, payload, &answer);
+    for (unsigned i = 0; i < {operations}; i++) printf("%lu\\n", (unsigned long)spent[i]);
+    return 0;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One layer.
+
+    Attributes:
+        network: What it is part of.
+        name: Of its node.
+        kind: Of its operation.
+        work: As the latency models count it.
+        instructions: For one image.
+    """
+
+    network: str
+    name: str
+    kind: str
+    work: OperatorWork
+    instructions: int
+
+
+def networks() -> Iterator[tuple[str, nn.Module, tuple[int, int, int]]]:
+    """Float networks to count, with the shapes of their images."""
+    small = (3, 32, 32)
+    for name, prunings in (("resnet8", (0.0, 0.25, 0.5, 0.75)), ("resnet20", (0.0, 0.4))):
+        whole = trace(build_backbone(name, 10, 3, small[1:], pretrained=False).eval(), small)
+        pruner = HeadPruner(whole, small)
+        for pruned in prunings:
+            keep = tuple(max(1, round(g.channels * (1 - pruned))) for g in pruner.groups)
+            yield f"{name}, {pruned:.0%} pruned", pruner.sub_network(keep).materialise(whole), small
+    mobile = mobilenet_v2(width_mult=0.35, num_classes=10)
+    yield "mobilenet_v2 x0.35", trace(mobile.eval(), (3, 96, 96)), (3, 96, 96)
+    for depthwise in (False, True):
+        head, _ = injected_networks(injected_structure((3, 96, 96), (32, 24, 24), True, depthwise))
+        yield f"injected head, {'depthwise' if depthwise else 'dense'}", head, (3, 96, 96)
+
+
+def counted(name: str, network: nn.Module, shape: tuple[int, int, int]) -> list[Counted]:
+    """The layers of one network, with the instructions that they took."""
+    _randomise(network)
+    images = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
+    lowering = Lowering(shape)
+    value = lowering.network(quantise_int8(network, [images]), lowering.image([0.0] * 3, [1.0] * 3), shape)
+    coders = []
+    if len(value.shape) == 1:
+        lowering.logits(value)
+    else:
+        lowering.symbols(value, 4, torch.ones(()))
+        tables = FrequencyTables(np.full((value.shape[0], 16), 4096))
+        coders = [Coder(value.shape, tables, 0, 0, 4 + math.prod(value.shape) // 2)]
+    program = lowering.program
+    programs = DevicePrograms((Step(program, plan_arena(program)),), None)
+    spent = _instructions(programs, coders, len(program.operations))
+    works = {node.name: found for node, found in operators_by_node(network, shape).items()}  # type: ignore[arg-type]
+    rows, waiting = [], 0
+    for operation, instructions in zip(program.operations, spent, strict=True):
+        if isinstance(operation, Pixels):  # is paid for by the layer that reads it
+            waiting = instructions
+        elif operation.name in works and instructions:
+            rows.append(Counted(name, operation.name, _kind(operation), works[operation.name][0],
+                                instructions + waiting))
+            waiting = 0
+    return rows
+
+
+def _kind(operation: Operation) -> str:
+    return "Depthwise" if isinstance(operation, Convolution) and operation.depthwise else type(operation).__name__
+
+
+def _instructions(programs: DevicePrograms, coders: list[Coder], operations: int) -> list[int]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        write_sources(path / "c", programs, coders)
+        (path / "main.c").write_text(_MAIN.format(operations=operations), encoding="utf-8")
+        (path / "step.h").write_text("void step(int);\n", encoding="utf-8")
+        sources = [path / "c" / n for n in ("network.c", "kernels.c", "payload.c")]
+        out = run([*sources, path / "main.c"], [path / "c"], path, "m4",
+                  ("-O3", "-DAUTOSPLIT_STEP=step", "-include", str(path / "step.h")))
+    return [int(line) for line in out.split()]
+
+
+def _randomise(network: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+
+
+def timings(rows: list[Counted]) -> list[Timing]:
+    """The layers as the regressions of latency models take them."""
+    per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
+    return [Timing(r.network, "", r.name, r.work, r.instructions / per_ms) for r in rows]
+
+
+def predicted_ms(rates: dict[str, float], rows: list[Counted]) -> float:
+    """What the `analytic` model makes of some layers at these rates."""
+    total = 0.0
+    for row in rows:
+        w = row.work
+        if w.kind != "other":
+            total += rates[f"{w.kind}_macs"] * w.macs
+        total += rates["elements"] * (w.weights + w.outputs) + rates["operators"]
+    return total
+
+
+def main() -> None:
+    """Run the benchmark that the options ask for."""
+    options = parser(__doc__, scenario=False).parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows: list[Counted] = []
+    for name, network, shape in networks():
+        rows += counted(name, network, shape)
+    per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
+    pd.DataFrame([{"network": r.network, "layer": r.name, "operation": r.kind, "macs": r.work.macs,
+                   "weights": r.work.weights, "outputs": r.work.outputs, "instructions": r.instructions,
+                   "instructions a mac": round(r.instructions / r.work.macs, 2) if r.work.macs else None}
+                  for r in rows]).to_csv(options.out / "layers.csv", index=False)
+    wholes = []
+    for name in dict.fromkeys(r.network for r in rows):
+        own = [r for r in rows if r.network == name]
+        family = name.partition(",")[0]
+        others = solve_rates(timings([r for r in rows if r.network.partition(",")[0] != family]))
+        total = sum(r.instructions for r in own)
+        wholes.append({"network": name, "macs": sum(r.work.macs for r in own), "instructions": total,
+                       "ms": round(total / per_ms, 2), "predicted by others ms": round(predicted_ms(others, own), 2)})
+    frame = pd.DataFrame(wholes)
+    frame["error %"] = (100 * (frame["predicted by others ms"] / frame["ms"] - 1)).round(1)
+    frame.to_csv(options.out / "networks.csv", index=False)
+    rates = solve_rates(timings(rows))
+    resnet8 = next(w for w in wholes if w["network"].startswith("resnet8, 0%"))
+    write_json(options.out / "profile.json", {
+        "cycles_per_instruction": CYCLES_PER_INSTRUCTION,
+        "conv_mmacs": _rate(rates["conv_macs"]), "depthwise_mmacs": _rate(rates["depthwise_macs"]),
+        "linear_mmacs": _rate(rates["linear_macs"]), "memory_mb_per_s": _rate(rates["elements"]),
+        "operator_overhead_us": 1e3 * rates["operators"],
+        "resnet8_over_mlperf": resnet8["ms"] / MLPERF_RESNET8_MS})
+    print(frame.to_string(index=False))
+
+
+def _rate(ms: float) -> float | None:
+    """Millions a second of what takes so many milliseconds."""
+    return round(1e-3 / ms, 3) if ms else None
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()
