@@ -15,6 +15,7 @@ from autosplit.cli import (
     bench,
     compare,
     export,
+    gateway,
     infer,
     list_,
     map_,
@@ -66,7 +67,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.command,
     "profile": profile.command, "export": export.command, "adapt": adapt.command, "list": list_.command,
     "show": show.command, "train-policy": policy.train, "decide": policy.decide, "serve": serve.command,
-    "infer": infer.command,
+    "infer": infer.command, "gateway": gateway.command,
 }
 for name, command in _COMMANDS.items():
     app.command(name=name)(command)

@@ -122,7 +122,7 @@ RULES: Sequence[Rule] = (
          add="--scenarios 1 --seeds 1 --evaluations 2", why="one table lies there; " + SECONDS, says="### digits-m"),
     Rule(r"autosplit bench search .*", add="--scenarios 1 --seeds 1 --evaluations 2 --jobs 1", why=SECONDS,
          says="### digits-m"),
-    # --- two machines: servers listen on a free port, and devices ask a server of the test
+    # --- two machines: servers and gateways listen on a free port, and devices ask a server of the test
     Rule(r"autosplit serve --make-keys .*", says=r"porch\.key"),
     Rule(r"autosplit serve .*--bind .*", change=((":5555", ":0"), ("9464", "0")), why="ports may be taken",
          says="serving bundle at tcp://"),
@@ -135,6 +135,10 @@ RULES: Sequence[Rule] = (
          add="--timeout-ms 30000", why=ASKED + "; photos has a folder for each class", says="edge"),
     Rule(r"autosplit infer .*", change=((r"--edge \S+", "--edge EDGE"),), add="--timeout-ms 30000", why=ASKED,
          says="edge"),
+    Rule(r"autosplit gateway .*--serial .*", change=((r"--serial \S+ --baud \d+", "--udp 127.0.0.1:0"),),
+         why="no serial port here; tests/runtime/standalone/gateway has pseudo-terminals", says="gateway from udp://"),
+    Rule(r"autosplit gateway .*--udp .*", change=((r"--udp \S+", "--udp 127.0.0.1:0"),), why="the port may be taken",
+         says="gateway from udp://"),
     Rule(r"python -m coinference check --provider cuda", change=(("cuda", "cpu"),), why="no card here", says="label"),
     Rule(r"python -m coinference(| check.*| --help)", says="label|usage"),
     Rule(r"python examples/data\.py photos", change=(("photos", "drawn"),), why="photos is there already"),

@@ -65,7 +65,7 @@ def run(command: Command, patch: pytest.MonkeyPatch) -> Ran:
 
 
 def _autosplit(command: Command, words: list[str], patch: pytest.MonkeyPatch) -> Ran:
-    if words[0] == "serve":  # ends at once, as if by Ctrl-C
+    if words[0] in {"serve", "gateway"}:  # ends at once, as if by Ctrl-C
         from autosplit.runtime.standalone import commands
 
         ended = threading.Event()

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import commands
 from .errors import AutosplitError, ConfigError, error_line, printable
-from .options import PROVIDER, ClientOptions, ServerOptions
+from .options import PROVIDER, ClientOptions, GatewayOptions, ServerOptions
 from .signals import abandon_stdout, interrupted_by_signals
 
 __all__ = ["HOME", "command_line", "main"]
@@ -64,6 +64,23 @@ def command_line() -> argparse.ArgumentParser:
     infer.add_argument("--device", default="device", help="name of the device in that folder [device]")
     infer.set_defaults(command=_infer)
 
+    gateway = adding.add_parser("gateway", help="take packets of devices with only a radio or a serial line to an edge")
+    gateway.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle that the edge serves [this one]")
+    gateway.add_argument("--edge", default="", metavar="HOST:PORT", help="where the edge is")
+    gateway.add_argument("--udp", default="", metavar="HOST:PORT", help="where datagrams come, a packet each")
+    gateway.add_argument("--serial", default="", metavar="PORT", help="serial port that packets come from")
+    _add_numbers(gateway, GatewayOptions(udp="any"), {
+        "baud": "bits a second of the serial port", "packet_bytes": "longest packet",
+        "timeout_ms": "longest wait for the edge, per payload", "retry_s": "how often a lost edge is tried again",
+        "assembly_s": "how long a payload may take from its first packet to its last",
+        "rate": "payloads a second of one device; 0 = no limit",
+        "answer_rate": "answers a second that the link back may carry; 0 = no limit",
+        "max_devices": "most devices that are remembered", "queue": "most payloads that wait for the edge"})
+    gateway.add_argument("--keys", type=Path, help="folder of the gateway's CURVE keys")
+    gateway.add_argument("--device", default="device", help="name of the gateway in that folder [device]")
+    gateway.add_argument("--json", action="store_true", help="JSON on stdout")
+    gateway.set_defaults(command=_gateway)
+
     for each in (check, serve):
         each.add_argument("--provider", default=PROVIDER, metavar="NAME",
                           help="execution provider of onnxruntime that computes at the edge, such as cuda [cpu]")
@@ -84,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 import zmq  # noqa: F401
             except ImportError as e:
-                raise ConfigError(f"serve and infer need the package pyzmq: pip install pyzmq ({e})") from e
+                needing = "a gateway needs" if given.command is _gateway else "serve and infer need"
+                raise ConfigError(f"{needing} the package pyzmq: pip install pyzmq ({e})") from e
         code: int = given.command(given)
         sys.stdout.flush()  # here, where a closed pipe can be told from a fault
         return code
@@ -130,12 +148,25 @@ def _serve(given: argparse.Namespace) -> int:
     if given.make_keys:
         commands.write_keys(given.make_keys, given.device)
         return 0
-    bundle = given.bundle or (HOME if (HOME / "manifest.json").is_file() else None)
-    if bundle is None:
-        raise ConfigError("name the bundle to serve")
+    bundle = _bundle(given, "the bundle to serve")
     commands.serve(bundle, _options(ServerOptions, given), keys=given.keys, metrics_port=given.metrics_port,
                    threads=given.threads, provider=given.provider, workers=given.workers, as_json=given.json)
     return 0
+
+
+def _gateway(given: argparse.Namespace) -> int:
+    bundle = _bundle(given, "the bundle that the edge serves")
+    commands.gateway(bundle, given.edge, _options(GatewayOptions, given), keys=given.keys, device_name=given.device,
+                     as_json=given.json)
+    return 0
+
+
+def _bundle(given: argparse.Namespace, what: str) -> Path:
+    """The bundle that is named, or else the one that this program lies in."""
+    bundle: Path | None = given.bundle or (HOME if (HOME / "manifest.json").is_file() else None)
+    if bundle is None:
+        raise ConfigError(f"name {what}")
+    return bundle
 
 
 def _infer(given: argparse.Namespace) -> int:

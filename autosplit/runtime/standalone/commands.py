@@ -1,4 +1,4 @@
-"""`serve` and `infer`: the functions behind both command lines, `autosplit` and `python -m coinference`."""
+"""`serve`, `infer` and `gateway`: the functions behind both command lines, `autosplit` and `python -m coinference`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from .edge.metrics import MetricsServer
 from .errors import ConfigError, LinkError, printable
 from .images import image_batches, image_files
-from .options import PROVIDER, ClientOptions, ServerOptions
+from .options import PROVIDER, ClientOptions, GatewayOptions, ServerOptions
 from .protocol.interfaces import EdgeSide
 from .signals import ended_by_signal
 
-__all__ = ["infer", "serve", "write_keys"]
+__all__ = ["gateway", "infer", "serve", "write_keys"]
 
 
 def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, metrics_port: int | None = None,
@@ -133,6 +133,64 @@ def infer(bundle: Path, images: Sequence[Path], edge: str, options: ClientOption
                 print(f"{printable(name)}  {printable(classes[answer.label])}  {answer.where}{why}  "
                       f"{answer.payload_bytes} B{rate}  {total_ms:.1f} ms: "
                       + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stages.items()), flush=True)
+
+
+def gateway(bundle: Path, edge: str, options: GatewayOptions, *, keys: Path | None = None,
+            device_name: str = "device", as_json: bool = False, ready: Callable[[str], None] | None = None) -> None:
+    """Take packets of devices to an edge, until SIGINT, SIGTERM or SIGHUP, then write the counters.
+
+    Args:
+        bundle: Folder of the bundle that the edge serves; neither its networks nor onnxruntime are needed.
+        edge: `HOST:PORT`.
+        options: Where packets come from, limits and timeouts.
+        keys: Folder with the gateway's pair of keys and `edge.key`.
+        device_name: Name of that pair.
+        as_json: Whether stdout gets JSON.
+        ready: Called with the link's name once packets are taken.
+
+    Raises:
+        AutosplitError: The bundle cannot be used, or the addresses, the serial port or the keys cannot.
+    """
+    from .gateway.gateway import Deployment, Gateway
+    from .gateway.links import PacketLink, SerialLink, UdpLink
+    from .protocol.keys import DeviceKeys
+    from .protocol.wire import short_key
+
+    if not edge:
+        raise ConfigError("a gateway needs an edge to ask; name it with --edge HOST:PORT")
+    deployment = Deployment.load(bundle)
+    pair = DeviceKeys.load(keys, device_name) if keys else None
+    with contextlib.ExitStack() as stack:
+        ended = stack.enter_context(ended_by_signal())
+        link: PacketLink
+        if options.serial:
+            link = SerialLink(options.serial, options.baud, options.packet_bytes)
+        else:
+            link = udp = UdpLink(options.udp, options.packet_bytes)
+            if not udp.is_local:
+                print(f"warning: everybody who reaches {udp.name} is served: packets of devices are checked, but "
+                      "neither encrypted nor authenticated", file=sys.stderr, flush=True)
+        stack.callback(link.close)
+        running = stack.enter_context(Gateway(link, deployment, edge, options, pair))
+        if as_json:
+            print(json.dumps({"gateway": link.name, "edge": edge, "keys": pair is not None,
+                              "deployment": short_key(deployment.key).hex(), "packet_bytes": options.packet_bytes,
+                              "max_payload_bytes": deployment.max_payload_bytes}), flush=True)
+        else:
+            print(f"gateway from {link.name} to {edge}{'' if pair else ', without keys'}: deployment "
+                  f"{short_key(deployment.key).hex()}, packets of up to {options.packet_bytes} bytes", flush=True)
+        if ready is not None:
+            ready(link.name)
+        while not ended.is_set():
+            running.step()
+    found = running.stats.summary()
+    if as_json:
+        print(json.dumps(found), flush=True)
+    else:
+        refused, malformed = (", ".join(f"{n} {word}" for word, n in found[name].items()) or "none"
+                              for name in ("refused", "malformed"))
+        print(f"{found['answers']} answers to {found['messages']} payloads in {found['packets']} packets; refused: "
+              f"{refused}; incomplete: {found['incomplete']}; malformed packets: {malformed}", flush=True)
 
 
 def write_keys(folder: Path, device: str) -> None:

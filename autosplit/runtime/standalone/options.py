@@ -1,4 +1,4 @@
-"""How an edge serves and how a device asks; without pyzmq, so that command lines can be read where it is absent."""
+"""How an edge serves, and how devices and gateways ask; without pyzmq, so that command lines can be read without it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import math
 from dataclasses import dataclass
 
 from .errors import ConfigError
+from .gateway.fragments import MAX_PACKET_BYTES, MIN_PACKET_BYTES
 from .payload.header import MAX_RATES
 from .protocol.wire import MAX_BODY_BYTES
 
-__all__ = ["PROVIDER", "ClientOptions", "ServerOptions"]
+__all__ = ["PROVIDER", "ClientOptions", "GatewayOptions", "ServerOptions"]
 
 PROVIDER = "cpu"
 """The execution provider of onnxruntime that a bundle was exported and compared with."""
@@ -108,6 +109,49 @@ class ClientOptions:
             _check(self, rate=(0, MAX_RATES - 1))
         if self.adaptive and self.rate is not None:
             raise ConfigError(f"rate {self.rate} is named and adaptive is asked for; choose one of them")
+
+
+@dataclass(frozen=True)
+class GatewayOptions:
+    """How a gateway takes packets of devices that have only a radio or a serial line, and asks an edge for them.
+
+    Attributes:
+        udp: Where datagrams come, `HOST:PORT`; port 0 takes a free one.
+        serial: Name of a serial port, such as `/dev/ttyACM0`. Either this or `udp` is given.
+        baud: Bits a second of the serial port.
+        packet_bytes: Longest packet that is taken; devices may send shorter ones.
+        timeout_ms: The longest wait for the edge, per payload; after it the device is told.
+        retry_s: How often a lost edge is tried again; in between devices are told at once that it is away.
+        assembly_s: How long a payload may take from its first packet to its last.
+        rate: Payloads a second of one device; 0 = no limit.
+        answer_rate: Answers a second that the link back may carry; 0 = no limit.
+        max_devices: Most devices that are remembered; beyond it that which was silent longest is forgotten.
+        queue: Most payloads that wait for the edge; above it devices get the reply `busy`.
+
+    Raises:
+        ConfigError: A number is out of its range, or packets would come from nowhere or from two places.
+    """
+
+    udp: str = ""
+    serial: str = ""
+    baud: int = 115_200
+    packet_bytes: int = 255
+    timeout_ms: float = 1000.0
+    retry_s: float = 1.0
+    assembly_s: float = 10.0
+    rate: float = 20.0
+    answer_rate: float = 0.0
+    max_devices: int = 1024
+    queue: int = 256
+
+    def __post_init__(self) -> None:
+        if bool(self.udp) == bool(self.serial):
+            raise ConfigError(f"packets would come from {'two places' if self.udp else 'nowhere'}; give one of --udp "
+                              "HOST:PORT and --serial PORT")
+        # a device that was forgotten begins with a full allowance, so it is remembered until it has one anyhow
+        _check(self, baud=(50, 10_000_000), packet_bytes=(MIN_PACKET_BYTES, MAX_PACKET_BYTES), timeout_ms=(1, 65_000),
+               retry_s=(0.01, 86_400), assembly_s=(1, 3600), rate=(0, math.inf), answer_rate=(0, math.inf),
+               max_devices=(1, 1_000_000), queue=(1, 1_000_000))
 
 
 def _check(options: object, **ranges: tuple[float, float]) -> None:
