@@ -13,6 +13,7 @@ out; and `profile.json`, the rates of the device profile `stm32l4r5-c`.
 from __future__ import annotations
 
 import math
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,23 +22,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import mobilenet_v2
 
 from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.lowering import Lowering, plan_arena
 from autosplit.compression.lowering.operations import Convolution, Operation, Pixels
-from autosplit.core.operators import OperatorWork
-from autosplit.core.timings import Timing
-from autosplit.latency.regression import solve_rates
+from autosplit.core.operators import KINDS, TERMS, OperatorWork
+from autosplit.core.profiles import DeviceProfile, load_profile
+from autosplit.core.result import Result
+from autosplit.core.timings import HeldOut, Timing
+from autosplit.data.recorded import recorded_data
+from autosplit.latency import load_latency_model
+from autosplit.latency.regression import fit_prices, solve_rates
 from autosplit.models.costs import operators_by_node
 from autosplit.models.injected import injected_networks, injected_structure
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.tracing import trace
-from autosplit.runtime.c.export import write_sources
+from autosplit.runtime.c.export import C_FOLDER, write_sources
 from autosplit.runtime.c.programs import DevicePrograms, Step
 from autosplit.runtime.c.writer import Coder
+from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.export import export_bundle
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from benchmarks.common import parser, write_json
 from tests.runtime.c.emulated import run
@@ -48,6 +56,7 @@ reference manual (loads of n words n + 1 cycles, a taken branch 3), 1.39; the re
 for."""
 
 CLOCK_MHZ = 120.0
+_IMAGES = 20  # of a deployment
 MLPERF_RESNET8_MS = 227.0
 """MLPerf Tiny v1.0, STM32L4R5, X-CUBE-AI 7.3."""
 
@@ -70,6 +79,25 @@ int main(void) {{
     return 0;
 }}
 """
+
+
+_DEPLOYED = """#include <stdio.h>
+#include "board.h"
+#include "autosplit.h"
+#include "vectors.h"
+static uint8_t payload[AUTOSPLIT_MAX_PAYLOAD_BYTES + 1];
+int main(void) {
+    for (unsigned i = 0; i < VECTORS; i++) {
+        autosplit_answer answer;
+        uint64_t before = board_instructions();
+        size_t n = autosplit_begin(vector_images[i], 0, payload, &answer);
+        printf("%lu %u %u\\n", (unsigned long)(board_instructions() - before), (unsigned)n, vectors[0][i].bytes);
+    }
+    return 0;
+}
+"""
+
+DEPLOYMENTS = ("results/reference", "results/split")
 
 
 @dataclass(frozen=True)
@@ -158,27 +186,72 @@ def _randomise(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5, generator=generator)
 
 
+def deployed(path: Path) -> dict[str, object]:
+    """A result's device side on test images: instructions of an image that is answered there, and of one that is sent."""
+    result = Result.load(path / "best.json", trust_code=False)
+    deployment = Deployment.from_result(result)
+    images = recorded_data(result, path / "best.json", None).test.images[:_IMAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        manifest = export_bundle(deployment, bundle, images=images, target="c")
+        source = Path(folder) / "main.c"
+        source.write_text(_DEPLOYED, encoding="utf-8")
+        c = bundle / C_FOLDER
+        lines = run([*(c / n for n in ("network.c", "kernels.c", "payload.c")), source], [c], Path(folder), "m4", ("-O3",))
+        code = _text_bytes([c / n for n in ("network.c", "kernels.c", "payload.c", "fragments.c")], c, Path(folder))
+    rows = [[int(word) for word in line.split()] for line in lines.splitlines()]
+    assert all(n == wanted for _, n, wanted in rows)
+    sent, answered = [n for n, size, _ in rows if size], [n for n, size, _ in rows if not size]
+    device = load_profile(DeviceProfile, "stm32l4r5-c")
+    there = result.scenario.conditions.model_copy(update={"device": device})
+    found = load_latency_model("instructions").latency([result.outcome.measurement.workload], [there])
+    per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
+    footprint = manifest.footprint
+    assert footprint is not None
+    return {"deployment": manifest.label, "answered": len(answered), "sent": len(sent),
+            "instructions, answered": round(float(np.mean(answered))) if answered else None,
+            "instructions, sent": round(float(np.mean(sent))) if sent else None,
+            "ms, answered": round(float(np.mean(answered)) / per_ms, 2) if answered else None,
+            "ms, sent": round(float(np.mean(sent)) / per_ms, 2) if sent else None,
+            "predicted ms, answered": round(float(found.device_ms[0, 0]), 2) if answered else None,
+            "predicted ms, sent": round(float(found.device_ms[0, 0] + found.encode_ms[0, 0]), 2),
+            "ram_bytes": footprint.arena_bytes + footprint.payload_bytes, "flash_bytes": code}
+
+
+def _text_bytes(sources: list[Path], include: Path, folder: Path) -> int:
+    """Code and constants of sources, compiled for a Cortex-M4."""
+    total = 0
+    for source in sources:
+        compiled = folder / f"{source.stem}.o"
+        subprocess.run(["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard", "-O3",
+                        f"-I{include}", "-c", str(source), "-o", str(compiled)], check=True)
+        size = subprocess.run(["arm-none-eabi-size", str(compiled)], check=True, capture_output=True, text=True)
+        total += int(size.stdout.splitlines()[1].split()[0])
+    return total
+
+
+def prices_of(rows: list[Counted]) -> tuple[NDArray[np.float64], dict[str, HeldOut]]:
+    """Instructions of each of `TERMS` for each of `KINDS`; and the error on shapes that are left out."""
+    prices, held_out = fit_prices(timings(rows))
+    return np.nan_to_num(prices) * CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION, held_out
+
+
 def timings(rows: list[Counted]) -> list[Timing]:
     """The layers as the regressions of latency models take them."""
     per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
     return [Timing(r.network, "", r.name, r.work, r.instructions / per_ms) for r in rows]
 
 
-def predicted_ms(rates: dict[str, float], rows: list[Counted]) -> float:
-    """What the `analytic` model makes of some layers at these rates."""
-    total = 0.0
-    for row in rows:
-        w = row.work
-        if w.kind != "other":
-            total += rates[f"{w.kind}_macs"] * w.macs
-        total += rates["elements"] * (w.weights + w.outputs) + rates["operators"]
-    return total
+def predicted(prices: NDArray[np.float64], rows: list[Counted]) -> float:
+    """Instructions of some layers at these prices."""
+    return sum(float(prices[KINDS.index(row.work.kind)] @ np.array(row.work.terms)) for row in rows)
 
 
 def main() -> None:
     """Run the benchmark that the options ask for."""
     options = parser(__doc__, scenario=False).parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
     rows: list[Counted] = []
     for name, network, shape in networks():
         rows += counted(name, network, shape)
@@ -187,26 +260,31 @@ def main() -> None:
                    "weights": r.work.weights, "outputs": r.work.outputs, "instructions": r.instructions,
                    "instructions a mac": round(r.instructions / r.work.macs, 2) if r.work.macs else None}
                   for r in rows]).to_csv(options.out / "layers.csv", index=False)
+    prices, held_out = prices_of(rows)
     wholes = []
     for name in dict.fromkeys(r.network for r in rows):
         own = [r for r in rows if r.network == name]
         family = name.partition(",")[0]
-        others = solve_rates(timings([r for r in rows if r.network.partition(",")[0] != family]))
+        others = prices_of([r for r in rows if r.network.partition(",")[0] != family])[0]
         total = sum(r.instructions for r in own)
         wholes.append({"network": name, "macs": sum(r.work.macs for r in own), "instructions": total,
-                       "ms": round(total / per_ms, 2), "predicted by others ms": round(predicted_ms(others, own), 2)})
+                       "ms": round(total / per_ms, 2), "predicted": round(predicted(prices, own)),
+                       "predicted from others": round(predicted(others, own))})
     frame = pd.DataFrame(wholes)
-    frame["error %"] = (100 * (frame["predicted by others ms"] / frame["ms"] - 1)).round(1)
+    for column, title in (("predicted", "error %"), ("predicted from others", "error from others %")):
+        frame[title] = (100 * (frame[column] / frame["instructions"] - 1)).round(1)
     frame.to_csv(options.out / "networks.csv", index=False)
-    rates = solve_rates(timings(rows))
     resnet8 = next(w for w in wholes if w["network"].startswith("resnet8, 0%"))
     write_json(options.out / "profile.json", {
-        "cycles_per_instruction": CYCLES_PER_INSTRUCTION,
-        "conv_mmacs": _rate(rates["conv_macs"]), "depthwise_mmacs": _rate(rates["depthwise_macs"]),
-        "linear_mmacs": _rate(rates["linear_macs"]), "memory_mb_per_s": _rate(rates["elements"]),
-        "operator_overhead_us": 1e3 * rates["operators"],
+        "cycles_per_instruction": CYCLES_PER_INSTRUCTION, "terms": TERMS,
+        "prices": {kind: [round(price, 4) for price in row] for kind, row in zip(KINDS, prices.tolist(), strict=True)},
+        "held_out": {kind: error.model_dump() for kind, error in held_out.items()},
+        "rates": {name: _rate(ms) for name, ms in solve_rates(timings(rows)).items()},
         "resnet8_over_mlperf": resnet8["ms"] / MLPERF_RESNET8_MS})
+    devices = pd.DataFrame([deployed(Path(path)) for path in DEPLOYMENTS])
+    devices.to_csv(options.out / "deployments.csv", index=False)
     print(frame.to_string(index=False))
+    print(devices.T.to_string(header=False))
 
 
 def _rate(ms: float) -> float | None:

@@ -35,13 +35,16 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
     table = Table(title=f"{_count(found.plans)} plans, of which at most {search.evaluations} are measured "
                         f"({conditions.device.name} -> {conditions.channel.name} -> {conditions.edge.name}, "
                         f"{conditions.budget_ms:g} ms)")
-    for name, justify in (("split", "left"), ("feature", "left"), ("head MMACs", "right"), ("device ms", "right"),
-                          ("groups", "right"), ("plans", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    names = ["split", "feature", "head MMACs", "device ms", "groups", "plans"]
+    in_c = search.target == "c"
+    for name in [*names, *(["RAM kB", "flash kB"] if in_c else [])]:
+        table.add_column(name, justify="left" if name in {"split", "feature"} else "right")
     for row in rows:
+        memory = row["memory"]
+        taken = [f"{memory[part] / 1000:.1f}" if memory else "-" for part in ("ram_bytes", "flash_bytes")]
         table.add_row(row["split"], row["feature"], f"{row['head_mmacs']:.2f}", f"{row['device_ms']:.1f}",
-                      str(row["groups"]), _count(row["plans"]))
-    print_rich(table)
+                      str(row["groups"]), _count(row["plans"]), *(taken if in_c else []))
+    print_rich(table, *(f"no plans at {row['split']}: {row['left_out']}" for row in rows if row["left_out"]))
 
 
 def _count(plans: int) -> str:

@@ -70,6 +70,8 @@ def command(
         help="Method that proposes plans, such as ppo, random or tpe; `autosplit list agents` names all.")] = None,
     granularity: Annotated[str | None, typer.Option(help="One sparsity a head: uniform; or a group: layer.")] = None,
     policy: Policy = None,
+    target: Annotated[str | None, typer.Option(
+        help="What the device runs: onnx; or c, of which only plans that fit its memory are searched.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Measurements, as a total.")] = None,
     finalists: Annotated[int | None, typer.Option(
         help="Plans that are fine-tuned in the end; baselines, and a split and a cheap one where splits are in time, "
@@ -93,7 +95,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
-    from autosplit.core.scenario import OPTIONS, load_scenario
+    from autosplit.core.scenario import OPTIONS, for_target, load_scenario
 
     if seeds is not None and (resume is not None or dry_run):
         raise ConfigError("--seeds begins searches of its own, and goes on with those in --out; leave --resume and "
@@ -104,7 +106,7 @@ def command(
         "budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone, "weights": weights,
         "codecs": tuple(codec) if codec else None, "device": device, "edge": edge, "channel": channel,
         "latency_model": latency_model, "objective": objective, "agent": agent, "granularity": granularity,
-        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists, "seed": seed,
+        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists, "target": target, "seed": seed,
         "accelerator": accelerator}
     options = {OPTIONS[name]: value for name, value in given.items()}
     assigned = assignments(set_)
@@ -114,6 +116,7 @@ def command(
             raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
                               "start a search without --resume")
     wanted = changed(load_scenario(scenario, trust_code=trust_code), options, assigned, rename=resume is None)
+    wanted = for_target(wanted, {key for key, value in options.items() if value is not None} | set(assigned))
     for spec in wanted.anchored(data_root).code:  # before data are loaded or anything is timed
         require_trusted(spec)
     bounded = resume is not None or evaluations is not None or "search.evaluations" in assigned

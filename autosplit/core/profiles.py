@@ -11,18 +11,54 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from autosplit.core.errors import UnknownNameError
 from autosplit.core.fading import Bursts, Rayleigh, Shadowing, Shannon, Trace, mean_bits_per_hz
+from autosplit.core.operators import TermSums
 from autosplit.core.parameters import Parameter, absent
 from autosplit.core.timings import Timings
 from autosplit.core.validation import Frozen, parse_yaml
 from autosplit.runtime.standalone.files import read_text
 
-__all__ = ["ChannelProfile", "DeviceProfile", "list_profiles", "load_profile"]
+__all__ = ["ChannelProfile", "DeviceProfile", "Instructions", "list_profiles", "load_profile"]
 
 
 _RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
 _BLOCKS = {"shannon", "rayleigh", "shadowing", "trace", "bursts"}
 _SLOWEST = 1e-6  # of a rate that anything is divided by, in its unit
 _ROUNDING = 1e-3  # how far a stated mean may be from what it follows from, relative
+
+
+class Instructions(Frozen):
+    """What autosplit's C takes on a processor, for the latency model `instructions`: counted, not timed.
+
+    Attributes:
+        source: How the instructions were counted.
+        conv: Instructions of a dense or grouped convolution for each of `autosplit.core.operators.TERMS`.
+        depthwise: Likewise of a depthwise convolution.
+        linear: Of a fully connected layer.
+        other: Of what has no weights.
+        coded_symbol: Of the payload coder, for each symbol.
+        cycles_per_instruction: On average; an emulator that counts instructions does not know it.
+        clock_mhz: Cycles a microsecond.
+    """
+
+    source: str = Field(min_length=3)
+    conv: TermSums
+    depthwise: TermSums
+    linear: TermSums
+    other: TermSums
+    coded_symbol: Parameter
+    cycles_per_instruction: Parameter
+    clock_mhz: Parameter
+
+    @property
+    def prices_ms(self) -> tuple[float, ...]:
+        """Milliseconds of each sum by type, as `TypeSums.flat` has them, and of a coded symbol."""
+        each_ms = self.cycles_per_instruction.value / (self.clock_mhz.value * 1e3)
+        terms = (*self.conv, *self.depthwise, *self.linear, *self.other, self.coded_symbol.value)
+        return tuple(each_ms * price for price in terms)
+
+    def scaled(self, rate: float) -> Instructions:
+        """The same code at a clock so many times as fast."""
+        return self.model_copy(update={"clock_mhz": self.clock_mhz.times(rate)})
 
 
 class DeviceProfile(Frozen):
@@ -44,6 +80,10 @@ class DeviceProfile(Frozen):
         active_mw: Power while computing, milliwatts.
         idle_mw: Power while waiting for the answer, milliwatts.
         timings: What `autosplit profile` timed operator by operator, for the latency model `profiled`.
+        instructions: What autosplit's C takes, for the latency model `instructions`.
+        ram_kb: RAM of a microcontroller, kilobytes of 1,000 bytes; a device without it has as much as it takes.
+        flash_kb: Its flash, likewise.
+        network_share: Share of both that the firmware leaves to networks.
     """
 
     name: str
@@ -59,11 +99,21 @@ class DeviceProfile(Frozen):
     active_mw: Parameter
     idle_mw: Parameter
     timings: Timings | None = Field(default=None, exclude_if=absent)
+    instructions: Instructions | None = Field(default=None, exclude_if=absent)
+    ram_kb: Parameter | None = Field(default=None, exclude_if=absent)
+    flash_kb: Parameter | None = Field(default=None, exclude_if=absent)
+    network_share: Parameter | None = Field(default=None, exclude_if=absent)
 
     @field_validator(*_RATES)
     @classmethod
     def _moves(cls, value: Parameter) -> Parameter:
         return _at_least(_SLOWEST, value)
+
+    @model_validator(mode="after")
+    def _share_of_something(self) -> DeviceProfile:
+        if self.network_share is not None and not 0 < self.network_share.value <= 1:
+            raise ValueError(f"network_share is a share above 0 and at most 1, got {self.network_share.value:g}")
+        return self
 
     @property
     def element_bytes(self) -> int:
@@ -75,6 +125,8 @@ class DeviceProfile(Frozen):
         update: dict[str, Any] = {name: getattr(self, name).times(rate) for name in _RATES}
         if self.timings is not None:
             update["timings"] = self.timings.scaled(rate)
+        if self.instructions is not None:
+            update["instructions"] = self.instructions.scaled(rate)
         # the overhead is a time, not a rate
         return self.model_copy(update={**update, "operator_overhead_us": self.operator_overhead_us.times(1 / rate)})
 

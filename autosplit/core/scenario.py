@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,21 +16,22 @@ from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.hashing import content_hash
 from autosplit.core.plan import DEFAULT_CODEC, CodecSetting, HeadKind
-from autosplit.core.profiles import ChannelProfile, DeviceProfile, load_profile
+from autosplit.core.profiles import ChannelProfile, DeviceProfile, list_profiles, load_profile
 from autosplit.core.trust import absolute_code, code_sha256, named_in_file
 from autosplit.core.validation import Frozen, first_error, parse_yaml
 from autosplit.runtime.standalone.files import read_text
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind, missing
 
 __all__ = ["ADDED_KEYS", "IMAGE_KEYS", "OPTIONS", "Granularity", "Scenario", "SearchSettings", "SearchSpace",
-           "TrainingSettings", "list_scenarios", "load_scenario", "name_for", "path_in"]
+           "TrainingSettings", "for_target", "list_scenarios", "load_scenario", "name_for", "path_in"]
 
 
 Granularity = Literal["uniform", "layer"]
 """How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
 
 ADDED_KEYS: dict[str, Any] = {
-    "search.granularity": "uniform", "search.policy": None, "space.keep": [], "space.round_to": 1,
+    "search.granularity": "uniform", "search.policy": None, "search.target": "onnx", "search.max_ram_kb": None,
+    "search.max_flash_kb": None, "space.keep": [], "space.round_to": 1,
     "space.rates": 8, "space.heads": ["pruned"],
     "space.injected_encoder": "strided", "space.exits": [], "space.exit_by": ["network"],
     "training.layer_profiles": 32, "training.injected_steps": 400, "training.accelerator": "auto"}
@@ -41,7 +43,7 @@ OPTIONS = {
     "edge": "conditions.edge", "channel": "conditions.channel", "budget_ms": "conditions.budget_ms",
     "latency_model": "latency_model", "objective": "objective", "agent": "search.agent",
     "granularity": "search.granularity", "policy": "search.policy", "evaluations": "search.evaluations",
-    "finalists": "search.finalists", "seed": "search.seed", "accelerator": "training.accelerator", "dataset": "dataset",
+    "finalists": "search.finalists", "target": "search.target", "seed": "search.seed", "accelerator": "training.accelerator", "dataset": "dataset",
     "backbone": "backbone"}
 """What a search takes by a short name, on the command line and in Python, and the key that it sets."""
 
@@ -198,6 +200,11 @@ class SearchSettings(Frozen):
         validation_images: Validation images of one F1 measurement at most; finalists use all of them.
         recalibration_images: Training images that batch-norm statistics are recalibrated on.
         seed: Seed of everything random.
+        target: What the device runs: `onnx`, or `c`, the sources that `autosplit export --target c` writes. Only plans
+            that can be written as C and that fit into the device's memory are searched then.
+        max_ram_kb: Most RAM of a plan written as C, kilobytes of 1,000 bytes; by default what the device profile's
+            firmware leaves.
+        max_flash_kb: Likewise its flash.
     """
 
     agent: str = "ppo"
@@ -208,6 +215,9 @@ class SearchSettings(Frozen):
     validation_images: int = Field(default=1024, ge=1)
     recalibration_images: int = Field(default=256, ge=2)
     seed: int = Field(default=0, ge=0)
+    target: Literal["onnx", "c"] = "onnx"
+    max_ram_kb: float | None = Field(default=None, gt=0)
+    max_flash_kb: float | None = Field(default=None, gt=0)
 
 
 class Scenario(Frozen):
@@ -287,7 +297,8 @@ class Scenario(Frozen):
         """
         data = self.model_dump()
         # keys that were left out must be there to be set
-        data["conditions"]["channel"] = dict.fromkeys(ChannelProfile.model_fields) | data["conditions"]["channel"]
+        for name, profile_of in _PROFILES.items():
+            data["conditions"][name] = dict.fromkeys(profile_of.model_fields) | data["conditions"][name]
         paths = {tuple(key.replace("__", ".").split(".")): (key, value) for key, value in changes.items()}
         for (*parents, leaf), (key, value) in sorted(paths.items(), key=lambda item: len(item[0])):
             node: Any = data
@@ -383,6 +394,28 @@ def _member(node: Any, name: str, key: str) -> Any:
     if name not in node:
         raise UnknownNameError(f"key of a scenario, in {key!r}:", name, node)
     return node[name]
+
+
+def for_target(scenario: Scenario, given: Collection[str] = ()) -> Scenario:
+    """A scenario with the profile of the device's C code, where it is what the device is to run.
+
+    A profile such as `stm32l4r5` has the speed of its vendor's engine; beside it `stm32l4r5-c` has that of the C which
+    autosplit writes, and the latency model `instructions` knows it best.
+
+    Args:
+        scenario: With its `search.target`.
+        given: Dotted keys that the user has set, which are left as they are.
+    """
+    if scenario.search.target != "c":
+        return scenario
+    changes: dict[str, Any] = {}
+    own = f"{scenario.conditions.device.name}-c"
+    if own in list_profiles(DeviceProfile) and "conditions.device" not in given:
+        changes["conditions.device"] = load_profile(DeviceProfile, own).model_dump()
+    device = load_profile(DeviceProfile, own) if changes else scenario.conditions.device
+    if device.instructions is not None and scenario.latency_model == "analytic" and "latency_model" not in given:
+        changes["latency_model"] = "instructions"
+    return scenario.replace(**changes) if changes else scenario
 
 
 def list_scenarios() -> list[str]:

@@ -31,6 +31,7 @@ from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, Plan
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import ImageDataset, Split, in_batches
 from autosplit.data.stored import StoredFormat
+from autosplit.evaluation.memory import DeviceMemory, MemoryLimit
 from autosplit.models.costs import stage_cost
 from autosplit.models.exits import classifier_structure, exit_point, temperature
 from autosplit.models.head_costs import HeadCost
@@ -96,6 +97,9 @@ class LiveEvaluator:
         self._coded_backbone: nn.Module | None = prepared.coded_backbone
         self._thresholds, self._teacher = prepared.scenario.space.classifier_exits, prepared.teacher
         self._coded_accuracy: dict[StoredFormat, float] = {}
+        scenario = prepared.scenario
+        self._memory_limit = None if scenario.search.target == "onnx" else MemoryLimit.of(
+            scenario.search, scenario.conditions.device)
 
     @classmethod
     def from_scenario(cls, scenario: Scenario, progress: PhaseReporter | None = None) -> LiveEvaluator:
@@ -106,8 +110,14 @@ class LiveEvaluator:
 
     @cached_property
     def space(self) -> PlanSpace:
-        """The plans that can be measured."""
-        return self._supernet.plan_space
+        """The plans that can be measured; where they are for C, those that fit into the device's memory."""
+        space = self._supernet.plan_space
+        return space if self._memory_limit is None else self.memory.fitting(space, self._memory_limit)
+
+    @cached_property
+    def memory(self) -> DeviceMemory:
+        """What plans take on a microcontroller."""
+        return DeviceMemory(self._supernet, self.data.shape, self.data.num_classes)
 
     # --- F0: work and predicted payload -------------------------------------------------------------------------
 

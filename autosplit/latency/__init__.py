@@ -23,6 +23,7 @@ _MODELS = Registry(
     kind="latency model",
     group="autosplit.latency_models",
     builtin={"analytic": "autosplit.latency.analytic:AnalyticLatencyModel",
+             "instructions": "autosplit.latency.instructions:InstructionsLatencyModel",
              "profiled": "autosplit.latency.profiled:ProfiledLatencyModel"},
 )
 

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from autosplit.core.workers import Here, Workers
 from autosplit.data.base import SplitName
 from autosplit.evaluation.cached import CachedEvaluator, measurement_file
 from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.memory import DeviceMemory, MemoryLimit
 from autosplit.evaluation.spread import SpreadEvaluator
 from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
 from autosplit.models.splitting import cut
@@ -93,6 +94,20 @@ class SearchContext:
         self._measured: dict[tuple[Plan, Arithmetic, SplitName, bool], Measurement] = {}
         self._answers: dict[str, _Answers] = {}
         self._made: OrderedDict[tuple[Plan, Arithmetic, bool], Deployment] = OrderedDict()
+
+    def deployable(self, plan: Plan) -> bool:
+        """Whether a plan can run on the device: any can, but where it is to be C only those that fit as such."""
+        scenario = self.networks.scenario
+        if scenario.search.target != "c":
+            return True
+        limit = MemoryLimit.of(scenario.search, scenario.conditions.device)
+        return not self.memory.excess(plan, limit)
+
+    @cached_property
+    def memory(self) -> DeviceMemory:
+        """What plans take on a microcontroller."""
+        data = self.networks.data
+        return DeviceMemory(self.networks.supernet, data.shape, data.num_classes)
 
     def begin(self, plans: Sequence[Plan], device_arithmetic: str) -> None:
         """Let the workers fine-tune and measure plans, so that `measure` finds them; nothing without any.

@@ -18,13 +18,14 @@ from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
 from autosplit.core.space import channels_kept
 from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.memory import MemoryLimit, MemoryUse
 from autosplit.evaluation.scorer import Scorer
 from autosplit.models.costs import stage_cost
 from autosplit.models.onnx_files import require_onnx
 from autosplit.pipeline.context import arithmetic_of, blueprint_of
 from autosplit.pipeline.search import scorer_of
 from autosplit.runtime.deployment import Deployment
-from autosplit.runtime.export import export_bundle
+from autosplit.runtime.export import Target, export_bundle
 from autosplit.training.prepare import Networks, untrained
 
 __all__ = ["Preview", "PreviewRow", "plans_to_try", "preview", "try_deployments"]
@@ -45,6 +46,8 @@ class PreviewRow:
         device_ms: What the device takes for it, milliseconds.
         groups: Of channels that can be pruned.
         plans: On offer.
+        memory: Of the whole head with the largest code as C, where the device is to run that; else `None`.
+        left_out: Why there are no plans, where the device is to run C; else empty.
     """
 
     split: str
@@ -53,6 +56,8 @@ class PreviewRow:
     device_ms: float
     groups: int
     plans: int
+    memory: MemoryUse | None = None
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,17 @@ def preview(scenario: Scenario, progress: PhaseReporter | None = None, *, data_r
     """
     progress, scorer = progress or NullProgress(), scorer_of(scenario)
     networks = untrained(scenario, progress, data_root=data_root)
+    evaluator = LiveEvaluator(networks)
     try_deployments(networks, scorer, progress)
-    return Preview(scenario, tuple(_row(networks, scorer, place) for place in networks.supernet.plan_space.splits))
+    places = networks.supernet.plan_space.splits
+    return Preview(scenario, tuple(_row(networks, scorer, evaluator, place) for place in places))
 
 
-def _row(networks: Networks, scorer: Scorer, place: str) -> PreviewRow:
+def _row(networks: Networks, scorer: Scorer, evaluator: LiveEvaluator, place: str) -> PreviewRow:
     supernet, scenario = networks.supernet, networks.scenario
-    space, pruner = supernet.plan_space, supernet.pruners.get(place)  # none where the device runs nothing
+    whole, pruner = supernet.plan_space, supernet.pruners.get(place)  # none where the device runs nothing
+    offered = place in evaluator.space.splits
+    space = evaluator.space if offered else whole
     groups, heads = (pruner.groups if pruner else ()), len(space.sparsities[place])
     if scenario.search.granularity == "layer":  # a sparsity for each group, whose channels go one by one
         most = max(space.sparsities[place])
@@ -113,7 +122,16 @@ def _row(networks: Networks, scorer: Scorer, place: str) -> PreviewRow:
         work = Workload(plan=Plan(split=OUTPUT, codec=CodecSetting(kind="none")), device=cost)
         device_ms = float(scorer.latency_model.latency([work], [scorer.conditions]).device_ms[0, 0])
     feature = supernet.feature_shape(place) if place in supernet.places else ()
-    return PreviewRow(place, feature, cost.macs / 1e6, device_ms, len(groups), heads * len(space.codecs[place]))
+    plans = heads * len(space.codecs[place]) if offered else 0
+    row = PreviewRow(place, feature, cost.macs / 1e6, device_ms, len(groups), plans)
+    if scenario.search.target != "c":
+        return row
+    largest = max(whole.codecs[place], key=lambda c: (c.grid or 0) ** 2 * (c.width or 0))
+    use = evaluator.memory.of(Plan.at(place, min(whole.sparsities[place]), largest))
+    limit = MemoryLimit.of(scenario.search, scenario.conditions.device)
+    smallest = Plan.at(place, max(whole.sparsities[place]), largest)
+    return replace(row, memory=None if isinstance(use, str) else use,
+                   left_out="" if offered else evaluator.memory.excess(smallest, limit))
 
 
 def plans_to_try(networks: Networks) -> list[Plan]:
@@ -122,7 +140,7 @@ def plans_to_try(networks: Networks) -> list[Plan]:
     Every layer lies in the head, in the device's arithmetic, or in the tail. Where there is no place to cut at, the
     whole network on the device.
     """
-    space = networks.supernet.plan_space
+    space = LiveEvaluator(networks).space
     found: list[Plan] = []
     for own in (True, False):  # heads of the backbone, and injected ones
         for family in networks.scenario.codecs:
@@ -166,17 +184,17 @@ def try_deployments(networks: Networks, scorer: Scorer, progress: PhaseReporter)
             blueprint = blueprint_of(networks, plan, arithmetic, "trial")
             deployment = Deployment.fit(blueprint, networks.supernet.shared(plan), few)
             if exports:
-                _export(deployment, images)
+                _export(deployment, images, networks.scenario.search.target)
             else:
                 deployment.run(images)
             advance(1)
 
 
-def _export(deployment: Deployment, images: Tensor) -> None:
+def _export(deployment: Deployment, images: Tensor, target: Target) -> None:
     """Write a bundle that is thrown away, and compare it on some images."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            export_bundle(deployment, Path(folder) / "bundle", images=images)
+            export_bundle(deployment, Path(folder) / "bundle", images=images, target=target)
         except ParityError as e:  # untrained, a network may stand on the edge of every decision in it
             _log.warning("exported untrained, %s; look at the parity of an export after the search",
                          str(e).partition(": ")[2].partition(";")[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.held import HELD, hold, object_hash
 from autosplit.core.hiring import workers_of
 from autosplit.core.result import Result
-from autosplit.core.scenario import OPTIONS, Scenario, load_scenario, name_for
+from autosplit.core.scenario import OPTIONS, Scenario, for_target, load_scenario, name_for
 from autosplit.core.trust import trust_typed
 from autosplit.models.identity import hold_network
 from autosplit.pipeline.dry_run import Preview, preview
@@ -47,6 +47,7 @@ def search(
     policy: str | Path | None = None,
     evaluations: int | None = None,
     finalists: int | None = None,
+    target: Literal["onnx", "c"] | None = None,
     seed: int | None = None,
     accelerator: AcceleratorName | None = None,
     jobs: int = 1,
@@ -88,6 +89,7 @@ def search(
         policy: Folder of a trained policy.
         evaluations: Measurements, as a total.
         finalists: Plans that are fine-tuned in the end.
+        target: What the device runs: `onnx`; or `c`, of which only plans that fit into its memory are searched.
         seed: Seed of everything random.
         accelerator: What trains and measures networks: `auto` (a GPU where there is one), `cpu`, `cuda` or `mps`.
         jobs: Processes that measure and fine-tune; 1 = this one.
@@ -110,7 +112,7 @@ def search(
         scenario, trust_code=trust_code, model=model, data=data, latency=latency, objective=objective, train=train,
         settings=settings, budget_ms=budget_ms, device=device, edge=edge, channel=channel, weights=weights,
         image_size=image_size, codecs=codecs, agent=agent, granularity=granularity, policy=policy,
-        evaluations=evaluations, finalists=finalists, seed=seed, accelerator=accelerator)
+        evaluations=evaluations, finalists=finalists, target=target, seed=seed, accelerator=accelerator)
     if resume and out is None:
         raise ConfigError("resume=True goes on with a run: name its directory with out")
     run = new_run(scenario) if out is None else Path(out)
@@ -237,4 +239,4 @@ def _scenario_given(
     if {"backbone", "dataset"} & names.keys():
         changes["name"] = name_for(*(names.get(key, getattr(scenario, key)) for key in ("dataset", "backbone")))
     changes |= {**names, **settings}
-    return scenario.replace(**changes) if changes else scenario
+    return for_target(scenario.replace(**changes) if changes else scenario, changes.keys())

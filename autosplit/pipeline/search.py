@@ -29,7 +29,7 @@ from autosplit.core.plan import INPUT, OUTPUT, Plan
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.records import writing
 from autosplit.core.result import RESULT_FILE, Chosen, DeploymentFile, Result, TestFigures, provenance
-from autosplit.core.scenario import Scenario, SearchSpace
+from autosplit.core.scenario import Scenario
 from autosplit.core.trust import remember, require_trusted
 from autosplit.core.workers import Workers
 from autosplit.evaluation.base import Evaluator
@@ -136,11 +136,12 @@ def search_scenario(
             finalists = search_finalists(context, scorer, agent.outcomes, scenario.search.finalists, record)
             sources = context.sources("validation")
             others = [outcome for choice in baselines if choice.tuned for outcome in choice.finalists
-                      if _may_be_chosen(outcome.plan, scenario.space)]
+                      if _may_be_chosen(outcome.plan, context)]
             with progress.phase("join deployments into cascades"):
                 joined = cascades(context, scorer, _every(finalists, baselines), scenario.space.cascade_exits)
-            may = [outcome for outcome in joined if _may_be_chosen(outcome.plan, scenario.space)]
-            pick = cheapest_of_equals([*finalists, *others, *may], scorer, sources)
+            may = [outcome for outcome in joined if _may_be_chosen(outcome.plan, context)]
+            found = [outcome for outcome in finalists if context.deployable(outcome.plan)]
+            pick = cheapest_of_equals([*found, *others, *may], scorer, sources)
             record(pick.taken)
             finalists += best_cascades(joined, scorer, sources)
             best_baseline = cheapest_of_equals([choice.best for choice in baselines], scorer, sources).taken
@@ -322,11 +323,12 @@ def _search_plans(
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _may_be_chosen(plan: Plan, space: SearchSpace) -> bool:
+def _may_be_chosen(plan: Plan, context: SearchContext) -> bool:
     """Whether a baseline's plan is one to deploy, and not one to compare with alone."""
+    space = context.networks.scenario.space
     # the user's own files are there before any part of autosplit runs: there is nothing to export
     return plan.codec.kind != "file" and {INPUT: space.whole_on_edge, OUTPUT: space.whole_on_device}.get(
-        plan.split, True)
+        plan.split, True) and context.deployable(plan)
 
 
 def _every(finalists: Sequence[Outcome], baselines: Sequence[Choice]) -> list[Outcome]:

@@ -38,7 +38,7 @@ from autosplit.models.onnx_files import require_onnx
 from autosplit.models.tracing import trace
 from autosplit.models.weights import load_weights
 from autosplit.runtime import standalone
-from autosplit.runtime.c import lower_device
+from autosplit.runtime.c import device_programs
 from autosplit.runtime.c.export import C_FOLDER, compare_c, compiler, write_c, write_vectors
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_exit
@@ -191,7 +191,7 @@ def export_bundle(
     require_export(opset)
     rates = deployment.deployments if isinstance(deployment, Rates) else (deployment,)
     if target == "c":
-        lower_device(rates, fallback)  # to find out whether that is possible
+        device_programs(rates, fallback)  # to find out whether that is possible
     make_folder(out)
     try:
         with progress.phase("write ONNX"):

@@ -16,7 +16,7 @@ from autosplit.core.scenario import load_scenario
 from tests.runs import invoke
 
 COMMANDS = ("search", "compare", "replay", "report", "profile", "export", "adapt", "list", "show", "train-policy",
-            "decide", "serve", "infer", "bench", "bench table", "bench search", "bench link")
+            "decide", "serve", "gateway", "infer", "bench", "bench table", "bench search", "bench link")
 
 
 @pytest.mark.parametrize(("words", "told"), [

@@ -59,11 +59,11 @@ def plan_arena(program: Program) -> Arena:
     for number, operation in enumerate(program.operations):
         written = operation.writes
         if written is not None and owners[written] is None:
-            size = _aligned(prod(program.buffers[written]))
+            size = prod(program.buffers[written])
             shared = next((owners[b] for b in operation.reads if operation.in_place and last[b] == number
-                           and _aligned(prod(program.buffers[b])) == size), None)
+                           and prod(program.buffers[b]) == size), None)
             if shared is None:
-                shared = _Block(size, number, last[written])
+                shared = _Block(_aligned(size), number, last[written])
                 blocks.append(shared)
             shared.last = max(shared.last, last[written])
             owners[written] = shared

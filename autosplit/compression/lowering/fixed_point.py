@@ -12,7 +12,8 @@ construction, not by test images.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ SHIFT = 32
 """Bits that are dropped from a sum times its multiplier: the upper word of a long multiplication is the level."""
 
 _MULTIPLIER_BITS = 31
-_MOST_EXCEPTIONS = 1024
+_MOST_EXCEPTIONS = 1024  # of a channel, or of pairs
+_MOST_LISTED = 2**16 - 1  # of a layer: C counts them in 16 bits
+_WIDEST = 2**31 - 1  # window, twice of which is a word in C
+_FREE = 2**62  # an offset that no level bounds
 _NEAR = 3  # sums around an estimate
 _LEVELS = 256
 
@@ -93,58 +97,80 @@ def fit_staircase(
         ConfigError: The function cannot be followed: it is no staircase of even steps.
     """
     levels = np.arange(low + 1, high + 1, dtype=np.int64)
+    if not len(levels):
+        nothing = np.zeros(len(least), dtype=np.int64)
+        return Staircase(nothing, nothing, 0, low, high, np.zeros((0, 3), dtype=np.int64))
     begins = _begins(function, least, most, levels, estimate)
     above, below = begins <= most[:, None], begins > least[:, None]
-    slope = _slope(begins, above & below, most - least)
+    slope = _slope(begins if estimate is None else estimate, above & below, most - least)
     left = max(0, int(np.ceil(np.log2(max(float(slope.max(initial=0)), 2.0**-40) * 2))) + SHIFT - _MULTIPLIER_BITS)
     reach = max(int(np.abs(least).max(initial=0)), int(np.abs(most).max(initial=0)), 1)
     if reach << left >= 1 << 31:
         raise ConfigError("the sums of a layer are too large for one step of its levels; quantise the network again, "
                           "with calibration images like those that it will see")
-    x = begins << left
-
-    def room(multiplier: Integers) -> tuple[Integers, Integers]:
-        """Smallest and largest offset for which every level begins where it should."""
-        goal = levels << SHIFT
-        least_offset = np.where(above, goal - multiplier[:, None] * x, np.iinfo(np.int64).min).max(axis=1, initial=-2**62)
-        before = (begins - 1) << left
-        most_offset = np.where(below, goal - 1 - multiplier[:, None] * before, np.iinfo(np.int64).max).min(
-            axis=1, initial=2**62)
-        return least_offset, most_offset
-
-    # the room is a concave function of the multiplier: its top is found by thirds
-    guess = slope * 2.0 ** (SHIFT - left)
-    spread = np.maximum(guess * 2.0**-3, 4096).astype(np.int64)
-    start = np.maximum(guess.astype(np.int64) - spread, 0)
-    end = np.minimum(guess.astype(np.int64) + spread, 2**_MULTIPLIER_BITS - 1)
-    while (end - start > 2).any():
-        third = (end - start) // 3
-        one, two = start + third, end - third
-        wide_one, wide_two = (high_ - low_ for low_, high_ in (room(one), room(two)))
-        up = wide_one < wide_two
-        start, end = np.where(up, one, start), np.where(up, end, two)
-    middle = (start + end) // 2
-    candidates = [np.clip(middle + d, 0, 2**_MULTIPLIER_BITS - 1) for d in (-1, 0, 1)]
-    widths = np.stack([high_ - low_ for low_, high_ in map(room, candidates)])
-    multiplier = np.stack(candidates)[widths.argmax(axis=0), np.arange(len(least))]
-    least_offset, most_offset = room(multiplier)
-    offset = (least_offset >> 1) + (most_offset >> 1)
+    multiplier, offset, fits = _line(begins << left, (begins - 1) << left, levels << SHIFT, above, below,
+                                     slope * 2.0 ** (SHIFT - left))
     plain = Staircase(multiplier, offset, left, low, high, np.zeros((0, 3), dtype=np.int64))
-    failed = np.flatnonzero(most_offset < least_offset)
+    failed = np.flatnonzero(~fits)
     if not len(failed):
         return plain
-    exceptions = [_differences(function, plain, int(c), least, most, begins[c]) for c in failed]
-    return Staircase(multiplier, offset, left, low, high, np.concatenate(exceptions))
+    found = replace(plain, exceptions=_differences(plain, failed, begins, least, most))
+    if found.window > _WIDEST:
+        raise _uneven()
+    return found
 
 
-def _slope(begins: Integers, seen: NDArray[np.bool_], reach: Integers) -> NDArray[np.float64]:
+def _line(
+    at: Integers, before: Integers, goal: Integers, above: NDArray[np.bool_], below: NDArray[np.bool_],
+    guess: NDArray[np.float64],
+) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+    """Multiplier and offset for which every level begins where it should, each (channels,), and whether there are any.
+
+    Args:
+        at: The sum at which a level begins, shifted, (channels, levels).
+        before: The sum before, likewise.
+        goal: What is reached there, (levels,).
+        above: Whether that sum can occur.
+        below: Whether the sum before can occur.
+        guess: About the multiplier, (channels,).
+    """
+    def room(multiplier: Integers, rows: Any = slice(None)) -> tuple[Integers, Integers]:
+        """Smallest and largest offset."""
+        smallest = np.where(above[rows], goal - multiplier[:, None] * at[rows], -_FREE).max(axis=1, initial=-_FREE)
+        largest = np.where(below[rows], goal - 1 - multiplier[:, None] * before[rows], _FREE).min(axis=1, initial=_FREE)
+        return smallest, largest
+
+    multiplier = np.clip(np.rint(guess), 0, 2**_MULTIPLIER_BITS - 1).astype(np.int64)
+    smallest, largest = room(multiplier)
+    rows = np.flatnonzero(largest < smallest)
+    if len(rows):
+        # the room is a concave function of the multiplier: its top is found by thirds
+        spread = np.maximum(guess[rows] * 2.0**-3, 4096).astype(np.int64)
+        start = np.maximum(multiplier[rows] - spread, 0)
+        end = np.minimum(multiplier[rows] + spread, 2**_MULTIPLIER_BITS - 1)
+        while (end - start > 2).any():
+            third = (end - start) // 3
+            one, two = start + third, end - third
+            wide_one, wide_two = (high - low for low, high in (room(one, rows), room(two, rows)))
+            up = wide_one < wide_two
+            start, end = np.where(up, one, start), np.where(up, end, two)
+        candidates = [np.minimum(start + d, end) for d in range(3)]
+        widths = np.stack([high - low for low, high in (room(c, rows) for c in candidates)])
+        multiplier[rows] = np.stack(candidates)[widths.argmax(axis=0), np.arange(len(rows))]
+        smallest, largest = room(multiplier)
+    # the middle; where both are the same it is that one
+    return multiplier, -(-smallest >> 1) + (largest >> 1), smallest <= largest
+
+
+def _slope(begins: NDArray[Any], seen: NDArray[np.bool_], reach: Integers) -> NDArray[np.float64]:
     """Levels that a sum adds, between the first and the last level that begins in the range, (channels,)."""
     count = seen.sum(axis=1)
     first = seen.argmax(axis=1)
     last = seen.shape[1] - 1 - seen[:, ::-1].argmax(axis=1)
     rows = np.arange(len(begins))
     between = begins[rows, last] - begins[rows, first]
-    found: NDArray[np.float64] = np.where((count > 1) & (between > 0), (last - first) / np.maximum(between, 1),
+    # more than all levels at one sum are not needed
+    found: NDArray[np.float64] = np.where(count > 1, np.minimum((last - first) / np.maximum(between, 1e-9), _LEVELS),
                                           count / np.maximum(reach, 1))
     return found
 
@@ -170,26 +196,30 @@ def _begins(
     return end
 
 
-def _differences(
-    function: Function, plain: Staircase, channel: int, least: Integers, most: Integers, begins: Integers
-) -> Integers:
-    """Sums of one channel at which the fixed-point form gives another level, (n, 3)."""
-    multiplier, offset = int(plain.multiplier[channel]), int(plain.offset[channel])
-    near = []
-    for number, begin in enumerate(begins.tolist()):
-        goal = (plain.low + 1 + number) << SHIFT
-        own = -((offset - goal) // max(multiplier << plain.left, 1))  # where the fixed-point form begins this level
-        near.append(np.arange(min(begin, own) - 1, min(max(begin, own) + 1, min(begin, own) + _MOST_EXCEPTIONS) + 1))
-    sums = np.unique(np.concatenate([*near, [least[channel], most[channel]]]))
-    sums = sums[(sums >= least[channel]) & (sums <= most[channel])].astype(np.int64)
-    many = np.zeros((len(plain.multiplier), len(sums)), dtype=np.int64)
-    many[channel] = sums
-    wanted = np.clip(function(many)[channel], plain.low, plain.high)
-    differ = wanted != plain._plain(many)[channel]
-    if differ.sum() > _MOST_EXCEPTIONS:
-        raise ConfigError("a layer's levels follow no even steps; quantise the network again, with calibration images "
-                          "like those that it will see")
-    return np.stack([np.full(differ.sum(), channel), sums[differ], wanted[differ]], axis=1)
+def _differences(plain: Staircase, rows: Integers, begins: Integers, least: Integers, most: Integers) -> Integers:
+    """Sums of some channels at which the fixed-point form gives another level, (n, 3)."""
+    goal = np.arange(plain.low + 1, plain.high + 1, dtype=np.int64) << SHIFT
+    step, distance = (plain.multiplier[rows] << plain.left)[:, None], goal - plain.offset[rows][:, None]
+    # where the fixed-point form begins each level: a level differs between there and where it should begin
+    own = np.where(step > 0, -(-distance // np.maximum(step, 1)), np.where(distance > 0, most.max() + 1, least.min()))
+    ends = least[rows][:, None], most[rows][:, None] + 1
+    first, end = np.clip(np.minimum(own, begins[rows]), *ends), np.clip(np.maximum(own, begins[rows]), *ends)
+    count = end - first
+    if count.sum() > _LEVELS * _MOST_LISTED:
+        raise _uneven()
+    many = count[count > 0]
+    sums = np.repeat(first[count > 0], many) + np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+    row, total = np.divmod(np.unique(np.repeat(np.nonzero(count)[0], many) * 2**33 + sums + 2**32), 2**33)
+    total -= 2**32
+    if np.bincount(row).max() > _MOST_EXCEPTIONS or len(row) > _MOST_LISTED:
+        raise _uneven()
+    level = plain.low + (begins[rows[row]] <= total[:, None]).sum(axis=1)
+    return np.stack([rows[row], total, level], axis=1)
+
+
+def _uneven() -> ConfigError:
+    return ConfigError("a layer's levels follow no even steps; quantise the network again, with calibration images like "
+                       "those that it will see")
 
 
 @dataclass(frozen=True)
@@ -279,6 +309,9 @@ def fit_quotient(divisor: int, scale: float, step: float, zero: int, count: int)
         step: Value of one level of the mean.
         zero: Level of the mean that stands for zero.
         count: Most values in a sum.
+
+    Raises:
+        ConfigError: Sums are too large for so small a step.
     """
     ratio = scale / step / divisor
     left = max(0, int(np.ceil(np.log2(ratio))) + 1 + SHIFT - _MULTIPLIER_BITS)
@@ -286,4 +319,6 @@ def fit_quotient(divisor: int, scale: float, step: float, zero: int, count: int)
     reach = (_LEVELS - 1) * count
     # three roundings to float32 of values up to 255 levels, and what the multiplier lacks
     window = (_LEVELS - 1) * scale / step * count / divisor * 2.0**-21 * 2.0**SHIFT + (reach << left) + 2
-    return Quotient(divisor, multiplier, offset, left, int(min(window, 2.0**31)))
+    if reach << left >= 1 << 31 or window > _WIDEST:
+        raise ConfigError("its mean has far finer levels than what it is a mean of")
+    return Quotient(divisor, multiplier, offset, left, int(window))

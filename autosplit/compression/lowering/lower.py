@@ -7,7 +7,8 @@ arithmetic is followed exactly (`autosplit.compression.lowering.fixed_point`).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -47,6 +48,7 @@ from autosplit.compression.lowering.operations import (
     Table,
     Window,
 )
+from autosplit.compression.quantise import MIN_LIMIT
 from autosplit.core.errors import ConfigError
 from autosplit.models.constants import with_constants
 from autosplit.models.inference import evaluation_mode
@@ -63,12 +65,17 @@ _ELEMENTWISE: dict[Any, str] = {
     operator.truediv: "div", torch.div: "div", "div": "div",
     operator.neg: "neg", torch.neg: "neg", "neg": "neg",
 }
+_REMEDY = "; leave --target c away, or choose a split point before it"
 _FAR = 2.0**40  # beyond any level, and an integer
 _JOINS = {torch.cat, torch.concat, torch.concatenate}
 _CLAMPS = {"ReLU", "ReLU6", "Hardtanh", "relu", "relu_", "relu6", "hardtanh", "clamp", "clamp_", "clip", "clamp_min",
            "clamp_max"}
 _IDENTITIES = {"Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath", "stochastic_depth", "dropout"}
-_POOLS = {"MaxPool2d", "max_pool2d", "AdaptiveMaxPool2d", "adaptive_max_pool2d", "AvgPool2d", "avg_pool2d",
+# of a tensor alone; most are tables of the network already
+_TABLES = {"SiLU", "Sigmoid", "Hardswish", "Hardsigmoid", "GELU", "ELU", "LeakyReLU", "PReLU", "Tanh", "Mish", "Softplus",
+           "SELU", "CELU", "Softsign", "silu", "sigmoid", "hardswish", "hardsigmoid", "gelu", "elu", "leaky_relu", "tanh",
+           "mish", "softplus", "selu", "exp", "abs"}
+_POOLS = {"MaxPool2d", "max_pool2d", "AdaptiveMaxPool2d", "adaptive_max_pool2d", "RegionMaxPool", "AvgPool2d", "avg_pool2d",
           "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "mean"}
 _REARRANGE = {"Flatten", "Unflatten", "ZeroPad2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle",
               "UpsamplingNearest2d", "ReflectionPad2d", "ReplicationPad2d", "flatten", "unflatten", "view", "reshape",
@@ -107,7 +114,7 @@ class _Rounding:
         ends = np.array([max(min(v, 1e30), -1e30) for v in limits], dtype=np.float32)
         low, high = (np.clip(self(np.full((len(self.step), 1), v)), self.low, self.high)[:, 0] for v in ends)
         if len(set(low.tolist())) > 1 or len(set(high.tolist())) > 1:
-            raise ConfigError("a clamped code with a step of its own for each channel cannot be emitted as C")
+            raise ConfigError("a clamped code with a step of its own for each channel cannot be written as C; make the encoder end without one")
         return replace(self, low=int(low[0]), high=int(high[0]))
 
 
@@ -159,7 +166,7 @@ class Real:
     def clamp(self, low: float, high: float) -> Real:
         """The same, clamped once more."""
         before = self.limits or (-np.inf, np.inf)
-        return replace(self, limits=(float(np.clip(low, *before)), float(np.clip(high, *before))))
+        return replace(self, limits=(min(max(before[0], low), high), min(max(before[1], low), high)))
 
 
 Value = Any
@@ -210,9 +217,9 @@ class Lowering:
             limit: Of the quantiser, (channels, 1, 1) or one number; see `autosplit.compression.quantise`.
         """
         if not isinstance(value, Real):
-            raise ConfigError("the encoder ends with levels instead of real values and cannot be emitted as C")
+            raise ConfigError(f"an encoder that ends with levels instead of real values cannot be written as C{_REMEDY}")
         half = 2 ** (bits - 1)
-        step = (limit.detach().float() / half).reshape(-1).numpy()
+        step = (limit.detach().float().clamp_min(MIN_LIMIT) / half).reshape(-1).numpy()
         step = np.repeat(step, value.shape[0]) if len(step) == 1 else step
         rounding = _Rounding(step, half, 0, 2 * half - 1, 0.5 if bits == 1 else 0.0)
         buffer = value.emit(rounding.clamped(value.limits), True)
@@ -228,14 +235,25 @@ class Lowering:
         """
         if isinstance(value, Real):
             if value.limits is not None:
-                raise ConfigError("logits that are clamped cannot be emitted as C")
+                raise ConfigError(f"operation {value.name!r} cannot be written as C with its logits clamped{_REMEDY}")
             value.emit(None, False)
-        elif isinstance(value, _Levels):
-            self.program.add(Readout(name="logits", reads=(value.buffer,), writes=None, elements=prod(value.shape),
+        else:
+            if not isinstance(value, _Levels):
+                raise ConfigError(f"a network without an operation that gives logits cannot be written as C{_REMEDY}")
+            buffer, order = value.buffer, value.places.reshape(-1).long().numpy() - 1
+            if not np.array_equal(order, np.arange(prod(self.program.buffers[buffer]))):
+                buffer = self.program.buffer((1, 1, len(order)))
+                self.program.add(Gather(name="logits", reads=(value.buffer,), writes=buffer, places=order,
+                                        zero=value.zero))
+            self.program.add(Readout(name="logits", reads=(buffer,), writes=None, elements=len(order),
                                      zero=value.zero, scale=float(value.scale)))
         classes = prod(value.shape)
         self.program.add(Decision(name="decision", reads=(), writes=None, threshold=threshold,
                                   temperature=temperature, classes=classes))
+
+
+class _Unshaped(ConfigError):
+    """A tensor that is no feature map and no vector."""
 
 
 class _Examples(fx.Interpreter):
@@ -274,7 +292,10 @@ class _Walk:
             for node in self.network.graph.nodes:
                 if node.op == "output":
                     return self.values[node.all_input_nodes[0]]
-                self.values[node] = self._value(node)
+                try:
+                    self.values[node] = self._value(node)
+                except _Unshaped as e:
+                    raise self._refused(node, ", which knows only feature maps and vectors") from e
         raise AssertionError("a graph without an output")
 
     def _value(self, node: fx.Node) -> Value:
@@ -292,8 +313,11 @@ class _Walk:
             return self._table(node, source, module.table.numpy()[None], np.float32(module.scale), int(module.zero))
         if isinstance(module, Int8Layer):
             return self._layer(node, module)
-        name = type(module).__name__ if module is not None else (
-            str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", ""))
+        name = type(module).__name__ if module is not None else str(node.target)
+        if node.op == "call_function":  # one of the user's own may have the name of one of torch's
+            name = getattr(node.target, "__name__", "")
+            known = any(getattr(home, name, None) is node.target for home in (torch, F, operator))
+            name = name if known or str(getattr(node.target, "__module__", "")).startswith("torchvision.") else ""
         if name in _IDENTITIES:
             return self.values[node.all_input_nodes[0]]
         if name in _CLAMPS:
@@ -304,7 +328,7 @@ class _Walk:
             return self._pool(node, name)
         if name in _REARRANGE:
             return self._rearrange(node)
-        kind = "affine" if isinstance(module, ChannelAffine) else _ELEMENTWISE.get(node.target)
+        kind = "table" if isinstance(module, ChannelAffine) or name in _TABLES else _ELEMENTWISE.get(node.target)
         if kind:
             return self._elementwise(node, kind)
         raise self._refused(node)
@@ -313,8 +337,7 @@ class _Walk:
         what = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
         if node.op == "call_module":
             what = type(self.network.get_submodule(str(node.target))).__name__
-        return ConfigError(f"operation {node.name!r} ({what}) cannot be written as C{why}; leave --target c away, or "
-                           "choose a split point before it")
+        return ConfigError(f"operation {node.name!r} ({what}) cannot be written as C{why}{_REMEDY}")
 
     # --- what goes in -----------------------------------------------------------------------------------------------
 
@@ -400,6 +423,9 @@ class _Walk:
             height, width = weight.shape[2:]
             window = Window((height, width), _pair(layer.stride), _pair(layer.dilation), _begin(layer))
             kernel = weight.transpose(0, 2, 3, 1)
+        if max(prod(kernel.shape[1:]), *shape, *output) >= 2**16 or max(*window.kernel, *window.stride,
+                                                                        *window.dilation) >= 2**8:
+            raise self._refused(node, ", as it is too large")
         taken = kernel.reshape(len(kernel), -1).astype(np.int64)
         least, most = (np.minimum(taken, 0).sum(axis=1) * (LEVELS - 1), np.maximum(taken, 0).sum(axis=1) * (LEVELS - 1))
         bias = layer.bias.numpy().astype(np.int64) - source.zero * taken.sum(axis=1)
@@ -415,7 +441,8 @@ class _Walk:
 
                 wanted = (np.arange(step.low + 1, step.high + 1) - step.zero - 0.5 + step.shift) * step.step[:, None]
                 estimate = wanted / scale[:, None] - bias[:, None]
-                levels = fit_staircase(staircase, least, most, step.low, step.high, estimate)
+                with _naming(node.name):
+                    levels = fit_staircase(staircase, least, most, step.low, step.high, estimate)
             target = None if levels is None else self.program.buffer(output)
             return self.program.add(Convolution(
                 name=node.name, reads=(source.buffer,), writes=target, shape=shape, output=output, window=window,
@@ -427,6 +454,8 @@ class _Walk:
     # --- what is not a layer ----------------------------------------------------------------------------------------
 
     def _clamp(self, node: fx.Node) -> Value:
+        if len(node.all_input_nodes) > 1:
+            raise self._refused(node, " with limits that are tensors")
         ends = self._function(node)(torch.tensor([-1e30, 1e30]))
         low, high = (float(v) for v in ends)
         value = self.values[node.all_input_nodes[0]]
@@ -434,12 +463,14 @@ class _Walk:
             return value.clamp(low, high)
         source = self._levels(node)
         values = np.clip(_values(source), np.float32(low), np.float32(high))
-        table = np.clip(np.rint(values / source.scale) + source.zero, 0, LEVELS - 1).astype(np.uint8)
-        return self._table(node, source, table[None], source.scale, source.zero)
+        table = np.clip(np.rint(values / source.scale) + source.zero, 0, LEVELS - 1)
+        if not np.array_equal((table - source.zero).astype(np.float32) * source.scale, values):
+            return self._elementwise(node, "clamp")  # a limit between two levels
+        return self._table(node, source, table.astype(np.uint8)[None], source.scale, source.zero)
 
     def _elementwise(self, node: fx.Node, kind: str) -> Real:
         tensors = [n for n in node.all_input_nodes if isinstance(self.values[n], (_Levels, Real, _Image))]
-        if len(tensors) == 2:
+        if len(tensors) > 1:
             if kind not in {"add", "sub", "mul"} or node.kwargs:
                 raise self._refused(node, " with two tensors")
             return self._two(node, kind)
@@ -467,7 +498,7 @@ class _Walk:
         if kind == "mul" and prod(first.shape) < prod(second.shape):
             first, second = second, first
         shape = _shape(first.shape)
-        each_channel = kind == "mul" and _shape(second.shape) == (1, 1, shape[2]) and shape[:2] != (1, 1)
+        each_channel = kind == "mul" and second.shape == (shape[2], 1, 1) and shape[:2] != (1, 1)
         if first.shape != second.shape and not each_channel:
             raise self._refused(node, " with tensors of two shapes")
         a, b = (np.float32(v.scale) * (np.arange(LEVELS, dtype=np.float32) - v.zero) for v in (first, second))
@@ -486,7 +517,11 @@ class _Walk:
                 slope = float(first.scale) * float(second.scale) / step
                 terms = ((level - first.zero)[:, None] * (level - second.zero)[None, :], np.zeros((LEVELS, LEVELS), np.int64))
                 shift = 30 - max(0, int(np.ceil(np.log2(slope))) + 1)
-                pairs = fit_pairs(wanted, terms, (slope, 0.0), rounding.zero + 0.5, shift, rounding.low, rounding.high)
+                if slope * LEVELS**2 + LEVELS >= 2.0**31:
+                    raise self._refused(node, ", as its result has far finer levels than what is multiplied")
+                with _naming(node.name):
+                    pairs = fit_pairs(wanted, terms, (slope, 0.0), rounding.zero + 0.5, shift, rounding.low,
+                                      rounding.high)
                 return self.program.add(Product(name=node.name, reads=reads, writes=target, shape=shape,
                                                 by_channel=each_channel, zeros=(first.zero, second.zero), pairs=pairs))
             slopes = (float(first.scale) / step, sign * float(second.scale) / step)
@@ -495,8 +530,9 @@ class _Walk:
             shift = 30 - int(np.ceil(np.log2(reach)))
             if shift < 0:
                 raise self._refused(node, ", as its result has far finer levels than what is added")
-            pairs = fit_pairs(wanted, (np.repeat(level[:, None], LEVELS, 1), np.repeat(level[None, :], LEVELS, 0)), slopes,
-                              constant, shift, rounding.low, rounding.high)
+            terms = (np.repeat(level[:, None], LEVELS, 1), np.repeat(level[None, :], LEVELS, 0))
+            with _naming(node.name):
+                pairs = fit_pairs(wanted, terms, slopes, constant, shift, rounding.low, rounding.high)
             return self.program.add(Sum(name=node.name, reads=reads, writes=target, elements=prod(shape), pairs=pairs))
 
         return Real(node.name, first.shape, emit)
@@ -558,8 +594,9 @@ class _Walk:
             target = None if rounding is None else self.program.buffer(output)
             rounding = rounding or _Rounding(np.array([source.scale]), 0)
             step = float(rounding.step[0])
-            quotients = tuple(fit_quotient(int(d), float(source.scale), step, rounding.zero,
-                                           int(inside[divisors == d].max())) for d in np.unique(divisors))
+            with _naming(node.name):
+                quotients = tuple(fit_quotient(int(d), float(source.scale), step, rounding.zero,
+                                               int(inside[divisors == d].max())) for d in np.unique(divisors))
             return self.program.add(Average(
                 name=node.name, reads=(source.buffer,), writes=target, shape=shape, output=output, rows=rows,
                 columns=columns, divisors=divisors, zero=source.zero, scale=float(source.scale), step=step,
@@ -572,17 +609,25 @@ class _Walk:
         if isinstance(value, tuple):
             return value[node.args[1]]  # type: ignore[index]
         if isinstance(value, Real):
-            result = self.examples[node]
-            if not isinstance(result, Tensor) or prod(result.shape[1:]) != prod(value.shape) or (
-                    node.target not in {"float", "double"} and prod(value.shape[1:]) != 1):
+            if node.target in {"float", "double"}:
+                return value
+            # only what leaves them in their places
+            places = torch.arange(prod(value.shape), dtype=torch.float64)
+            found = self._function(node)(places.view(1, *value.shape))
+            if prod(value.shape[1:]) != 1 or not isinstance(found, Tensor) or not torch.equal(found.reshape(-1), places):
                 raise self._refused(node, " on values that are not rounded")
-            return replace(value, shape=tuple(result.shape[1:]))
+            return replace(value, shape=tuple(found.shape[1:]))
         if not isinstance(value, _Levels):
             raise self._refused(node, " on the image itself")
-        found = self._function(node)(value.places)
-        if isinstance(found, (tuple, list)):
-            return tuple(replace(value, places=p) for p in found)
-        return replace(value, places=found.double())
+        call = self._function(node)
+        places = value.places.contiguous()  # some operations take only such
+        found, doubled = call(places), call(2 * places)
+        parts, others = ((f,) if isinstance(f, Tensor) else tuple(f) for f in (found, doubled))
+        # zeros may be added, other values not; and a place in the batch is none in an image
+        if any(p.shape[:1] != (1,) or not torch.equal(2 * p, q) for p, q in zip(parts, others, strict=True)):
+            raise self._refused(node, " where it changes values or images")
+        moved = tuple(replace(value, places=p.double()) for p in parts)
+        return moved[0] if isinstance(found, Tensor) else moved
 
     def _function(self, node: fx.Node) -> Callable[[Tensor], Any]:
         """The operation as a function of its one tensor."""
@@ -599,14 +644,22 @@ class _Walk:
         return call
 
 
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Tells of an error at which operation it came up."""
+    try:
+        yield
+    except ConfigError as e:
+        raise ConfigError(f"operation {name!r} cannot be written as C: {e}") from e
+
+
 def _shape(shape: tuple[int, ...]) -> Shape:
     """(C, H, W) or (C,) as (H, W, C)."""
     if len(shape) == 3:
         return (shape[1], shape[2], shape[0])
     if len(shape) == 1:
         return (1, 1, shape[0])
-    raise ConfigError(f"a tensor of shape {shape} cannot be computed in C, which knows feature maps and vectors; leave "
-                      "--target c away, or choose a split point before it")
+    raise _Unshaped(f"a tensor of shape {shape} cannot be written as C, which knows feature maps and vectors{_REMEDY}")
 
 
 def _places(shape: tuple[int, ...]) -> Tensor:

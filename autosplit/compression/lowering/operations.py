@@ -6,10 +6,9 @@ real values of. All shapes are (height, width, channels); there is no batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +50,11 @@ class Operation:
         return 0
 
     @property
+    def constant_bytes(self) -> int:
+        """Of flash, for its weights and tables; exceptions of staircases left out."""
+        return 0
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates."""
         return 0
@@ -61,6 +65,11 @@ class Pixels(Operation):
     """The image, uint8, to levels: a table of 256 for each channel, (channels, 256)."""
 
     table: Bytes
+
+    @property
+    def constant_bytes(self) -> int:
+        """See `Operation.constant_bytes`."""
+        return self.table.size
 
 
 @dataclass(frozen=True)
@@ -127,9 +136,18 @@ class Convolution(Operation):
         return 7 * self.column
 
     @property
+    def constant_bytes(self) -> int:
+        """Weights, filled up to words and pairs of channels, and 12 bytes a channel for its staircase."""
+        outputs = self.output[2]
+        if self.depthwise:
+            return self.weight.size + 12 * outputs
+        pairs = self.groups * -(-(outputs // self.groups) // 2)
+        return 2 * pairs * self.column + (8 if self.levels is None else 12) * outputs
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates."""
-        return prod(self.output) * self.weight[0].size
+        return prod(self.output) * int(self.weight[0].size)
 
 
 @dataclass(kw_only=True)
@@ -214,6 +232,11 @@ class Table(Operation):
     elements: int
     table: Bytes
 
+    @property
+    def constant_bytes(self) -> int:
+        """See `Operation.constant_bytes`."""
+        return self.table.size
+
 
 @dataclass(kw_only=True)
 class Channels(Operation):
@@ -222,6 +245,11 @@ class Channels(Operation):
     positions: int
     inputs: int
     order: NDArray[np.int64]
+
+    @property
+    def constant_bytes(self) -> int:
+        """See `Operation.constant_bytes`."""
+        return 2 * self.order.size
 
 
 @dataclass(kw_only=True)
@@ -236,6 +264,11 @@ class Gather(Operation):
     places: NDArray[np.int64]
     zero: int
 
+    @property
+    def constant_bytes(self) -> int:
+        """See `Operation.constant_bytes`."""
+        return 4 * self.places.size
+
 
 @dataclass(kw_only=True)
 class Join(Operation):
@@ -244,6 +277,11 @@ class Join(Operation):
     positions: int
     channels: tuple[int, ...]
     tables: tuple[Bytes, ...]
+
+    @property
+    def constant_bytes(self) -> int:
+        """See `Operation.constant_bytes`."""
+        return sum(table.size for table in self.tables)
 
 
 @dataclass(kw_only=True)
@@ -317,7 +355,7 @@ class Program:
         self.operations.append(operation)
         return -1 if operation.writes is None else operation.writes
 
-    def arrays(self) -> Iterator[NDArray[Any]]:
-        """All constants."""
-        for operation in self.operations:
-            yield from (v for v in vars(operation).values() if isinstance(v, np.ndarray))
+    @property
+    def constant_bytes(self) -> int:
+        """Of flash, for weights and tables."""
+        return sum(operation.constant_bytes for operation in self.operations)

@@ -123,7 +123,8 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
         block = Timings(file=str(csv), sha256=sha256, held_out=held_out,
                         processor_share=None if share is None else round(share, 3))
         title = (f"{processor_name()}, {_threads_of(settings)} of {os.cpu_count()} processors, fp32, {engine.title}")
-        device = DeviceProfile(name=out.stem, title=title, arithmetic="fp32", timings=block, **parameters)
+        device = DeviceProfile.model_validate({"name": out.stem, "title": title, "arithmetic": "fp32",
+                                               "timings": block, **parameters})
         data = device.model_dump(mode="json")
         data["timings"]["file"] = csv.name  # relative to the profile, as a profile of its own wants it
         write_whole(out, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.errors import ConfigError, ParityError
-from autosplit.runtime.c.programs import DevicePrograms, lower_device
+from autosplit.runtime.c.programs import DevicePrograms, device_programs
 from autosplit.runtime.c.writer import Coder, write_network
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.standalone.bundle.manifest import FALLBACK, Footprint, Manifest, Parity
@@ -47,7 +47,7 @@ def write_c(folder: Path, rates: Sequence[Deployment], fallback: Deployment | No
     """
     blueprint = rates[0].blueprint
     coders = [_coder(rate) for rate in rates if rate.tables is not None]
-    return write_sources(folder, lower_device(rates, fallback), coders, label=blueprint.plan.label,
+    return write_sources(folder, device_programs(rates, fallback), coders, label=blueprint.plan.label,
                          classes=blueprint.num_classes, key=short_key(blueprint.key))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autosplit.compression.lowering import Arena, Lowering, Program, plan_arena
+from autosplit.compression.lowering import Arena, Program, lower_device, plan_arena, unsupported
 from autosplit.compression.lowering.operations import Decision, Operation
 from autosplit.core.errors import ConfigError
-from autosplit.core.plan import OUTPUT
 from autosplit.runtime.deployment import Deployment
 
-__all__ = ["DevicePrograms", "Step", "lower_device"]
+__all__ = ["DevicePrograms", "Step", "device_programs"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class DevicePrograms:
         return max(step.arena.bytes for step in steps)
 
 
-def lower_device(rates: Sequence[Deployment], fallback: Deployment | None = None) -> DevicePrograms:
+def device_programs(rates: Sequence[Deployment], fallback: Deployment | None = None) -> DevicePrograms:
     """The programs of a deployment, or of the rates of one.
 
     Args:
@@ -67,45 +66,14 @@ def lower_device(rates: Sequence[Deployment], fallback: Deployment | None = None
     Raises:
         ConfigError: Something of it cannot be written as C.
     """
-    return DevicePrograms(tuple(map(_lower, rates)), None if fallback is None else _lower(fallback))
+    return DevicePrograms(tuple(map(_step, rates)), None if fallback is None else _step(fallback))
 
 
-def _lower(deployment: Deployment) -> Step:
-    plan, blueprint, network = deployment.plan, deployment.blueprint, deployment.network
-    reason = unsupported(deployment)
+def _step(deployment: Deployment) -> Step:
+    plan, blueprint = deployment.plan, deployment.blueprint
+    reason = unsupported(plan, blueprint.arithmetic)
     if reason:
         raise ConfigError(f"{plan.label!r} cannot be written as C: {reason}")
-    lowering = Lowering(blueprint.image_shape)
-    image = lowering.image(deployment.mean.tolist(), deployment.std.tolist())
-    if plan.split == OUTPUT:
-        lowering.logits(lowering.network(network.head, image, blueprint.image_shape))
-        return _placed(lowering.program)
-    leaving = network.exit
-    if leaving is not None and plan.exit is not None and leaving.whole:
-        logits = lowering.network(leaving.network, image, blueprint.image_shape)
-        lowering.logits(logits, plan.exit.threshold, float(leaving.temperature))
-    feature = lowering.network(network.head, image, blueprint.image_shape)
-    if leaving is not None and plan.exit is not None and not leaving.whole:
-        logits = lowering.network(leaving.network, feature, blueprint.feature_shape)
-        lowering.logits(logits, plan.exit.threshold, float(leaving.temperature))
-    assert network.encoder is not None
-    assert network.quantiser is not None
-    code = lowering.network(network.encoder, feature, blueprint.feature_shape)
-    lowering.symbols(code, network.quantiser.bits, network.quantiser.bound)
-    return _placed(lowering.program)
-
-
-def unsupported(deployment: Deployment) -> str:
-    """Why a deployment cannot be written as C, seen from its plan alone; empty where it may be."""
-    codec, arithmetic = deployment.plan.codec, deployment.blueprint.arithmetic
-    if arithmetic != "int8":
-        return f"its device computes in {arithmetic}; choose a device profile whose arithmetic is int8"
-    if codec.image:
-        return f"it sends pictures ({codec.label}), whose encoders are your camera's or a library's"
-    if codec.kind not in {"code", "none"}:
-        return f"it sends features as they are ({codec.kind}); choose one with a learned code"
-    return ""
-
-
-def _placed(program: Program) -> Step:
+    program = lower_device(deployment.network, plan, blueprint.image_shape, blueprint.feature_shape,
+                           deployment.mean.tolist(), deployment.std.tolist())
     return Step(program, plan_arena(program))

@@ -14,4 +14,4 @@ def adapted(world, tmp_path_factory):
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package, reason="an extra: pip install '.[deploy]'")
     folder = tmp_path_factory.mktemp("adapted") / "bundle"
-    return adapt(world.run, folder, rates=3, epochs=1, fallback=True, cache=Cache(world.cache)), folder
+    return adapt(world.run, folder, rates=3, epochs=1, fallback=True, cache=Cache(world.cache), target="c"), folder

@@ -2,8 +2,9 @@
 
 #include <string.h>
 
-#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP
+#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__GNUC__)
 #define DSP 1
+#define UNUSED __attribute__((unused)) /* what only assembly uses */
 #else
 #define DSP 0
 #endif
@@ -32,12 +33,6 @@ static inline uint8_t *fill(uint8_t *to, uint8_t value, uint32_t n) {
 }
 
 #if DSP
-static inline uint32_t even_levels(uint32_t w) { uint32_t r; __asm("uxtb16 %0, %1" : "=r"(r) : "r"(w)); return r; }
-static inline uint32_t odd_levels(uint32_t w) { uint32_t r; __asm("uxtb16 %0, %1, ror #8" : "=r"(r) : "r"(w)); return r; }
-static inline uint32_t even_weights(uint32_t w) { uint32_t r; __asm("sxtb16 %0, %1" : "=r"(r) : "r"(w)); return r; }
-static inline uint32_t odd_weights(uint32_t w) { uint32_t r; __asm("sxtb16 %0, %1, ror #8" : "=r"(r) : "r"(w)); return r; }
-#define MAC_LOW(sum, a, b) __asm("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b))
-#define MAC_HIGH(sum, a, b) __asm("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b))
 static inline uint8_t to_byte(int32_t x) { uint32_t r; __asm("usat %0, #8, %1" : "=r"(r) : "r"(x)); return (uint8_t)r; }
 #else
 static inline uint8_t to_byte(int32_t x) { return (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : x); }
@@ -49,29 +44,44 @@ static inline int32_t clip(int32_t level, int32_t low, int32_t high) {
 
 /* --- sums to levels ----------------------------------------------------------------------------------------------- */
 
-/* All that a staircase may have. The low word of the product says how near the sum is to the next level: only there an
- * exception can be. */
-static uint8_t to_level(const autosplit_staircase *s, int32_t sum, unsigned channel) {
-    int64_t t = (int64_t)(int32_t)((uint32_t)sum << s->left) * s->multiplier[channel] + s->offset[channel];
-    if (s->count && (uint32_t)t + s->window <= 2 * s->window)
-        for (unsigned i = 0; i < s->count; i++)
-            if (s->exceptions[i].sum == sum && s->exceptions[i].channel == channel) return s->exceptions[i].level;
-    return (uint8_t)clip((int32_t)(t >> 32), s->low, s->high);
+static uint8_t listed(const autosplit_staircase *s, int32_t sum, unsigned channel, uint8_t level) {
+    for (unsigned i = 0; i < s->count; i++)
+        if (s->exceptions[i].sum == sum && s->exceptions[i].channel == channel) return s->exceptions[i].level;
+    return level;
 }
 
-/* Most have neither exceptions nor bounds of their own. */
-static inline int is_plain(const autosplit_staircase *s) {
-    return !s->count && !s->left && s->low == 0 && s->high == 255;
+/* What most sums become, bounds left out (see clip_bytes), and exceptions too. */
+static inline uint8_t byte_of(int64_t product) { return to_byte((int32_t)(product >> 32)); }
+
+/* Any staircase. Not inlined, and seldom called: those that call it keep their registers. The low word of the product
+ * says how near the sum is to the next level: only there an exception can be. */
+__attribute__((noinline)) static uint8_t any_level(const autosplit_staircase *s, int32_t sum, unsigned channel) {
+    int64_t product = (int64_t)(int32_t)((uint32_t)sum << s->left) * s->multiplier[channel] + s->offset[channel];
+    uint8_t level = byte_of(product);
+    return (uint32_t)product + s->window <= 2 * s->window ? listed(s, sum, channel, level) : level;
 }
 
-static inline uint8_t to_plain_level(int32_t sum, int32_t multiplier, int64_t offset) {
-    return to_byte((int32_t)(((int64_t)sum * multiplier + offset) >> 32));
+/* Bounds of a staircase, for all levels of an output at once. */
+static void clip_bytes(const autosplit_staircase *s, uint8_t *out, uint32_t n) {
+    if (s->low == 0 && s->high == 255) return;
+#if DSP
+    for (uint32_t low = s->low * 0x01010101u, high = s->high * 0x01010101u; n >= 4; n -= 4, out += 4) {
+        uint32_t w = word(out), t;
+        __asm("usub8 %[t], %[w], %[low]\n\t"
+              "sel %[w], %[w], %[low]\n\t"
+              "usub8 %[t], %[high], %[w]\n\t"
+              "sel %[w], %[w], %[high]"
+              : [w] "+r"(w), [t] "=&r"(t) : [low] "r"(low), [high] "r"(high) : "cc");
+        put_word(out, w);
+    }
+#endif
+    for (; n; n--, out++) *out = (uint8_t)clip(*out, s->low, s->high);
 }
 
 /* --- convolutions --------------------------------------------------------------------------------------------------
  * The inputs of an output are brought together in a column, padding included: levels as they are, the level of zero
- * for padding. Columns of two positions are multiplied by rows of two channels, so that each word that is loaded is
- * used twice. */
+ * for padding. Columns of three positions are multiplied by rows of two channels, so that each word of inputs that is
+ * loaded is used twice, and each word of weights three times. */
 
 #define POSITIONS 3 /* whose columns are multiplied by two channels at once */
 
@@ -134,8 +144,9 @@ static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
     "smlad r7, lr, r9, r7\n\t"
 
 /* columns, weights, end: where pairs of words of the columns end; a last single word is behind it */
-__attribute__((naked, noinline)) static void block_words(const void *columns, const int8_t *weights, const void *end,
-                                                         sums *found) {
+__attribute__((naked, noinline)) static void block_words(UNUSED const void *columns,
+                                                         UNUSED const int8_t *weights, UNUSED const void *end,
+                                                         UNUSED sums *found) {
     __asm volatile("push {r2-r11, lr}\n\t"
                    "mov r10, r2\n\t"
                    "movs r2, #0\n\t"
@@ -185,12 +196,12 @@ static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
 
 static inline void block(const void *columns, const int8_t *weights, uint32_t bytes, sums *found) {
     const int16_t *a = columns, *b = a + bytes, *c = b + bytes;
-    int32_t s[2][POSITIONS] = {{0, 0, 0}, {0, 0, 0}};
+    uint32_t s[2][POSITIONS] = {{0, 0, 0}, {0, 0, 0}}; /* behind the last position columns hold anything: may wrap */
     for (uint32_t i = 0; i < bytes; i += 4, weights += 8)
         for (uint32_t j = 0; j < 4; j++) {
-            const int32_t v = weights[j], w = weights[4 + j];
-            s[0][0] += a[i + j] * v, s[0][1] += b[i + j] * v, s[0][2] += c[i + j] * v;
-            s[1][0] += a[i + j] * w, s[1][1] += b[i + j] * w, s[1][2] += c[i + j] * w;
+            const uint32_t v = (uint32_t)weights[j], w = (uint32_t)weights[4 + j];
+            s[0][0] += (uint32_t)a[i + j] * v, s[0][1] += (uint32_t)b[i + j] * v, s[0][2] += (uint32_t)c[i + j] * v;
+            s[1][0] += (uint32_t)a[i + j] * w, s[1][1] += (uint32_t)b[i + j] * w, s[1][2] += (uint32_t)c[i + j] * w;
         }
     memcpy(found->of, s, sizeof s);
 }
@@ -262,7 +273,8 @@ void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, ui
     const unsigned direct = c->groups == 1 && c->channels % 4 == 0 && c->dilation_down == 1 && c->dilation_right == 1;
     const uint32_t positions = (uint32_t)c->out_height * c->out_width, stride = c->channel_stride;
     const uint32_t used = (uint32_t)c->kernel_height * c->kernel_width * taken;
-    const int plain = is_plain(&c->levels);
+    const int shifted = c->levels.left, plain = !shifted && !c->levels.count;
+    const uint32_t window = c->levels.window, twice = 2 * window;
     uint8_t *patch = (uint8_t *)scratch + 2u * POSITIONS * c->column; /* behind the columns */
     fill(patch + used, 0, c->column - used);                          /* weights are zero there */
     for (unsigned group = 0; group < c->groups; group++) {
@@ -290,76 +302,113 @@ void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, ui
             const int32_t *multiplier = c->levels.multiplier + first;
             const int64_t *offset = c->levels.offset + first;
             uint8_t *a = to[0], *b = to[1], *d = to[2];
+            uint32_t place = 0;
             for (unsigned o = first; o < end; row += 2u * c->column) {
                 sums s;
                 block(scratch, row, c->column, &s);
-                for (unsigned i = 0; i < 2 && o < end; i++, o++, a += stride, b += stride, d += stride) {
-                    const int32_t *sum = s.of[i];
-                    if (plain) {
-                        const int32_t m = *multiplier++;
-                        const int64_t n = *offset++;
-                        *d = to_plain_level(sum[2], m, n);
-                        *b = to_plain_level(sum[1], m, n);
-                        *a = to_plain_level(sum[0], m, n);
-                    } else {
-                        *d = to_level(&c->levels, sum[2], o);
-                        *b = to_level(&c->levels, sum[1], o);
-                        *a = to_level(&c->levels, sum[0], o);
+                for (unsigned i = 0; i < 2 && o < end; i++, o++, place += stride) {
+                    const int32_t *sum = s.of[i], m = *multiplier++;
+                    const int64_t n = *offset++;
+                    const int64_t p = (int64_t)sum[2] * m + n, q = (int64_t)sum[1] * m + n, r = (int64_t)sum[0] * m + n;
+                    d[place] = byte_of(p);
+                    b[place] = byte_of(q);
+                    a[place] = byte_of(r);
+                    if (plain) continue;
+                    if (shifted || (uint32_t)p + window <= twice || (uint32_t)q + window <= twice ||
+                        (uint32_t)r + window <= twice) {
+                        d[place] = any_level(&c->levels, sum[2], o);
+                        b[place] = any_level(&c->levels, sum[1], o);
+                        a[place] = any_level(&c->levels, sum[0], o);
                     }
                 }
             }
         }
     }
+    clip_bytes(&c->levels, out, positions * c->out_channels);
 }
 
-/* Each channel by itself, four at a time: weights lie as the inputs do, (kernel height, kernel width, channels). */
+/* Sums of four channels over a window that begins at p: `gap` bytes lie between the end of a row of it and the next. */
+#if DSP
+static inline void four_sums(const autosplit_convolution *c, const uint8_t *p, const int8_t *w, uint32_t gap,
+                             int32_t s[4]) {
+    const uint32_t channels = c->channels;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (unsigned i = c->kernel_height; i; i--, p += gap) {
+        uint32_t n = c->kernel_width, a, b, d, e;
+        __asm volatile("1:\n\t"
+                       "ldr %[a], [%[p]]\n\t"
+                       "ldr %[b], [%[w]]\n\t"
+                       "add %[p], %[p], %[step]\n\t"
+                       "add %[w], %[w], %[step]\n\t"
+                       "uxtb16 %[d], %[a]\n\t"
+                       "sxtb16 %[e], %[b]\n\t"
+                       "smlabb %[s0], %[d], %[e], %[s0]\n\t"
+                       "smlatt %[s2], %[d], %[e], %[s2]\n\t"
+                       "uxtb16 %[a], %[a], ror #8\n\t"
+                       "sxtb16 %[b], %[b], ror #8\n\t"
+                       "smlabb %[s1], %[a], %[b], %[s1]\n\t"
+                       "smlatt %[s3], %[a], %[b], %[s3]\n\t"
+                       "subs %[n], #1\n\t"
+                       "bne 1b"
+                       : [p] "+r"(p), [w] "+r"(w), [n] "+r"(n), [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2),
+                         [s3] "+r"(s3), [a] "=&r"(a), [b] "=&r"(b), [d] "=&r"(d), [e] "=&r"(e)
+                       : [step] "r"(channels)
+                       : "cc", "memory");
+    }
+    s[0] = s0, s[1] = s1, s[2] = s2, s[3] = s3;
+}
+#endif
+
+/* Each channel by itself, four at a time: weights lie as the inputs do, (kernel height, kernel width, channels). Windows
+ * that lie inside of the input are read where they are, others from a copy with the padding. */
 void autosplit_depthwise(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
     const autosplit_convolution k = *conv, *c = &k;
-    const unsigned channels = c->channels, taps = (unsigned)c->kernel_height * c->kernel_width;
+    const uint32_t channels = c->channels, stride = c->channel_stride;
+    const int32_t height = c->height, width = c->width;
+    const int dense = c->dilation_down == 1 && c->dilation_right == 1;
 #if DSP
-    const int plain = is_plain(&c->levels);
+    const int shifted = c->levels.left;
+    const uint32_t window = c->levels.window, twice = 2 * window; /* without exceptions, 0: then it costs nothing */
 #endif
-    uint8_t *patch = scratch;
+    uint8_t *const begin = out;
     int32_t y = -(int32_t)c->top;
     for (unsigned row = 0; row < c->out_height; row++, y += c->stride_down) {
         int32_t x = -(int32_t)c->left;
-        for (unsigned column = 0; column < c->out_width; column++, x += c->stride_right) {
-            window_bytes(c, in, channels, y, x, patch);
-            uint8_t *to = out + ((uint32_t)row * c->out_width + column) * c->position_stride;
+        for (unsigned column = 0; column < c->out_width; column++, x += c->stride_right, out += c->position_stride) {
+            const uint8_t *inputs = scratch;
+            uint32_t gap = 0;
+            if (dense && y >= 0 && x >= 0 && y + c->kernel_height <= height && x + c->kernel_width <= width) {
+                inputs = in + (uint32_t)(y * width + x) * channels;
+                gap = (uint32_t)(width - c->kernel_width) * channels;
+            } else {
+                window_bytes(c, in, channels, y, x, scratch);
+            }
+            uint8_t *to = out;
             unsigned o = 0;
 #if DSP
-            for (; o + 4 <= channels && c->channel_stride == 1; o += 4) {
-                const uint8_t *p = patch + o;
-                const int8_t *w = c->weight + o;
-                int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-                for (unsigned t = 0; t < taps; t++, p += channels, w += channels) {
-                    uint32_t a = word(p), b = word(w), even = even_levels(a), weights = even_weights(b);
-                    MAC_LOW(s0, even, weights);
-                    MAC_HIGH(s2, even, weights);
-                    a = odd_levels(a), b = odd_weights(b);
-                    MAC_LOW(s1, a, b);
-                    MAC_HIGH(s3, a, b);
-                }
-                if (plain) {
-                    to[o] = to_plain_level(s0, c->levels.multiplier[o], c->levels.offset[o]);
-                    to[o + 1] = to_plain_level(s1, c->levels.multiplier[o + 1], c->levels.offset[o + 1]);
-                    to[o + 2] = to_plain_level(s2, c->levels.multiplier[o + 2], c->levels.offset[o + 2]);
-                    to[o + 3] = to_plain_level(s3, c->levels.multiplier[o + 3], c->levels.offset[o + 3]);
-                } else {
-                    to[o] = to_level(&c->levels, s0, o);
-                    to[o + 1] = to_level(&c->levels, s1, o + 1);
-                    to[o + 2] = to_level(&c->levels, s2, o + 2);
-                    to[o + 3] = to_level(&c->levels, s3, o + 3);
+            for (; o + 4 <= channels; o += 4) {
+                int32_t sum[4];
+                four_sums(c, inputs + o, c->weight + o, gap, sum);
+                for (unsigned i = 0; i < 4; i++, to += stride) {
+                    const int32_t m = c->levels.multiplier[o + i];
+                    const int64_t n = c->levels.offset[o + i];
+                    const int64_t p = (int64_t)sum[i] * m + n;
+                    *to = byte_of(p);
+                    if (shifted || (uint32_t)p + window <= twice) *to = any_level(&c->levels, sum[i], o + i);
                 }
             }
 #endif
-            for (; o < channels; o++) {
+            for (; o < channels; o++, to += stride) {
+                const uint8_t *p = inputs + o;
+                const int8_t *w = c->weight + o;
                 int32_t sum = 0;
-                for (unsigned t = 0; t < taps; t++) sum += patch[t * channels + o] * c->weight[t * channels + o];
-                to[o * c->channel_stride] = to_level(&c->levels, sum, o);
+                for (unsigned i = c->kernel_height; i; i--, p += gap)
+                    for (unsigned j = c->kernel_width; j; j--, p += channels, w += channels) sum += *p * *w;
+                *to = any_level(&c->levels, sum, o);
             }
         }
     }
+    clip_bytes(&c->levels, begin, (uint32_t)c->out_height * c->out_width * channels);
 }
 
 /* A layer whose values stay real, for one position: the logits. Its columns are used once, so they are not widened. */

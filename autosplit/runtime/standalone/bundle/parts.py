@@ -32,7 +32,8 @@ from ..payload.raw import pack_features, unpack_feature
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
 
-__all__ = ["DevicePart", "EdgePart", "Manifest", "load_device", "load_edge", "session_options"]
+__all__ = ["DevicePart", "EdgePart", "Manifest", "coders_of", "load_device", "load_edge",
+           "session_options"]
 
 _BATCH = 64  # images that go through a network together
 _EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # which would leave ten bits of each factor
@@ -328,7 +329,7 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     # encoders in files of their own
     apart = bool(manifest.rates) or (manifest.exit is not None and manifest.exit.takes == "feature")
     rates = [_Rate(coder, _Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
-                   else None) for i, coder in enumerate(_coders(folder, manifest))]
+                   else None) for i, coder in enumerate(coders_of(folder, manifest))]
     exit_ = None if manifest.exit is None else _Network(folder / EXIT, threads)
     return DevicePart(manifest, network, rates, fallback, exit_)
 
@@ -349,7 +350,7 @@ def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) ->
     folder, manifest = Path(folder), Manifest.load(folder)
     if manifest.kind == "none":
         raise BundleError(f"{folder}: the whole network of this bundle runs on the device; there is no edge to serve")
-    coders = _coders(folder, manifest)
+    coders = coders_of(folder, manifest)
     files = [tail_file(i) if manifest.rates else EDGE for i in range(max(1, len(coders)))]
     networks = [_Network(folder / name, threads, provider) for name in files]
     if not coders:
@@ -357,7 +358,7 @@ def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) ->
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
 
 
-def _coders(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
+def coders_of(folder: Path, manifest: Manifest) -> list[PayloadCoder]:
     """What makes the payloads of each rate; of the only one where the bundle has no more, none without a code."""
     if manifest.kind != "code":
         return []

@@ -77,7 +77,7 @@ class Deployment:
             ConfigError: Its payloads have no checksum, it has more classes than an answer can name, or a package is
                 not installed.
         """
-        from ..bundle.parts import _coders
+        from ..bundle.parts import coders_of
 
         folder, manifest = Path(folder), Manifest.load(folder)
         if manifest.kind != "code":
@@ -87,7 +87,7 @@ class Deployment:
         if manifest.num_classes > _MOST_LABEL + 1:
             raise ConfigError(f"{folder}: {manifest.num_classes} classes; an answer of a gateway names one of "
                               f"{_MOST_LABEL + 1}")
-        return cls(manifest.key, manifest.num_classes, _coders(folder, manifest))
+        return cls(manifest.key, manifest.num_classes, coders_of(folder, manifest))
 
     @property
     def number(self) -> int:

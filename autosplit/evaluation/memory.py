@@ -1,0 +1,163 @@
+"""Memory of plans on a microcontroller: what the C that `autosplit export --target c` writes will take.
+
+RAM is the arena of the very planner that lays it out for the C code, and so equal to it to the byte; flash is weights and
+tables. Both follow from shapes alone: no plan has to be trained, nor quantised, to know them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autosplit.compression.lowering import int8_skeleton, lower_device, plan_arena, unsupported
+from autosplit.compression.network import SplitNetwork
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan
+from autosplit.core.profiles import DeviceProfile
+from autosplit.core.scenario import SearchSettings
+from autosplit.core.space import PlanSpace
+from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
+from autosplit.training.supernet import Supernet
+
+__all__ = ["CODE_BYTES", "DeviceMemory", "MemoryLimit", "MemoryUse"]
+
+CODE_BYTES = 10_000
+"""Of flash, for the C code itself: kernels, payload coder and packets take 8 to 11 kB on a Cortex-M."""
+
+_CONTEXTS = 15
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """What a plan takes.
+
+    Attributes:
+        ram_bytes: The arena and the longest payload.
+        flash_bytes: Weights, tables and code.
+    """
+
+    ram_bytes: int
+    flash_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """What a plan may take.
+
+    Attributes:
+        ram_bytes: Of RAM; `None` = as much as it likes.
+        flash_bytes: Of flash, likewise.
+    """
+
+    ram_bytes: float | None
+    flash_bytes: float | None
+
+    @classmethod
+    def of(cls, settings: SearchSettings, device: DeviceProfile) -> MemoryLimit:
+        """What the user allows, else what the firmware leaves of the device's memory."""
+        share = 1.0 if device.network_share is None else device.network_share.value
+        ram, flash = (None if kb is None else 1000 * share * kb.value for kb in (device.ram_kb, device.flash_kb))
+        return cls(ram if settings.max_ram_kb is None else 1000 * settings.max_ram_kb,
+                   flash if settings.max_flash_kb is None else 1000 * settings.max_flash_kb)
+
+    def excess(self, use: MemoryUse) -> str:
+        """What is too much, for people; empty where nothing is."""
+        found = [f"{used / 1000:.1f} kB of {name} where {limit / 1000:.1f} are allowed"
+                 for name, used, limit in (("RAM", use.ram_bytes, self.ram_bytes),
+                                           ("flash", use.flash_bytes, self.flash_bytes))
+                 if limit is not None and used > limit]
+        return " and ".join(found)
+
+
+class DeviceMemory:
+    """Memory of the plans of a supernet, each looked at once.
+
+    Args:
+        supernet: Has the networks.
+        image: Shape (C, H, W) of the images.
+        classes: Outputs of the network.
+    """
+
+    def __init__(self, supernet: Supernet, image: tuple[int, int, int], classes: int) -> None:
+        self._supernet, self._image, self._classes = supernet, image, classes
+        self._found: dict[Plan, MemoryUse | str] = {}
+
+    def of(self, plan: Plan) -> MemoryUse | str:
+        """What a plan takes, or why it cannot be written as C."""
+        if plan not in self._found:
+            self._found[plan] = unsupported(plan, "int8") or self._look(plan)
+        return self._found[plan]
+
+    def _look(self, plan: Plan) -> MemoryUse | str:
+        supernet, channels = self._supernet, self._image[0]
+        network = supernet.shared(plan.without_exit)
+        feature = supernet.feature_shape(plan.place) if plan.split != OUTPUT else ()
+        network = SplitNetwork(network.head, network.tail, network.encoder, network.quantiser, None,
+                               self._exit(plan, feature))
+        try:
+            program = lower_device(int8_skeleton(network), plan, self._image, feature, [0.0] * channels,
+                                   [1.0] * channels)
+        except ConfigError as e:
+            return str(e)
+        payload, tables = 0, 0
+        if network.quantiser is not None:
+            levels = 2**network.quantiser.bits
+            cells = supernet.codec(plan.place, plan.codec.family).code_shape(plan.codec)
+            payload = 4 + -(-cells[0] * cells[1] * cells[2] * network.quantiser.bits // 8)
+            tables = 2 * (cells[0] * _CONTEXTS * levels + 1)  # with contexts, which not every code has
+        return MemoryUse(plan_arena(program).bytes + payload, program.constant_bytes + tables + CODE_BYTES)
+
+    def _exit(self, plan: Plan, feature: tuple[int, ...]) -> ExitNetwork | None:
+        """The exit of a plan, untrained."""
+        if plan.exit is None:
+            return None
+        if plan.exit.network is None:
+            return ExitNetwork(build_classifier(classifier_structure(feature, self._classes)), whole=False)
+        return ExitNetwork(copy.deepcopy(self._supernet.shared(plan.exit.network).head), whole=True)
+
+    def excess(self, plan: Plan, limit: MemoryLimit) -> str:
+        """Why a plan cannot run on a device with so much memory; empty where it can."""
+        found = self.of(plan)
+        return found if isinstance(found, str) else limit.excess(found)
+
+    def fitting(self, space: PlanSpace, limit: MemoryLimit) -> PlanSpace:
+        """The plans of a space that can be written as C and fit into memory.
+
+        What is on offer stays a product of heads and codes: codes fit with the most pruned head, and heads with every
+        code that is left.
+
+        Raises:
+            ConfigError: None does; the message says what the smallest plan lacks.
+        """
+        splits, sparsities, codecs, reasons = [], {}, {}, []
+        for place in space.splits:
+            most = max(space.sparsities[place])
+            offered: list[CodecSetting] = []
+            for family in _by_size(space.codecs[place]):
+                fits = [not (reason := self.excess(Plan.at(place, most, family[0]), limit))]
+                while not fits[-1] and len(fits) < len(family):  # a smaller code takes less
+                    fits.append(not self.excess(Plan.at(place, most, family[len(fits)]), limit))
+                offered += family[len(fits) - 1:] if fits[-1] else []
+                reasons += [] if fits[-1] else [f"{place}: {reason}"]
+            largest = [family[0] for family in _by_size(offered)]
+            kept = tuple(s for s in space.sparsities[place]
+                         if largest and not any(self.excess(Plan.at(place, s, code), limit) for code in largest))
+            if kept:
+                splits.append(place)
+                sparsities[place], codecs[place] = kept, tuple(c for c in space.codecs[place] if c in offered)
+        if not splits:
+            why = f" ({reasons[-1]})" if reasons else ""
+            raise ConfigError(f"no plan of this scenario fits on the device as C{why}; raise search.max_ram_kb or "
+                              "search.max_flash_kb, allow more sparsity with space.sparsities, or take another device")
+        return PlanSpace(tuple(splits), sparsities, codecs)
+
+
+def _by_size(codecs: Sequence[CodecSetting]) -> list[list[CodecSetting]]:
+    """Settings by kind, family and grid, those with the largest code first: of one grid a larger code takes more."""
+    found: dict[tuple[str, str | None, int | None], list[CodecSetting]] = {}
+    for codec in codecs:
+        found.setdefault((codec.kind, codec.family, codec.grid), []).append(codec)
+    for family in found.values():
+        family.sort(key=lambda c: (c.width or 0, c.bits or 0), reverse=True)
+    return list(found.values())

@@ -1,0 +1,139 @@
+"""Memory of plans as C: equal to the arena of the emitted code, and what does not fit is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from autosplit.core.errors import ConfigError
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, Plan
+from autosplit.core.profiles import DeviceProfile, load_profile
+from autosplit.core.scenario import SearchSettings
+from autosplit.evaluation.live import LiveEvaluator
+from autosplit.evaluation.memory import DeviceMemory, MemoryLimit, MemoryUse
+from autosplit.pipeline.context import SearchContext, blueprint_of
+from autosplit.runtime.c.programs import device_programs
+from autosplit.runtime.deployment import Deployment
+from tests.tiny import CLASSES, SHAPE, SPACE, tiny_dataset, tiny_network, tiny_supernet
+
+ALL = MemoryLimit(None, None)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return tiny_dataset(64)
+
+
+@pytest.fixture(scope="module")
+def supernet(data, one_thread):
+    space = SPACE.model_copy(update={"sparsities": (0.0, 0.3, 0.5, 0.8)})
+    return tiny_supernet(tiny_network(), data, space)
+
+
+@pytest.fixture(scope="module")
+def memory(supernet):
+    return DeviceMemory(supernet, SHAPE, CLASSES)
+
+
+def deployment_of(prepared, plan):
+    return Deployment.fit(blueprint_of(prepared, plan, "int8", "trial"), prepared.supernet.shared(plan), prepared.data)
+
+
+def test_predicted_is_what_the_code_takes_to_the_byte(prepared):
+    """For thirty plans, spread over the space: quantised, with their own ranges and weights, and lowered."""
+    supernet, data = prepared.supernet, prepared.data
+    memory = DeviceMemory(supernet, data.shape, data.num_classes)
+    plans = [p for p in supernet.plan_space.plans() if p.codec.kind in {"code", "none"}]
+    chosen = plans[:: max(1, len(plans) // 30)][:30]
+    assert len(chosen) == 30 or len(chosen) == len(plans)
+    for plan in chosen:
+        deployment = deployment_of(prepared, plan)
+        arena = device_programs([deployment]).arena_bytes
+        longest = 0 if deployment.coder is None else deployment.coder.max_payload_bytes
+        assert memory.of(plan).ram_bytes == arena + longest, plan.label
+
+
+def test_exits_count(prepared):
+    supernet, data = prepared.supernet, prepared.data
+    memory = DeviceMemory(supernet, data.shape, data.num_classes)
+    plan = next(p for p in supernet.plan_space.plans() if p.codec.kind == "code")
+    whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
+    cascade = plan.model_copy(update={"exit": Exit(threshold=0.9, sparsity=0.0)})
+    assert memory.of(cascade).ram_bytes >= memory.of(plan).ram_bytes
+    assert memory.of(cascade).flash_bytes > memory.of(whole).flash_bytes  # both networks
+
+
+def test_pruning_takes_memory_away(supernet, memory):
+    for place in ("layer1", "layer2", OUTPUT):
+        code = supernet.plan_space.codecs[place][-1]
+        uses = [memory.of(Plan.at(place, s, code)) for s in supernet.plan_space.sparsities[place]]
+        assert [u.flash_bytes for u in uses] == sorted((u.flash_bytes for u in uses), reverse=True)
+        assert uses[-1].ram_bytes < uses[0].ram_bytes or place == "layer1"
+
+
+def test_pictures_and_features_are_no_c(memory):
+    assert "pictures" in memory.of(Plan(split=INPUT, codec=CodecSetting(kind="png")))
+    assert "features" in memory.of(Plan(split="layer1", codec=CodecSetting(kind="raw")))
+
+
+def test_without_limits_all_that_is_c_is_on_offer(supernet, memory):
+    found, whole = memory.fitting(supernet.plan_space, ALL), supernet.plan_space
+    assert set(found.splits) == set(whole.splits) - {INPUT}
+    assert all(found.sparsities[p] == whole.sparsities[p] and found.codecs[p] == whole.codecs[p] for p in found.splits)
+
+
+def test_every_plan_on_offer_fits_and_heads_that_do_not_are_left_out(supernet, memory):
+    uses = sorted(memory.of(p).ram_bytes for p in memory.fitting(supernet.plan_space, ALL).plans())
+    limit = MemoryLimit(uses[len(uses) // 3], None)
+    found = memory.fitting(supernet.plan_space, limit)
+    assert 0 < len(found) < len(uses)
+    assert all(memory.of(plan).ram_bytes <= limit.ram_bytes for plan in found.plans())
+
+
+def test_where_nothing_fits_the_error_says_what_the_smallest_lacks(supernet, memory):
+    with pytest.raises(ConfigError, match=r"kB of RAM where 0\.1 are allowed.*search\.max_ram_kb"):
+        memory.fitting(supernet.plan_space, MemoryLimit(100, None))
+    with pytest.raises(ConfigError, match=r"kB of flash where 1\.0 are allowed"):
+        memory.fitting(supernet.plan_space, MemoryLimit(None, 1000))
+
+
+def test_limits_are_the_users_else_what_the_firmware_leaves():
+    board = load_profile(DeviceProfile, "stm32l4r5-c")
+    assert MemoryLimit.of(SearchSettings(), board) == MemoryLimit(320_000, 1_000_000)
+    assert MemoryLimit.of(SearchSettings(max_ram_kb=64), board) == MemoryLimit(64_000, 1_000_000)
+    pi = load_profile(DeviceProfile, "raspberry-pi-4")
+    assert MemoryLimit.of(SearchSettings(max_flash_kb=5), pi) == MemoryLimit(None, 5000)
+
+
+def test_what_is_too_much_is_said():
+    limit = MemoryLimit(1000, 2000)
+    assert limit.excess(MemoryUse(1000, 2000)) == ""
+    assert limit.excess(MemoryUse(1001, 9)) == "1.0 kB of RAM where 1.0 are allowed"
+    assert limit.excess(MemoryUse(5000, 5000)).count("allowed") == 2
+
+
+def in_c(prepared, **search):
+    scenario = prepared.scenario.replace(**{"search.target": "c", **{f"search.{k}": v for k, v in search.items()}})
+    return dataclasses.replace(prepared, scenario=scenario)
+
+
+def test_an_evaluator_for_c_offers_what_fits(prepared):
+    every = LiveEvaluator(prepared).space
+    evaluator = LiveEvaluator(in_c(prepared))
+    free = evaluator.space
+    middle = sorted(evaluator.memory.of(p).ram_bytes for p in free.plans())[len(free) // 2]
+    tight = LiveEvaluator(in_c(prepared, max_ram_kb=middle / 1000)).space
+    assert INPUT in every.splits
+    assert INPUT not in free.splits
+    assert len(tight) < len(free) < len(every)
+
+
+def test_a_context_knows_what_may_be_deployed(prepared):
+    png = Plan(split=INPUT, codec=CodecSetting(kind="png"))
+    whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
+    assert SearchContext(prepared).deployable(png)
+    context = SearchContext(in_c(prepared))
+    assert context.deployable(whole)
+    assert not context.deployable(png)
+    assert not SearchContext(in_c(prepared, max_flash_kb=1)).deployable(whole)

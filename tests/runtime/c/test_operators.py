@@ -1,0 +1,517 @@
+"""Every operation that int8 networks are made of, in C: the answers are those of torch and of onnxruntime, to the bit.
+
+Many small networks become one program each time: with every buffer of the network in a block of its own, among bytes
+that the address sanitizer guards; as they will be exported; and on an emulated microcontroller, whose kernels are
+others.
+"""
+
+from __future__ import annotations
+
+import operator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from autosplit.compression.int8 import quantise_int8
+from autosplit.compression.int8_layers import Int8Layer, Requantise
+from autosplit.compression.lowering.operations import Average, Convolution, Operation
+from autosplit.data.base import normalise
+from autosplit.models.tracing import trace
+from tests.runtime.c import emulated
+from tests.runtime.c.lowered import SANITIZERS, Case, Shape, onnx_answers, read_answers, run_on_host, write_program
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, `cc`, on this machine")
+
+
+class Network(nn.Module):
+    """A function of an image and of layers."""
+
+    def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.layers)
+
+
+def pictures(shape: Shape, seed: int, low: int = 0, high: int = 255) -> torch.Tensor:
+    """Noise of two scales."""
+    generator = torch.Generator().manual_seed(seed)
+    fine, coarse = (torch.rand(8, shape[0], h, w, generator=generator) for h, w in (
+        shape[1:], (-(-shape[1] // 4), -(-shape[2] // 4))))
+    found = (fine + F.interpolate(coarse, shape[1:])) / 2
+    return (found * (high - low) + low).round().to(torch.uint8)
+
+
+def extremes(shape: Shape) -> torch.Tensor:
+    """All black, all white, and both side by side."""
+    board = torch.arange(shape[0] * shape[1] * shape[2]).view(shape) % 2 * 255
+    return torch.stack([torch.zeros(shape), torch.full(shape, 255), board, 255 - board]).to(torch.uint8)
+
+
+def settled(network: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:
+    """All sizes known, and batch norms that do something."""
+    with torch.no_grad():
+        network(torch.zeros(2, *shape))
+        generator = torch.Generator().manual_seed(seed)
+        for norm in (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm.running_mean.uniform_(-0.5, 0.5, generator=generator)
+            norm.running_var.uniform_(0.5, 1.5, generator=generator)
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5, generator=generator)
+                norm.bias.uniform_(-0.5, 0.5, generator=generator)
+    return network
+
+
+def case(
+    name: str, network: nn.Module, shape: Shape = (3, 7, 9), *, mean: float = 0.5, span: tuple[int, int] = (0, 255),
+    symbolic: bool = False, **code: Any,
+) -> Case:
+    """An int8 network, calibrated on noise within `span`, and images within and beyond it."""
+    seed = sum(map(ord, name))
+    network = settled(network.eval(), shape, seed)
+    given = pictures(shape, seed, *span)
+    means, stds = torch.full((shape[0],), mean) + torch.arange(shape[0]) / 97, torch.full((shape[0],), 0.25)
+    images = torch.cat([given[:4], pictures(shape, seed + 1), extremes(shape)])
+    batch = normalise(given, means, stds)
+    head = quantise_int8(network if symbolic else trace(network, shape), [batch])
+    if not code:
+        return Case(name, images.numpy(), means, stds, head)
+    with torch.no_grad():
+        feature = head(batch)
+    encoder = settled(code.pop("encoder").eval(), tuple(feature.shape[1:]), seed)
+    encoder = quantise_int8(trace(encoder, tuple(feature.shape[1:])), [feature])
+    return Case(name, images.numpy(), means, stds, head, encoder, **code)
+
+
+# --- networks
+
+CONVOLUTIONS: list[tuple[str, Shape, dict[str, Any]]] = [
+    # name, image, arguments of nn.Conv2d
+    ("3x3", (3, 7, 9), {"out_channels": 8, "kernel_size": 3, "padding": 1}),
+    ("1x1", (4, 5, 7), {"out_channels": 5, "kernel_size": 1}),
+    ("2x2, stride 2", (5, 7, 9), {"out_channels": 3, "kernel_size": 2, "stride": 2}),
+    ("5x5", (1, 13, 3), {"out_channels": 7, "kernel_size": 5, "padding": 2}),
+    ("one position of one channel", (1, 1, 1), {"out_channels": 1, "kernel_size": 1}),
+    ("5x5 beyond the image", (4, 3, 2), {"out_channels": 4, "kernel_size": 5, "padding": 4, "stride": 3}),
+    ("1x7", (4, 1, 11), {"out_channels": 4, "kernel_size": (1, 7), "padding": (0, 3)}),
+    ("7x1, unequal strides", (8, 13, 3), {"out_channels": 6, "kernel_size": (7, 1), "stride": (2, 1), "padding": (1, 2)}),
+    ("stride 3", (7, 11, 8), {"out_channels": 4, "kernel_size": 3, "stride": 3, "padding": 1}),
+    ("stride beyond the kernel", (4, 9, 9), {"out_channels": 4, "kernel_size": 1, "stride": 2}),
+    ("same, even kernel", (4, 5, 7), {"out_channels": 5, "kernel_size": (2, 4), "padding": "same"}),
+    ("same, dilated", (8, 9, 7), {"out_channels": 4, "kernel_size": (3, 2), "padding": "same", "dilation": (2, 3)}),
+    ("valid", (13, 4, 4), {"out_channels": 13, "kernel_size": 3, "padding": "valid"}),
+    ("dilation 2", (4, 9, 8), {"out_channels": 4, "kernel_size": 3, "padding": 2, "dilation": 2}),
+    ("dilation down alone", (8, 9, 8), {"out_channels": 3, "kernel_size": 3, "padding": 1, "dilation": (2, 1)}),
+    ("groups, odd channels", (6, 5, 7), {"out_channels": 9, "kernel_size": 3, "padding": 1, "groups": 3}),
+    ("groups of one input", (4, 5, 7), {"out_channels": 8, "kernel_size": 3, "padding": 1, "groups": 4}),
+    ("groups of three inputs, one output", (9, 5, 4), {"out_channels": 3, "kernel_size": 2, "groups": 3}),
+    ("groups of 4 channels", (8, 5, 7), {"out_channels": 8, "kernel_size": 3, "padding": 1, "groups": 2, "stride": 2}),
+    ("1x1 groups", (12, 3, 5), {"out_channels": 10, "kernel_size": 1, "groups": 2}),
+    ("depthwise", (8, 7, 9), {"out_channels": 8, "kernel_size": 3, "padding": 1, "groups": 8}),
+    ("depthwise of 3", (3, 7, 9), {"out_channels": 3, "kernel_size": 3, "padding": 1, "groups": 3, "stride": 2}),
+    ("depthwise of 13", (13, 5, 7), {"out_channels": 13, "kernel_size": 5, "padding": 2, "groups": 13}),
+    ("depthwise 1x7", (7, 1, 9), {"out_channels": 7, "kernel_size": (1, 7), "padding": (0, 3), "groups": 7}),
+    ("depthwise, dilated", (5, 9, 9), {"out_channels": 5, "kernel_size": 3, "padding": 2, "dilation": 2, "groups": 5}),
+    ("depthwise, large padding", (6, 3, 2), {"out_channels": 6, "kernel_size": 3, "padding": 3, "groups": 6}),
+    ("depthwise 2x2", (4, 6, 6), {"out_channels": 4, "kernel_size": 2, "stride": 2, "groups": 4}),
+]
+
+
+def varies(answers: np.ndarray[Any, Any]) -> bool:
+    """Whether images have different answers."""
+    return len(np.unique(answers, axis=0)) > 2
+
+
+def convolutions() -> Iterator[Case]:
+    """Each with its levels read by another layer."""
+    for number, (name, shape, arguments) in enumerate(CONVOLUTIONS):
+        torch.manual_seed(number)
+        layer = nn.Conv2d(shape[0], **arguments)
+        with torch.no_grad():
+            side = tuple(layer(torch.zeros(1, *shape)).shape[2:])
+        activation: nn.Module = [nn.Identity(), nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.2, 0.3)][number % 4]
+        last = nn.Conv2d(arguments["out_channels"], 2, side)
+        yield case(name, nn.Sequential(layer, activation, last, nn.Flatten()), shape, mean=(0.5, 0.0, 1.1)[number % 3])
+
+
+def random_convolutions(count: int) -> Iterator[Case]:
+    """Two of any kind one after the other."""
+    made = 0
+    for seed in range(10 * count):
+        rng = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+        channels = int(rng.choice([1, 3, 4, 5, 7, 8, 13]))
+        shape = (channels, int(rng.integers(1, 14)), int(rng.integers(1, 12)))
+        layers: list[nn.Module] = []
+        given = torch.zeros(1, *shape)
+        for _ in range(2):
+            inputs = given.shape[1]
+            groups = int(rng.choice([g for g in (1, 1, 2, 3, 4, 5, 7, 8, 13) if inputs % g == 0]))
+            outputs = inputs if groups == inputs and rng.random() < 0.6 else groups * int(rng.integers(1, 1 + max(1, 9 // groups)))
+            kernel = tuple(int(k) for k in rng.choice([1, 2, 3, 3, 5], 2))
+            dilation = tuple(int(d) for d in rng.choice([1, 1, 1, 2], 2))
+            padding: Any = tuple(int(p) for p in rng.integers(0, 4, 2))
+            stride = tuple(int(s) for s in rng.choice([1, 1, 2, 3], 2))
+            reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+            padding = tuple(max(p, -(-(r - s) // 2)) for p, r, s in zip(padding, reach, given.shape[2:], strict=True))
+            if rng.random() < 0.2:
+                padding, stride = "same", 1
+            layers.append(nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=bool(rng.integers(2))))
+            layers.append([nn.Identity(), nn.ReLU(), nn.BatchNorm2d(outputs), nn.Hardswish()][int(rng.integers(4))])
+            with torch.no_grad():
+                given = layers[-2](given)
+        span = ((0, 255), (0, 255), (100, 140), (0, 30), (230, 255))[int(rng.integers(5))]
+        network = nn.Sequential(*layers, nn.Flatten(), linear(int(rng.integers(2, 6))))
+        found = case(f"random {seed}", network, shape, mean=float(rng.choice([0.0, 0.5, 1.1])), span=span)
+        if varies(found.torch()):  # else its activations are all zero, whatever comes in
+            yield found
+            made += 1
+        if made == count:
+            return
+
+
+def conv(inputs: int = 3, outputs: int = 4, kernel: Any = 3, **more: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, **more)
+
+
+def linear(outputs: int = 3) -> nn.Module:
+    """For as many inputs as there are."""
+    return nn.LazyLinear(outputs)
+
+
+def pooled(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
+
+
+class Viewed(nn.Module):
+    """Ends with levels: a value whose size is asked for is rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = conv(), nn.AdaptiveAvgPool2d((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.conv(x))
+        return x.reshape(x.size(0), -1)
+
+
+class ClampedLevels(nn.Module):
+    """Limits that lie between two levels, and another clamp before the rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.last = conv(), nn.MaxPool2d(2), conv(4, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(F.hardtanh(self.pool(self.conv(x)), -0.1, 0.273))
+        return self.last(x).mean((2, 3))
+
+
+# name, network (made anew each time), image
+OPERATORS: list[tuple[str, Callable[[], nn.Module], Shape]] = [
+    ("residual", lambda: Network(lambda x, a, b, c: pooled(c(a(x) + b(x))), conv(), conv(), conv(4)), (3, 7, 9)),
+    ("residual, relu", lambda: Network(lambda x, a, b, c: pooled(c(F.relu(a(x) + b(x)))), conv(), conv(), conv(4)),
+     (3, 7, 9)),
+    ("residual, relu6", lambda: Network(lambda x, a, b, c: pooled(c(F.relu6(a(x) * 9 + b(x)))), conv(), conv(), conv(4)),
+     (3, 7, 9)),
+    ("difference", lambda: Network(lambda x, a, b, c: pooled(c(a(x) - b(x))), conv(), conv(), conv(4)), (3, 7, 9)),
+    ("the image added", lambda: Network(lambda x, a, b: pooled(b(x + a(x))), conv(3, 3, padding=1), conv()), (3, 7, 9)),
+    ("twice and squared", lambda: Network(lambda x, a, b: pooled(b((lambda y: y + y * y)(a(x)))), conv(), conv(4)),
+     (3, 7, 9)),
+    ("product", lambda: Network(lambda x, a, b, c: pooled(c(a(x) * torch.sigmoid(b(x)))), conv(), conv(), conv(4)),
+     (3, 7, 9)),
+    ("squeeze and excitation", lambda: Network(
+        lambda x, a, b, c, d: (lambda y: pooled(d(y * torch.sigmoid(c(F.relu(b(F.adaptive_avg_pool2d(y, 1))))))))(a(x)),
+        conv(3, 8), conv(8, 3, 1), conv(3, 8, 1), conv(8)), (3, 7, 9)),
+    ("squeeze and excitation, the other way round", lambda: Network(
+        lambda x, a, b, c: (lambda y: pooled(c(F.hardsigmoid(b(F.adaptive_avg_pool2d(y, 1))) * y)))(a(x)),
+        conv(3, 5), conv(5, 5, 1), conv(5)), (3, 7, 9)),
+    ("one channel of two positions times a number", lambda: Network(
+        lambda x, a, b, c: (lambda y: c(y * torch.sigmoid(b(F.adaptive_avg_pool2d(y, 1))) + y).flatten(1))(a(x)),
+        conv(3, 1, 1), conv(1, 1, 1), conv(1, 2, (1, 2))), (3, 1, 2)),
+    ("joined", lambda: Network(lambda x, a, b, c: pooled(c(torch.cat([a(x), F.relu(b(x)), a(x)], 1))), conv(), conv(3, 5),
+                               conv(13)), (3, 7, 9)),
+    ("joined, relu", lambda: Network(lambda x, a, b, c: pooled(c(F.relu(torch.cat([a(x), b(x)], 1)))), conv(),
+                                     conv(3, 1), conv(5)), (3, 7, 9)),
+    ("joined vectors", lambda: Network(lambda x, a, b, c: c(torch.cat([pooled(a(x)), pooled(b(x))], -1)), conv(),
+                                       conv(3, 3), nn.Linear(7, 4)), (3, 7, 9)),
+    ("max pool", lambda: nn.Sequential(conv(), nn.MaxPool2d(3, 2, 1), conv(4, 3, 2), nn.Flatten(), linear()),
+     (3, 10, 12)),
+    ("max pool, ceil mode", lambda: nn.Sequential(conv(), nn.MaxPool2d((2, 3), 2, (1, 1), ceil_mode=True), nn.Flatten(),
+                                                  linear()), (3, 7, 9)),
+    ("max pool, adaptive", lambda: nn.Sequential(conv(), nn.AdaptiveMaxPool2d((3, 4)), nn.Flatten(), linear()),
+     (3, 7, 9)),
+    ("max pool of negative values", lambda: nn.Sequential(conv(), nn.Hardtanh(-2.0, -0.1), nn.MaxPool2d(3, 2, 1),
+                                                          nn.Flatten(), linear()), (3, 7, 9)),
+    ("average pool", lambda: nn.Sequential(conv(), nn.AvgPool2d(2), conv(4, 3, 2), nn.Flatten(), linear()),
+     (3, 7, 9)),
+    ("average pool with padding", lambda: nn.Sequential(conv(), nn.AvgPool2d(3, 2, 1), nn.Flatten(), linear()),
+     (3, 7, 9)),
+    ("average pool without padding", lambda: nn.Sequential(
+        conv(), nn.AvgPool2d((3, 2), (2, 1), (1, 1), count_include_pad=False), nn.Flatten(), linear()), (3, 7, 9)),
+    ("average pool, ceil mode", lambda: nn.Sequential(
+        conv(), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.Flatten(), linear()), (3, 8, 10)),
+    ("average pool, ceil mode without padding", lambda: nn.Sequential(
+        conv(), nn.AvgPool2d(3, 3, 1, ceil_mode=True, count_include_pad=False), nn.Flatten(), linear()), (3, 8, 10)),
+    ("average pool, own divisor", lambda: nn.Sequential(
+        conv(), nn.AvgPool2d(3, 2, 1, divisor_override=5), nn.Flatten(), linear()), (3, 7, 9)),
+    ("average pool, relu", lambda: nn.Sequential(conv(), nn.AvgPool2d(3, 1), nn.ReLU(), conv(4, 3, 3), nn.Flatten()),
+     (3, 7, 7)),
+    ("average pool, adaptive", lambda: nn.Sequential(conv(), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), linear()),
+     (3, 7, 9)),
+    ("average pools of the image", lambda: nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2, 1), conv(3, 4, 2), nn.Flatten(),
+                                                         linear()), (3, 7, 9)),
+    ("global average", lambda: nn.Sequential(conv(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear()),
+     (3, 13, 11)),
+    ("global average at the end", lambda: nn.Sequential(conv(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+     (3, 13, 11)),
+    ("mean at the end", lambda: Network(lambda x, a: pooled(F.hardswish(a(x))), conv(3, 5)), (3, 7, 9)),
+    ("linear layers", lambda: nn.Sequential(conv(3, 5), nn.Flatten(), nn.Linear(175, 7), nn.ReLU(), nn.Linear(7, 6),
+                                            nn.Hardswish(), nn.Linear(6, 3)), (3, 7, 9)),
+    ("a wide linear layer", lambda: Network(lambda x, a, b: b(F.relu(a(x.flatten(1)))), nn.Linear(819, 9), nn.Linear(9, 3)),
+     (13, 7, 9)),
+    ("linear on one channel of the map", lambda: Network(lambda x, a, b: b(a(x)[:, 1:3].flatten(1)), conv(),
+                                                         nn.Linear(70, 3)), (3, 7, 9)),
+    ("groups at the end", lambda: nn.Sequential(conv(3, 6), conv(6, 9, (5, 7), groups=3), nn.Flatten()), (3, 7, 9)),
+    ("batch norm of a linear layer", lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(189, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.BatchNorm1d(6), nn.Linear(6, 3)),
+     (3, 7, 9)),
+    ("batch norm by itself", lambda: nn.Sequential(nn.BatchNorm2d(3), conv(), nn.ReLU(), nn.BatchNorm2d(4), conv(4, 3, 2),
+                                                   nn.Flatten(), linear()), (3, 7, 9)),
+    ("batch norm of a sum", lambda: Network(lambda x, a, b, n, c: pooled(c(F.relu(n(a(x) + b(x))))), conv(), conv(),
+                                            nn.BatchNorm2d(4), conv(4)), (3, 7, 9)),
+    *[(f"table: {type(f).__name__}", lambda f=f: nn.Sequential(conv(), f, conv(4, 3, 2), nn.Flatten(), linear()),
+       (3, 7, 9)) for f in (nn.Hardswish(), nn.Sigmoid(), nn.LeakyReLU(0.1), nn.GELU(), nn.SiLU(), nn.ELU(), nn.Mish(),
+                            nn.Softplus(), nn.Hardsigmoid(), nn.Tanh())],
+    *[(f"clamp: {f}", lambda f=f: nn.Sequential(conv(), f, conv(4, 3, 2), nn.Flatten(), linear()), (3, 7, 9))
+      for f in (nn.ReLU6(), nn.Hardtanh(-0.3, 0.2), nn.Sequential(nn.ReLU6(), nn.ReLU()),
+                nn.Sequential(nn.ReLU(), nn.Hardtanh(-1.0, 0.4)))],
+    ("clamp of levels", lambda: nn.Sequential(conv(), nn.MaxPool2d(2), nn.ReLU6(), nn.MaxPool2d(2, 1), nn.ReLU(),
+                                              nn.Flatten(), linear()), (3, 7, 9)),
+    ("clamp of levels twice", ClampedLevels, (3, 7, 9)),
+    ("constants", lambda: Network(lambda x, a, b: pooled(b(1 - a(x) / 3 + 0.25)), conv(), conv(4)), (3, 7, 9)),
+    ("hardswish by hand", lambda: Network(lambda x, a, b: pooled(b((lambda y: y * F.relu6(y + 3) / 6)(a(x)))), conv(),
+                                          conv(4)), (3, 7, 9)),
+    ("chunk", lambda: Network(lambda x, a, b: pooled(b(torch.cat(a(x).chunk(2, 1)[::-1], 1))), conv(3, 6), conv(6)),
+     (3, 7, 9)),
+    ("gated halves", lambda: Network(lambda x, a, b: (lambda y: pooled(b(y[0] * torch.sigmoid(y[1]))))(a(x).chunk(2, 1)),
+                                     conv(3, 6), conv(3)), (3, 7, 9)),
+    ("channel shuffle", lambda: nn.Sequential(conv(3, 6), nn.ChannelShuffle(3), conv(6, 4, 3, groups=2), nn.Flatten(),
+                                              linear()), (3, 7, 9)),
+    ("shuffle by hand", lambda: Network(
+        lambda x, a, b: pooled(b(a(x).reshape(-1, 2, 3, 5, 7).transpose(1, 2).reshape(-1, 6, 5, 7))), conv(3, 6),
+        conv(6, 4, groups=2)), (3, 7, 9)),
+    ("slices", lambda: Network(lambda x, a, b: pooled(b(a(x)[:, 1:, ::2, 1:-1])), conv(3, 6), conv(5)), (3, 7, 9)),
+    ("zero padding", lambda: nn.Sequential(nn.ZeroPad2d((1, 2, 0, 1)), conv(), nn.ZeroPad2d((0, 1, 2, 0)), conv(4, 3, 2),
+                                           nn.Flatten(), linear()), (3, 7, 9)),
+    ("padding as a function", lambda: Network(lambda x, a, b: pooled(b(F.pad(a(x), (1, -1, 2, 0)))), conv(), conv(4)),
+     (3, 7, 9)),
+    ("reflected and repeated", lambda: nn.Sequential(conv(), nn.ReflectionPad2d(1), nn.ReplicationPad2d((0, 2, 1, 0)),
+                                                     conv(4, 2, 2), nn.Flatten(), linear()), (3, 7, 9)),
+    ("pixel shuffle", lambda: nn.Sequential(conv(3, 8), nn.PixelShuffle(2), conv(2, 3), nn.PixelUnshuffle(2), conv(12),
+                                            nn.Flatten(), linear()), (3, 7, 9)),
+    ("nearest neighbours", lambda: nn.Sequential(conv(), nn.UpsamplingNearest2d(scale_factor=2), conv(4, 2), nn.Flatten(),
+                                                 linear()), (3, 7, 9)),
+    ("turned and rolled", lambda: Network(lambda x, a, b: pooled(b(a(x).transpose(2, 3).roll(1, 2))), conv(), conv(4)),
+     (3, 7, 9)),
+    ("identities", lambda: nn.Sequential(conv(), nn.Dropout2d(), StochasticDepth(0.5, "row"), nn.Identity(),
+                                         conv(4, 3, 2), nn.Dropout(), nn.Flatten(), linear()), (3, 7, 9)),
+    ("a grey image of one row", lambda: nn.Sequential(conv(1, 4, (1, 3)), nn.ReLU(), nn.MaxPool2d((1, 2)), nn.Flatten(),
+                                                      linear()), (1, 1, 13)),
+]
+
+
+def operators() -> Iterator[Case]:
+    """One for each entry, calibrated as its images are."""
+    for number, (name, network, shape) in enumerate(OPERATORS):
+        torch.manual_seed(number)
+        yield case(name, network(), shape)
+    yield case("levels at the end", Viewed(), symbolic=True)
+
+
+def saturated() -> Iterator[Case]:
+    """Calibrated on a narrow range, as a bright or dark scene gives it; zeros at both ends of the levels."""
+    for mean in (0.0, 0.5, 1.1):
+        for span in ((120, 135), (0, 12), (243, 255)):
+            torch.manual_seed(span[0])
+            network = Network(
+                lambda x, a, b, c, d, e: e(F.avg_pool2d(F.hardswish(d(torch.cat([a(x) + b(x), a(x) * c(x)], 1))), 3, 2, 1)
+                                           .flatten(1)),
+                conv(), conv(), conv(), conv(8, 5, 3, padding=1), linear())
+            yield case(f"calibrated on {span}, mean {mean}", network, mean=mean, span=span)
+    for groups in (1, 4):
+        # of large values only the differences matter: a level is less than four sums wide
+        steep = nn.Conv2d(4, 4, 1, groups=groups)
+        with torch.no_grad():
+            steep.weight.copy_(torch.tensor([1.0, -0.7, 0.9, 0.2]).view(4, 1, 1, 1) if groups == 4
+                               else torch.tensor([[1.0, 0, 0, 0], [0, -0.7, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 0.4, -0.4]])
+                               .view(4, 4, 1, 1))
+            steep.bias.copy_(-2 * steep.weight.flatten(1).sum(1))
+        yield case(f"steep, {groups} groups", nn.Sequential(steep, nn.ReLU6(), conv(4, 3), nn.Flatten(), linear()),
+                   (4, 7, 9), mean=0.0, span=(125, 131))
+
+
+def with_powers_of_two(found: Case, parameters: dict[str, tuple[float, int]]) -> Case:
+    """The same with scales and zeros set by hand, by name of what they round, such that many values are exact ties."""
+    graph = found.head
+    assert isinstance(graph, fx.GraphModule)
+    modules = dict(graph.named_modules())
+    for name, (scale, zero) in parameters.items():
+        rounding = modules[f"{name}_grid"]
+        assert isinstance(rounding, Requantise)
+        rounding.scale.fill_(scale)
+        rounding.zero.fill_(zero)
+    for node in graph.graph.nodes:
+        layer = modules.get(str(node.target))
+        if isinstance(layer, Int8Layer):
+            source = node.all_input_nodes[0]
+            while not isinstance(modules.get(str(source.target)), Requantise):
+                source = source.all_input_nodes[0]
+            layer.in_scale.copy_(modules[str(source.target)].scale)
+            layer.scale.fill_(2.0**-7)
+            layer.bias.zero_()
+    return found
+
+
+def ties() -> Iterator[Case]:
+    """Half way between two levels the even one is right: what steps of equal width do not give has to be listed.
+
+    With weights of 127 and levels that are 254 sums wide every other sum is such a tie.
+    """
+    unit = 2.0**-6
+    for groups in (1, 4):
+        found = case(f"ties of sums, {groups} groups", nn.Sequential(
+            conv(4, 4, 1, groups=groups), conv(4, 3), nn.Flatten(), linear()), (4, 6, 8), mean=0.0)
+        first = found.head.get_submodule("_0")
+        weight = 127 * torch.tensor([1, -1, 1, 1])
+        first.weight.copy_((weight if groups == 4 else torch.diag(weight)).view(first.weight.shape))
+        yield with_powers_of_two(found, {"x": (unit, 0), "_0": (254 * unit / 128, 90)})
+    yield with_powers_of_two(
+        case("ties of means", nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d((1, 2), 1), conv(3, 3, 1), nn.Flatten(), linear()),
+             (3, 6, 8), mean=0.0), {"x": (unit, 10), "float_1": (unit, 3), "float_2": (unit * 2, 77), "_2": (unit, 100)})
+    for kind in ("add", "sub", "mul"):
+        function = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}[kind]
+        network = Network(lambda x, c, f=function: c(f(F.max_pool2d(x, 1), x.roll(1, 3))).flatten(1), conv(4, 3, (6, 8)))
+        yield with_powers_of_two(case(f"ties of {kind}", network, (4, 6, 8), mean=0.0), {
+            "x": (unit, 37), kind: (unit**2 * 128 if kind == "mul" else unit * 64, 127)})
+
+
+class Patches(nn.Module):
+    """As the codecs' encoders are."""
+
+    def __init__(self, width: int, patch: int, groups: int = 1, *more: nn.Module) -> None:
+        super().__init__()
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.conv = nn.Conv2d(6, width, patch, patch, groups=groups, bias=False)
+        self.norm, self.more = nn.BatchNorm2d(width, affine=False), nn.Sequential(*more)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more(self.norm(self.conv(self.pad(x))))
+
+
+def codes() -> Iterator[Case]:
+    """Heads of any kind with an encoder behind: symbols of 1 to 8 bits, with one limit or one for each channel."""
+    for bits in range(1, 9):
+        torch.manual_seed(bits)
+        width = (4, 3, 5, 8)[bits % 4]
+        head = nn.Sequential(conv(3, 6), nn.ReLU()) if bits % 2 else Network(
+            lambda x, a, b: F.relu(a(x) + b(x)), conv(3, 6), conv(3, 6))
+        limit = torch.tensor(0.9) if bits % 3 == 0 else torch.linspace(0.5, 2.5, width).view(width, 1, 1)
+        yield case(f"code of {bits} bits", head, (3, 9, 11), encoder=Patches(width, 2), bits=bits, limit=limit)
+    head = nn.Sequential(conv(3, 6, 1), nn.Hardswish())
+    yield case("code of a depthwise layer", head, (3, 5, 7), encoder=Patches(6, 3, 6), bits=4, limit=torch.tensor(1.5))
+    yield case("code of groups", nn.Sequential(conv(3, 6, 1)), (3, 5, 7), encoder=Patches(4, 2, 2), bits=8,
+               limit=torch.linspace(1, 2, 4).view(4, 1, 1))
+    yield case("code of a relu", nn.Sequential(conv(3, 6, 1)), (3, 5, 7), encoder=Patches(5, 2, 1, nn.ReLU()), bits=3,
+               limit=torch.linspace(1, 2, 5).view(5, 1, 1))
+    yield case("code of a vector", nn.Sequential(conv(3, 6, 1)), (3, 5, 7), bits=5, limit=torch.tensor(0.7),
+               encoder=nn.Sequential(nn.Flatten(), nn.Linear(210, 12), nn.ReLU(), nn.Linear(12, 9), nn.Unflatten(1, (9, 1, 1))))
+
+
+GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
+    "convolutions": convolutions, "ties": ties, "operators": operators, "saturated": saturated, "codes": codes,
+    "random convolutions": lambda: random_convolutions(40),
+}
+
+
+@pytest.fixture(scope="module", params=GROUPS)
+def cases(request: pytest.FixtureRequest) -> list[Case]:
+    return list(GROUPS[request.param]())
+
+
+@pytest.fixture(scope="module")
+def expected(cases: list[Case]) -> list[np.ndarray[Any, Any]]:
+    """Of torch; and no network gives the same for all images."""
+    found = [c.torch() for c in cases]
+    assert not [c.name for c, answers in zip(cases, found, strict=True) if not varies(answers)]
+    return found
+
+
+def compare(cases: list[Case], found: list[Any], expected: list[Any]) -> None:
+    wrong = [c.name for c, a, b in zip(cases, found, expected, strict=True) if not np.array_equal(a, b)]
+    assert not wrong
+
+
+@needs_cc
+def test_with_guarded_buffers(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
+    """No operation reads or writes beyond its buffers, computes what C leaves undefined, or needs what was there before."""
+    empty = tmp_path / "empty.c"
+    empty.write_text("int main(void) { return 0; }\n")
+    made = subprocess.run(["cc", *SANITIZERS, str(empty), "-o", str(tmp_path / "empty")], capture_output=True)
+    if made.returncode:
+        pytest.skip("the C compiler of this machine has no sanitizers")
+    compare(cases, run_on_host(cases, tmp_path, flags=SANITIZERS, spaced=True), expected)
+
+
+@needs_cc
+def test_as_exported(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
+    compare(cases, run_on_host(cases, tmp_path), expected)
+
+
+@pytest.mark.skipif(bool(emulated.MISSING), reason=f"not on this machine: {', '.join(emulated.MISSING)}")
+def test_on_a_microcontroller(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
+    sources, _ = write_program(cases, tmp_path)
+    printed = emulated.run(sources, [], tmp_path, "m4")
+    compare(cases, read_answers(cases, printed), expected)
+
+
+def test_as_onnxruntime(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
+    """What torch gives, and so C, is what the bundle's ONNX form gives: bit for bit, but for the sign of zeros."""
+    pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
+    by_shape: dict[Shape, list[int]] = {}
+    for number, case_ in enumerate(cases):
+        by_shape.setdefault(case_.shape, []).append(number)
+    for numbers in by_shape.values():
+        some = [cases[n] for n in numbers]
+        compare(some, onnx_answers(some, tmp_path), [expected[n] for n in numbers])
+
+
+def test_the_cases_are_of_all_kinds() -> None:
+    """Else the comparisons above would show little."""
+    everything = [c for group in GROUPS.values() for c in group()]
+    operations: list[Operation] = [o for c in everything for o in c.step().program.operations]
+    counts = {kind.__name__: sum(type(o) is kind for o in operations) for kind in {type(o) for o in operations}}
+    assert set(counts) == {"Pixels", "Convolution", "Sum", "Product", "Maximum", "Average", "Table", "Channels", "Gather",
+                           "Join", "Symbols", "Readout", "Decision"}
+    layers = [o for o in operations if isinstance(o, Convolution)]
+    assert sum(o.depthwise for o in layers) > 15
+    assert sum(o.groups > 1 and not o.depthwise for o in layers) > 10
+    levels = [o.levels for o in layers if o.levels is not None]
+    assert sum(bool(len(s.exceptions)) for s in levels) > 20
+    assert sum(s.left > 0 for s in levels) >= 2
+    assert sum(s.low > 0 for s in levels) > 20
+    assert sum(s.high < 255 for s in levels) > 5
+    assert {0, 255} < {o.zero for o in layers}
+    assert sum(isinstance(o, Average) and len(o.quotients) > 1 for o in operations) > 2
