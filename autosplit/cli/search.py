@@ -194,7 +194,8 @@ def run_search(
     if not quiet and not as_json:
         say_next(f"report {run}  # one page with every figure",
                  f"replay {run / 'best.json'}  # checks what was found against its record",
-                 f"export {run} --out {run / 'bundle'}  # what runs on the device and at the edge")
+                 f"export {run} --out {run / 'bundle'}{' --target c' if scenario.search.target == 'c' else ''}"
+                 "  # what runs on the device and at the edge")
 
 
 def run_seeds(

@@ -49,6 +49,8 @@ class ComparisonRow(BaseModel):
         balanced_accuracy: Mean recall of the classes.
         least_recall: The lowest of them.
         exit: What the plan's exit on the device does; `None` where it has none.
+        ram_bytes: RAM of the device's side as C; `None` where it is not to be C, or cannot be.
+        flash_bytes: Its flash.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +77,8 @@ class ComparisonRow(BaseModel):
     balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
     least_recall: float | None = Field(default=None, ge=0, le=1)
     exit: ExitPoint | None = Field(default=None, exclude_if=lambda value: value is None)
+    ram_bytes: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    flash_bytes: int | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def baseline(self) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,9 @@ def _rows(result: Result, networks: Networks, scorer: Scorer, tested: Measuremen
                 **({"exit": tested.exits[0].model_dump(mode="json")} if tested.plan.exit is not None else {})}
         elif plan is not None and (measured := _without_weights(plan, networks, evaluator)) is not None:
             again |= {"plan": row.plan, "chosen": False, **_measured(measured, scorer)}
-        found[key] = again
+        known = tested.plan if row.chosen else plan
+        use = evaluator.memory.of(known) if result.scenario.search.target == "c" and known is not None else ""
+        found[key] = again if isinstance(use, str) else again | asdict(use)
     return found
 
 

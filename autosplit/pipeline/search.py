@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -379,7 +379,16 @@ def _test(
     rows = [comparison_row(method, name, tested[plan, tuned], chosen, scorer, reference, sources)
             for method, name, plan, tuned in entrants]
     rows.append(comparison_row(CHOSEN, CHOSEN, chosen, chosen, scorer, reference, sources))
+    if scenario.search.target == "c":
+        plans = [*(plan for _, _, plan, _ in entrants), pick.taken.plan]
+        rows = [row.model_copy(update=_memory(context, plan)) for row, plan in zip(rows, plans, strict=True)]
     return _Tested(deployment, evaluation, reference, related(rows))
+
+
+def _memory(context: SearchContext, plan: Plan) -> dict[str, int]:
+    """What a row of the table says of a plan's memory as C; nothing where it cannot be written."""
+    use = context.memory.of(plan)
+    return {} if isinstance(use, str) else asdict(use)
 
 
 def _finalist_name(plan: Plan, best_split: Plan | None) -> str:

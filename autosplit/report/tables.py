@@ -31,6 +31,7 @@ in time: whether p95 is within the budget, and the share of answers that are
 energy, MMACs: of the device for one inference, mJ and million multiply-adds
 speed-up: p95 of the quickest baseline that loses at most 1 point over this p95
 * = the chosen plan"""
+_MEMORY = "RAM, flash: of the device's side as C; - = it cannot be written as C"
 
 
 def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
@@ -50,6 +51,10 @@ def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
     for title in ("accuracy\n95 %", "against\n*", "payload\nratios", "p95 ms\np50 ms",
                   f"in time\n{number(budget_ms)} ms", "energy\nMMACs", "speed-\nup"):
         table.add_column(title, justify="right", no_wrap=True)
+    in_c = any(row.ram_bytes is not None for row in rows)
+    if in_c:
+        table.add_column("RAM kB\nflash", justify="right", no_wrap=True)
+        table.caption = f"{CAPTION}\n{_MEMORY}"
     for row in rows:
         late = "" if row.feasible else "red"
         # Two values a cell, the second one dim below the first: side by side they would not fit into 80 columns.
@@ -60,7 +65,8 @@ def comparison_table(rows: Sequence[ComparisonRow], budget_ms: float) -> Table:
                  (milliseconds(row.latency.p95_ms), milliseconds(row.latency.p50_ms), late),
                  ("yes" if row.feasible else "NO", share(row.latency.in_time), late or "green"),
                  (number(row.latency.energy_mj), number(row.device_macs / 1e6), ""),
-                 (factor(row.speed_up), "", ""))
+                 (factor(row.speed_up), "", ""),
+                 *([(kilobytes(row.ram_bytes), kilobytes(row.flash_bytes), "")] if in_c else []))
         table.add_row(*(Text.assemble((first, style), (f"\n{second}" if second else "", "dim"))
                         for first, second, style in cells), style="bold" if row.chosen else None)
     return table
@@ -178,6 +184,8 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     titles = ["deployment", "plan", "accuracy", "95 %", "against chosen", "95 %", "payload",
               "x fp32 feature", "x PNG", "x JPEG", "device MMACs", "p50 ms", "p95 ms", "in time",
               "in-time accuracy", "energy mJ", "speed-up"]
+    in_c = any(row.ram_bytes is not None for row in rows)
+    titles += ["RAM kB", "flash kB"] if in_c else []
     lines = [titles, [":--", ":--", *["--:"] * (len(titles) - 2)]]
     for row in rows:
         cells = [row.name, row.plan, f"{row.accuracy * 100:.1f} %", accuracy_interval(row), *difference(row)[:2],
@@ -185,7 +193,8 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
                  *map(factor, (row.ratio_to_feature, row.ratio_to_png, row.ratio_to_jpeg)),
                  number(row.device_macs / 1e6), milliseconds(row.latency.p50_ms), milliseconds(row.latency.p95_ms),
                  f"{'yes' if row.feasible else 'no'} ({share(row.latency.in_time)})",
-                 f"{row.in_time_accuracy * 100:.1f} %", number(row.latency.energy_mj), factor(row.speed_up)]
+                 f"{row.in_time_accuracy * 100:.1f} %", number(row.latency.energy_mj), factor(row.speed_up),
+                 *([kilobytes(row.ram_bytes), kilobytes(row.flash_bytes)] if in_c else [])]
         lines.append([f"**{cell}**" for cell in cells] if row.chosen else cells)
     return markdown(lines)
 
@@ -197,6 +206,11 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 # --- numbers as text -----------------------------------------------------------------------------------------------
+
+
+def kilobytes(size: int | None) -> str:
+    """Memory in thousands of bytes."""
+    return _EMPTY if size is None else f"{size / 1000:.1f}"
 
 
 def milliseconds(value: float) -> str:

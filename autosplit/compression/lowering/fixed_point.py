@@ -1,12 +1,12 @@
 """Requantisation in integers that equals the one in floating point, for every sum that can occur.
 
-An int8 network's layer ends with `level = round(float32(sum) * scale / step) + zero`, in float32, clipped to 256 levels.
-As a function of the integer `sum` that is a staircase: it never falls, and is known by the sums at which a level begins.
-A microcontroller has `level = (sum * multiplier + offset) >> 32`, another staircase (Jacob et al. 2018, arXiv
-1712.05877, equation 6). The usual way rounds the real factor to a multiplier, and now and then gives the level beside.
-Here multiplier and offset are chosen such that both staircases are the same: two numbers, at most 255 pairs of linear
-inequalities. Where no such numbers exist, the few sums at which they differ are listed as exceptions. So equality is by
-construction, not by test images.
+An int8 network's layer ends with `level = round(float32(sum) * scale / step) + zero`, in float32, clipped to 256
+levels. As a function of the integer `sum` that is a staircase: it never falls, and is known by the sums at which a
+level begins. A microcontroller has `level = (sum * multiplier + offset) >> 32`, another staircase (Jacob et al. 2018,
+arXiv 1712.05877, equation 6). The usual way rounds the real factor to a multiplier, and now and then gives the level
+beside. Here multiplier and offset are chosen such that both staircases are the same: two numbers, at most 255 pairs of
+linear inequalities. Where no such numbers exist, the few sums at which they differ are listed as exceptions. So
+equality is by construction, not by test images.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _slope(begins: NDArray[Any], seen: NDArray[np.bool_], reach: Integers) -> ND
 def _begins(
     function: Function, least: Integers, most: Integers, levels: Integers, estimate: NDArray[np.float64] | None
 ) -> Integers:
-    """The first sum at which each level, or a higher one, is reached, (channels, levels): one beyond `most` if never."""
+    """The first sum at which each level, or a higher one, is reached, (channels, levels); one beyond `most` if none."""
     start = np.repeat(least[:, None], len(levels), axis=1)
     end = np.repeat(most[:, None] + 1, len(levels), axis=1)
     if estimate is not None:
@@ -218,16 +218,17 @@ def _differences(plain: Staircase, rows: Integers, begins: Integers, least: Inte
 
 
 def _uneven() -> ConfigError:
-    return ConfigError("a layer's levels follow no even steps; quantise the network again, with calibration images like "
-                       "those that it will see")
+    return ConfigError("a layer's levels follow no even steps; quantise the network again, with calibration images "
+                       "like those that it will see")
 
 
 @dataclass(frozen=True)
 class PairStaircase:
     """A level for each pair of levels, from one integer: of a sum or a product of two tensors.
 
-    `(a * multipliers[0] + b * multipliers[1] + offset) >> shift` for a sum, `((a - zero) * (b - zero') * multipliers[0] +
-    offset) >> 32` for a product; clipped to `low` and `high`; but for the pairs in `exceptions`.
+    `(a * multipliers[0] + b * multipliers[1] + offset) >> shift` for a sum, and for a product
+    `((a - zero) * (b - zero') * multipliers[0] + offset) >> shift`; clipped to `low` and `high`; but for the pairs in
+    `exceptions`.
 
     Attributes:
         multipliers: Of the two levels.

@@ -37,7 +37,6 @@ from autosplit.compression.lowering.operations import (
     Gather,
     Join,
     Maximum,
-    Operation,
     Pixels,
     Product,
     Program,
@@ -72,11 +71,11 @@ _CLAMPS = {"ReLU", "ReLU6", "Hardtanh", "relu", "relu_", "relu6", "hardtanh", "c
            "clamp_max"}
 _IDENTITIES = {"Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath", "stochastic_depth", "dropout"}
 # of a tensor alone; most are tables of the network already
-_TABLES = {"SiLU", "Sigmoid", "Hardswish", "Hardsigmoid", "GELU", "ELU", "LeakyReLU", "PReLU", "Tanh", "Mish", "Softplus",
-           "SELU", "CELU", "Softsign", "silu", "sigmoid", "hardswish", "hardsigmoid", "gelu", "elu", "leaky_relu", "tanh",
-           "mish", "softplus", "selu", "exp", "abs"}
-_POOLS = {"MaxPool2d", "max_pool2d", "AdaptiveMaxPool2d", "adaptive_max_pool2d", "RegionMaxPool", "AvgPool2d", "avg_pool2d",
-          "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "mean"}
+_TABLES = {"SiLU", "Sigmoid", "Hardswish", "Hardsigmoid", "GELU", "ELU", "LeakyReLU", "PReLU", "Tanh", "Mish",
+           "Softplus", "SELU", "CELU", "Softsign", "silu", "sigmoid", "hardswish", "hardsigmoid", "gelu", "elu",
+           "leaky_relu", "tanh", "mish", "softplus", "selu", "exp", "abs"}
+_POOLS = {"MaxPool2d", "max_pool2d", "AdaptiveMaxPool2d", "adaptive_max_pool2d", "RegionMaxPool", "AvgPool2d",
+          "avg_pool2d", "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "mean"}
 _REARRANGE = {"Flatten", "Unflatten", "ZeroPad2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle",
               "UpsamplingNearest2d", "ReflectionPad2d", "ReplicationPad2d", "flatten", "unflatten", "view", "reshape",
               "squeeze", "unsqueeze", "transpose", "permute", "chunk", "split", "unbind", "narrow", "getitem", "roll",
@@ -114,7 +113,8 @@ class _Rounding:
         ends = np.array([max(min(v, 1e30), -1e30) for v in limits], dtype=np.float32)
         low, high = (np.clip(self(np.full((len(self.step), 1), v)), self.low, self.high)[:, 0] for v in ends)
         if len(set(low.tolist())) > 1 or len(set(high.tolist())) > 1:
-            raise ConfigError("a clamped code with a step of its own for each channel cannot be written as C; make the encoder end without one")
+            raise ConfigError("a clamped code with a step of its own for each channel cannot be written as C; choose a "
+                              "codec whose encoder ends without a clamp")
         return replace(self, low=int(low[0]), high=int(high[0]))
 
 
@@ -205,8 +205,11 @@ class Lowering:
             ConfigError: It has an operation that cannot be written as C.
         """
         if not isinstance(network, fx.GraphModule):
-            raise ConfigError("only int8 networks can be written as C; choose a device profile whose arithmetic is int8")
-        return _Walk(self.program, with_constants(network, shape), given, shape).run()
+            raise ConfigError("only int8 networks can be written as C; choose a device profile whose arithmetic is "
+                              "int8")
+        graph = with_constants(network, shape)
+        assert isinstance(graph, fx.GraphModule)
+        return _Walk(self.program, graph, given, shape).run()
 
     def symbols(self, value: Value, bits: int, limit: Tensor) -> None:
         """End with the symbols of a code.
@@ -217,13 +220,15 @@ class Lowering:
             limit: Of the quantiser, (channels, 1, 1) or one number; see `autosplit.compression.quantise`.
         """
         if not isinstance(value, Real):
-            raise ConfigError(f"an encoder that ends with levels instead of real values cannot be written as C{_REMEDY}")
+            raise ConfigError("an encoder that ends with levels instead of real values cannot be written as C"
+                              f"{_REMEDY}")
         half = 2 ** (bits - 1)
         step = (limit.detach().float().clamp_min(MIN_LIMIT) / half).reshape(-1).numpy()
         step = np.repeat(step, value.shape[0]) if len(step) == 1 else step
         rounding = _Rounding(step, half, 0, 2 * half - 1, 0.5 if bits == 1 else 0.0)
+        height, width, channels = _shape(value.shape)
         buffer = value.emit(rounding.clamped(value.limits), True)
-        self.program.add(Symbols(name="symbols", reads=(buffer,), writes=None, shape=value.shape))
+        self.program.add(Symbols(name="symbols", reads=(buffer,), writes=None, shape=(channels, height, width)))
 
     def logits(self, value: Value, threshold: float = 0.0, temperature: float | None = None) -> None:
         """Logits are there: end, or go on where the device is not sure enough.
@@ -252,7 +257,7 @@ class Lowering:
                                   temperature=temperature, classes=classes))
 
 
-class _Unshaped(ConfigError):
+class _ShapeError(ConfigError):
     """A tensor that is no feature map and no vector."""
 
 
@@ -294,7 +299,7 @@ class _Walk:
                     return self.values[node.all_input_nodes[0]]
                 try:
                     self.values[node] = self._value(node)
-                except _Unshaped as e:
+                except _ShapeError as e:
                     raise self._refused(node, ", which knows only feature maps and vectors") from e
         raise AssertionError("a graph without an output")
 
@@ -313,11 +318,10 @@ class _Walk:
             return self._table(node, source, module.table.numpy()[None], np.float32(module.scale), int(module.zero))
         if isinstance(module, Int8Layer):
             return self._layer(node, module)
-        name = type(module).__name__ if module is not None else str(node.target)
-        if node.op == "call_function":  # one of the user's own may have the name of one of torch's
-            name = getattr(node.target, "__name__", "")
-            known = any(getattr(home, name, None) is node.target for home in (torch, F, operator))
-            name = name if known or str(getattr(node.target, "__module__", "")).startswith("torchvision.") else ""
+        return self._named(node, _name(node, module), isinstance(module, ChannelAffine))
+
+    def _named(self, node: fx.Node, name: str, affine: bool) -> Value:
+        """What an operation of torch is, by its name."""
         if name in _IDENTITIES:
             return self.values[node.all_input_nodes[0]]
         if name in _CLAMPS:
@@ -328,7 +332,7 @@ class _Walk:
             return self._pool(node, name)
         if name in _REARRANGE:
             return self._rearrange(node)
-        kind = "table" if isinstance(module, ChannelAffine) or name in _TABLES else _ELEMENTWISE.get(node.target)
+        kind = "table" if affine or name in _TABLES else _ELEMENTWISE.get(node.target)
         if kind:
             return self._elementwise(node, kind)
         raise self._refused(node)
@@ -393,7 +397,8 @@ class _Walk:
     def _table(self, node: fx.Node, source: _Levels, table: NDArray[np.uint8], scale: np.float32, zero: int) -> _Levels:
         shape = self.program.buffers[source.buffer]
         target = self.program.buffer(shape)
-        self.program.add(Table(name=node.name, reads=(source.buffer,), writes=target, elements=prod(shape), table=table))
+        self.program.add(Table(name=node.name, reads=(source.buffer,), writes=target, elements=prod(shape),
+                               table=table))
         return _Levels(target, scale, zero, source.places)
 
     # --- layers -----------------------------------------------------------------------------------------------------
@@ -494,7 +499,8 @@ class _Walk:
         return Real(node.name, source.shape, emit)
 
     def _two(self, node: fx.Node, kind: str) -> Real:
-        first, second = (self._in_order(n.name, self._rounded(node, n)) for n in node.args)
+        given: Any = node.args
+        first, second = (self._in_order(n.name, self._rounded(node, n)) for n in given)
         if kind == "mul" and prod(first.shape) < prod(second.shape):
             first, second = second, first
         shape = _shape(first.shape)
@@ -515,13 +521,13 @@ class _Walk:
             reads = (first.buffer, second.buffer)
             if kind == "mul":
                 slope = float(first.scale) * float(second.scale) / step
-                terms = ((level - first.zero)[:, None] * (level - second.zero)[None, :], np.zeros((LEVELS, LEVELS), np.int64))
+                product = (level - first.zero)[:, None] * (level - second.zero)[None, :]
                 shift = 30 - max(0, int(np.ceil(np.log2(slope))) + 1)
                 if slope * LEVELS**2 + LEVELS >= 2.0**31:
                     raise self._refused(node, ", as its result has far finer levels than what is multiplied")
                 with _naming(node.name):
-                    pairs = fit_pairs(wanted, terms, (slope, 0.0), rounding.zero + 0.5, shift, rounding.low,
-                                      rounding.high)
+                    pairs = fit_pairs(wanted, (product, np.zeros_like(product)), (slope, 0.0), rounding.zero + 0.5,
+                                      shift, rounding.low, rounding.high)
                 return self.program.add(Product(name=node.name, reads=reads, writes=target, shape=shape,
                                                 by_channel=each_channel, zeros=(first.zero, second.zero), pairs=pairs))
             slopes = (float(first.scale) / step, sign * float(second.scale) / step)
@@ -544,9 +550,9 @@ class _Walk:
         return value
 
     def _join(self, node: fx.Node) -> Real:
-        tensors = node.args[0] if node.args else node.kwargs["tensors"]
+        tensors: Any = node.args[0] if node.args else node.kwargs["tensors"]
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        sources = [self._in_order(n.name, self._rounded(node, n)) for n in tensors]  # type: ignore[union-attr]
+        sources = [self._in_order(n.name, self._rounded(node, n)) for n in tensors]
         result = tuple(self.examples[node].shape[1:])
         if dim not in {1, -len(result)}:
             raise self._refused(node, " along another dimension than the channels")
@@ -572,7 +578,7 @@ class _Walk:
             raise self._refused(node, " over other dimensions than height and width")
         biggest = "max" in name.lower()
         kind = torch.float32 if biggest else torch.float64
-        rows, columns = (_reach(function, shape, axis, kind, biggest) for axis in (0, 1))
+        rows, columns = (_reach(function, shape, axis, kind) for axis in (0, 1))
         if rows is None or columns is None:
             raise self._refused(node, " with gaps in its windows")
         if biggest:
@@ -614,7 +620,8 @@ class _Walk:
             # only what leaves them in their places
             places = torch.arange(prod(value.shape), dtype=torch.float64)
             found = self._function(node)(places.view(1, *value.shape))
-            if prod(value.shape[1:]) != 1 or not isinstance(found, Tensor) or not torch.equal(found.reshape(-1), places):
+            kept = isinstance(found, Tensor) and torch.equal(found.reshape(-1), places)
+            if prod(value.shape[1:]) != 1 or not kept:
                 raise self._refused(node, " on values that are not rounded")
             return replace(value, shape=tuple(found.shape[1:]))
         if not isinstance(value, _Levels):
@@ -634,14 +641,26 @@ class _Walk:
         tensors = {n for n in node.all_input_nodes if isinstance(self.values[n], (_Levels, Real, _Image))}
 
         def call(x: Tensor) -> Any:
-            args, kwargs = (fx.node.map_arg(a, lambda n: x if n in tensors else self.values[n])
-                            for a in (node.args, node.kwargs))
+            given: Any = (node.args, node.kwargs)
+            args, kwargs = fx.node.map_arg(given, lambda n: x if n in tensors else self.values[n])
+            function: Any = node.target
             if node.op == "call_module":
-                return self.network.get_submodule(str(node.target))(*args, **kwargs)
-            function = getattr(Tensor, str(node.target)) if node.op == "call_method" else node.target
-            return function(*args, **kwargs)  # type: ignore[operator]
+                function = self.network.get_submodule(str(node.target))
+            elif node.op == "call_method":
+                function = getattr(Tensor, str(node.target))
+            return function(*args, **kwargs)
 
         return call
+
+
+def _name(node: fx.Node, module: nn.Module | None) -> str:
+    """What torch calls an operation; empty where it is a function of the user's, whatever name that has."""
+    if module is not None:
+        return type(module).__name__
+    name = getattr(node.target, "__name__", str(node.target))
+    if node.op == "call_method" or str(getattr(node.target, "__module__", "")).startswith("torchvision."):
+        return name
+    return name if any(getattr(home, name, None) is node.target for home in (torch, F, operator)) else ""
 
 
 @contextmanager
@@ -659,7 +678,8 @@ def _shape(shape: tuple[int, ...]) -> Shape:
         return (shape[1], shape[2], shape[0])
     if len(shape) == 1:
         return (1, 1, shape[0])
-    raise _Unshaped(f"a tensor of shape {shape} cannot be written as C, which knows feature maps and vectors{_REMEDY}")
+    raise _ShapeError(f"a tensor of shape {shape} cannot be written as C, which knows only feature maps and vectors"
+                      f"{_REMEDY}")
 
 
 def _places(shape: tuple[int, ...]) -> Tensor:
@@ -671,7 +691,8 @@ def _places(shape: tuple[int, ...]) -> Tensor:
 
 def _values(levels: _Levels) -> Floats:
     """Value of each level, (256,)."""
-    return (np.arange(LEVELS, dtype=np.float32) - np.float32(levels.zero)) * levels.scale
+    values: Floats = (np.arange(LEVELS, dtype=np.float32) - np.float32(levels.zero)) * levels.scale
+    return values
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -686,9 +707,7 @@ def _begin(layer: Int8Conv2d) -> tuple[int, int]:
     return (0, 0) if isinstance(layer.padding, str) else _pair(layer.padding)
 
 
-def _reach(
-    function: Callable[[Tensor], Tensor], shape: Shape, axis: int, kind: torch.dtype, biggest: bool
-) -> Integers | None:
+def _reach(function: Callable[[Tensor], Tensor], shape: Shape, axis: int, kind: torch.dtype) -> Integers | None:
     """First and last row (or column), and one more, of each window of a pooling; `None` if there are gaps in one.
 
     A pooling is separable: what it makes of a map in which one row is marked tells which windows hold that row.

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from autosplit.report.style import short_number
-from autosplit.report.tables import accuracy_interval, difference, factor
+from autosplit.report.tables import accuracy_interval, difference, factor, kilobytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,5 +25,6 @@ def environment() -> Environment:
     made.filters["short"] = short_number
     made.filters["factor"] = factor
     made.filters["accuracy_interval"] = accuracy_interval
+    made.filters["kilobytes"] = kilobytes
     made.filters["difference"] = difference
     return made

@@ -1,4 +1,4 @@
-"""Buffers in one block of memory: nothing that is still needed is written over, and the block is no larger than it has to be."""
+"""Buffers in one block of memory: nothing that is still needed is written over, and the block is as small as can be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.lowering import Arena, Lowering, Program, plan_arena
@@ -86,7 +85,7 @@ def least_bytes(program: Program, arena: Arena) -> int:
 
 
 def random_program(seed: int) -> Program:
-    """Operations that read one to three of the buffers so far, recent ones more often; small sizes, so many are equal."""
+    """Operations that read up to three of the buffers so far, recent ones more often; sizes are small, and often equal."""
     rng = np.random.default_rng(seed)
     program = Program((1, 1, 1))
     kinds = rng.random() < 0.7
@@ -193,7 +192,7 @@ def test_nothing_to_place() -> None:
 
 
 def test_a_network() -> None:
-    """ResNet-8 at 32 x 32: its first block with 16 channels needs three maps of 16,384 bytes, and some scratch memory."""
+    """ResNet-8 at 32 x 32: its first block with 16 channels needs three maps of 16,384 bytes, and scratch memory."""
     torch.manual_seed(0)
     quantised = quantise_int8(trace(resnet8().eval(), (3, 32, 32)), [torch.randn(8, 3, 32, 32)])
     lowering = Lowering((3, 32, 32))

@@ -114,15 +114,15 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "constant by row": (Network(lambda x, a, s, b: pooled(b(s(a(x)))), conv(), Shifted(4, 5, 1), conv(4)),
                         "with a constant that differs from place to place"),
     "limits by channel": (Network(lambda x, a, b: pooled(b(torch.clamp(a(x), torch.arange(4.0).view(4, 1, 1) / 9))),
-                                  conv(), conv(4)), "operation 'clamp' (clamp) cannot be written as C with limits that"),
+                                  conv(), conv(4)), "operation 'clamp' (clamp) cannot be written as C with limits th"),
     "other padding": (Network(lambda x, a, b: pooled(b(F.pad(a(x), (1, 1, 1, 1), "constant", 0.7))), conv(), conv(4)),
                       "operation 'pad' (pad) cannot be written as C where it changes values or images"),
     "images as rows": (Network(lambda x, a, b: b(a(x).permute(0, 2, 3, 1).reshape(-1, 4)).view(-1, 35, 3).mean(1),
-                               conv(), nn.Linear(4, 3)), "(reshape) cannot be written as C where it changes values or i"),
+                               conv(), nn.Linear(4, 3)), "(reshape) cannot be written as C where it changes values or"),
     "linear on tokens": (Network(lambda x, a, b: b(a(x).flatten(2)).mean(1), conv(), nn.Linear(35, 6)),
-                         "operation 'layers_1' (Int8Linear) cannot be written as C, as its input has more than one dim"),
+                         "operation 'layers_1' (Int8Linear) cannot be written as C, as its input has more than one di"),
     "mean over channels": (Network(lambda x, a, b: pooled(b(a(x).mean(1, keepdim=True))), conv(), conv(1)),
-                           "operation 'mean' (mean) cannot be written as C over other dimensions than height and width"),
+                           "operation 'mean' (mean) cannot be written as C over other dimensions than height and"),
     "mean over rows": (Network(lambda x, a, b: b(a(x).mean(2)).mean(1), conv(), nn.Linear(7, 4)),
                        "operation 'mean' (mean) cannot be written as C, which knows only feature maps and vectors"),
     "gaps": (Network(lambda x, a, b: pooled(b(F.max_pool2d(a(x), 2, 1, dilation=2))), conv(), conv(4)),
@@ -136,7 +136,8 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "logits moved on": (Network(lambda x, a, b: b(pooled(a(x))).roll(1, 1), conv(), nn.Linear(4, 3)), "(roll) cannot"),
     "clamped logits": (Network(lambda x, a, b: F.relu(b(pooled(a(x)))), conv(), nn.Linear(4, 3)),
                        "operation 'layers_1' cannot be written as C with its logits clamped"),
-    "probabilities": (Network(lambda x, a, b: torch.sigmoid(b(pooled(a(x)))), conv(), nn.Linear(4, 3)), "operation 'sigmoid' (sigmoid) cannot be written as C at the end of a network"),
+    "probabilities": (Network(lambda x, a, b: torch.sigmoid(b(pooled(a(x)))), conv(), nn.Linear(4, 3)),
+                      "operation 'sigmoid' (sigmoid) cannot be written as C at the end of a network"),
     "sum at the end": (Network(lambda x, a, b: pooled(a(x)) + b(pooled(a(x))), conv(), nn.Linear(4, 4)),
                        "operation 'add' (add) cannot be written as C at the end of a network"),
     "joined at the end": (Network(lambda x, a, b: torch.cat([pooled(a(x)), pooled(b(x))], 1), conv(), conv()),
@@ -166,7 +167,7 @@ def test_refused(name: str) -> None:
 def test_attention_is_refused() -> None:
     network = torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=5).eval()
     nn.init.normal_(network.heads.head.weight)
-    with pytest.raises(ConfigError, match="cannot be written as C.*leave --target c away"):
+    with pytest.raises(ConfigError, match=r"cannot be written as C.*leave --target c away"):
         lower(quantised(network, (3, 32, 32)), (3, 32, 32))
 
 
@@ -177,7 +178,7 @@ def test_float_networks_are_refused(network: nn.Module) -> None:
 
 
 def test_float_graphs_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"operation 'stem_0' \(Conv2d\) cannot be written as C; leave --target c away"):
+    with pytest.raises(ConfigError, match=r"operation 'stem_0' \(Conv2d\) cannot be written as C; leave --target c"):
         lower(trace(resnet8().eval(), (3, 32, 32)), (3, 32, 32))
 
 
@@ -216,7 +217,7 @@ def test_steps_by_channel_and_a_clamp_are_refused() -> None:
     encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(0.0, 0.5))
     lowering = Lowering(SHAPE)
     code = lowering.network(quantised(encoder), lowering.image([0.5] * 3, [0.25] * 3), SHAPE)
-    with pytest.raises(ConfigError, match="clamped code with a step of its own for each channel cannot be written as C"):
+    with pytest.raises(ConfigError, match="clamped code with a step of its own for each channel cannot be written"):
         lowering.symbols(code, 4, torch.linspace(1, 3, 4).view(4, 1, 1))
 
 
@@ -232,7 +233,7 @@ def test_codes_of_levels_are_refused() -> None:
 
     lowering = Lowering(SHAPE)
     code = lowering.network(quantised(Viewed(), symbolic=True), lowering.image([0.5] * 3, [0.25] * 3), SHAPE)
-    with pytest.raises(ConfigError, match="an encoder that ends with levels .* cannot be written as C; leave"):
+    with pytest.raises(ConfigError, match=r"an encoder that ends with levels .* cannot be written as C; leave"):
         lowering.symbols(code, 4, torch.tensor(1.0))
 
 
@@ -246,7 +247,8 @@ def test_a_network_of_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(("network", "expected"), [
     (Network(lambda x, a: pooled(a(x)), conv()), [Pixels, Convolution, Average]),
-    (Network(lambda x, a, b: b(F.relu(a(x)).flatten(1)), conv(), nn.Linear(140, 3)), [Pixels, Convolution, Convolution]),
+    (Network(lambda x, a, b: b(F.relu(a(x)).flatten(1)), conv(), nn.Linear(140, 3)),
+     [Pixels, Convolution, Convolution]),
     (Network(lambda x, a, b: b(F.max_pool2d(F.relu(a(x)), 2).flatten(1)), conv(), nn.Linear(24, 3)),
      [Pixels, Convolution, Maximum, Convolution]),
     (Network(lambda x, a, b: pooled(b(F.hardswish(a(x)))), conv(), conv(4)),
@@ -271,7 +273,8 @@ def test_operations(network: nn.Module, expected: list[type]) -> None:
 
 
 def test_work_is_that_of_the_cost_model() -> None:
-    for network, shape in ((resnet8(), (3, 32, 32)), (torchvision.models.mobilenet_v3_small(num_classes=10), (3, 64, 64))):
+    mobile = torchvision.models.mobilenet_v3_small(num_classes=10)
+    for network, shape in ((resnet8(), (3, 32, 32)), (mobile, (3, 64, 64))):
         int8 = quantised(network, shape)
         convolutions = [o for o in lower(int8, shape).operations if isinstance(o, Convolution)]
         assert sum(o.macs for o in convolutions) == stage_cost(int8, shape).macs
@@ -339,7 +342,7 @@ def test_limits_of_a_code_are_those_of_the_quantiser() -> None:
 
 def test_kinds_of_elementwise_functions() -> None:
     """Functions of one tensor and constants are tables, whichever side the constant stands on."""
-    for function in (lambda x: 1 - x, lambda x: x / 3, lambda x: -x, lambda x: x * x, lambda x: x + x, lambda x: 2.5 * x,
-                     lambda x: operator.sub(x, 0.25)):
+    for function in (lambda x: 1 - x, lambda x: x / 3, lambda x: -x, lambda x: x * x, lambda x: x + x,
+                     lambda x: 2.5 * x, lambda x: operator.sub(x, 0.25)):
         program = lower(quantised(Network(lambda x, a, b, f=function: pooled(b(f(a(x)))), conv(), conv(4))))
         assert kinds(program) == ["Pixels", "Convolution", "Table", "Convolution", "Average", "Decision"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Sequence
@@ -50,38 +51,54 @@ void observe(const uint8_t *image, uint8_t *to, uint8_t filling) {{
 _LOGITS = "autosplit_answer answer; autosplit_begin(image, 0, to, &answer); memcpy(to, answer.logits, sizeof logits);"
 _SYMBOLS = "memcpy(to, encode(image), {bytes});"
 
+# Images are constants of the program, or come from the file IMAGES, where there are files.
 DRIVER = r"""
 #include <stdint.h>
 #include <stdio.h>
 
-#define MOST %d
+#define MOST_BYTES {most}
+#define MOST_PIXELS {pixels}
 
 typedef void observer(const uint8_t *image, uint8_t *to, uint8_t filling);
-%s
+{declared}
 
-static const struct {
+static const struct {{
     observer *run;
     const uint8_t *images;
     uint32_t count, image_bytes, bytes;
-} cases[] = {
-%s
-};
+}} cases[] = {{
+{rows}
+}};
 
-int main(void) {
-    static uint8_t found[MOST];
-    static char line[2 * MOST + 1];
+#ifdef IMAGES
+static const uint8_t *next(uint32_t c, uint32_t i) {{
+    static uint8_t image[MOST_PIXELS];
+    static FILE *file;
+    (void)i;
+    if (!file) file = fopen(IMAGES, "rb");
+    return file && fread(image, cases[c].image_bytes, 1, file) == 1 ? image : NULL;
+}}
+#else
+static const uint8_t *next(uint32_t c, uint32_t i) {{ return cases[c].images + i * cases[c].image_bytes; }}
+#endif
+
+int main(void) {{
+    static uint8_t found[MOST_BYTES];
+    static char line[2 * MOST_BYTES + 1];
     for (uint32_t c = 0; c < sizeof cases / sizeof *cases; c++)
-        for (uint32_t i = 0; i < cases[c].count; i++) {
-            cases[c].run(cases[c].images + i * cases[c].image_bytes, found, (uint8_t)(85 * i + 255));
-            for (uint32_t b = 0; b < cases[c].bytes; b++) {
+        for (uint32_t i = 0; i < cases[c].count; i++) {{
+            const uint8_t *image = next(c, i);
+            if (!image) return 1;
+            cases[c].run(image, found, (uint8_t)(85 * i + 255));
+            for (uint32_t b = 0; b < cases[c].bytes; b++) {{
                 line[2 * b] = "0123456789abcdef"[found[b] >> 4];
                 line[2 * b + 1] = "0123456789abcdef"[found[b] & 15];
-            }
+            }}
             line[2 * cases[c].bytes] = 0;
             puts(line);
-        }
+        }}
     return 0;
-}
+}}
 """
 
 
@@ -114,6 +131,7 @@ class Case:
         """Of an image."""
         return self.images.shape[1:]  # type: ignore[return-value]
 
+    @functools.cached_property
     def torch(self) -> Answers:
         """Logits or symbols of all images, (N, values)."""
         with torch.inference_mode():
@@ -122,6 +140,7 @@ class Case:
                 found = quantise(self.encoder(found), self.bits, self.limit)
         return found.flatten(1).float().numpy()
 
+    @functools.cached_property
     def step(self) -> Step:
         """Its program."""
         lowering = Lowering(self.shape)
@@ -129,8 +148,15 @@ class Case:
         if self.encoder is None:
             lowering.logits(value)
         else:
-            lowering.symbols(lowering.network(self.encoder, value, _result(self.head, self.shape)), self.bits, self.limit)
+            code = lowering.network(self.encoder, value, _result(self.head, self.shape))
+            assert self.limit is not None
+            lowering.symbols(code, self.bits, self.limit)
         return Step(lowering.program, plan_arena(lowering.program))
+
+    @property
+    def pixels(self) -> bytes:
+        """All images as C gets them."""
+        return np.ascontiguousarray(self.images.transpose(0, 2, 3, 1)).tobytes()
 
     def integer_form(self) -> nn.Module:
         """Images to flat logits or symbols, for the exporter."""
@@ -147,7 +173,7 @@ class Case:
         Returns:
             Bytes of an answer.
         """
-        step = self.step()
+        step = self.step
         guards: list[tuple[int, int]] = []
         if spaced:
             arena, guards = spaced_arena(step.program)
@@ -221,7 +247,7 @@ def onnx_answers(cases: Sequence[Case], folder: Path) -> list[Answers]:
     answers = session.run(None, {"images": everything})[0]
     found, row = [], 0
     for case in cases:
-        values = case.torch().shape[1]
+        values = case.torch.shape[1]
         found.append(answers[row : row + len(case.images), begin : begin + values])
         row, begin = row + len(case.images), begin + values
     return found
@@ -243,20 +269,36 @@ def spaced_arena(program: Program) -> tuple[Arena, list[tuple[int, int]]]:
     return Arena(tuple(places[:count]), tuple(places[count:]), at + _GUARD_BYTES), guards
 
 
-def write_program(cases: Sequence[Case], folder: Path, *, spaced: bool = False) -> tuple[list[Path], list[int]]:
-    """Write a program that prints the answers of all cases; its sources, and the bytes of an answer of each case."""
+def write_program(
+    cases: Sequence[Case], folder: Path, images: Path | None = None, *, spaced: bool = False
+) -> list[Path]:
+    """Write a program that prints the answers of all cases.
+
+    Args:
+        cases: Networks.
+        folder: Exists.
+        images: New file for the images; `None` = they become constants of the program.
+        spaced: See `Case.write`.
+
+    Returns:
+        Its sources.
+    """
     declared, rows, sizes = [], [], []
     for number, case in enumerate(cases):
         sizes.append(case.write(folder / str(number), number, spaced=spaced))
-        pixels = np.ascontiguousarray(case.images.transpose(0, 2, 3, 1)).ravel().tolist()
-        declared.append(f"observer observe_{number};\nstatic const uint8_t images_{number}[] = "
-                        f"{{{','.join(map(str, pixels))}}};")
-        rows.append(f"    {{observe_{number}, images_{number}, {len(case.images)}, {case.images[0].size}, "
-                    f"{sizes[-1]}}},")
+        declared.append(f"observer observe_{number};")
+        name = "NULL"
+        if images is None:
+            name = f"images_{number}"
+            declared.append(f"static const uint8_t {name}[] = {{{','.join(map(str, case.pixels))}}};")
+        rows.append(f"    {{observe_{number}, {name}, {len(case.images)}, {case.images[0].size}, {sizes[-1]}}},")
+    if images is not None:
+        images.write_bytes(b"".join(case.pixels for case in cases))
     driver = folder / "driver.c"
-    driver.write_text(DRIVER % (max(sizes), "\n".join(declared), "\n".join(rows)))
+    driver.write_text(DRIVER.format(most=max(sizes), pixels=max(case.images[0].size for case in cases),
+                                    declared="\n".join(declared), rows="\n".join(rows)))
     own = [folder / str(number) / "network.c" for number in range(len(cases))]
-    return [*own, driver, folder / "0" / "kernels.c", folder / "0" / "payload.c"], sizes
+    return [*own, driver, folder / "0" / "kernels.c", folder / "0" / "payload.c"]
 
 
 def read_answers(cases: Sequence[Case], printed: str) -> list[Answers]:
@@ -274,9 +316,18 @@ def run_on_host(
     cases: Sequence[Case], folder: Path, cc: str = "cc", flags: Sequence[str] = ("-O2",), *, spaced: bool = False
 ) -> list[Answers]:
     """What the C of cases makes of their images on this machine."""
-    sources, _ = write_program(cases, folder, spaced=spaced)
-    program = folder / "program"
-    made = subprocess.run([cc, *FLAGS, *flags, *map(str, sources), "-o", str(program)], capture_output=True, text=True)
+    images = folder / "images.bin"
+    sources = write_program(cases, folder, images, spaced=spaced)
+    return compiled(cases, sources, images, cc, flags)
+
+
+def compiled(
+    cases: Sequence[Case], sources: Sequence[Path], images: Path, cc: str, flags: Sequence[str]
+) -> list[Answers]:
+    """Compile what `write_program` has written for this machine, and run it."""
+    program = images.with_name("program")
+    made = subprocess.run([cc, *FLAGS, *flags, f'-DIMAGES="{images}"', *map(str, sources), "-o", str(program)],
+                          capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[:3000]
     # leaks are looked for with ptrace, which containers forbid
     ran = subprocess.run([str(program)], capture_output=True, text=True,
