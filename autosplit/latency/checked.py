@@ -13,6 +13,7 @@ from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.measurement import Workload
 from autosplit.core.plugins import one_line
 from autosplit.core.progress import Advance
+from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.answers import Answers
 from autosplit.latency.base import FIELDS, LatencyBreakdown, LatencyModel, coarse_of
 from autosplit.latency.exits import mixed
@@ -83,7 +84,8 @@ class CheckedLatencyModel:
     def __init__(self, model: LatencyModel, name: str) -> None:
         self.model = model
         self.name = name
-        self.answers = Answers(self._asked, self._error, name)
+        packaged = isinstance(model, AnalyticLatencyModel) and type(model).__module__.startswith("autosplit.latency.")
+        self.answers = Answers(self._asked, self._error, name, known_quick=packaged)
 
     @property
     def coarse(self) -> LatencyModel:

@@ -13,6 +13,7 @@ from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.scenario import load_scenario
 from autosplit.latency import LatencyBreakdown, load_latency_model
+from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.checked import CheckedLatencyModel, is_slow, reporting, require_quick
 
 HERE = load_scenario().conditions
@@ -167,3 +168,28 @@ def test_other_answers_are_named(answer, message):
 
     with pytest.raises(PluginError, match=f"latency model 'mine' on plan .*{message}"):
         CheckedLatencyModel(Wrong(), "mine").latency(PLANS, [HERE])
+
+
+class Busy(AnalyticLatencyModel):
+    """One's own, made of the packaged one, on a machine that has no time for it."""
+
+    def latency(self, workloads, conditions):
+        CLOCK.now += 1.0
+        return super().latency(workloads, conditions)
+
+
+def test_a_busy_machine_makes_no_packaged_model_slow(monkeypatch):
+    own = CheckedLatencyModel(Busy(), "mine")
+    own.latency(PLANS[:1], CONDITIONS[:1])
+    assert is_slow(own)
+    stages = AnalyticLatencyModel.stages_ms
+
+    def held_up(*arguments):
+        CLOCK.now += 1.0
+        return stages(*arguments)
+
+    monkeypatch.setattr(AnalyticLatencyModel, "stages_ms", held_up)
+    packaged = load_latency_model("analytic")
+    packaged.latency(PLANS[:1], CONDITIONS[:1])
+    assert packaged.answers.seconds >= 1.0
+    assert not is_slow(packaged)
