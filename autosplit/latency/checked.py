@@ -13,7 +13,6 @@ from autosplit.core.errors import ConfigError, PluginError
 from autosplit.core.measurement import Workload
 from autosplit.core.plugins import one_line
 from autosplit.core.progress import Advance
-from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.answers import Answers
 from autosplit.latency.base import FIELDS, LatencyBreakdown, LatencyModel, coarse_of
 from autosplit.latency.exits import mixed
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckedLatencyModel", "is_slow", "reporting", "require_quick"]
 
+_QUICK = {f"autosplit.latency.{name}" for name in ("analytic", "instructions", "profiled")}  # modules of packaged models
 _ROWS = "a row for each plan, a column for each of the conditions"
 _SLACK = 1e-9  # relative rounding that is forgiven where two numbers of a plugin are compared
 
@@ -84,8 +84,7 @@ class CheckedLatencyModel:
     def __init__(self, model: LatencyModel, name: str) -> None:
         self.model = model
         self.name = name
-        packaged = isinstance(model, AnalyticLatencyModel) and type(model).__module__.startswith("autosplit.latency.")
-        self.answers = Answers(self._asked, self._error, name, known_quick=packaged)
+        self.answers = Answers(self._asked, self._error, name, known_quick=type(model).__module__ in _QUICK)
 
     @property
     def coarse(self) -> LatencyModel:
