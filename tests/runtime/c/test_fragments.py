@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autosplit.runtime.export import export_result
+from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.gateway.fragments import (
     ANSWER_BYTES,
     ANSWERED,
@@ -21,7 +24,7 @@ from autosplit.runtime.standalone.gateway.fragments import (
     cobs_encode,
     cut,
 )
-from autosplit.runtime.standalone.gateway.gateway import Gateway
+from autosplit.runtime.standalone.gateway.gateway import Deployment, Gateway
 from autosplit.runtime.standalone.gateway.links import SerialLink
 from autosplit.runtime.standalone.protocol.wire import short_key
 from tests.runtime.c.emulated import BOARD, MISSING, STRICT
@@ -228,16 +231,12 @@ def test_a_device_on_a_serial_line(tmp_path):
     assert not gateway.stats.malformed
 
 
-@needs_board
-def test_a_microcontroller_on_a_serial_line(tmp_path):
-    sent, labels = payloads(5, seed=6)
-    messages(tmp_path, sent)
-    program = tmp_path / "device.elf"
-    compiled("arm-none-eabi-gcc", *CORTEX_M4, "-Os", f"-I{SOURCES}", f"-I{tmp_path}", f"-I{BOARD}",
-             BOARD / "start.c", HERE / "device.c", HERE / "board.c", SOURCES / "fragments.c", "-o", program, "-T",
-             BOARD / "board.ld", "-ffunction-sections", "-fdata-sections", "-nostartfiles", "--specs=rdimon.specs",
-             "-Wl,--gc-sections")
-    # frozen until the gateway has opened the line, which gets a name when the emulator starts
+@contextlib.contextmanager
+def board(program):
+    """A program on the emulated Cortex-M4, frozen at its start: the port of its line, and what lets it go and listens.
+
+    The line gets a name when the emulator starts, and must be open before the program writes.
+    """
     emulator = subprocess.Popen(
         ["qemu-system-arm", "-M", "mps2-an386", "-display", "none", "-serial", "pty", "-monitor", "stdio", "-S",
          "-semihosting-config", "enable=on,target=native", "-kernel", str(program)],
@@ -248,16 +247,50 @@ def test_a_microcontroller_on_a_serial_line(tmp_path):
             line = emulator.stdout.readline()
             assert line, f"the emulator ended: {said}"
             said += line
-        with serving(CodeEdge()) as server, running(Gateway(
-                SerialLink(found[1], 115_200, 20), DEPLOYMENT, server.endpoint, options())) as gateway:
-            said, _ = emulator.communicate("cont\n", timeout=60)
+        yield found[1], lambda: emulator.communicate("cont\n", timeout=120)[0]
     finally:
         emulator.kill()
         emulator.wait()
+
+
+def built_for_the_board(program, sources, *folders):
+    compiled("arm-none-eabi-gcc", *CORTEX_M4, "-Os", *(f"-I{f}" for f in (*folders, BOARD, HERE)), BOARD / "start.c",
+             HERE / "board.c", *sources, "-o", program, "-T", BOARD / "board.ld", "-ffunction-sections",
+             "-fdata-sections", "-nostartfiles", "--specs=rdimon.specs", "-Wl,--gc-sections")
+
+
+@needs_board
+def test_a_microcontroller_on_a_serial_line(tmp_path):
+    sent, labels = payloads(5, seed=6)
+    messages(tmp_path, sent)
+    built_for_the_board(tmp_path / "device.elf", [HERE / "device.c", SOURCES / "fragments.c"], SOURCES, tmp_path)
+    with board(tmp_path / "device.elf") as (port, go), serving(CodeEdge()) as server, running(
+            Gateway(SerialLink(port, 115_200, 20), DEPLOYMENT, server.endpoint, options())) as gateway:
+        said = go()
     told = re.findall(r"(\d+): status (\d+), label (\d+)", said)
     assert told == [(str(250 + i), "0", str(label)) for i, label in enumerate(labels)], said
     assert gateway.stats.counts["answers"] == 5
     assert not gateway.stats.malformed
+
+
+@needs_board
+def test_from_a_picture_on_the_microcontroller_to_its_label(runs, prepared, tmp_path):
+    """The exported network in C -> payload -> packets -> gateway -> the bundle's edge -> the label, on the board."""
+    pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
+    bundle = tmp_path / "bundle"
+    export_result(runs["CodePruned"] / "best.json", bundle, target="c")
+    c = bundle / "c"
+    built_for_the_board(tmp_path / "device.elf", [HERE / "network.c", *(
+        c / name for name in ("network.c", "kernels.c", "payload.c", "fragments.c"))], c)
+    images = prepared.data.test.images[:4].numpy()
+    device, edge = load_device(bundle), load_edge(bundle)
+    wanted = edge.decode(device.encode(images)).argmax(1).tolist()
+    with board(tmp_path / "device.elf") as (port, go), serving(edge) as server, running(
+            Gateway(SerialLink(port, 115_200, 20), Deployment.load(bundle), server.endpoint, options())) as gateway:
+        said = go()
+    told = re.findall(r"(\d+): status (\d+), label (\d+)", said)
+    assert told == [(str(i), "0", str(label)) for i, label in enumerate(wanted)], said
+    assert gateway.stats.counts["answers"] == 4
 
 
 @pytest.mark.skipif("arm-none-eabi-gcc" in MISSING, reason="needs arm-none-eabi-gcc: apt-get install "
