@@ -1,13 +1,15 @@
-"""Instructions of the C that `autosplit export --target c` writes, layer by layer, on an emulated Cortex-M4.
+"""Instructions of the C that `autosplit export --target c` writes, layer by layer, on an emulated Cortex-M4 or M7.
 
     python -m benchmarks.instructions --out results/benchmarks/instructions
+    python -m benchmarks.instructions --core m7 --out results/benchmarks/instructions-m7
 
-Whole networks, pruned ones and injected heads are written as C, compiled with arm-none-eabi-gcc -O3 and run under QEMU
-(`-icount`, one instruction a tick of its clock), which counts instructions exactly and knows nothing of cycles: pipeline,
-flash waits and the time of a long load are in one number, cycles an instruction, which is an assumption. Weights are
-random, as no instruction depends on them but for a few exceptions. Writes `layers.csv`, each layer with its work;
-`networks.csv`, whole networks beside what the profile made of the layers predicts when that network's layers are left
-out; and `profile.json`, the rates of the device profile `stm32l4r5-c`.
+Whole networks, pruned ones and injected heads are written as C, compiled with arm-none-eabi-gcc -O3 and run under
+QEMU (`-icount`, one instruction a tick of its clock), which counts instructions exactly and knows nothing of cycles:
+pipeline, flash waits and the time of a long load are in one number, cycles an instruction, which is an assumption.
+Weights are random, as no instruction depends on them but for a few exceptions. Writes `layers.csv`, each layer with
+its work; `networks.csv`, whole networks beside what the profile made of the layers predicts when that network's
+layers are left out; `deployments.csv`, the device's side of two results on test images, beside what the latency model
+`instructions` predicts; and `profile.json`, the prices of the core's device profile.
 """
 
 from __future__ import annotations
@@ -48,17 +50,41 @@ from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_bundle
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from benchmarks.common import parser, write_json
-from tests.runtime.c.emulated import run
+from tests.runtime.c.emulated import Core, run
 
-CYCLES_PER_INSTRUCTION = 1.5
-"""An assumption. The inner loop of convolutions takes 61 cycles for its 44 instructions by Arm's Cortex-M4 technical
-reference manual (loads of n words n + 1 cycles, a taken branch 3), 1.39; the rest is for flash that has to be waited
-for."""
 
-CLOCK_MHZ = 120.0
+@dataclass(frozen=True)
+class Board:
+    """A chip whose core is emulated.
+
+    Attributes:
+        core: The core.
+        profile: Name of the device profile.
+        cycles_per_instruction: An assumption.
+        clock_mhz: Of the chip.
+        mlperf_ms: ResNet-8 in MLPerf Tiny v1.0 with X-CUBE-AI 7.3.
+    """
+
+    core: Core
+    profile: str
+    cycles_per_instruction: float
+    clock_mhz: float
+    mlperf_ms: float
+
+    @property
+    def per_ms(self) -> float:
+        """Instructions a millisecond."""
+        return self.clock_mhz * 1e3 / self.cycles_per_instruction
+
+
+BOARDS = {
+    # the inner loop of convolutions takes 61 cycles for its 44 instructions by Arm's Cortex-M4 reference manual (loads
+    # of n words n + 1 cycles, a taken branch 3), 1.39; the rest is for flash that has to be waited for
+    "m4": Board("m4", "stm32l4r5-c", 1.5, 120.0, 227.0),
+    # issues two instructions at once: X-CUBE-AI takes 0.56 times the cycles of the M4 for ResNet-8
+    "m7": Board("m7", "stm32h7a3-c", 0.84, 280.0, 54.3),
+}
 _IMAGES = 20  # of a deployment
-MLPERF_RESNET8_MS = 227.0
-"""MLPerf Tiny v1.0, STM32L4R5, X-CUBE-AI 7.3."""
 
 _MAIN = """#include <stdio.h>
 #include "board.h"
@@ -135,7 +161,7 @@ def networks() -> Iterator[tuple[str, nn.Module, tuple[int, int, int]]]:
         yield f"injected head, {'depthwise' if depthwise else 'dense'}", head, (3, 96, 96)
 
 
-def counted(name: str, network: nn.Module, shape: tuple[int, int, int]) -> list[Counted]:
+def counted(name: str, network: nn.Module, shape: tuple[int, int, int], core: Core) -> list[Counted]:
     """The layers of one network, with the instructions that they took."""
     _randomise(network)
     images = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
@@ -150,7 +176,7 @@ def counted(name: str, network: nn.Module, shape: tuple[int, int, int]) -> list[
         coders = [Coder(value.shape, tables, 0, 0, 4 + math.prod(value.shape) // 2)]
     program = lowering.program
     programs = DevicePrograms((Step(program, plan_arena(program)),), None)
-    spent = _instructions(programs, coders, len(program.operations))
+    spent = _instructions(programs, coders, len(program.operations), core)
     works = {node.name: found for node, found in operators_by_node(network, shape).items()}  # type: ignore[arg-type]
     rows, waiting = [], 0
     for operation, instructions in zip(program.operations, spent, strict=True):
@@ -167,14 +193,14 @@ def _kind(operation: Operation) -> str:
     return "Depthwise" if isinstance(operation, Convolution) and operation.depthwise else type(operation).__name__
 
 
-def _instructions(programs: DevicePrograms, coders: list[Coder], operations: int) -> list[int]:
+def _instructions(programs: DevicePrograms, coders: list[Coder], operations: int, core: Core) -> list[int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         write_sources(path / "c", programs, coders)
         (path / "main.c").write_text(_MAIN.format(operations=operations), encoding="utf-8")
         (path / "step.h").write_text("void step(int);\n", encoding="utf-8")
         sources = [path / "c" / n for n in ("network.c", "kernels.c", "payload.c")]
-        out = run([*sources, path / "main.c"], [path / "c"], path, "m4",
+        out = run([*sources, path / "main.c"], [path / "c"], path, core,
                   ("-O3", "-DAUTOSPLIT_STEP=step", "-include", str(path / "step.h")))
     return [int(line) for line in out.split()]
 
@@ -186,8 +212,8 @@ def _randomise(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5, generator=generator)
 
 
-def deployed(path: Path) -> dict[str, object]:
-    """A result's device side on test images: instructions of an image that is answered there, and of one that is sent."""
+def deployed(path: Path, board: Board) -> dict[str, object]:
+    """A result's device side on test images: instructions of an image answered there, and of one that is sent."""
     result = Result.load(path / "best.json", trust_code=False)
     deployment = Deployment.from_result(result)
     images = recorded_data(result, path / "best.json", None).test.images[:_IMAGES]
@@ -197,15 +223,16 @@ def deployed(path: Path) -> dict[str, object]:
         source = Path(folder) / "main.c"
         source.write_text(_DEPLOYED, encoding="utf-8")
         c = bundle / C_FOLDER
-        lines = run([*(c / n for n in ("network.c", "kernels.c", "payload.c")), source], [c], Path(folder), "m4", ("-O3",))
+        lines = run([*(c / n for n in ("network.c", "kernels.c", "payload.c")), source], [c], Path(folder), board.core,
+                    ("-O3",))
         code = _text_bytes([c / n for n in ("network.c", "kernels.c", "payload.c", "fragments.c")], c, Path(folder))
     rows = [[int(word) for word in line.split()] for line in lines.splitlines()]
     assert all(n == wanted for _, n, wanted in rows)
     sent, answered = [n for n, size, _ in rows if size], [n for n, size, _ in rows if not size]
-    device = load_profile(DeviceProfile, "stm32l4r5-c")
+    device = load_profile(DeviceProfile, board.profile)
     there = result.scenario.conditions.model_copy(update={"device": device})
     found = load_latency_model("instructions").latency([result.outcome.measurement.workload], [there])
-    per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
+    per_ms = board.per_ms
     footprint = manifest.footprint
     assert footprint is not None
     return {"deployment": manifest.label, "answered": len(answered), "sent": len(sent),
@@ -223,8 +250,8 @@ def _text_bytes(sources: list[Path], include: Path, folder: Path) -> int:
     total = 0
     for source in sources:
         compiled = folder / f"{source.stem}.o"
-        subprocess.run(["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard", "-O3",
-                        f"-I{include}", "-c", str(source), "-o", str(compiled)], check=True)
+        subprocess.run(["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard",
+                        "-O3", f"-I{include}", "-c", str(source), "-o", str(compiled)], check=True)
         size = subprocess.run(["arm-none-eabi-size", str(compiled)], check=True, capture_output=True, text=True)
         total += int(size.stdout.splitlines()[1].split()[0])
     return total
@@ -232,13 +259,12 @@ def _text_bytes(sources: list[Path], include: Path, folder: Path) -> int:
 
 def prices_of(rows: list[Counted]) -> tuple[NDArray[np.float64], dict[str, HeldOut]]:
     """Instructions of each of `TERMS` for each of `KINDS`; and the error on shapes that are left out."""
-    prices, held_out = fit_prices(timings(rows))
-    return np.nan_to_num(prices) * CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION, held_out
+    prices, held_out = fit_prices(timings(rows, 1.0))
+    return np.nan_to_num(prices), held_out
 
 
-def timings(rows: list[Counted]) -> list[Timing]:
-    """The layers as the regressions of latency models take them."""
-    per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
+def timings(rows: list[Counted], per_ms: float) -> list[Timing]:
+    """The layers as the regressions of latency models take them, at so many instructions a millisecond."""
     return [Timing(r.network, "", r.name, r.work, r.instructions / per_ms) for r in rows]
 
 
@@ -249,13 +275,16 @@ def predicted(prices: NDArray[np.float64], rows: list[Counted]) -> float:
 
 def main() -> None:
     """Run the benchmark that the options ask for."""
-    options = parser(__doc__, scenario=False).parse_args()
+    options_parser = parser(__doc__, scenario=False)
+    options_parser.add_argument("--core", choices=list(BOARDS), default="m4")
+    options = options_parser.parse_args()
+    board = BOARDS[options.core]
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     rows: list[Counted] = []
     for name, network, shape in networks():
-        rows += counted(name, network, shape)
-    per_ms = CLOCK_MHZ * 1e3 / CYCLES_PER_INSTRUCTION
+        rows += counted(name, network, shape, board.core)
+    per_ms = board.per_ms
     pd.DataFrame([{"network": r.network, "layer": r.name, "operation": r.kind, "macs": r.work.macs,
                    "weights": r.work.weights, "outputs": r.work.outputs, "instructions": r.instructions,
                    "instructions a mac": round(r.instructions / r.work.macs, 2) if r.work.macs else None}
@@ -276,12 +305,12 @@ def main() -> None:
     frame.to_csv(options.out / "networks.csv", index=False)
     resnet8 = next(w for w in wholes if w["network"].startswith("resnet8, 0%"))
     write_json(options.out / "profile.json", {
-        "cycles_per_instruction": CYCLES_PER_INSTRUCTION, "terms": TERMS,
+        "profile": board.profile, "cycles_per_instruction": board.cycles_per_instruction, "terms": TERMS,
         "prices": {kind: [round(price, 4) for price in row] for kind, row in zip(KINDS, prices.tolist(), strict=True)},
         "held_out": {kind: error.model_dump() for kind, error in held_out.items()},
-        "rates": {name: _rate(ms) for name, ms in solve_rates(timings(rows)).items()},
-        "resnet8_over_mlperf": resnet8["ms"] / MLPERF_RESNET8_MS})
-    devices = pd.DataFrame([deployed(Path(path)) for path in DEPLOYMENTS])
+        "rates": {name: _rate(ms) for name, ms in solve_rates(timings(rows, per_ms)).items()},
+        "resnet8_over_mlperf": resnet8["ms"] / board.mlperf_ms})
+    devices = pd.DataFrame([deployed(Path(path), board) for path in DEPLOYMENTS])
     devices.to_csv(options.out / "deployments.csv", index=False)
     print(frame.to_string(index=False))
     print(devices.T.to_string(header=False))

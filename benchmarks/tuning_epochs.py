@@ -3,13 +3,13 @@
     python -m benchmarks.tuning_epochs --scenario camera --epochs 10 --out results/benchmarks/tuning-camera
         --plans "stage2 | factorised 32ch 14x14 rate 5" "input | WebP q0 at 1/2 with shared tables"
 
-Plans are named by their labels, as `autosplit show` prints them, with `*` for what is not known before the supernet is
-trained, the channels that a rate keeps: "stage2 | injected | factorised *ch 14x14 rate 5". They are fine-tuned as the
-finalists of a search are, splits from the supernet and pictures from the network that was trained on all formats; both
-of these are trained as the scenario says. Epochs are for comparing here, so none is chosen: the figures on test images are of all of them, with the
-paired difference of the plan named first from each. Writes `epochs.csv` as it goes on; what was fine-tuned is in the
-cache, so that a run that was stopped goes on. `rates.csv` has the latency and energy of each over links of the same
-kind with other rates.
+Plans are named by their labels, as `autosplit show` prints them, with `*` for what is not known before the supernet
+is trained, the channels that a rate keeps: "stage2 | injected | factorised *ch 14x14 rate 5". They are fine-tuned as
+the finalists of a search are, splits from the supernet and pictures from the network that was trained on all formats;
+both of these are trained as the scenario says. Epochs are for comparing here, so none is chosen: the figures on test
+images are of all of them, with the paired difference of the plan named first from each. Writes `epochs.csv` as it
+goes on; what was fine-tuned is in the cache, so that a run that was stopped goes on. `rates.csv` has the latency and
+energy of each over links of the same kind with other rates.
 """
 
 from __future__ import annotations

@@ -86,5 +86,5 @@ def test_the_target_c_takes_the_profile_of_the_c_code():
     assert (found.conditions.device.name, found.latency_model) == ("stm32l4r5-c", "instructions")
     kept = for_target(plain.replace(**{"search.target": "c"}), {"conditions.device", "latency_model"})
     assert (kept.conditions.device.name, kept.latency_model) == ("stm32l4r5", "analytic")
-    other = for_target(plain.replace(**{"search.target": "c", "conditions.device": "stm32h7a3"}))
-    assert (other.conditions.device.name, other.latency_model) == ("stm32h7a3", "analytic")
+    other = for_target(plain.replace(**{"search.target": "c", "conditions.device": "stm32n6"}))
+    assert (other.conditions.device.name, other.latency_model) == ("stm32n6", "analytic")
