@@ -156,12 +156,14 @@ class Real:
         shape: Without the batch dimension.
         emit: Adds the operation that computes and rounds them; the number of its buffer. `None` = leave them real.
         limits: What they are clamped to first.
+        moved: What they were before they were moved, and what moves levels of that; see `_Walk._later`.
     """
 
     name: str
     shape: tuple[int, ...]
     emit: Callable[[_Rounding | None, bool], int]
     limits: tuple[float, float] | None = None
+    moved: tuple[Real, Callable[[Any], Any]] | None = None
 
     def clamp(self, low: float, high: float) -> Real:
         """The same, clamped once more."""
@@ -569,23 +571,56 @@ class _Walk:
 
         return Real(node.name, result, emit)
 
-    def _pool(self, node: fx.Node, name: str) -> Value:
-        source, function = self._levels(node), self._function(node)
-        result = tuple(self.examples[node].shape[1:])
-        shape = _shape(source.shape)
+    def _windows(self, node: fx.Node, source: _Levels, kind: torch.dtype) -> tuple[Shape, Integers, Integers]:
+        """Shape of what a pooling gives, and its windows' rows and columns."""
+        result, shape = tuple(self.examples[node].shape[1:]), _shape(source.shape)
         output: Shape = (*_shape(result)[:2], shape[2])
         if prod(result) != prod(output) or len(source.shape) != 3:
             raise self._refused(node, " over other dimensions than height and width")
-        biggest = "max" in name.lower()
-        kind = torch.float32 if biggest else torch.float64
-        rows, columns = (_reach(function, shape, axis, kind) for axis in (0, 1))
+        rows, columns = (_reach(self._function(node), shape, axis, kind) for axis in (0, 1))
         if rows is None or columns is None:
             raise self._refused(node, " with gaps in its windows")
-        if biggest:
-            target = self.program.buffer(output)
-            self.program.add(Maximum(name=node.name, reads=(source.buffer,), writes=target, shape=shape, output=output,
-                                     rows=rows, columns=columns))
-            return _Levels(target, source.scale, source.zero, _places(result))
+        return output, rows, columns
+
+    def _maximum(self, node: fx.Node, source: _Levels) -> _Levels:
+        source = self._in_order(node.name, source)
+        output, rows, columns = self._windows(node, source, torch.float32)
+        target = self.program.buffer(output)
+        self.program.add(Maximum(name=node.name, reads=(source.buffer,), writes=target, shape=_shape(source.shape),
+                                 output=output, rows=rows, columns=columns))
+        return _Levels(target, source.scale, source.zero, _places(tuple(self.examples[node].shape[1:])))
+
+    def _later(self, node: fx.Node, value: Real, move: Callable[[_Levels], Value]) -> Real:
+        """What moves values that are not rounded yet, or takes the largest: their levels will do as well."""
+        result = self.examples[node]
+        if not isinstance(result, Tensor):
+            raise self._refused(node, " on values that are not rounded")
+        given, moves = value, move
+        if value.moved is not None and value.limits is None:  # several moves are one
+            given, before = value.moved
+
+            def moves(levels: _Levels) -> Value:
+                return move(before(levels))
+
+        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
+            if rounding is None or by_channel:
+                raise self._refused(node, " at the end of a network")
+            buffer, zero = given.emit(rounding.clamped(given.limits), False), rounding.zero
+            zero = min(max(zero, rounding.low), rounding.high)  # as what is added by a padding is rounded
+            moved = moves(_Levels(buffer, np.float32(rounding.step[0]), zero, _places(given.shape)))
+            return self._in_order(node.name, moved).buffer
+
+        return Real(node.name, tuple(result.shape[1:]), emit, moved=(given, moves))
+
+    def _pool(self, node: fx.Node, name: str) -> Value:
+        given = self.values[node.all_input_nodes[0]]
+        if "max" in name.lower():
+            if isinstance(given, Real):
+                return self._later(node, given, lambda levels: self._maximum(node, levels))
+            return self._maximum(node, self._levels(node))
+        source, function = self._levels(node), self._function(node)
+        output, rows, columns = self._windows(node, source, torch.float64)
+        result, shape = tuple(self.examples[node].shape[1:]), _shape(source.shape)
         # what it makes of ones tells the divisor: the values in the window over the average
         ones = function(torch.ones(1, 1, *shape[:2], dtype=torch.float64)).reshape(output[:2]).numpy()
         inside = np.outer(rows[:, 1] - rows[:, 0], columns[:, 1] - columns[:, 0])
@@ -617,15 +652,17 @@ class _Walk:
         if isinstance(value, Real):
             if node.target in {"float", "double"}:
                 return value
-            # only what leaves them in their places
             places = torch.arange(prod(value.shape), dtype=torch.float64)
             found = self._function(node)(places.view(1, *value.shape))
-            kept = isinstance(found, Tensor) and torch.equal(found.reshape(-1), places)
-            if prod(value.shape[1:]) != 1 or not kept:
-                raise self._refused(node, " on values that are not rounded")
-            return replace(value, shape=tuple(found.shape[1:]))
+            if prod(value.shape[1:]) == 1 and isinstance(found, Tensor) and torch.equal(found.reshape(-1), places):
+                return replace(value, shape=tuple(found.shape[1:]), moved=None)  # they stay where they are
+            return self._later(node, value, lambda levels: self._moved(node, levels))
         if not isinstance(value, _Levels):
             raise self._refused(node, " on the image itself")
+        return self._moved(node, value)
+
+    def _moved(self, node: fx.Node, value: _Levels) -> Value:
+        """A tensor, or several, whose values come from other places."""
         call = self._function(node)
         places = value.places.contiguous()  # some operations take only such
         found, doubled = call(places), call(2 * places)

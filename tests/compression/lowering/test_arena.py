@@ -85,7 +85,7 @@ def least_bytes(program: Program, arena: Arena) -> int:
 
 
 def random_program(seed: int) -> Program:
-    """Operations that read up to three of the buffers so far, recent ones more often; sizes are small, and often equal."""
+    """Operations that read up to three of the buffers so far, recent ones more often; sizes are often equal."""
     rng = np.random.default_rng(seed)
     program = Program((1, 1, 1))
     kinds = rng.random() < 0.7

@@ -439,6 +439,24 @@ def codes() -> Iterator[Case]:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(210, 12), nn.ReLU(), nn.Linear(12, 9), nn.Unflatten(1, (9, 1, 1)))
     yield case("code of a vector", nn.Sequential(conv(3, 6, 1)), (3, 5, 7), encoder=encoder, bits=5,
                limit=torch.tensor(0.7))
+    for name, head, shape in (
+        ("code of a max pool", nn.Sequential(conv(3, 6), nn.ReLU(), nn.MaxPool2d(3, 2, 1)), (3, 11, 13)),
+        ("code of a max pool and clamps", nn.Sequential(conv(3, 6), nn.Hardtanh(-0.4, 1.0), nn.MaxPool2d(2),
+                                                        nn.ReLU6()), (3, 12, 14)),
+        ("code of a shuffle", nn.Sequential(conv(3, 6), nn.ReLU(), nn.ChannelShuffle(2)), (3, 9, 11)),
+        ("code of a shuffle by hand", Network(
+            lambda x, a, b: torch.cat([a(x), F.relu(b(x))], 1).reshape(-1, 2, 3, 7, 9).transpose(1, 2).reshape(
+                -1, 6, 7, 9), conv(3, 2), conv(3, 4)), (3, 9, 11)),
+        ("code of a padding, a shuffle and a max pool", Network(
+            lambda x, a: F.max_pool2d(F.pad(a(x), (0, 1, 1, 0)).roll(2, 1), 2, 1).clamp(-0.3, 0.6).transpose(2, 3),
+            conv(3, 6)), (3, 6, 9)),
+        ("code of a padding", nn.Sequential(conv(3, 6), nn.ZeroPad2d((1, 0, 2, 1)), nn.Hardtanh(0.05, 0.4)), (3, 6, 9)),
+        ("code of joined features", Network(lambda x, a, b: F.max_pool2d(F.relu(torch.cat([a(x), b(x)], 1)), 2),
+                                            conv(3, 2), conv(3, 4)), (3, 12, 14)),
+        ("code of a sum", Network(lambda x, a, b: F.pixel_shuffle(F.relu(a(x) + b(x)), 2), conv(3, 24), conv(3, 24)),
+         (3, 6, 8)),
+    ):
+        yield case(name, head, shape, encoder=Patches(4, 2), bits=6, limit=torch.linspace(0.7, 2, 4).view(4, 1, 1))
     yield case("code of a hardswish", nn.Sequential(conv(3, 6), nn.Hardswish()), (3, 7, 9), encoder=Patches(4, 3),
                bits=8, limit=torch.tensor(1.5))
 
@@ -513,7 +531,7 @@ EXPORTED = {
     "groups, odd channels", "depthwise, dilated", "ties of sums, 1 groups", "ties of means", "ties of add",
     "ties of mul", "residual, relu", "difference", "squeeze and excitation", "joined, relu", "max pool, ceil mode",
     "max pool, adaptive", "average pool with padding", "average pool without padding", "average pool, ceil mode",
-    "average pool, adaptive", "code of a hardswish",
+    "average pool, adaptive", "code of a hardswish", "code of a max pool and clamps", "code of a padding",
     "global average at the end", "linear layers", "a wide linear layer", "batch norm by itself", "table: Hardswish",
     "table: Sigmoid", "table: GELU", "clamp: ReLU6()", "clamp of levels twice", "constants", "channel shuffle",
     "pixel shuffle", "levels at the end", "calibrated on (243, 255), mean 0.5", "steep, 4 groups", "code of 1 bits",
