@@ -6,173 +6,37 @@ arithmetic is followed exactly (`autosplit.compression.lowering.fixed_point`).
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from autosplit.compression.int8_layers import (
     LEVELS,
-    ChannelAffine,
-    Int8Conv2d,
-    Int8Layer,
-    Int8Linear,
-    Lookup,
-    Requantise,
 )
-from autosplit.compression.lowering.fixed_point import fit_pairs, fit_quotient, fit_staircase
 from autosplit.compression.lowering.operations import (
-    Average,
-    Channels,
-    Convolution,
     Decision,
     Gather,
-    Join,
-    Maximum,
-    Pixels,
-    Product,
     Program,
     Readout,
-    Shape,
-    Sum,
     Symbols,
-    Table,
-    Window,
 )
+from autosplit.compression.lowering.values import (
+    REMEDY,
+    Image,
+    Levels,
+    Real,
+    Rounding,
+    Value,
+    channels_last,
+)
+from autosplit.compression.lowering.walk import Walk
 from autosplit.compression.quantise import MIN_LIMIT
 from autosplit.core.errors import ConfigError
 from autosplit.models.constants import with_constants
-from autosplit.models.inference import evaluation_mode
 
-__all__ = ["Lowering", "Real"]
-
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
-
-_ELEMENTWISE: dict[Any, str] = {
-    operator.add: "add", torch.add: "add", "add": "add", operator.iadd: "add", "add_": "add",
-    operator.sub: "sub", torch.sub: "sub", "sub": "sub",
-    operator.mul: "mul", torch.mul: "mul", "mul": "mul", "mul_": "mul", operator.imul: "mul",
-    operator.truediv: "div", torch.div: "div", "div": "div",
-    operator.neg: "neg", torch.neg: "neg", "neg": "neg",
-}
-_REMEDY = "; leave --target c away, or choose a split point before it"
-_FAR = 2.0**40  # beyond any level, and an integer
-_JOINS = {torch.cat, torch.concat, torch.concatenate}
-_CLAMPS = {"ReLU", "ReLU6", "Hardtanh", "relu", "relu_", "relu6", "hardtanh", "clamp", "clamp_", "clip", "clamp_min",
-           "clamp_max"}
-_IDENTITIES = {"Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath", "stochastic_depth", "dropout"}
-# of a tensor alone; most are tables of the network already
-_TABLES = {"SiLU", "Sigmoid", "Hardswish", "Hardsigmoid", "GELU", "ELU", "LeakyReLU", "PReLU", "Tanh", "Mish",
-           "Softplus", "SELU", "CELU", "Softsign", "silu", "sigmoid", "hardswish", "hardsigmoid", "gelu", "elu",
-           "leaky_relu", "tanh", "mish", "softplus", "selu", "exp", "abs"}
-_POOLS = {"MaxPool2d", "max_pool2d", "AdaptiveMaxPool2d", "adaptive_max_pool2d", "RegionMaxPool", "AvgPool2d",
-          "avg_pool2d", "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "mean"}
-_REARRANGE = {"Flatten", "Unflatten", "ZeroPad2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle",
-              "UpsamplingNearest2d", "ReflectionPad2d", "ReplicationPad2d", "flatten", "unflatten", "view", "reshape",
-              "squeeze", "unsqueeze", "transpose", "permute", "chunk", "split", "unbind", "narrow", "getitem", "roll",
-              "movedim", "channel_shuffle", "pixel_shuffle", "contiguous", "clone", "pad", "double", "float"}
-
-
-@dataclass(frozen=True)
-class _Rounding:
-    """Real values to levels: `round(x / step - shift) + zero`, clipped.
-
-    Attributes:
-        step: float32, one number or one a channel, (1,) or (channels,).
-        zero: Level of zero.
-        low: Lowest level.
-        high: Highest level.
-        shift: What is taken off before rounding: 0.5 where a code has two levels.
-    """
-
-    step: Floats
-    zero: int
-    low: int = 0
-    high: int = LEVELS - 1
-    shift: float = 0.0
-
-    def __call__(self, values: Floats, channels: bool = True) -> Integers:
-        """Levels of values, not clipped; (channels, n), or any shape for a single step."""
-        step = self.step[:, None] if channels else self.step[0]
-        shifted = values / step - np.float32(self.shift) if self.shift else values / step
-        return np.clip(np.rint(shifted), -_FAR, _FAR).astype(np.int64) + self.zero
-
-    def clamped(self, limits: tuple[float, float] | None) -> _Rounding:
-        """The same of values that are clamped first: the staircase does not fall, so its range is."""
-        if limits is None:
-            return self
-        ends = np.array([max(min(v, 1e30), -1e30) for v in limits], dtype=np.float32)
-        low, high = (np.clip(self(np.full((len(self.step), 1), v)), self.low, self.high)[:, 0] for v in ends)
-        if len(set(low.tolist())) > 1 or len(set(high.tolist())) > 1:
-            raise ConfigError("a clamped code with a step of its own for each channel cannot be written as C; choose a "
-                              "codec whose encoder ends without a clamp")
-        return replace(self, low=int(low[0]), high=int(high[0]))
-
-
-@dataclass(frozen=True)
-class _Levels:
-    """A tensor in a buffer.
-
-    Attributes:
-        buffer: Its number.
-        scale: float32, value of one level.
-        zero: Level of zero.
-        places: Where in the buffer each value lies, and 1 more; 0 = nowhere, it is zero; double, (1, ...).
-    """
-
-    buffer: int
-    scale: np.float32
-    zero: int
-    places: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Without the batch dimension."""
-        return tuple(self.places.shape[1:])
-
-
-@dataclass(frozen=True)
-class _Image:
-    """The normalised image: value of each pixel level, (channels, 256)."""
-
-    values: Floats
-
-
-@dataclass(frozen=True)
-class Real:
-    """Real values that are not computed yet: how they will be rounded decides how.
-
-    Attributes:
-        name: Of the operation.
-        shape: Without the batch dimension.
-        emit: Adds the operation that computes and rounds them; the number of its buffer. `None` = leave them real.
-        limits: What they are clamped to first.
-        moved: What they were before they were moved, and what moves levels of that; see `_Walk._later`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    emit: Callable[[_Rounding | None, bool], int]
-    limits: tuple[float, float] | None = None
-    moved: tuple[Real, Callable[[Any], Any]] | None = None
-
-    def clamp(self, low: float, high: float) -> Real:
-        """The same, clamped once more."""
-        before = self.limits or (-np.inf, np.inf)
-        return replace(self, limits=(min(max(before[0], low), high), min(max(before[1], low), high)))
-
-
-Value = Any
-"""What a node stands for: `_Levels`, `Real`, `_Image`, a tuple of these, or a constant."""
+__all__ = ["Lowering"]
 
 
 class Lowering:
@@ -186,11 +50,11 @@ class Lowering:
         channels, height, width = image
         self.program = Program((height, width, channels))
 
-    def image(self, mean: Sequence[float], std: Sequence[float]) -> _Image:
+    def image(self, mean: Sequence[float], std: Sequence[float]) -> Image:
         """The image as its network gets it, `(pixel / 255 - mean) / std`."""
         pixels = np.arange(LEVELS, dtype=np.float32) / np.float32(255)
         each = zip(mean, std, strict=True)
-        return _Image(np.stack([(pixels - np.float32(m)) / np.float32(s) for m, s in each]))
+        return Image(np.stack([(pixels - np.float32(m)) / np.float32(s) for m, s in each]))
 
     def network(self, network: nn.Module, given: Value, shape: tuple[int, ...]) -> Value:
         """Add the operations of an int8 network.
@@ -211,7 +75,7 @@ class Lowering:
                               "int8")
         graph = with_constants(network, shape)
         assert isinstance(graph, fx.GraphModule)
-        return _Walk(self.program, graph, given, shape).run()
+        return Walk(self.program, graph, given, shape).run()
 
     def symbols(self, value: Value, bits: int, limit: Tensor) -> None:
         """End with the symbols of a code.
@@ -223,12 +87,12 @@ class Lowering:
         """
         if not isinstance(value, Real):
             raise ConfigError("an encoder that ends with levels instead of real values cannot be written as C"
-                              f"{_REMEDY}")
+                              f"{REMEDY}")
         half = 2 ** (bits - 1)
         step = (limit.detach().float().clamp_min(MIN_LIMIT) / half).reshape(-1).numpy()
         step = np.repeat(step, value.shape[0]) if len(step) == 1 else step
-        rounding = _Rounding(step, half, 0, 2 * half - 1, 0.5 if bits == 1 else 0.0)
-        height, width, channels = _shape(value.shape)
+        rounding = Rounding(step, half, 0, 2 * half - 1, 0.5 if bits == 1 else 0.0)
+        height, width, channels = channels_last(value.shape)
         buffer = value.emit(rounding.clamped(value.limits), True)
         self.program.add(Symbols(name="symbols", reads=(buffer,), writes=None, shape=(channels, height, width)))
 
@@ -242,11 +106,11 @@ class Lowering:
         """
         if isinstance(value, Real):
             if value.limits is not None:
-                raise ConfigError(f"operation {value.name!r} cannot be written as C with its logits clamped{_REMEDY}")
+                raise ConfigError(f"operation {value.name!r} cannot be written as C with its logits clamped{REMEDY}")
             value.emit(None, False)
         else:
-            if not isinstance(value, _Levels):
-                raise ConfigError(f"a network without an operation that gives logits cannot be written as C{_REMEDY}")
+            if not isinstance(value, Levels):
+                raise ConfigError(f"a network without an operation that gives logits cannot be written as C{REMEDY}")
             buffer, order = value.buffer, value.places.reshape(-1).long().numpy() - 1
             if not np.array_equal(order, np.arange(prod(self.program.buffers[buffer]))):
                 buffer = self.program.buffer((1, 1, len(order)))
@@ -257,507 +121,3 @@ class Lowering:
         classes = prod(value.shape)
         self.program.add(Decision(name="decision", reads=(), writes=None, threshold=threshold,
                                   temperature=temperature, classes=classes))
-
-
-class _ShapeError(ConfigError):
-    """A tensor that is no feature map and no vector."""
-
-
-class _Examples(fx.Interpreter):
-    """Runs a network on zeros and keeps what every node gives."""
-
-    def __init__(self, network: fx.GraphModule) -> None:
-        super().__init__(network, garbage_collect_values=False)
-        self.found: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.found[n] = result = super().run_node(n)
-        return result
-
-
-class _Walk:
-    """One network on its way to operations.
-
-    Args:
-        program: Gets them.
-        network: The network.
-        given: What goes in.
-        shape: Its shape.
-    """
-
-    def __init__(self, program: Program, network: fx.GraphModule, given: Value, shape: tuple[int, ...]) -> None:
-        self.program, self.network, self.given = program, network, given
-        examples = _Examples(network)
-        with evaluation_mode(network), torch.no_grad():
-            examples.run(torch.zeros(1, *shape))
-        self.examples = examples.found
-        self.values: dict[fx.Node, Value] = {}
-
-    def run(self) -> Value:
-        """Add all operations; what the network's output stands for."""
-        with torch.no_grad():
-            for node in self.network.graph.nodes:
-                if node.op == "output":
-                    return self.values[node.all_input_nodes[0]]
-                try:
-                    self.values[node] = self._value(node)
-                except _ShapeError as e:
-                    raise self._refused(node, ", which knows only feature maps and vectors") from e
-        raise AssertionError("a graph without an output")
-
-    def _value(self, node: fx.Node) -> Value:
-        if node.op == "placeholder":
-            return self.given
-        if not any(isinstance(self.values[n], (_Levels, Real, _Image, tuple)) for n in node.all_input_nodes):
-            return self.examples[node]  # constants
-        if not isinstance(self.examples[node], (Tensor, tuple, list)) or isinstance(self.examples[node], torch.Size):
-            return self.examples[node]  # sizes
-        module = self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if type(module) is Requantise:
-            return self._requantise(node, module)
-        if isinstance(module, Lookup):
-            source = self._levels(node)
-            return self._table(node, source, module.table.numpy()[None], np.float32(module.scale), int(module.zero))
-        if isinstance(module, Int8Layer):
-            return self._layer(node, module)
-        return self._named(node, _name(node, module), isinstance(module, ChannelAffine))
-
-    def _named(self, node: fx.Node, name: str, affine: bool) -> Value:
-        """What an operation of torch is, by its name."""
-        if name in _IDENTITIES:
-            return self.values[node.all_input_nodes[0]]
-        if name in _CLAMPS:
-            return self._clamp(node)
-        if node.target in _JOINS:
-            return self._join(node)
-        if name in _POOLS:
-            return self._pool(node, name)
-        if name in _REARRANGE:
-            return self._rearrange(node)
-        kind = "table" if affine or name in _TABLES else _ELEMENTWISE.get(node.target)
-        if kind:
-            return self._elementwise(node, kind)
-        raise self._refused(node)
-
-    def _refused(self, node: fx.Node, why: str = "") -> ConfigError:
-        what = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
-        if node.op == "call_module":
-            what = type(self.network.get_submodule(str(node.target))).__name__
-        return ConfigError(f"operation {node.name!r} ({what}) cannot be written as C{why}{_REMEDY}")
-
-    # --- what goes in -----------------------------------------------------------------------------------------------
-
-    def _levels(self, node: fx.Node, number: int = 0) -> _Levels:
-        """An input in a buffer of its own, channels last."""
-        source = [n for n in node.all_input_nodes if isinstance(self.values[n], (_Levels, Real, _Image))][number]
-        value = self.values[source]
-        if not isinstance(value, _Levels):
-            raise self._refused(node, ", as its input is not rounded")
-        return self._in_order(source.name, value)
-
-    def _in_order(self, name: str, value: _Levels) -> _Levels:
-        """The same tensor, lying channels last; copied if need be."""
-        shape = _shape(value.shape)
-        order = value.places.reshape(1, shape[2], shape[0], shape[1]).permute(0, 2, 3, 1).reshape(-1).long().numpy() - 1
-        size = prod(self.program.buffers[value.buffer])
-        if len(order) == size and (order == np.arange(size)).all():
-            return value
-        inputs = self.program.buffers[value.buffer][2]
-        by_position = order.reshape(shape[0] * shape[1], shape[2])
-        target = self.program.buffer(shape)
-        if (shape[0] * shape[1] * inputs == size and (order >= 0).all()
-                and (by_position - inputs * np.arange(len(by_position))[:, None] == by_position[0]).all()):
-            self.program.add(Channels(name=name, reads=(value.buffer,), writes=target, positions=len(by_position),
-                                      inputs=inputs, order=by_position[0]))
-        else:
-            self.program.add(Gather(name=name, reads=(value.buffer,), writes=target, places=order, zero=value.zero))
-        return replace(value, buffer=target, places=_places(value.shape))
-
-    # --- rounding ---------------------------------------------------------------------------------------------------
-
-    def _requantise(self, node: fx.Node, module: Requantise) -> Value:
-        value = self.values[node.all_input_nodes[0]]
-        scale, zero = np.float32(module.scale), int(module.zero)
-        rounding = _Rounding(np.array([scale]), zero)
-        if isinstance(value, _Image):
-            levels = np.clip(rounding(value.values, channels=False), 0, LEVELS - 1)
-            buffer = self.program.buffer(self.program.image)
-            self.program.add(Pixels(name=node.name, reads=(), writes=buffer, table=levels.astype(np.uint8)))
-            height, width, channels = self.program.image
-            return _Levels(buffer, scale, zero, _places((channels, height, width)))
-        if isinstance(value, Real):
-            buffer = value.emit(rounding.clamped(value.limits), False)
-            return _Levels(buffer, scale, zero, _places(value.shape))
-        if not isinstance(value, _Levels):
-            return value
-        if (value.scale, value.zero) == (scale, zero):
-            return value
-        source = self._in_order(node.name, value)
-        table = np.clip(rounding(_values(source)[None], channels=False), 0, LEVELS - 1)
-        return self._table(node, source, table.astype(np.uint8), scale, zero)
-
-    def _table(self, node: fx.Node, source: _Levels, table: NDArray[np.uint8], scale: np.float32, zero: int) -> _Levels:
-        shape = self.program.buffers[source.buffer]
-        target = self.program.buffer(shape)
-        self.program.add(Table(name=node.name, reads=(source.buffer,), writes=target, elements=prod(shape),
-                               table=table))
-        return _Levels(target, scale, zero, source.places)
-
-    # --- layers -----------------------------------------------------------------------------------------------------
-
-    def _layer(self, node: fx.Node, layer: Int8Layer) -> Real:
-        value = self.values[node.all_input_nodes[0]]
-        weight = layer.weight.numpy()
-        if isinstance(layer, Int8Linear):
-            if not isinstance(value, _Levels):
-                raise self._refused(node, ", as its input is not rounded")
-            if len(value.shape) != 1:
-                raise self._refused(node, ", as its input has more than one dimension")
-            places = value.places.reshape(-1).long().numpy() - 1
-            if sorted(places.tolist()) != list(range(prod(self.program.buffers[value.buffer]))):
-                value = self._in_order(node.name, value)
-                places = np.arange(len(places))
-            ordered = np.empty_like(weight)
-            ordered[:, places] = weight  # flattened by channels, lying by positions
-            shape, output = (1, 1, weight.shape[1]), (1, 1, weight.shape[0])
-            kernel, window, source = ordered[:, None, None], Window((1, 1)), value
-            result: tuple[int, ...] = (len(weight),)
-        else:
-            assert isinstance(layer, Int8Conv2d)
-            source = self._levels(node)
-            shape, result = _shape(source.shape), tuple(self.examples[node].shape[1:])
-            output = _shape(result)
-            height, width = weight.shape[2:]
-            window = Window((height, width), _pair(layer.stride), _pair(layer.dilation), _begin(layer))
-            kernel = weight.transpose(0, 2, 3, 1)
-        if max(prod(kernel.shape[1:]), *shape, *output) >= 2**16 or max(*window.kernel, *window.stride,
-                                                                        *window.dilation) >= 2**8:
-            raise self._refused(node, ", as it is too large")
-        taken = kernel.reshape(len(kernel), -1).astype(np.int64)
-        least, most = (np.minimum(taken, 0).sum(axis=1) * (LEVELS - 1), np.maximum(taken, 0).sum(axis=1) * (LEVELS - 1))
-        bias = layer.bias.numpy().astype(np.int64) - source.zero * taken.sum(axis=1)
-        scale = (layer.in_scale * layer.scale).numpy()
-
-        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
-            levels = None
-            if rounding is not None:
-                step = rounding
-
-                def staircase(sums: Integers) -> Integers:
-                    return step((sums + bias[:, None]).astype(np.float32) * scale[:, None])
-
-                wanted = (np.arange(step.low + 1, step.high + 1) - step.zero - 0.5 + step.shift) * step.step[:, None]
-                estimate = wanted / scale[:, None] - bias[:, None]
-                with _naming(node.name):
-                    levels = fit_staircase(staircase, least, most, step.low, step.high, estimate)
-            target = None if levels is None else self.program.buffer(output)
-            return self.program.add(Convolution(
-                name=node.name, reads=(source.buffer,), writes=target, shape=shape, output=output, window=window,
-                groups=layer.groups, weight=np.ascontiguousarray(kernel), zero=source.zero, levels=levels, bias=bias,
-                scale=scale, by_channel=by_channel))
-
-        return Real(node.name, result, emit)
-
-    # --- what is not a layer ----------------------------------------------------------------------------------------
-
-    def _clamp(self, node: fx.Node) -> Value:
-        if len(node.all_input_nodes) > 1:
-            raise self._refused(node, " with limits that are tensors")
-        ends = self._function(node)(torch.tensor([-1e30, 1e30]))
-        low, high = (float(v) for v in ends)
-        value = self.values[node.all_input_nodes[0]]
-        if isinstance(value, Real):
-            return value.clamp(low, high)
-        source = self._levels(node)
-        values = np.clip(_values(source), np.float32(low), np.float32(high))
-        table = np.clip(np.rint(values / source.scale) + source.zero, 0, LEVELS - 1)
-        if not np.array_equal((table - source.zero).astype(np.float32) * source.scale, values):
-            return self._elementwise(node, "clamp")  # a limit between two levels
-        return self._table(node, source, table.astype(np.uint8)[None], source.scale, source.zero)
-
-    def _elementwise(self, node: fx.Node, kind: str) -> Real:
-        tensors = [n for n in node.all_input_nodes if isinstance(self.values[n], (_Levels, Real, _Image))]
-        if len(tensors) > 1:
-            if kind not in {"add", "sub", "mul"} or node.kwargs:
-                raise self._refused(node, " with two tensors")
-            return self._two(node, kind)
-        given = node.args.count(tensors[0])
-        source = self._levels(node)
-        channels = _shape(source.shape)[2]
-        side = (channels, *(1 for _ in source.shape[1:]))
-        inputs = torch.from_numpy(_values(source)).view(-1, *(1 for _ in side)).expand(LEVELS, *side)
-        outputs = self._function(node)(inputs)
-        if outputs.shape != inputs.shape or outputs.dtype != torch.float32 or given > 2:
-            raise self._refused(node, " with a constant that differs from place to place")
-        real = outputs.reshape(LEVELS, channels).t().numpy()
-        real = real[:1] if (real == real[:1]).all() else real
-
-        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
-            if rounding is None or by_channel:
-                raise self._refused(node, " at the end of a network")
-            table = np.clip(rounding(real, channels=False), rounding.low, rounding.high).astype(np.uint8)
-            return self._table(node, source, table, np.float32(1), 0).buffer
-
-        return Real(node.name, source.shape, emit)
-
-    def _two(self, node: fx.Node, kind: str) -> Real:
-        given: Any = node.args
-        first, second = (self._in_order(n.name, self._rounded(node, n)) for n in given)
-        if kind == "mul" and prod(first.shape) < prod(second.shape):
-            first, second = second, first
-        shape = _shape(first.shape)
-        each_channel = kind == "mul" and second.shape == (shape[2], 1, 1) and shape[:2] != (1, 1)
-        if first.shape != second.shape and not each_channel:
-            raise self._refused(node, " with tensors of two shapes")
-        a, b = (np.float32(v.scale) * (np.arange(LEVELS, dtype=np.float32) - v.zero) for v in (first, second))
-        level = np.arange(LEVELS, dtype=np.int64)
-        real = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[kind](a[:, None], b[None, :])
-        sign = -1.0 if kind == "sub" else 1.0
-
-        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
-            if rounding is None or by_channel:
-                raise self._refused(node, " at the end of a network")
-            wanted = np.clip(rounding(real, channels=False), rounding.low, rounding.high)
-            step = float(rounding.step[0])
-            target = self.program.buffer(shape)
-            reads = (first.buffer, second.buffer)
-            if kind == "mul":
-                slope = float(first.scale) * float(second.scale) / step
-                product = (level - first.zero)[:, None] * (level - second.zero)[None, :]
-                shift = 30 - max(0, int(np.ceil(np.log2(slope))) + 1)
-                if slope * LEVELS**2 + LEVELS >= 2.0**31:
-                    raise self._refused(node, ", as its result has far finer levels than what is multiplied")
-                with _naming(node.name):
-                    pairs = fit_pairs(wanted, (product, np.zeros_like(product)), (slope, 0.0), rounding.zero + 0.5,
-                                      shift, rounding.low, rounding.high)
-                return self.program.add(Product(name=node.name, reads=reads, writes=target, shape=shape,
-                                                by_channel=each_channel, zeros=(first.zero, second.zero), pairs=pairs))
-            slopes = (float(first.scale) / step, sign * float(second.scale) / step)
-            constant = rounding.zero + 0.5 - first.zero * slopes[0] - second.zero * slopes[1]
-            reach = (LEVELS - 1) * (abs(slopes[0]) + abs(slopes[1])) + abs(constant) + LEVELS
-            shift = 30 - int(np.ceil(np.log2(reach)))
-            if shift < 0:
-                raise self._refused(node, ", as its result has far finer levels than what is added")
-            terms = (np.repeat(level[:, None], LEVELS, 1), np.repeat(level[None, :], LEVELS, 0))
-            with _naming(node.name):
-                pairs = fit_pairs(wanted, terms, slopes, constant, shift, rounding.low, rounding.high)
-            return self.program.add(Sum(name=node.name, reads=reads, writes=target, elements=prod(shape), pairs=pairs))
-
-        return Real(node.name, first.shape, emit)
-
-    def _rounded(self, node: fx.Node, source: Any) -> _Levels:
-        value = self.values[source]
-        if not isinstance(value, _Levels):
-            raise self._refused(node, ", as one of its inputs is not rounded")
-        return value
-
-    def _join(self, node: fx.Node) -> Real:
-        tensors: Any = node.args[0] if node.args else node.kwargs["tensors"]
-        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        sources = [self._in_order(n.name, self._rounded(node, n)) for n in tensors]
-        result = tuple(self.examples[node].shape[1:])
-        if dim not in {1, -len(result)}:
-            raise self._refused(node, " along another dimension than the channels")
-        shape = _shape(result)
-
-        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
-            if rounding is None or by_channel:
-                raise self._refused(node, " at the end of a network")
-            tables = tuple(np.clip(rounding(_values(s), channels=False), rounding.low, rounding.high).astype(np.uint8)
-                           for s in sources)
-            return self.program.add(Join(
-                name=node.name, reads=tuple(s.buffer for s in sources), writes=self.program.buffer(shape),
-                positions=shape[0] * shape[1], channels=tuple(_shape(s.shape)[2] for s in sources), tables=tables))
-
-        return Real(node.name, result, emit)
-
-    def _windows(self, node: fx.Node, source: _Levels, kind: torch.dtype) -> tuple[Shape, Integers, Integers]:
-        """Shape of what a pooling gives, and its windows' rows and columns."""
-        result, shape = tuple(self.examples[node].shape[1:]), _shape(source.shape)
-        output: Shape = (*_shape(result)[:2], shape[2])
-        if prod(result) != prod(output) or len(source.shape) != 3:
-            raise self._refused(node, " over other dimensions than height and width")
-        rows, columns = (_reach(self._function(node), shape, axis, kind) for axis in (0, 1))
-        if rows is None or columns is None:
-            raise self._refused(node, " with gaps in its windows")
-        return output, rows, columns
-
-    def _maximum(self, node: fx.Node, source: _Levels) -> _Levels:
-        source = self._in_order(node.name, source)
-        output, rows, columns = self._windows(node, source, torch.float32)
-        target = self.program.buffer(output)
-        self.program.add(Maximum(name=node.name, reads=(source.buffer,), writes=target, shape=_shape(source.shape),
-                                 output=output, rows=rows, columns=columns))
-        return _Levels(target, source.scale, source.zero, _places(tuple(self.examples[node].shape[1:])))
-
-    def _later(self, node: fx.Node, value: Real, move: Callable[[_Levels], Value]) -> Real:
-        """What moves values that are not rounded yet, or takes the largest: their levels will do as well."""
-        result = self.examples[node]
-        if not isinstance(result, Tensor):
-            raise self._refused(node, " on values that are not rounded")
-        given, moves = value, move
-        if value.moved is not None and value.limits is None:  # several moves are one
-            given, before = value.moved
-
-            def moves(levels: _Levels) -> Value:
-                return move(before(levels))
-
-        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
-            if rounding is None or by_channel:
-                raise self._refused(node, " at the end of a network")
-            buffer, zero = given.emit(rounding.clamped(given.limits), False), rounding.zero
-            zero = min(max(zero, rounding.low), rounding.high)  # as what is added by a padding is rounded
-            moved = moves(_Levels(buffer, np.float32(rounding.step[0]), zero, _places(given.shape)))
-            return self._in_order(node.name, moved).buffer
-
-        return Real(node.name, tuple(result.shape[1:]), emit, moved=(given, moves))
-
-    def _pool(self, node: fx.Node, name: str) -> Value:
-        given = self.values[node.all_input_nodes[0]]
-        if "max" in name.lower():
-            if isinstance(given, Real):
-                return self._later(node, given, lambda levels: self._maximum(node, levels))
-            return self._maximum(node, self._levels(node))
-        source, function = self._levels(node), self._function(node)
-        output, rows, columns = self._windows(node, source, torch.float64)
-        result, shape = tuple(self.examples[node].shape[1:]), _shape(source.shape)
-        # what it makes of ones tells the divisor: the values in the window over the average
-        ones = function(torch.ones(1, 1, *shape[:2], dtype=torch.float64)).reshape(output[:2]).numpy()
-        inside = np.outer(rows[:, 1] - rows[:, 0], columns[:, 1] - columns[:, 0])
-        divisors = np.rint(inside / ones).astype(np.int64)
-        if np.abs(divisors * ones / inside - 1).max() > 1e-9:
-            raise self._refused(node, " with such a divisor")
-
-        def emit(rounding: _Rounding | None, by_channel: bool) -> int:
-            if by_channel or (rounding is None and output[:2] != (1, 1)):
-                raise self._refused(node, " at the end of a network")
-            # what stays real is computed as the network does, whatever the levels
-            target = None if rounding is None else self.program.buffer(output)
-            rounding = rounding or _Rounding(np.array([source.scale]), 0)
-            step = float(rounding.step[0])
-            with _naming(node.name):
-                quotients = tuple(fit_quotient(int(d), float(source.scale), step, rounding.zero,
-                                               int(inside[divisors == d].max())) for d in np.unique(divisors))
-            return self.program.add(Average(
-                name=node.name, reads=(source.buffer,), writes=target, shape=shape, output=output, rows=rows,
-                columns=columns, divisors=divisors, zero=source.zero, scale=float(source.scale), step=step,
-                target=rounding.zero, low=rounding.low, high=rounding.high, quotients=quotients))
-
-        return Real(node.name, result, emit)
-
-    def _rearrange(self, node: fx.Node) -> Value:
-        value = self.values[node.all_input_nodes[0]]
-        if isinstance(value, tuple):
-            return value[node.args[1]]  # type: ignore[index]
-        if isinstance(value, Real):
-            if node.target in {"float", "double"}:
-                return value
-            places = torch.arange(prod(value.shape), dtype=torch.float64)
-            found = self._function(node)(places.view(1, *value.shape))
-            if prod(value.shape[1:]) == 1 and isinstance(found, Tensor) and torch.equal(found.reshape(-1), places):
-                return replace(value, shape=tuple(found.shape[1:]), moved=None)  # they stay where they are
-            return self._later(node, value, lambda levels: self._moved(node, levels))
-        if not isinstance(value, _Levels):
-            raise self._refused(node, " on the image itself")
-        return self._moved(node, value)
-
-    def _moved(self, node: fx.Node, value: _Levels) -> Value:
-        """A tensor, or several, whose values come from other places."""
-        call = self._function(node)
-        places = value.places.contiguous()  # some operations take only such
-        found, doubled = call(places), call(2 * places)
-        parts, others = ((f,) if isinstance(f, Tensor) else tuple(f) for f in (found, doubled))
-        # zeros may be added, other values not; and a place in the batch is none in an image
-        if any(p.shape[:1] != (1,) or not torch.equal(2 * p, q) for p, q in zip(parts, others, strict=True)):
-            raise self._refused(node, " where it changes values or images")
-        moved = tuple(replace(value, places=p.double()) for p in parts)
-        return moved[0] if isinstance(found, Tensor) else moved
-
-    def _function(self, node: fx.Node) -> Callable[[Tensor], Any]:
-        """The operation as a function of its one tensor."""
-        tensors = {n for n in node.all_input_nodes if isinstance(self.values[n], (_Levels, Real, _Image))}
-
-        def call(x: Tensor) -> Any:
-            given: Any = (node.args, node.kwargs)
-            args, kwargs = fx.node.map_arg(given, lambda n: x if n in tensors else self.values[n])
-            function: Any = node.target
-            if node.op == "call_module":
-                function = self.network.get_submodule(str(node.target))
-            elif node.op == "call_method":
-                function = getattr(Tensor, str(node.target))
-            return function(*args, **kwargs)
-
-        return call
-
-
-def _name(node: fx.Node, module: nn.Module | None) -> str:
-    """What torch calls an operation; empty where it is a function of the user's, whatever name that has."""
-    if module is not None:
-        return type(module).__name__
-    name = getattr(node.target, "__name__", str(node.target))
-    if node.op == "call_method" or str(getattr(node.target, "__module__", "")).startswith("torchvision."):
-        return name
-    return name if any(getattr(home, name, None) is node.target for home in (torch, F, operator)) else ""
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Tells of an error at which operation it came up."""
-    try:
-        yield
-    except ConfigError as e:
-        raise ConfigError(f"operation {name!r} cannot be written as C: {e}") from e
-
-
-def _shape(shape: tuple[int, ...]) -> Shape:
-    """(C, H, W) or (C,) as (H, W, C)."""
-    if len(shape) == 3:
-        return (shape[1], shape[2], shape[0])
-    if len(shape) == 1:
-        return (1, 1, shape[0])
-    raise _ShapeError(f"a tensor of shape {shape} cannot be written as C, which knows only feature maps and vectors"
-                      f"{_REMEDY}")
-
-
-def _places(shape: tuple[int, ...]) -> Tensor:
-    """Places of a tensor that lies channels last, as `_Levels` has them."""
-    height, width, channels = _shape(shape)
-    found = torch.arange(1, 1 + prod(shape), dtype=torch.float64).view(1, height, width, channels).permute(0, 3, 1, 2)
-    return found.reshape(1, *shape)
-
-
-def _values(levels: _Levels) -> Floats:
-    """Value of each level, (256,)."""
-    values: Floats = (np.arange(LEVELS, dtype=np.float32) - np.float32(levels.zero)) * levels.scale
-    return values
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
-
-
-def _begin(layer: Int8Conv2d) -> tuple[int, int]:
-    """Padding above and to the left."""
-    if layer.padding == "same":
-        down, right = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True))
-        return down, right
-    return (0, 0) if isinstance(layer.padding, str) else _pair(layer.padding)
-
-
-def _reach(function: Callable[[Tensor], Tensor], shape: Shape, axis: int, kind: torch.dtype) -> Integers | None:
-    """First and last row (or column), and one more, of each window of a pooling; `None` if there are gaps in one.
-
-    A pooling is separable: what it makes of a map in which one row is marked tells which windows hold that row.
-    """
-    side = shape[axis]
-    marked = torch.zeros(side, 1, *shape[:2], dtype=kind)
-    for i in range(side):
-        marked.select(2 + axis, i)[i] = 1
-    found = function(marked)
-    held = (found.reshape(side, 1, *found.shape[2:]) if found.dim() == 4 else found.reshape(side, 1, 1, 1)) > 0
-    held = held.amax(dim=(1, 3 - axis)) if held.dim() == 4 else held
-    inside = held.reshape(side, -1).numpy()
-    first, last = inside.argmax(axis=0), side - inside[::-1].argmax(axis=0)
-    if (inside.sum(axis=0) != last - first).any() or not inside.any(axis=0).all():
-        return None
-    return np.stack([first, last], axis=1).astype(np.int64)
