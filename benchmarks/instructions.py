@@ -242,7 +242,7 @@ def deployed(path: Path, board: Board) -> dict[str, object]:
             "ms, sent": round(float(np.mean(sent)) / per_ms, 2) if sent else None,
             "predicted ms, answered": round(float(found.device_ms[0, 0]), 2) if answered else None,
             "predicted ms, sent": round(float(found.device_ms[0, 0] + found.encode_ms[0, 0]), 2),
-            "ram_bytes": footprint.arena_bytes + footprint.payload_bytes, "flash_bytes": code}
+            "ram_bytes": footprint.static_bytes + footprint.payload_bytes, "flash_bytes": code}
 
 
 def _text_bytes(sources: list[Path], include: Path, folder: Path) -> int:

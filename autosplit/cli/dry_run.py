@@ -41,9 +41,12 @@ def describe(scenario: Scenario, data_root: Path | None, as_json: bool, quiet: b
         table.add_column(name, justify="left" if name in {"split", "feature"} else "right")
     for row in rows:
         memory = row["memory"]
-        taken = [f"{memory[part] / 1000:.1f}" if memory else "-" for part in ("ram_bytes", "flash_bytes")]
+        taken = ["-".join(f"{use[part] / 1000:.1f}" for use in memory or ()) or "none"
+                 for part in ("ram_bytes", "flash_bytes")]
         table.add_row(row["split"], row["feature"], f"{row['head_mmacs']:.2f}", f"{row['device_ms']:.1f}",
                       str(row["groups"]), _count(row["plans"]), *(taken if in_c else []))
+    if in_c:
+        table.caption = "RAM, flash: of the plans that take the least and the most RAM"
     print_rich(table, *(f"no plans at {row['split']}: {row['left_out']}" for row in rows if row["left_out"]))
 
 

@@ -39,7 +39,7 @@ def command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a found deployment as ONNX or C with all that runs it, and compare it with the deployment on test images."""
+    """Write a found deployment as ONNX or C with all that runs it, and compare it with the deployment on images."""
     from rich.table import Table
 
     from autosplit.report.progress import Progress
@@ -65,6 +65,8 @@ def command(
     if manifest.footprint is not None:
         print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
+        if manifest.footprint is not None:
+            say_next(f"$ cd {out / C_FOLDER} && make check  # the C once more, on any machine with a compiler")
         say_next(f"$ cd {out} && python -m coinference check  # compares it once more, on any machine",
                  f"serve {out}  # the edge's side",
                  f"infer {out} IMAGES --edge HOST:5555  # the device's side")

@@ -106,7 +106,8 @@ def command(
         "budget_ms": budget_ms, "dataset": dataset, "image_size": image_size, "backbone": backbone, "weights": weights,
         "codecs": tuple(codec) if codec else None, "device": device, "edge": edge, "channel": channel,
         "latency_model": latency_model, "objective": objective, "agent": agent, "granularity": granularity,
-        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists, "target": target, "seed": seed,
+        "policy": str(policy) if policy else None, "evaluations": evaluations, "finalists": finalists,
+        "target": target, "seed": seed,
         "accelerator": accelerator}
     options = {OPTIONS[name]: value for name, value in given.items()}
     assigned = assignments(set_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from importlib import resources
@@ -26,6 +27,8 @@ __all__ = ["ADDED_KEYS", "IMAGE_KEYS", "OPTIONS", "Granularity", "Scenario", "Se
            "TrainingSettings", "for_target", "list_scenarios", "load_scenario", "name_for", "path_in"]
 
 
+_log = logging.getLogger(__name__)
+
 Granularity = Literal["uniform", "layer"]
 """How heads are pruned: one sparsity for the whole head, or one for each prunable group."""
 
@@ -39,12 +42,11 @@ ADDED_KEYS: dict[str, Any] = {
 
 
 OPTIONS = {
-    "weights": "weights", "image_size": "image_size", "codecs": "codecs", "device": "conditions.device",
-    "edge": "conditions.edge", "channel": "conditions.channel", "budget_ms": "conditions.budget_ms",
-    "latency_model": "latency_model", "objective": "objective", "agent": "search.agent",
-    "granularity": "search.granularity", "policy": "search.policy", "evaluations": "search.evaluations",
-    "finalists": "search.finalists", "target": "search.target", "seed": "search.seed", "accelerator": "training.accelerator", "dataset": "dataset",
-    "backbone": "backbone"}
+    "weights": "weights", "image_size": "image_size", "codecs": "codecs", "device": "conditions.device", "edge":
+    "conditions.edge", "channel": "conditions.channel", "budget_ms": "conditions.budget_ms", "latency_model":
+    "latency_model", "objective": "objective", "agent": "search.agent", "granularity": "search.granularity", "policy":
+    "search.policy", "evaluations": "search.evaluations", "finalists": "search.finalists", "target": "search.target",
+    "seed": "search.seed", "accelerator": "training.accelerator", "dataset": "dataset", "backbone": "backbone"}
 """What a search takes by a short name, on the command line and in Python, and the key that it sets."""
 
 
@@ -218,6 +220,13 @@ class SearchSettings(Frozen):
     target: Literal["onnx", "c"] = "onnx"
     max_ram_kb: float | None = Field(default=None, gt=0)
     max_flash_kb: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _memory_is_of_c(self) -> SearchSettings:
+        for name in ("max_ram_kb", "max_flash_kb"):
+            if self.target != "c" and getattr(self, name) is not None:
+                raise ValueError(f"search.{name} limits what is written as C; add search.target: c (--target c)")
+        return self
 
 
 class Scenario(Frozen):
@@ -404,15 +413,17 @@ def for_target(scenario: Scenario, given: Collection[str] = ()) -> Scenario:
 
     Args:
         scenario: With its `search.target`.
-        given: Dotted keys that the user has set, which are left as they are.
+        given: Dotted keys that the user has set; a latency model among them is left as it is.
     """
     if scenario.search.target != "c":
         return scenario
     changes: dict[str, Any] = {}
     own = f"{scenario.conditions.device.name}-c"
-    if own in list_profiles(DeviceProfile) and "conditions.device" not in given:
+    if own in list_profiles(DeviceProfile):
         changes["conditions.device"] = load_profile(DeviceProfile, own).model_dump()
     device = load_profile(DeviceProfile, own) if changes else scenario.conditions.device
+    if device.instructions is None:
+        _log.warning("device %r has no profile of C code: predicted latencies are those of another engine", device.name)
     if device.instructions is not None and scenario.latency_model == "analytic" and "latency_model" not in given:
         changes["latency_model"] = "instructions"
     return scenario.replace(**changes) if changes else scenario

@@ -1,7 +1,7 @@
 """Memory of plans on a microcontroller: what the C that `autosplit export --target c` writes will take.
 
-RAM is the arena of the very planner that lays it out for the C code, and so equal to it to the byte; flash is weights and
-tables. Both follow from shapes alone: no plan has to be trained, nor quantised, to know them.
+RAM is the arena of the very planner that lays it out for the C code, and so equal to it to the byte; flash is weights
+and tables. Both follow from shapes alone: no plan has to be trained, nor quantised, to know them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autosplit.compression.lowering import int8_skeleton, lower_device, plan_arena, unsupported
+from autosplit.compression.lowering.operations import Decision
 from autosplit.compression.network import SplitNetwork
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
@@ -20,10 +21,13 @@ from autosplit.core.space import PlanSpace
 from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
 from autosplit.training.supernet import Supernet
 
-__all__ = ["CODE_BYTES", "DeviceMemory", "MemoryLimit", "MemoryUse"]
+__all__ = ["CODE_BYTES", "LOGIT_BYTES", "DeviceMemory", "MemoryLimit", "MemoryUse"]
 
-CODE_BYTES = 10_000
-"""Of flash, for the C code itself: kernels, payload coder and packets take 8 to 11 kB on a Cortex-M."""
+CODE_BYTES = 13_500
+"""Of flash, for the C code itself: 13.1 kB on a Cortex-M4 at -O3; cores without an FPU take 7 kB more for floats."""
+
+LOGIT_BYTES = 4
+"""Of a class, where the device answers: a float32."""
 
 _CONTEXTS = 15
 
@@ -33,7 +37,7 @@ class MemoryUse:
     """What a plan takes.
 
     Attributes:
-        ram_bytes: The arena and the longest payload.
+        ram_bytes: The arena, the logits and the longest payload.
         flash_bytes: Weights, tables and code.
     """
 
@@ -63,7 +67,7 @@ class MemoryLimit:
 
     def excess(self, use: MemoryUse) -> str:
         """What is too much, for people; empty where nothing is."""
-        found = [f"{used / 1000:.1f} kB of {name} where {limit / 1000:.1f} are allowed"
+        found = [f"{used / 1000:.1f} kB of {name} where {limit / 1000:.3g} are allowed"
                  for name, used, limit in (("RAM", use.ram_bytes, self.ram_bytes),
                                            ("flash", use.flash_bytes, self.flash_bytes))
                  if limit is not None and used > limit]
@@ -106,7 +110,8 @@ class DeviceMemory:
             cells = supernet.codec(plan.place, plan.codec.family).code_shape(plan.codec)
             payload = 4 + -(-cells[0] * cells[1] * cells[2] * network.quantiser.bits // 8)
             tables = 2 * (cells[0] * _CONTEXTS * levels + 1)  # with contexts, which not every code has
-        return MemoryUse(plan_arena(program).bytes + payload, program.constant_bytes + tables + CODE_BYTES)
+        logits = LOGIT_BYTES * self._classes if any(isinstance(o, Decision) for o in program.operations) else 0
+        return MemoryUse(plan_arena(program).bytes + logits + payload, program.constant_bytes + tables + CODE_BYTES)
 
     def _exit(self, plan: Plan, feature: tuple[int, ...]) -> ExitNetwork | None:
         """The exit of a plan, untrained."""
@@ -120,6 +125,19 @@ class DeviceMemory:
         """Why a plan cannot run on a device with so much memory; empty where it can."""
         found = self.of(plan)
         return found if isinstance(found, str) else limit.excess(found)
+
+    def extremes(self, place: str, space: PlanSpace) -> tuple[Plan, Plan]:
+        """The plans of a place that take the least and the most RAM."""
+        groups = _by_size(space.codecs[place])
+        few, many = max(space.sparsities[place]), min(space.sparsities[place])
+        least = [Plan.at(place, few, group[-1]) for group in groups]
+        most = [Plan.at(place, many, group[0]) for group in groups]
+
+        def ram(plan: Plan) -> int:
+            use = self.of(plan)
+            return 0 if isinstance(use, str) else use.ram_bytes
+
+        return min(least, key=ram), max(most, key=ram)
 
     def fitting(self, space: PlanSpace, limit: MemoryLimit) -> PlanSpace:
         """The plans of a space that can be written as C and fit into memory.

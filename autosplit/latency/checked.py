@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckedLatencyModel", "is_slow", "reporting", "require_quick"]
 
-_QUICK = {f"autosplit.latency.{name}" for name in ("analytic", "instructions", "profiled")}  # modules of packaged models
+_QUICK = {f"autosplit.latency.{name}" for name in ("analytic", "instructions", "profiled")}  # modules of our own models
 _ROWS = "a row for each plan, a column for each of the conditions"
 _SLACK = 1e-9  # relative rounding that is forgiven where two numbers of a plugin are compared
 

@@ -21,8 +21,7 @@ _NONE = TypeSums().flat
 
 
 class InstructionsLatencyModel(AnalyticLatencyModel):
-    """Stages of the device from counted instructions (`autosplit.core.profiles.Instructions`), those of the edge and
-    all else as `analytic` has them.
+    """Stages of the device from counted instructions (`autosplit.core.profiles.Instructions`), the rest as `analytic`.
 
     An operator's instructions are linear in terms of its shape, as in `profiled`, and so are known for layers that were
     never counted. Image files are not written by autosplit's C; their time is the profile's `image_kpixels`.

@@ -46,7 +46,7 @@ class PreviewRow:
         device_ms: What the device takes for it, milliseconds.
         groups: Of channels that can be pruned.
         plans: On offer.
-        memory: Of the whole head with the largest code as C, where the device is to run that; else `None`.
+        memory: Of the plans that take the least and the most RAM as C, where the device is to run that; else `None`.
         left_out: Why there are no plans, where the device is to run C; else empty.
     """
 
@@ -56,7 +56,7 @@ class PreviewRow:
     device_ms: float
     groups: int
     plans: int
-    memory: MemoryUse | None = None
+    memory: tuple[MemoryUse, MemoryUse] | None = None
     left_out: str = ""
 
 
@@ -126,12 +126,11 @@ def _row(networks: Networks, scorer: Scorer, evaluator: LiveEvaluator, place: st
     row = PreviewRow(place, feature, cost.macs / 1e6, device_ms, len(groups), plans)
     if scenario.search.target != "c":
         return row
-    largest = max(whole.codecs[place], key=lambda c: (c.grid or 0) ** 2 * (c.width or 0))
-    use = evaluator.memory.of(Plan.at(place, min(whole.sparsities[place]), largest))
-    limit = MemoryLimit.of(scenario.search, scenario.conditions.device)
-    smallest = Plan.at(place, max(whole.sparsities[place]), largest)
-    return replace(row, memory=None if isinstance(use, str) else use,
-                   left_out="" if offered else evaluator.memory.excess(smallest, limit))
+    small, large = evaluator.memory.extremes(place, whole)
+    uses = evaluator.memory.of(small), evaluator.memory.of(large)
+    reason = evaluator.memory.excess(small, MemoryLimit.of(scenario.search, scenario.conditions.device))
+    memory = None if isinstance(uses[0], str) or isinstance(uses[1], str) else (uses[0], uses[1])
+    return replace(row, memory=memory, left_out="" if offered else reason)
 
 
 def plans_to_try(networks: Networks) -> list[Plan]:

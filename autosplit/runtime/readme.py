@@ -61,12 +61,19 @@ In Python, from this folder:
 | file | |
 | --- | --- |
 {files}
-| `coinference/` | the code that runs them |
+| `coinference/` | the code that runs them |{_c_row(manifest)}
 | `manifest.json` | plan, shapes, classes, versions, parity, and the SHA-256 of every file |
 
 Images are uint8 arrays (N, {", ".join(map(str, manifest.image_shape))}), normalised inside of the networks. The
 hash of every file is checked when the bundle is loaded.
 """
+
+
+def _c_row(manifest: Manifest) -> str:
+    """What the table says of C sources."""
+    if manifest.footprint is None:
+        return ""
+    return f"\n| `c/` | the device's side as C: {manifest.footprint.text}; `make check` compares it with this bundle |"
 
 
 def _code(manifest: Manifest) -> str:

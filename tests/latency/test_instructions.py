@@ -75,7 +75,7 @@ def test_a_faster_clock_is_faster():
 
 def test_a_device_without_instructions_is_refused():
     work = Workload(plan=Plan(split="output", codec=CodecSetting(kind="none")), device=cost(WORK))
-    with pytest.raises(ConfigError, match="'stm32l4r5' has no block 'instructions'; take .*stm32l4r5-c"):
+    with pytest.raises(ConfigError, match=r"'stm32l4r5' has no block 'instructions'; take .*stm32l4r5-c"):
         InstructionsLatencyModel().latency([work], [conditions(load_profile(DeviceProfile, "stm32l4r5"))])
 
 
@@ -85,6 +85,18 @@ def test_the_target_c_takes_the_profile_of_the_c_code():
     found = for_target(plain.replace(**{"search.target": "c"}))
     assert (found.conditions.device.name, found.latency_model) == ("stm32l4r5-c", "instructions")
     kept = for_target(plain.replace(**{"search.target": "c"}), {"conditions.device", "latency_model"})
-    assert (kept.conditions.device.name, kept.latency_model) == ("stm32l4r5", "analytic")
-    other = for_target(plain.replace(**{"search.target": "c", "conditions.device": "stm32n6"}))
+    assert (kept.conditions.device.name, kept.latency_model) == ("stm32l4r5-c", "analytic")
+    named = for_target(plain.replace(**{"search.target": "c", "conditions.device": "stm32h7a3"}))
+    assert (named.conditions.device.name, named.latency_model) == ("stm32h7a3-c", "instructions")
+    assert for_target(named) == named
+
+
+def test_a_device_without_a_profile_of_c_code_is_told(caplog):
+    other = for_target(load_scenario("default").replace(**{"search.target": "c", "conditions.device": "stm32n6"}))
     assert (other.conditions.device.name, other.latency_model) == ("stm32n6", "analytic")
+    assert "'stm32n6' has no profile of C code" in caplog.text
+
+
+def test_limits_of_memory_without_c_are_refused():
+    with pytest.raises(ConfigError, match=r"search\.max_ram_kb limits what is written as C; add search\.target: c"):
+        load_scenario("default").replace(**{"search.max_ram_kb": 64.0})

@@ -301,14 +301,14 @@ class Quotient:
     window: int
 
 
-def fit_quotient(divisor: int, scale: float, step: float, zero: int, count: int) -> Quotient:
+def fit_quotient(divisor: int, scale: float, step: float, zero: float, count: int) -> Quotient:
     """The fixed-point form of a mean.
 
     Args:
         divisor: What sums are divided by.
         scale: Value of one level that is summed.
         step: Value of one level of the mean.
-        zero: Level of the mean that stands for zero.
+        zero: Level of the mean that stands for zero, less what is taken off before rounding.
         count: Most values in a sum.
 
     Raises:

@@ -207,21 +207,30 @@ class Average(Pooling):
         divisors: Of each output, (height, width).
         zero: Level of the input that stands for zero.
         scale: Value of one level of the input, a float32 number.
-        step: Value of one level of the output, likewise.
+        step: Value of one level of the output, likewise; one for all channels, or one for each, (1,) or (channels,).
+        shift: What is taken off a mean, in levels, before it is rounded: 0.5 where a code has two levels.
         target: Level of the output that stands for zero.
         low: Lowest level of the output.
         high: Highest level of the output.
-        quotients: One for each divisor.
+        quotients: For each divisor one for each step.
+        by_channel: Whether the output is written channel by channel, as the payload coder reads symbols.
     """
 
     divisors: NDArray[np.int64]
     zero: int
     scale: float
-    step: float
+    step: NDArray[np.float32]
+    shift: float
     target: int
     low: int
     high: int
     quotients: tuple[Quotient, ...]
+    by_channel: bool = False
+
+    @property
+    def constant_bytes(self) -> int:
+        """24 bytes a quotient, 4 a step."""
+        return 24 * len(self.quotients) + 4 * self.step.size
 
 
 @dataclass(kw_only=True)

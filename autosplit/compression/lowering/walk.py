@@ -449,19 +449,20 @@ class Walk:
             raise self._refused(node, " with such a divisor")
 
         def emit(rounding: Rounding | None, by_channel: bool) -> int:
-            if by_channel or (rounding is None and output[:2] != (1, 1)):
+            if rounding is None and output[:2] != (1, 1):
                 raise self._refused(node, " at the end of a network")
             # what stays real is computed as the network does, whatever the levels
             target = None if rounding is None else self.program.buffer(output)
             rounding = rounding or Rounding(np.array([source.scale]), 0)
-            step = float(rounding.step[0])
             with _naming(node.name):
-                quotients = tuple(fit_quotient(int(d), float(source.scale), step, rounding.zero,
-                                               int(inside[divisors == d].max())) for d in np.unique(divisors))
+                quotients = tuple(fit_quotient(int(d), float(source.scale), float(step), rounding.zero - rounding.shift,
+                                               int(inside[divisors == d].max()))
+                                  for d in np.unique(divisors) for step in rounding.step)
             return self.program.add(Average(
                 name=node.name, reads=(source.buffer,), writes=target, shape=shape, output=output, rows=rows,
-                columns=columns, divisors=divisors, zero=source.zero, scale=float(source.scale), step=step,
-                target=rounding.zero, low=rounding.low, high=rounding.high, quotients=quotients))
+                columns=columns, divisors=divisors, zero=source.zero, scale=float(source.scale), step=rounding.step,
+                shift=rounding.shift, target=rounding.zero, low=rounding.low, high=rounding.high, quotients=quotients,
+                by_channel=by_channel))
 
         return Real(node.name, result, emit)
 

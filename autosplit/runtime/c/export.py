@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.errors import ConfigError, ParityError
+from autosplit.evaluation.memory import LOGIT_BYTES
 from autosplit.runtime.c.programs import DevicePrograms, device_programs
 from autosplit.runtime.c.writer import Coder, write_network
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.standalone.bundle.manifest import FALLBACK, Footprint, Manifest, Parity
-from autosplit.runtime.standalone.bundle.parts import load_device
+from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
+from autosplit.runtime.standalone.payload.exits import answered_by_both
 from autosplit.runtime.standalone.protocol.wire import KEY_BYTES, short_key
 
 __all__ = ["C_FOLDER", "CompiledDevice", "compare_c", "compile_device", "compiler", "write_c",
@@ -66,13 +68,14 @@ def write_sources(
         key: Names the deployment in frames.
     """
     network, constant_bytes = write_network(programs, coders)
-    footprint = Footprint(programs.arena_bytes, max((c.max_payload_bytes for c in coders), default=0), constant_bytes)
     height, width, channels = programs.rates[0].program.image
     answers = programs.fallback is not None or bool(programs.rates[0].answer)
+    footprint = Footprint(programs.arena_bytes + (LOGIT_BYTES * classes if answers else 0),
+                          max((c.max_payload_bytes for c in coders), default=0), constant_bytes)
     package = resources.files("autosplit.runtime.c")
     header = package.joinpath("autosplit.h.in").read_text(encoding="utf-8").format(
         label=label, height=height, width=width, channels=channels, classes=classes, rates=len(programs.rates),
-        payload=footprint.payload_bytes, arena=footprint.arena_bytes, fallback=int(answers),
+        payload=footprint.payload_bytes, arena=programs.arena_bytes, fallback=int(answers),
         key=", ".join(f"0x{b:02x}" for b in key))
     folder.mkdir()
     for source in package.joinpath("sources").iterdir():
@@ -83,7 +86,7 @@ def write_sources(
 
 
 def write_vectors(folder: Path, bundle: Path, images: NDArray[np.uint8]) -> None:
-    """Write `vectors.h`: images, and what the bundle makes of each.
+    """Write `vectors.h`: images, and what the bundle makes of each, by whichever end answers it.
 
     Args:
         folder: Of the C sources.
@@ -91,14 +94,17 @@ def write_vectors(folder: Path, bundle: Path, images: NDArray[np.uint8]) -> None
         images: uint8 (N, C, H, W); as many are taken as fit into the flash of a board.
     """
     device = load_device(bundle)
+    edge = None if device.answers else load_edge(bundle)
     images = images[: max(1, _VECTOR_BYTES // images[0].size)]
     rows = []
     for rate in range(max(1, len(device.manifest.rates))):
         payloads, logits = device.begin(images, rate)
-        answers = device.logits(images) if device.answers else logits
-        labels = [0] * len(images) if answers is None else answers.argmax(axis=1).tolist()
-        rows.append(", ".join(f"{{{len(p)}, {0 if p else label}, 0x{zlib.crc32(p):08x}u}}"
-                              for p, label in zip(payloads, labels, strict=True)))
+        if edge is None:
+            answers = device.logits(images)
+        else:  # of what is sent, the edge's
+            answers = edge.decode(payloads) if logits is None else answered_by_both(logits, payloads, edge.decode)
+        rows.append(", ".join(f"{{{len(p)}, {label}, 0x{zlib.crc32(p):08x}u}}"
+                              for p, label in zip(payloads, answers.argmax(axis=1).tolist(), strict=True)))
     pixels = [",".join(map(str, image.transpose(1, 2, 0).ravel().tolist())) for image in images]
     text = (f"/* Images, and what the bundle makes of them. */\n#define VECTORS {len(images)}\n\n"
             "static const struct {\n    uint16_t bytes, label;\n    uint32_t crc;\n"

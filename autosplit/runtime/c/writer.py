@@ -143,9 +143,10 @@ class _Writer:
                 "autosplit_answer *answer) {\n")
         if len(cases) == 1:
             return head + unused + "    (void)rate;\n" + "\n".join(f"    {line}" for line in cases[0]) + "\n}"
-        body = "\n".join(f"    case {i}:\n" + "\n".join(f"        {line}" for line in lines)
-                         for i, lines in enumerate(cases))
-        return head + unused + f"    switch (rate) {{\n{body}\n    default:\n        return 0;\n    }}\n}}"
+        names = [*(f"case {i}" for i in range(1, len(cases))), "default"]
+        body = "\n".join(f"    {name}:\n" + "\n".join(f"        {line}" for line in lines)
+                         for name, lines in zip(names, [*cases[1:], cases[0]], strict=True))
+        return head + unused + f"    switch (rate) {{\n{body}\n    }}\n}}"
 
     def _fallback(self) -> str:
         head = "int autosplit_fallback(const uint8_t *image, autosplit_answer *answer) {\n"
@@ -276,8 +277,10 @@ class _Writer:
         kinds = "0"
         if len(known) > 1:
             kinds = self._array("uint8_t", np.searchsorted(known, o.divisors))
-        fields = [self._pooling(o), quotients, kinds, literal(o.scale), literal(o.step), o.zero, o.target, o.low,
-                  o.high]
+        channels = o.output[2]
+        strides = (1, prod(o.output[:2])) if o.by_channel else (channels, 1)
+        fields = [self._pooling(o), quotients, kinds, self._array("float", o.step, literal), literal(o.scale),
+                  literal(o.shift), int(len(o.step) > 1), o.zero, o.target, o.low, o.high, *strides]
         name = self._named("autosplit_average", "", f"{{{', '.join(map(str, fields))}}}")
         if o.writes is None:
             return f"autosplit_real_mean(&{name}, {self._at(o.reads[0])}, logits);"

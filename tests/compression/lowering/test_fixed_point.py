@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.int8_layers import Requantise
 from autosplit.compression.lowering import Lowering
-from autosplit.compression.lowering.fixed_point import PairStaircase, Staircase, fit_quotient, fit_staircase
+from autosplit.compression.lowering.fixed_point import PairStaircase, Staircase, _line, fit_quotient, fit_staircase
 from autosplit.compression.lowering.operations import Average, Operation, Product, Sum
 from autosplit.core.errors import ConfigError
 
@@ -265,6 +265,17 @@ class TestStaircase:
         steep = Layer(np.array([0]), np.float32([300.0]), np.float32([1.0]), 0, np.array([0]), np.array([2**28]))
         with pytest.raises(ConfigError, match="sums of a layer are too large for one step of its levels; quantise the"):
             steep.fit()
+
+    def test_a_single_offset_is_found(self) -> None:
+        """Also where it is odd: a level at the sum 5 and one 258 sums later leave no choice."""
+        multiplier, at, goal = (2**32 - 1) // 257, np.array([[5, 5 + 258]]), np.array([1, 2]) << 32
+        seen = np.ones((1, 2), dtype=bool)
+        found, offset, fits = _line(at, at - 1, goal, seen, seen, np.array([float(multiplier)]))
+        assert fits.all()
+        assert (found * at + offset[:, None] >= goal).all()
+        assert (found * (at - 1) + offset[:, None] < goal).all()
+        assert int(found[0]) == multiplier
+        assert int(offset[0]) % 2
 
     def test_differences_far_from_the_range_are_none(self) -> None:
         """The levels that no sum reaches bound nothing, and are not listed."""

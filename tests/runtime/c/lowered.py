@@ -32,20 +32,34 @@ Answers = NDArray[np.float32]
 Shape = tuple[int, int, int]
 
 FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
-SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = ("-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DPOISON")
 _GUARD_BYTES = 32
 
-# Behind `network.c`: what it makes of an image, with whatever was in the arena before.
+# Behind `network.c`: what it makes of an image, with whatever was in the arena before. 0 where it wrote to bytes that
+# belong to no buffer; POISON lets the address sanitizer see reads of them as well.
 OBSERVER = r"""
 #include <string.h>
+#ifdef POISON
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(begin, size)
+#define ASAN_UNPOISON_MEMORY_REGION(begin, size)
+#endif
 
-void observe(const uint8_t *image, uint8_t *to, uint8_t filling);
+static const uint32_t guards[][2] = {{{guards}}};
 
-void observe(const uint8_t *image, uint8_t *to, uint8_t filling) {{
+int observe(const uint8_t *image, uint8_t *to, uint8_t filling);
+
+int observe(const uint8_t *image, uint8_t *to, uint8_t filling) {{
     memset(arena, filling, sizeof arena);
-    {poison}
+    for (uint32_t i = 0; i < sizeof guards / sizeof *guards; i++)
+        ASAN_POISON_MEMORY_REGION(arena + guards[i][0], guards[i][1] - guards[i][0]);
     {answer}
-    {unpoison}
+    ASAN_UNPOISON_MEMORY_REGION(arena, sizeof arena);
+    for (uint32_t i = 0; i < sizeof guards / sizeof *guards; i++)
+        for (uint32_t at = guards[i][0]; at < guards[i][1]; at++)
+            if (arena[at] != filling) return 0;
+    return 1;
 }}
 """
 _LOGITS = "autosplit_answer answer; autosplit_begin(image, 0, to, &answer); memcpy(to, answer.logits, sizeof logits);"
@@ -59,7 +73,7 @@ DRIVER = r"""
 #define MOST_BYTES {most}
 #define MOST_PIXELS {pixels}
 
-typedef void observer(const uint8_t *image, uint8_t *to, uint8_t filling);
+typedef int observer(const uint8_t *image, uint8_t *to, uint8_t filling);
 {declared}
 
 static const struct {{
@@ -89,7 +103,10 @@ int main(void) {{
         for (uint32_t i = 0; i < cases[c].count; i++) {{
             const uint8_t *image = next(c, i);
             if (!image) return 1;
-            cases[c].run(image, found, (uint8_t)(85 * i + 255));
+            if (!cases[c].run(image, found, (uint8_t)(85 * i + 255))) {{
+                printf("case %u, image %u: written beyond a buffer\\n", (unsigned)c, (unsigned)i);
+                return 2;
+            }}
             for (uint32_t b = 0; b < cases[c].bytes; b++) {{
                 line[2 * b] = "0123456789abcdef"[found[b] >> 4];
                 line[2 * b + 1] = "0123456789abcdef"[found[b] & 15];
@@ -168,7 +185,7 @@ class Case:
         Args:
             folder: New.
             number: Ends the names of its functions.
-            spaced: Whether every buffer lies by itself, among bytes that a sanitizer guards.
+            spaced: Whether every buffer lies by itself, among bytes that are guarded.
 
         Returns:
             Bytes of an answer.
@@ -187,13 +204,10 @@ class Case:
         write_sources(folder, DevicePrograms((step,), None), coders, classes=values)
         names = "".join(f"#define {name} {name}_{number}\n" for name in (
             "observe", "autosplit_begin", "autosplit_fallback"))
-        poison = " ".join(f"ASAN_POISON_MEMORY_REGION(arena + {first}, {end - first});" for first, end in guards)
-        unpoison = "ASAN_UNPOISON_MEMORY_REGION(arena, sizeof arena);" if spaced else ""
         answer = _LOGITS if self.encoder is None else _SYMBOLS.format(bytes=values)
         source = folder / "network.c"
-        source.write_text("\n".join([
-            names, source.read_text(), "#include <sanitizer/asan_interface.h>" if spaced else "",
-            OBSERVER.format(poison=poison, unpoison=unpoison, answer=answer)]))
+        listed = ", ".join(f"{{{first}, {end}}}" for first, end in guards or [(0, 0)])
+        source.write_text("\n".join([names, source.read_text(), OBSERVER.format(guards=listed, answer=answer)]))
         return values * (4 if self.encoder is None else 1)
 
 
@@ -332,5 +346,5 @@ def compiled(
     # leaks are looked for with ptrace, which containers forbid
     ran = subprocess.run([str(program)], capture_output=True, text=True,
                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
-    assert ran.returncode == 0, ran.stderr[:3000]
+    assert ran.returncode == 0, ran.stdout[-200:] + ran.stderr[:3000]
     return read_answers(cases, ran.stdout)

@@ -1,8 +1,7 @@
 """Every operation that int8 networks are made of, in C: the answers are those of torch and of onnxruntime, to the bit.
 
-Many small networks become one program each time: with every buffer of the network in a block of its own, among bytes
-that the address sanitizer guards; as they will be exported; and on an emulated microcontroller, whose kernels are
-others.
+Many small networks become one program each time: with every buffer of the network by itself, among bytes that the
+address sanitizer guards; as they will be exported; and on an emulated microcontroller, whose kernels are others.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import functools
 import operator
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torchvision.ops import StochasticDepth
 
 from autosplit.compression.int8 import quantise_int8
 from autosplit.compression.int8_layers import Int8Layer, Requantise
-from autosplit.compression.lowering.operations import Average, Convolution, Operation
+from autosplit.compression.lowering.operations import Average, Convolution, Operation, Product, Sum
 from autosplit.data.base import normalise
 from autosplit.models.tracing import trace
 from tests.runtime.c import emulated
@@ -86,7 +85,7 @@ def case(
     network = settled(network.eval(), shape, seed)
     given = pictures(shape, seed, *span)
     means, stds = torch.full((shape[0],), mean) + torch.arange(shape[0]) / 97, torch.full((shape[0],), 0.25)
-    images = torch.cat([given[:4], pictures(shape, seed + 1), extremes(shape)])
+    images = torch.cat([given[:3], pictures(shape, seed + 1)[:3], extremes(shape)])
     batch = normalise(given, means, stds)
     head = quantise_int8(network if symbolic else trace(network, shape), [batch])
     if not code:
@@ -400,6 +399,8 @@ def ties() -> Iterator[Case]:
     network = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d((1, 2), 1), conv(3, 3, 1), nn.Flatten(), linear())
     yield with_powers_of_two(case("ties of means", network, (3, 6, 8), mean=0.0), {
         "x": (unit, 10), "float_1": (unit, 3), "float_2": (unit * 2, 77), "_2": (unit, 100)})
+    network = nn.Sequential(nn.AdaptiveMaxPool2d((4, 4)), conv(3, 3), nn.Flatten(), linear())
+    yield with_powers_of_two(case("another zero", network), {"x": (unit, 120), "_0": (unit, 90)})
     for kind in ("add", "sub", "mul"):
         function = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}[kind]
         two = Network(lambda x, c, f=function: c(f(F.max_pool2d(x, 1), x.roll(1, 3))).flatten(1), conv(4, 3, (6, 8)))
@@ -407,17 +408,36 @@ def ties() -> Iterator[Case]:
             "x": (unit, 37), kind: (unit**2 * 128 if kind == "mul" else unit * 64, 127)})
 
 
+def bounds() -> Iterator[Case]:
+    """Clamps whose limits are levels in the middle, after each operation that rounds: low ones, high ones and both."""
+    kinds: dict[str, Callable[..., Tensor]] = {
+        "convolution": lambda x, a, b, d: a(x), "depthwise convolution": lambda x, a, b, d: d(x),
+        "sum": lambda x, a, b, d: a(x) + b(x), "product": lambda x, a, b, d: a(x) * b(x),
+        "mean": lambda x, a, b, d: F.avg_pool2d(a(x), 2), "join": lambda x, a, b, d: torch.cat([a(x), b(x)], 1),
+        "table": lambda x, a, b, d: a(x) / 2,
+    }
+    for name, function in kinds.items():
+        for limits in ((-99.0, 0.5), (0.25, 99.0), (0.25, 0.5)):
+            torch.manual_seed(len(name))
+            clamped = Network(lambda x, *layers, f=function, ends=limits: F.hardtanh(f(x, *layers), *ends),
+                              conv(4, 4), conv(4, 4), conv(4, 4, groups=4))
+            found = case(f"{name} within {limits}", nn.Sequential(clamped, nn.Flatten(), linear()), (4, 6, 7))
+            yield with_powers_of_two(found, {"hardtanh": (2.0**-6, 100)})
+
+
 class Patches(nn.Module):
     """As the codecs' encoders are."""
 
-    def __init__(self, width: int, patch: int, groups: int = 1, *more: nn.Module) -> None:
+    def __init__(
+        self, width: int, patch: int, groups: int = 1, *more: nn.Module, pool: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.pad, self.pool = nn.ZeroPad2d((0, 1, 0, 1)), pool or nn.Identity()
         self.conv = nn.Conv2d(6, width, patch, patch, groups=groups, bias=False)
         self.norm, self.more = nn.BatchNorm2d(width, affine=False), nn.Sequential(*more)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.more(self.norm(self.conv(self.pad(x))))
+        return self.more(self.norm(self.pool(self.conv(self.pad(x)))))
 
 
 def codes() -> Iterator[Case]:
@@ -450,20 +470,28 @@ def codes() -> Iterator[Case]:
         ("code of a padding, a shuffle and a max pool", Network(
             lambda x, a: F.max_pool2d(F.pad(a(x), (0, 1, 1, 0)).roll(2, 1), 2, 1).clamp(-0.3, 0.6).transpose(2, 3),
             conv(3, 6)), (3, 6, 9)),
-        ("code of a padding", nn.Sequential(conv(3, 6), nn.ZeroPad2d((1, 0, 2, 1)), nn.Hardtanh(0.05, 0.4)), (3, 6, 9)),
+        ("code of a padding", nn.Sequential(conv(3, 6), nn.ZeroPad2d((1, 0, 2, 1)), nn.Hardtanh(0.05, 0.4)),
+         (3, 6, 9)),
         ("code of joined features", Network(lambda x, a, b: F.max_pool2d(F.relu(torch.cat([a(x), b(x)], 1)), 2),
                                             conv(3, 2), conv(3, 4)), (3, 12, 14)),
         ("code of a sum", Network(lambda x, a, b: F.pixel_shuffle(F.relu(a(x) + b(x)), 2), conv(3, 24), conv(3, 24)),
          (3, 6, 8)),
     ):
         yield case(name, head, shape, encoder=Patches(4, 2), bits=6, limit=torch.linspace(0.7, 2, 4).view(4, 1, 1))
+    for number, (bits, pool) in enumerate([
+            (1, nn.AdaptiveAvgPool2d((2, 3))), (2, nn.AdaptiveAvgPool2d(1)), (3, nn.AdaptiveAvgPool2d((2, 3))),
+            (4, nn.AvgPool2d(2)), (5, nn.AvgPool2d((2, 3), 1)), (8, nn.AdaptiveAvgPool2d((3, 2)))]):
+        torch.manual_seed(number)
+        limit = torch.tensor(0.4) if number % 2 else torch.linspace(0.1, 0.9, 5).view(5, 1, 1)
+        yield case(f"code of a pool, {bits} bits", nn.Sequential(conv(3, 6), nn.ReLU()), (3, 11, 13),
+                   encoder=Patches(5, 2, pool=pool), bits=bits, limit=limit)
     yield case("code of a hardswish", nn.Sequential(conv(3, 6), nn.Hardswish()), (3, 7, 9), encoder=Patches(4, 3),
                bits=8, limit=torch.tensor(1.5))
 
 
-GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
-    "convolutions": convolutions, "ties": ties, "operators": operators, "saturated": saturated, "codes": codes,
-    "random convolutions": lambda: random_convolutions(40),
+GROUPS: dict[str, Callable[[], Iterable[Case]]] = {
+    "convolutions": lambda: [*convolutions(), *random_convolutions(32)], "operators": operators,
+    "edges": lambda: [*ties(), *bounds(), *saturated()], "codes": codes,
 }
 
 
@@ -508,7 +536,7 @@ def test_as_exported(cases: list[Case], expected: list[Any], tmp_path: Path) -> 
 
 @pytest.mark.skipif(bool(emulated.MISSING), reason=f"not on this machine: {', '.join(emulated.MISSING)}")
 def test_on_a_microcontroller(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
-    printed = emulated.run(write_program(cases, tmp_path), [], tmp_path, "m4")
+    printed = emulated.run(write_program(cases, tmp_path, spaced=True), [], tmp_path, "m4")
     compare(cases, read_answers(cases, printed), expected)
 
 
@@ -516,8 +544,6 @@ def test_as_onnxruntime(cases: list[Case], expected: list[Any], tmp_path: Path) 
     """What torch gives, and so C, is what the bundle's ONNX form gives: bit for bit, but for the sign of zeros."""
     pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
     by_shape: dict[Shape, list[int]] = {}
-    if not any(found.name in EXPORTED for found in cases):
-        pytest.skip("these are compared with torch alone")
     for number, found in enumerate(cases):
         if found.name in EXPORTED:
             by_shape.setdefault(found.shape, []).append(number)
@@ -527,15 +553,13 @@ def test_as_onnxruntime(cases: list[Case], expected: list[Any], tmp_path: Path) 
 
 
 EXPORTED = {
-    "3x3", "5x5 beyond the image", "7x1, unequal strides", "same, even kernel", "same, dilated", "dilation down alone",
-    "groups, odd channels", "depthwise, dilated", "ties of sums, 1 groups", "ties of means", "ties of add",
-    "ties of mul", "residual, relu", "difference", "squeeze and excitation", "joined, relu", "max pool, ceil mode",
-    "max pool, adaptive", "average pool with padding", "average pool without padding", "average pool, ceil mode",
-    "average pool, adaptive", "code of a hardswish", "code of a max pool and clamps", "code of a padding",
-    "global average at the end", "linear layers", "a wide linear layer", "batch norm by itself", "table: Hardswish",
-    "table: Sigmoid", "table: GELU", "clamp: ReLU6()", "clamp of levels twice", "constants", "channel shuffle",
-    "pixel shuffle", "levels at the end", "calibrated on (243, 255), mean 0.5", "steep, 4 groups", "code of 1 bits",
-    "code of 3 bits", "code of 8 bits", "code of a vector",
+    "same, even kernel", "same, dilated", "groups, odd channels", "depthwise, dilated", "ties of sums, 1 groups",
+    "ties of means", "ties of mul", "sum within (0.25, 0.5)", "residual, relu", "squeeze and excitation",
+    "joined, relu", "max pool, ceil mode", "average pool with padding", "average pool without padding",
+    "average pool, ceil mode", "average pool, adaptive", "global average at the end", "batch norm by itself",
+    "table: Hardswish", "table: Sigmoid", "clamp of levels twice", "channel shuffle", "pixel shuffle",
+    "calibrated on (243, 255), mean 0.5", "code of 1 bits", "code of 3 bits", "code of a padding",
+    "code of a pool, 1 bits", "code of a pool, 3 bits",
 }
 """Names of networks that become ONNX files too, which takes half a second each: of each kind one."""
 
@@ -553,8 +577,12 @@ def test_the_cases_are_of_all_kinds() -> None:
     levels = [o.levels for o in layers if o.levels is not None]
     assert sum(bool(len(s.exceptions)) for s in levels) > 20
     assert sum(s.left > 0 for s in levels) >= 2
-    assert sum(s.low > 0 for s in levels) >= 1
-    assert sum(s.high < 255 for s in levels) > 5
+    bounded = [levels, [o.pairs for o in operations if isinstance(o, (Sum, Product))],
+               [o for o in operations if isinstance(o, Average)]]
+    for some in bounded:
+        assert sum(s.low > 0 and s.high < 255 for s in some) > 0
+        assert sum(s.low > 0 and s.high == 255 for s in some) > 0
+        assert sum(s.low == 0 and s.high < 255 for s in some) > 0
     assert {0, 255} < {o.zero for o in layers}
     assert {c.name for c in everything} > EXPORTED
     assert len({c.name for c in everything}) == len(everything)

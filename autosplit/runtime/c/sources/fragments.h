@@ -22,6 +22,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define AUTOSPLIT_FRAGMENT_BYTES 7u  /* of a packet beside the payload's: header and checksum */
 #define AUTOSPLIT_ANSWER_BYTES 9u    /* of an answer's packet */
 #define AUTOSPLIT_MAX_FRAGMENTS 128u /* of one payload */
@@ -90,5 +94,9 @@ size_t autosplit_line_write(const uint8_t *packet, size_t packet_bytes, uint8_t 
  */
 int autosplit_line_read(autosplit_line *line, const autosplit_gateway *gateway, uint8_t message, uint8_t byte,
                         autosplit_edge_answer *answer);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

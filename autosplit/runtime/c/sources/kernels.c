@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__GNUC__)
+/* not where nothing is optimised: the assembly needs nearly all registers, and debuggers like plain C better */
+#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define DSP 1
 #define UNUSED __attribute__((unused)) /* what only assembly uses */
 #else
@@ -511,8 +512,10 @@ static float exact_mean(const autosplit_average *a, const uint8_t *in, unsigned 
 }
 
 /* Its level: needed once in thousands of means. */
-static int32_t exact_level(const autosplit_average *a, const uint8_t *in, unsigned i, unsigned j, double divisor) {
-    volatile float levels = exact_mean(a, in, i, j, divisor) / a->step;
+static int32_t exact_level(const autosplit_average *a, const uint8_t *in, unsigned i, unsigned j, double divisor,
+                           float step) {
+    volatile float levels = exact_mean(a, in, i, j, divisor) / step;
+    if (a->shift != 0.0f) levels = levels - a->shift;
     return nearest(levels < -1024.0f ? -1024.0f : levels > 1024.0f ? 1024.0f : levels) + a->target;
 }
 
@@ -526,16 +529,19 @@ void autosplit_mean(const autosplit_average *a, const uint8_t *in, uint8_t *out)
     for (unsigned i = 0; i < p->out_height; i++)
         for (unsigned j = 0; j < p->out_width; j++) {
             const uint32_t rows = p->rows[i][1] - p->rows[i][0], columns = p->columns[j][1] - p->columns[j][0];
-            const autosplit_quotient q = a->quotients[a->kinds ? a->kinds[i * p->out_width + j] : 0];
+            const uint32_t position = i * p->out_width + j, kind = a->kinds ? a->kinds[position] : 0;
             for (uint32_t c = 0; c < channels; c++) {
+                const uint32_t own = a->each ? c : 0;
+                const autosplit_quotient q = a->quotients[a->each ? kind * channels + c : kind];
                 int32_t sum = -(int32_t)(rows * columns * a->zero);
                 const uint8_t *row = in + ((uint32_t)p->rows[i][0] * p->width + p->columns[j][0]) * channels + c;
                 for (uint32_t y = 0; y < rows; y++, row += p->width * channels)
                     for (uint32_t x = 0; x < columns; x++) sum += row[x * channels];
                 int64_t t = (int64_t)(int32_t)((uint32_t)sum << q.left) * q.multiplier + q.offset;
                 int32_t level = (int32_t)(t >> 32);
-                if ((uint32_t)t + q.window <= 2 * q.window) level = exact_level(a, in + c, i, j, q.divisor);
-                *out++ = (uint8_t)clip(level, a->low, a->high);
+                if ((uint32_t)t + q.window <= 2 * q.window)
+                    level = exact_level(a, in + c, i, j, q.divisor, a->step[own]);
+                out[position * a->position_stride + c * a->channel_stride] = (uint8_t)clip(level, a->low, a->high);
             }
         }
 }

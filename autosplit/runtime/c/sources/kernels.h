@@ -9,6 +9,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     int32_t sum;
     uint16_t channel;
@@ -68,10 +72,12 @@ typedef struct {
 
 typedef struct {
     autosplit_pooling pooling;
-    const autosplit_quotient *quotients;
-    const uint8_t *kinds;         /* number of each output's quotient; NULL where there is only one */
-    float scale, step;
-    uint8_t zero, target, low, high;
+    const autosplit_quotient *quotients; /* for each divisor one, or one a channel */
+    const uint8_t *kinds;                /* number of each output's divisor; NULL where there is only one */
+    const float *step;                   /* of the output's levels: one, or one a channel */
+    float scale, shift;
+    uint8_t each, zero, target, low, high; /* each: whether channels have steps of their own */
+    uint32_t position_stride, channel_stride;
 } autosplit_average;
 
 void autosplit_convolve(const autosplit_convolution *c, const uint8_t *in, uint8_t *out, void *scratch);
@@ -95,5 +101,9 @@ void autosplit_readout(const uint8_t *in, float *out, uint32_t elements, int zer
 
 /* The likeliest class of logits, and its probability; the logits are divided by the temperature first. */
 unsigned autosplit_decide(float *logits, unsigned classes, float temperature, float *confidence);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

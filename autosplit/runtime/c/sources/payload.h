@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Most bytes that a payload can have: those of its header and of plain symbols, which take `bits` bits each. */
 #define AUTOSPLIT_MAX_PAYLOAD(channels, height, width, bits) \
     (4u + ((size_t)(channels) * (height) * (width) * (bits) + 7u) / 8u)
@@ -59,5 +63,9 @@ typedef struct {
  * left as it was.
  */
 size_t autosplit_payload(const autosplit_coder *coder, const uint8_t *symbols, uint8_t *payload, uint8_t *scratch);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -182,8 +182,8 @@ class DevicePart:
         kind = self.manifest.kind
         number = self.manifest.start if rate is None else rate
         if not 0 <= number < max(1, len(self._rates)):
-            raise ConfigError(f"this bundle has {len(self._rates) or 'no'} rates, counted from 0; there is no rate "
-                              f"{number}")
+            known = f"has rates 0 to {len(self._rates) - 1}" if len(self._rates) > 1 else "has one rate alone, number 0"
+            raise ConfigError(f"this bundle {known}; there is no rate {number}")
         images = checked_images(images, self.manifest.image_shape)
         if kind == "none" or not len(images):
             return [b""] * len(images), None
