@@ -190,5 +190,10 @@ def test_measurements_until_a_search_is_as_good_as_a_policy():
 def test_a_plan_is_found_by_its_label():
     for plan in space().plans():
         assert plan_of(space(), plan.label) == plan
-    with pytest.raises(ConfigError, match=r"no plan of this scenario is called 'a \| 3ch'"):
+    with pytest.raises(ConfigError, match=r"no plans of this scenario are called 'a \| 3ch'"):
         plan_of(space(), "a | 3ch")
+    many = len(space().plans())
+    with pytest.raises(ConfigError, match=rf"{many} plans of this scenario are called '\*'"):
+        plan_of(space(), "*")
+    label = space().plans()[0].label
+    assert plan_of(space(), f"{label[:-1]}*") == space().plans()[0]

@@ -268,7 +268,7 @@ for line in sys.stdin:
     job = json.loads(line)
     deployment = Deployment.load(Blueprint.model_validate(job["blueprint"]), Path(job["weights"]))
     payloads = [bytes.fromhex(p) for p in job["payloads"]]
-    symbols = torch.from_numpy(deployment._coder.decode_batch(payloads))
+    symbols = torch.from_numpy(deployment.coder.decode_batch(payloads))
     quantiser = deployment.network.quantiser
     code = dequantise(symbols, quantiser.bits, quantiser.limit).detach()
     logits = torch.cat([deployment.decode(payloads[i : i + 3]) for i in range(0, len(payloads), 3)])
