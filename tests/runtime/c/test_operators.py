@@ -349,6 +349,8 @@ def saturated() -> Iterator[Case]:
                 conv(), conv(), conv(), conv(8, 5, 3, padding=1))
             network = nn.Sequential(network, nn.Flatten(), linear())
             yield case(f"calibrated on {span}, mean {mean}", network, mean=mean, span=span)
+    torch.manual_seed(0)
+    yield case("the largest sums", Ones(), (7, 10, 20))
     for groups in (1, 4):
         # of large values only the differences matter: a level is less than four sums wide
         steep = nn.Conv2d(4, 4, 1, groups=groups)
@@ -362,8 +364,11 @@ def saturated() -> Iterator[Case]:
 
 
 def with_powers_of_two(found: Case, parameters: dict[str, tuple[float, int]]) -> Case:
-    """The same with scales and zeros set by hand, by name of what they round, such that many values are exact ties."""
-    graph = found.head
+    """The same with scales and zeros set by hand, by name of what they round, such that many values are exact ties.
+
+    Of the encoder where there is one, else of the whole network.
+    """
+    graph = found.encoder or found.head
     assert isinstance(graph, fx.GraphModule)
     modules = dict(graph.named_modules())
     for name, (scale, zero) in parameters.items():
@@ -399,13 +404,25 @@ def ties() -> Iterator[Case]:
     network = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d((1, 2), 1), conv(3, 3, 1), nn.Flatten(), linear())
     yield with_powers_of_two(case("ties of means", network, (3, 6, 8), mean=0.0), {
         "x": (unit, 10), "float_1": (unit, 3), "float_2": (unit * 2, 77), "_2": (unit, 100)})
-    network = nn.Sequential(nn.AdaptiveMaxPool2d((4, 4)), conv(3, 3), nn.Flatten(), linear())
-    yield with_powers_of_two(case("another zero", network), {"x": (unit, 120), "_0": (unit, 90)})
+    network = nn.Sequential(nn.AdaptiveMaxPool2d((4, 4)), conv(3, 3, 1), nn.Flatten(), linear())
+    yield with_powers_of_two(case("another zero", network), {"x": (unit, 120), "_0": (unit, 90), "_1": (4 * unit, 128)})
     for kind in ("add", "sub", "mul"):
         function = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}[kind]
         two = Network(lambda x, c, f=function: c(f(F.max_pool2d(x, 1), x.roll(1, 3))).flatten(1), conv(4, 3, (6, 8)))
         yield with_powers_of_two(case(f"ties of {kind}", two, (4, 6, 8), mean=0.0), {
             "x": (unit, 37), kind: (unit**2 * 128 if kind == "mul" else unit * 64, 127)})
+
+
+class Ones(nn.Module):
+    """The largest sums that there are, at a single position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.last = nn.Linear(1400, 5), nn.Linear(5, 3)
+        nn.init.ones_(self.wide.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.wide(x.flatten(1)))
 
 
 def bounds() -> Iterator[Case]:
@@ -461,8 +478,10 @@ def codes() -> Iterator[Case]:
                limit=torch.tensor(0.7))
     for name, head, shape in (
         ("code of a max pool", nn.Sequential(conv(3, 6), nn.ReLU(), nn.MaxPool2d(3, 2, 1)), (3, 11, 13)),
-        ("code of a max pool and clamps", nn.Sequential(conv(3, 6), nn.Hardtanh(-0.4, 1.0), nn.MaxPool2d(2),
-                                                        nn.ReLU6()), (3, 12, 14)),
+        ("code of a max pool and clamps", nn.Sequential(conv(3, 6), nn.Hardtanh(-0.4, 0.8), nn.MaxPool2d(2),
+                                                        nn.ReLU()), (3, 12, 14)),
+        ("code of moves and clamps", nn.Sequential(conv(3, 6), nn.Hardtanh(-0.4, 0.3), nn.ChannelShuffle(2),
+                                                   nn.Hardtanh(-0.6, 0.2), nn.ChannelShuffle(3)), (3, 9, 11)),
         ("code of a shuffle", nn.Sequential(conv(3, 6), nn.ReLU(), nn.ChannelShuffle(2)), (3, 9, 11)),
         ("code of a shuffle by hand", Network(
             lambda x, a, b: torch.cat([a(x), F.relu(b(x))], 1).reshape(-1, 2, 3, 7, 9).transpose(1, 2).reshape(
@@ -477,7 +496,9 @@ def codes() -> Iterator[Case]:
         ("code of a sum", Network(lambda x, a, b: F.pixel_shuffle(F.relu(a(x) + b(x)), 2), conv(3, 24), conv(3, 24)),
          (3, 6, 8)),
     ):
-        yield case(name, head, shape, encoder=Patches(4, 2), bits=6, limit=torch.linspace(0.7, 2, 4).view(4, 1, 1))
+        coded = case(name, head, shape, encoder=Patches(4, 2), bits=6, limit=torch.linspace(0.7, 2, 4).view(4, 1, 1))
+        # such that limits of clamps lie in the middle of the levels
+        yield with_powers_of_two(coded, {"x": (2.0**-6, 100)}) if "clamps" in name or "padding" in name else coded
     for number, (bits, pool) in enumerate([
             (1, nn.AdaptiveAvgPool2d((2, 3))), (2, nn.AdaptiveAvgPool2d(1)), (3, nn.AdaptiveAvgPool2d((2, 3))),
             (4, nn.AvgPool2d(2)), (5, nn.AvgPool2d((2, 3), 1)), (8, nn.AdaptiveAvgPool2d((3, 2)))]):
