@@ -272,7 +272,7 @@ class _Writer:
     @_call.register
     def _(self, o: Average) -> str:
         known = sorted({q.divisor for q in o.quotients})
-        rows = [f"{{{q.divisor}u, {q.window}u, {q.multiplier}, {q.offset}ll, {q.left}}}" for q in o.quotients]
+        rows = [f"{{{q.offset}ll, {q.divisor}u, {q.window}u, {q.multiplier}, {q.left}}}" for q in o.quotients]
         quotients = self._named("autosplit_quotient", "[]", "{" + _wrapped(rows) + "}")
         kinds = "0"
         if len(known) > 1:

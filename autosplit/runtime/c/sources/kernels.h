@@ -64,9 +64,9 @@ typedef struct {
 } autosplit_pooling;
 
 typedef struct {
+    int64_t offset;
     uint32_t divisor, window;
     int32_t multiplier;
-    int64_t offset;
     uint8_t left;
 } autosplit_quotient;
 
