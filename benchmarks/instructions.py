@@ -14,7 +14,6 @@ layers are left out; `deployments.csv`, the device's side of two results on test
 
 from __future__ import annotations
 
-import math
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -45,9 +44,9 @@ from autosplit.models.pruning import HeadPruner
 from autosplit.models.tracing import trace
 from autosplit.runtime.c.export import C_FOLDER, write_sources
 from autosplit.runtime.c.programs import DevicePrograms, Step
-from autosplit.runtime.c.writer import Coder
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_bundle
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from benchmarks.common import parser, write_json
 from tests.runtime.c.emulated import Core, run
@@ -173,7 +172,7 @@ def counted(name: str, network: nn.Module, shape: tuple[int, int, int], core: Co
     else:
         lowering.symbols(value, 4, torch.ones(()))
         tables = FrequencyTables(np.full((value.shape[0], 16), 4096))
-        coders = [Coder(value.shape, tables, 0, 0, 4 + math.prod(value.shape) // 2)]
+        coders = [PayloadCoder(tables, value.shape, b"counted")]
     program = lowering.program
     programs = DevicePrograms((Step(program, plan_arena(program)),), None)
     spent = _instructions(programs, coders, len(program.operations), core)
@@ -193,7 +192,7 @@ def _kind(operation: Operation) -> str:
     return "Depthwise" if isinstance(operation, Convolution) and operation.depthwise else type(operation).__name__
 
 
-def _instructions(programs: DevicePrograms, coders: list[Coder], operations: int, core: Core) -> list[int]:
+def _instructions(programs: DevicePrograms, coders: list[PayloadCoder], operations: int, core: Core) -> list[int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         write_sources(path / "c", programs, coders)

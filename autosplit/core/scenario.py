@@ -418,10 +418,10 @@ def for_target(scenario: Scenario, given: Collection[str] = ()) -> Scenario:
     if scenario.search.target != "c":
         return scenario
     changes: dict[str, Any] = {}
-    own = f"{scenario.conditions.device.name}-c"
-    if own in list_profiles(DeviceProfile):
-        changes["conditions.device"] = load_profile(DeviceProfile, own).model_dump()
-    device = load_profile(DeviceProfile, own) if changes else scenario.conditions.device
+    device = scenario.conditions.device
+    if f"{device.name}-c" in list_profiles(DeviceProfile):
+        device = load_profile(DeviceProfile, f"{device.name}-c")
+        changes["conditions.device"] = device.model_dump()
     if device.instructions is None:
         _log.warning("device %r has no profile of C code: predicted latencies are those of another engine", device.name)
     if device.instructions is not None and scenario.latency_model == "analytic" and "latency_model" not in given:

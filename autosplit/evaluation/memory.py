@@ -19,6 +19,9 @@ from autosplit.core.profiles import DeviceProfile
 from autosplit.core.scenario import SearchSettings
 from autosplit.core.space import PlanSpace
 from autosplit.models.exits import ExitNetwork, build_classifier, classifier_structure
+from autosplit.runtime.standalone.payload.coder import raw_bytes
+from autosplit.runtime.standalone.payload.contexts import CONTEXTS
+from autosplit.runtime.standalone.payload.header import HEADER_BYTES
 from autosplit.training.supernet import Supernet
 
 __all__ = ["CODE_BYTES", "LOGIT_BYTES", "DeviceMemory", "MemoryLimit", "MemoryUse"]
@@ -28,8 +31,6 @@ CODE_BYTES = 13_500
 
 LOGIT_BYTES = 4
 """Of a class, where the device answers: a float32."""
-
-_CONTEXTS = 15
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class DeviceMemory:
         if network.quantiser is not None:
             levels = 2**network.quantiser.bits
             cells = supernet.codec(plan.place, plan.codec.family).code_shape(plan.codec)
-            payload = 4 + -(-cells[0] * cells[1] * cells[2] * network.quantiser.bits // 8)
-            tables = 2 * (cells[0] * _CONTEXTS * levels + 1)  # with contexts, which not every code has
+            payload = HEADER_BYTES + raw_bytes(cells, levels)
+            tables = 2 * (cells[0] * CONTEXTS * levels + 1)  # with contexts, which not every code has
         logits = LOGIT_BYTES * self._classes if any(isinstance(o, Decision) for o in program.operations) else 0
         return MemoryUse(plan_arena(program).bytes + logits + payload, program.constant_bytes + tables + CODE_BYTES)
 
@@ -153,11 +154,10 @@ class DeviceMemory:
             most = max(space.sparsities[place])
             offered: list[CodecSetting] = []
             for family in _by_size(space.codecs[place]):
-                fits = [not (reason := self.excess(Plan.at(place, most, family[0]), limit))]
-                while not fits[-1] and len(fits) < len(family):  # a smaller code takes less
-                    fits.append(not self.excess(Plan.at(place, most, family[len(fits)]), limit))
-                offered += family[len(fits) - 1:] if fits[-1] else []
-                reasons += [] if fits[-1] else [f"{place}: {reason}"]
+                plans = [Plan.at(place, most, code) for code in family]
+                first = next((i for i, plan in enumerate(plans) if not self.excess(plan, limit)), len(family))
+                offered += family[first:]  # a smaller code takes less
+                reasons += [] if first < len(family) else [f"{place}: {self.excess(plans[-1], limit)}"]
             largest = [family[0] for family in _by_size(offered)]
             kept = tuple(s for s in space.sparsities[place]
                          if largest and not any(self.excess(Plan.at(place, s, code), limit) for code in largest))

@@ -190,17 +190,16 @@ def export_bundle(
     progress = progress or NullProgress()
     require_export(opset)
     rates = deployment.deployments if isinstance(deployment, Rates) else (deployment,)
-    if target == "c":
-        device_programs(rates, fallback)  # to find out whether that is possible
+    programs = device_programs(rates, fallback) if target == "c" else None  # refused before anything is written
     make_folder(out)
     try:
         with progress.phase("write ONNX"):
             _write_networks(deployment, fallback, out, opset)
         shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         footprint = None
-        if target == "c":
+        if programs is not None:
             with progress.phase("write C"):
-                footprint = write_c(out / C_FOLDER, rates, fallback)
+                footprint = write_c(out / C_FOLDER, programs, rates)
         # sealed before anything loads it, since loading checks hashes; and again after each file that is added
         manifest = _sealed(replace(_manifest(deployment, class_names, source), opset=opset, footprint=footprint), out)
         if images is not None and len(images):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, fx
 
 from autosplit.compression.int8_layers import (
     LEVELS,
@@ -25,6 +23,8 @@ from autosplit.compression.int8_layers import (
     Requantise,
 )
 from autosplit.compression.lowering.fixed_point import fit_pairs, fit_quotient, fit_staircase
+from autosplit.compression.lowering.geometry import padding_begin, pair, windows_of
+from autosplit.compression.lowering.kinds import kind_of
 from autosplit.compression.lowering.operations import (
     Average,
     Channels,
@@ -57,28 +57,6 @@ from autosplit.core.errors import ConfigError
 from autosplit.models.inference import evaluation_mode
 
 __all__ = ["Walk"]
-
-_ELEMENTWISE: dict[Any, str] = {
-    operator.add: "add", torch.add: "add", "add": "add", operator.iadd: "add", "add_": "add",
-    operator.sub: "sub", torch.sub: "sub", "sub": "sub",
-    operator.mul: "mul", torch.mul: "mul", "mul": "mul", "mul_": "mul", operator.imul: "mul",
-    operator.truediv: "div", torch.div: "div", "div": "div",
-    operator.neg: "neg", torch.neg: "neg", "neg": "neg",
-}
-_JOINS = {torch.cat, torch.concat, torch.concatenate}
-_CLAMPS = {"ReLU", "ReLU6", "Hardtanh", "relu", "relu_", "relu6", "hardtanh", "clamp", "clamp_", "clip", "clamp_min",
-           "clamp_max"}
-_IDENTITIES = {"Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath", "stochastic_depth", "dropout"}
-# of a tensor alone; most are tables of the network already
-_TABLES = {"SiLU", "Sigmoid", "Hardswish", "Hardsigmoid", "GELU", "ELU", "LeakyReLU", "PReLU", "Tanh", "Mish",
-           "Softplus", "SELU", "CELU", "Softsign", "silu", "sigmoid", "hardswish", "hardsigmoid", "gelu", "elu",
-           "leaky_relu", "tanh", "mish", "softplus", "selu", "exp", "abs"}
-_POOLS = {"MaxPool2d", "max_pool2d", "AdaptiveMaxPool2d", "adaptive_max_pool2d", "RegionMaxPool", "AvgPool2d",
-          "avg_pool2d", "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "mean"}
-_REARRANGE = {"Flatten", "Unflatten", "ZeroPad2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle",
-              "UpsamplingNearest2d", "ReflectionPad2d", "ReplicationPad2d", "flatten", "unflatten", "view", "reshape",
-              "squeeze", "unsqueeze", "transpose", "permute", "chunk", "split", "unbind", "narrow", "getitem", "roll",
-              "movedim", "channel_shuffle", "pixel_shuffle", "contiguous", "clone", "pad", "double", "float"}
 
 
 class _Examples(fx.Interpreter):
@@ -138,21 +116,14 @@ class Walk:
             return self._table(node, source, module.table.numpy()[None], np.float32(module.scale), int(module.zero))
         if isinstance(module, Int8Layer):
             return self._layer(node, module)
-        return self._named(node, _name(node, module), isinstance(module, ChannelAffine))
-
-    def _named(self, node: fx.Node, name: str, affine: bool) -> Value:
-        """What an operation of torch is, by its name."""
-        if name in _IDENTITIES:
+        kind = "table" if isinstance(module, ChannelAffine) else kind_of(node, module)
+        if kind == "identity":
             return self.values[node.all_input_nodes[0]]
-        if name in _CLAMPS:
-            return self._clamp(node)
-        if node.target in _JOINS:
-            return self._join(node)
-        if name in _POOLS:
-            return self._pool(node, name)
-        if name in _REARRANGE:
-            return self._rearrange(node)
-        kind = "table" if affine or name in _TABLES else _ELEMENTWISE.get(node.target)
+        known: dict[str, Callable[[fx.Node], Value]] = {
+            "clamp": self._clamp, "join": self._join, "maximum": self._maxima, "average": self._average,
+            "rearrangement": self._rearrange}
+        if kind in known:
+            return known[kind](node)
         if kind:
             return self._elementwise(node, kind)
         raise self._refused(node)
@@ -165,13 +136,17 @@ class Walk:
 
     # --- what goes in -----------------------------------------------------------------------------------------------
 
-    def _levels(self, node: fx.Node, number: int = 0) -> Levels:
-        """An input in a buffer of its own, channels last."""
-        source = [n for n in node.all_input_nodes if isinstance(self.values[n], (Levels, Real, Image))][number]
+    def _levels(self, node: fx.Node) -> Levels:
+        """The first tensor that goes in, in a buffer of its own, channels last."""
+        source = next(n for n in node.all_input_nodes if isinstance(self.values[n], (Levels, Real, Image)))
+        return self._in_order(source.name, self._rounded(node, source))
+
+    def _rounded(self, node: fx.Node, source: fx.Node) -> Levels:
+        """What goes in, which must be levels."""
         value = self.values[source]
         if not isinstance(value, Levels):
             raise self._refused(node, ", as its input is not rounded")
-        return self._in_order(source.name, value)
+        return value
 
     def _in_order(self, name: str, value: Levels) -> Levels:
         """The same tensor, lying channels last; copied if need be."""
@@ -224,11 +199,9 @@ class Walk:
     # --- layers -----------------------------------------------------------------------------------------------------
 
     def _layer(self, node: fx.Node, layer: Int8Layer) -> Real:
-        value = self.values[node.all_input_nodes[0]]
         weight = layer.weight.numpy()
         if isinstance(layer, Int8Linear):
-            if not isinstance(value, Levels):
-                raise self._refused(node, ", as its input is not rounded")
+            value = self._rounded(node, node.all_input_nodes[0])
             if len(value.shape) != 1:
                 raise self._refused(node, ", as its input has more than one dimension")
             places = value.places.reshape(-1).long().numpy() - 1
@@ -246,7 +219,7 @@ class Walk:
             shape, result = channels_last(source.shape), tuple(self.examples[node].shape[1:])
             output = channels_last(result)
             height, width = weight.shape[2:]
-            window = Window((height, width), _pair(layer.stride), _pair(layer.dilation), _begin(layer))
+            window = Window((height, width), pair(layer.stride), pair(layer.dilation), padding_begin(layer))
             kernel = weight.transpose(0, 2, 3, 1)
         if max(prod(kernel.shape[1:]), *shape, *output) >= 2**16 or max(*window.kernel, *window.stride,
                                                                         *window.dilation) >= 2**8:
@@ -299,13 +272,12 @@ class Walk:
             if kind not in {"add", "sub", "mul"} or node.kwargs:
                 raise self._refused(node, " with two tensors")
             return self._two(node, kind)
-        given = node.args.count(tensors[0])
         source = self._levels(node)
         channels = channels_last(source.shape)[2]
         side = (channels, *(1 for _ in source.shape[1:]))
         inputs = torch.from_numpy(values_of(source)).view(-1, *(1 for _ in side)).expand(LEVELS, *side)
         outputs = self._function(node)(inputs)
-        if outputs.shape != inputs.shape or outputs.dtype != torch.float32 or given > 2:
+        if outputs.shape != inputs.shape or outputs.dtype != torch.float32:
             raise self._refused(node, " with a constant that differs from place to place")
         real = outputs.reshape(LEVELS, channels).t().numpy()
         real = real[:1] if (real == real[:1]).all() else real
@@ -363,12 +335,6 @@ class Walk:
 
         return Real(node.name, first.shape, emit)
 
-    def _rounded(self, node: fx.Node, source: Any) -> Levels:
-        value = self.values[source]
-        if not isinstance(value, Levels):
-            raise self._refused(node, ", as one of its inputs is not rounded")
-        return value
-
     def _join(self, node: fx.Node) -> Real:
         tensors: Any = node.args[0] if node.args else node.kwargs["tensors"]
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
@@ -396,7 +362,7 @@ class Walk:
         output: Shape = (*channels_last(result)[:2], shape[2])
         if prod(result) != prod(output) or len(source.shape) != 3:
             raise self._refused(node, " over other dimensions than height and width")
-        rows, columns = (_reach(self._function(node), shape, axis, kind) for axis in (0, 1))
+        rows, columns = (windows_of(self._function(node), shape, axis, kind) for axis in (0, 1))
         if rows is None or columns is None:
             raise self._refused(node, " with gaps in its windows")
         return output, rows, columns
@@ -432,12 +398,13 @@ class Walk:
 
         return Real(node.name, tuple(result.shape[1:]), emit, moved=(given, moves))
 
-    def _pool(self, node: fx.Node, name: str) -> Value:
+    def _maxima(self, node: fx.Node) -> Value:
         given = self.values[node.all_input_nodes[0]]
-        if "max" in name.lower():
-            if isinstance(given, Real):
-                return self._later(node, given, lambda levels: self._maximum(node, levels))
-            return self._maximum(node, self._levels(node))
+        if isinstance(given, Real):
+            return self._later(node, given, lambda levels: self._maximum(node, levels))
+        return self._maximum(node, self._levels(node))
+
+    def _average(self, node: fx.Node) -> Real:
         source, function = self._levels(node), self._function(node)
         output, rows, columns = self._windows(node, source, torch.float64)
         result, shape = tuple(self.examples[node].shape[1:]), channels_last(source.shape)
@@ -511,16 +478,6 @@ class Walk:
         return call
 
 
-def _name(node: fx.Node, module: nn.Module | None) -> str:
-    """What torch calls an operation; empty where it is a function of the user's, whatever name that has."""
-    if module is not None:
-        return type(module).__name__
-    name = getattr(node.target, "__name__", str(node.target))
-    if node.op == "call_method" or str(getattr(node.target, "__module__", "")).startswith("torchvision."):
-        return name
-    return name if any(getattr(home, name, None) is node.target for home in (torch, F, operator)) else ""
-
-
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Tells of an error at which operation it came up."""
@@ -528,34 +485,3 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except ConfigError as e:
         raise ConfigError(f"operation {name!r} cannot be written as C: {e}") from e
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
-
-
-def _begin(layer: Int8Conv2d) -> tuple[int, int]:
-    """Padding above and to the left."""
-    if layer.padding == "same":
-        down, right = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True))
-        return down, right
-    return (0, 0) if isinstance(layer.padding, str) else _pair(layer.padding)
-
-
-def _reach(function: Callable[[Tensor], Tensor], shape: Shape, axis: int, kind: torch.dtype) -> Integers | None:
-    """First and last row (or column), and one more, of each window of a pooling; `None` if there are gaps in one.
-
-    A pooling is separable: what it makes of a map in which one row is marked tells which windows hold that row.
-    """
-    side = shape[axis]
-    marked = torch.zeros(side, 1, *shape[:2], dtype=kind)
-    for i in range(side):
-        marked.select(2 + axis, i)[i] = 1
-    found = function(marked)
-    held = (found.reshape(side, 1, *found.shape[2:]) if found.dim() == 4 else found.reshape(side, 1, 1, 1)) > 0
-    held = held.amax(dim=(1, 3 - axis)) if held.dim() == 4 else held
-    inside = held.reshape(side, -1).numpy()
-    first, last = inside.argmax(axis=0), side - inside[::-1].argmax(axis=0)
-    if (inside.sum(axis=0) != last - first).any() or not inside.any(axis=0).all():
-        return None
-    return np.stack([first, last], axis=1).astype(np.int64)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from autosplit.core.errors import ConfigError, ParityError
 from autosplit.evaluation.memory import LOGIT_BYTES
-from autosplit.runtime.c.programs import DevicePrograms, device_programs
-from autosplit.runtime.c.writer import Coder, write_network
+from autosplit.runtime.c.programs import DevicePrograms
+from autosplit.runtime.c.writer import write_network
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.standalone.bundle.manifest import FALLBACK, Footprint, Manifest, Parity
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.exits import answered_by_both
 from autosplit.runtime.standalone.protocol.wire import KEY_BYTES, short_key
 
@@ -36,25 +37,22 @@ _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
 
-def write_c(folder: Path, rates: Sequence[Deployment], fallback: Deployment | None) -> Footprint:
+def write_c(folder: Path, programs: DevicePrograms, rates: Sequence[Deployment]) -> Footprint:
     """Write the C sources of a bundle, all but its test vectors.
 
     Args:
         folder: New; the bundle's folder `c`.
+        programs: Of the deployment.
         rates: The deployment, or those of all rates.
-        fallback: The whole network on the device.
-
-    Raises:
-        ConfigError: Something of it cannot be written as C.
     """
     blueprint = rates[0].blueprint
-    coders = [_coder(rate) for rate in rates if rate.tables is not None]
-    return write_sources(folder, device_programs(rates, fallback), coders, label=blueprint.plan.label,
-                         classes=blueprint.num_classes, key=short_key(blueprint.key))
+    coders = [rate.coder for rate in rates if rate.coder is not None]
+    return write_sources(folder, programs, coders, label=blueprint.plan.label, classes=blueprint.num_classes,
+                         key=short_key(blueprint.key))
 
 
 def write_sources(
-    folder: Path, programs: DevicePrograms, coders: Sequence[Coder], *, label: str = "", classes: int = 10,
+    folder: Path, programs: DevicePrograms, coders: Sequence[PayloadCoder], *, label: str = "", classes: int = 10,
     key: bytes = bytes(KEY_BYTES),
 ) -> Footprint:
     """Write programs as C, with all that they need to be compiled.
@@ -218,10 +216,3 @@ def compare_c(bundle: Path, images: NDArray[np.uint8], cc: str) -> tuple[Parity,
             found.append(Parity("C, fallback", len(images), same_labels, len(images),
                                 float(np.abs(alone - spare).max()), 0.0))
     return tuple(found)
-
-
-def _coder(deployment: Deployment) -> Coder:
-    coder, tables = deployment.coder, deployment.tables
-    assert coder is not None
-    assert tables is not None
-    return Coder(coder.shape, tables, coder.seed, coder.first_byte, coder.max_payload_bytes)

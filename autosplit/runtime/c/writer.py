@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import singledispatchmethod
 from math import prod
 from typing import Any
@@ -30,34 +29,15 @@ from autosplit.compression.lowering.operations import (
     Table,
 )
 from autosplit.runtime.c.programs import DevicePrograms, Step
-from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
 
-__all__ = ["Coder", "write_network"]
+__all__ = ["write_network"]
 
 _WIDTH = 118
 _SIZES = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "float": 4, "int64_t": 8}
 
 
-@dataclass(frozen=True)
-class Coder:
-    """What makes payloads of the symbols of one rate.
-
-    Attributes:
-        shape: Of the code, (K, gh, gw).
-        tables: Frequency tables.
-        seed: CRC-32 of what both ends agree on.
-        first: First byte of every payload.
-        max_payload_bytes: Of the longest payload.
-    """
-
-    shape: tuple[int, int, int]
-    tables: FrequencyTables
-    seed: int
-    first: int
-    max_payload_bytes: int
-
-
-def write_network(programs: DevicePrograms, coders: Sequence[Coder]) -> tuple[str, int]:
+def write_network(programs: DevicePrograms, coders: Sequence[PayloadCoder]) -> tuple[str, int]:
     """`network.c`, the constants and functions of all programs; and the bytes of its large constants.
 
     Args:
@@ -83,7 +63,7 @@ class _Writer:
         self.bytes = 0  # of arrays
         self.step: Step
 
-    def text(self, coders: Sequence[Coder]) -> str:
+    def text(self, coders: Sequence[PayloadCoder]) -> str:
         """The whole file."""
         functions, single = [], len(self.programs.rates) == 1
         answers = self.programs.fallback is not None or any(s.answer for s in self.programs.rates)
@@ -156,14 +136,14 @@ class _Writer:
             return head + "    classify(image, answer);\n    return 1;\n}"
         return head + "    (void)image;\n    (void)answer;\n    return 0;\n}"
 
-    def _coder(self, number: int, coder: Coder) -> str:
+    def _coder(self, number: int, coder: PayloadCoder) -> str:
         frequencies, middle = coder.tables.frequencies, "0"
         rows = frequencies.reshape(-1, frequencies.shape[-1]).astype(np.int64)
         cumulative = np.concatenate([(np.cumsum(rows, axis=1) - rows).ravel(), [0]])
         if coder.tables.middle is not None:
             middle = self._array("uint8_t", coder.tables.middle)
         fields = [*coder.shape, coder.tables.levels, self._array("uint16_t", cumulative), middle, f"{coder.seed}u",
-                  coder.first]
+                  coder.first_byte]
         return f"static const autosplit_coder coder_{number} = {{{', '.join(map(str, fields))}}};"
 
     # --- constants --------------------------------------------------------------------------------------------------

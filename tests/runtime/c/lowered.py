@@ -24,8 +24,8 @@ from autosplit.models.constants import with_constants
 from autosplit.models.onnx_files import write_onnx
 from autosplit.runtime.c.export import write_sources
 from autosplit.runtime.c.programs import DevicePrograms, Step
-from autosplit.runtime.c.writer import Coder
 from autosplit.runtime.standalone.bundle.parts import session_options
+from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 
 Answers = NDArray[np.float32]
@@ -200,7 +200,7 @@ class Case:
             shape = _result(self.encoder, _result(self.head, self.shape))
             values = prod(shape)
             flat = np.full((shape[0], 2**self.bits), 2 ** (16 - self.bits), dtype=np.uint32)
-            coders = [Coder(shape, FrequencyTables(flat), 0, 0, 4 + 8 * values)]  # type: ignore[arg-type]
+            coders = [PayloadCoder(FrequencyTables(flat), shape, b"lowered")]  # type: ignore[arg-type]
         write_sources(folder, DevicePrograms((step,), None), coders, classes=values)
         names = "".join(f"#define {name} {name}_{number}\n" for name in (
             "observe", "autosplit_begin", "autosplit_fallback"))

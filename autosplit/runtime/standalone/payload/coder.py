@@ -98,6 +98,9 @@ class PayloadCoder:
             somebody who forges payloads on purpose.
         rate: Number of the rate in its bundle, which payloads carry.
 
+    Attributes:
+        tables: As given.
+
     Raises:
         ConfigError: The tables do not fit the shape, or there can be no such rate.
     """
@@ -110,7 +113,7 @@ class PayloadCoder:
                               f"tables, got {tuple(shape)}")
         self._shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         self._cells = self._shape[1] * self._shape[2]
-        self._levels, self._rate = tables.levels, rate
+        self.tables, self._levels, self._rate = tables, tables.levels, rate
         # With `perfect=False` constriction gives symbol i the fixed-point weight 1 + w_i * (2**24 - levels) / sum(w).
         # For w_i = frequency * 2**8 - 1 that factor is exactly 1 and every intermediate an integer that a double
         # holds: the coder uses exactly the table's frequencies, whatever the machine's floating point does.
