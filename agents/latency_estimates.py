@@ -12,8 +12,8 @@ import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.core.measurement import STAGE_COUNTS, Workload
+from autosplit.core.regression import least_relative_squares
 from autosplit.envs.tree import IntArray
-from autosplit.latency.regression import least_relative_squares
 
 __all__ = ["counts_of", "landmarks", "plausible"]
 

@@ -34,22 +34,22 @@ from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.operators import OperatorWork
 from autosplit.core.plan import OUTPUT, CodecSetting, Plan
 from autosplit.core.profiles import DeviceProfile
+from autosplit.core.regression import least_relative_squares
 from autosplit.core.scenario import load_scenario
 from autosplit.core.timings import Timing
 from autosplit.latency.analytic import AnalyticLatencyModel
 from autosplit.latency.base import LatencyModel
 from autosplit.latency.profiled import ProfiledLatencyModel
-from autosplit.latency.profiling.engines import ROUNDS, undisturbed
 from autosplit.latency.profiling.run import ProfileSettings, engine_of, profile_machine
 from autosplit.latency.profiling.stopwatch import WallClock
 from autosplit.latency.profiling.units import folded
-from autosplit.latency.regression import least_relative_squares
 from autosplit.models.costs import operators, stage_cost
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
 from autosplit.models.splitting import block_ends, cut, find_split_points
 from autosplit.models.tracing import trace
 from autosplit.report.progress import Progress
+from autosplit.runtime.standalone.profiling.clock import ROUNDS, undisturbed
 from benchmarks.common import command_line, parser, write_json
 
 BACKBONES = {"resnet20": (3, 32, 32), "torchvision:mobilenet_v2": (3, 224, 224)}

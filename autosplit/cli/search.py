@@ -95,7 +95,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Search the best split, sparsity and compression for a network, its data, device, link and deadline."""
-    from autosplit.core.scenario import OPTIONS, for_target, load_scenario
+    from autosplit.core.scenario import OPTIONS, for_machine, load_scenario
 
     if seeds is not None and (resume is not None or dry_run):
         raise ConfigError("--seeds begins searches of its own, and goes on with those in --out; leave --resume and "
@@ -117,7 +117,7 @@ def command(
             raise ResumeError(f"{resume} is no run directory (it holds no scenario.yaml); "
                               "start a search without --resume")
     wanted = changed(load_scenario(scenario, trust_code=trust_code), options, assigned, rename=resume is None)
-    wanted = for_target(wanted, {key for key, value in options.items() if value is not None} | set(assigned))
+    wanted = for_machine(wanted, {key for key, value in options.items() if value is not None} | set(assigned))
     for spec in wanted.anchored(data_root).code:  # before data are loaded or anything is timed
         require_trusted(spec)
     bounded = resume is not None or evaluations is not None or "search.evaluations" in assigned

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from functools import cache
-from pathlib import Path
+
+from autosplit.runtime.standalone.profiling.processor import processor_name
 
 __all__ = ["arithmetic_key", "keep_freed_memory", "processor_name"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST_KEPT, _MOST_KEPT = 1 << 30, (1 << 31) - 1  # bytes
-
-
-@cache
-def processor_name() -> str:
-    """The processor's name as the system reports it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return (names[0] if names else "") or platform.processor() or platform.machine() or "an unknown processor"
 
 
 def arithmetic_key() -> str:

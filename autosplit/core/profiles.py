@@ -13,6 +13,7 @@ from autosplit.core.errors import UnknownNameError
 from autosplit.core.fading import Bursts, Rayleigh, Shadowing, Shannon, Trace, mean_bits_per_hz
 from autosplit.core.operators import TermSums
 from autosplit.core.parameters import Parameter, absent
+from autosplit.core.timed_rates import TIMED_RATES, timed_rates
 from autosplit.core.timings import Timings
 from autosplit.core.validation import Frozen, parse_yaml
 from autosplit.runtime.standalone.files import read_text
@@ -23,6 +24,8 @@ __all__ = ["ChannelProfile", "DeviceProfile", "Instructions", "list_profiles", "
 _RATES = ("conv_mmacs", "depthwise_mmacs", "linear_mmacs", "memory_mb_per_s", "coding_ksymbols", "image_kpixels")
 _BLOCKS = {"shannon", "rayleigh", "shadowing", "trace", "bursts"}
 _SLOWEST = 1e-6  # of a rate that anything is divided by, in its unit
+_ELEMENT_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
+_REFUSED = Parameter(value=1, source="follows from a block that was refused")  # so that its error is the only one
 _ROUNDING = 1e-3  # how far a stated mean may be from what it follows from, relative
 
 
@@ -61,15 +64,22 @@ class Instructions(Frozen):
         return self.model_copy(update={"clock_mhz": self.clock_mhz.times(rate)})
 
 
+def _follows() -> Any:
+    """Stands for a parameter that is left out because it follows from others."""
+    return None
+
+
 class DeviceProfile(Frozen):
     """How fast a device or an edge server computes, and what energy it takes.
 
-    Rates are effective ones at batch 1 (published latency over counted work), not peaks.
+    Rates are effective ones at batch 1 (published latency over counted work), not peaks. Those of `TIMED_RATES` may be
+    left out beside `timings`, from which they follow.
 
     Attributes:
         name: File name without `.yaml`.
         title: One line for people.
         arithmetic: Number format that the network runs in on this machine.
+        timings: What was timed operator by operator, for the latency model `profiled`.
         conv_mmacs: Dense convolutions, million multiply-accumulates per second.
         depthwise_mmacs: Depthwise convolutions, million multiply-accumulates per second.
         linear_mmacs: Fully connected layers, million multiply-accumulates per second.
@@ -79,7 +89,6 @@ class DeviceProfile(Frozen):
         image_kpixels: JPEG or PNG coding, thousand pixels per second.
         active_mw: Power while computing, milliwatts.
         idle_mw: Power while waiting for the answer, milliwatts.
-        timings: What `autosplit profile` timed operator by operator, for the latency model `profiled`.
         instructions: What autosplit's C takes, for the latency model `instructions`.
         ram_kb: RAM of a microcontroller, kilobytes of 1,000 bytes; a device without it has as much as it takes.
         flash_kb: Its flash, likewise.
@@ -89,20 +98,32 @@ class DeviceProfile(Frozen):
     name: str
     title: str
     arithmetic: Literal["int8", "fp16", "fp32"]
-    conv_mmacs: Parameter
-    depthwise_mmacs: Parameter
-    linear_mmacs: Parameter
-    memory_mb_per_s: Parameter
-    operator_overhead_us: Parameter
+    timings: Timings | None = Field(default=None, exclude_if=absent)
+    conv_mmacs: Parameter = Field(default_factory=_follows, validate_default=True)
+    depthwise_mmacs: Parameter = Field(default_factory=_follows, validate_default=True)
+    linear_mmacs: Parameter = Field(default_factory=_follows, validate_default=True)
+    memory_mb_per_s: Parameter = Field(default_factory=_follows, validate_default=True)
+    operator_overhead_us: Parameter = Field(default_factory=_follows, validate_default=True)
     coding_ksymbols: Parameter
     image_kpixels: Parameter
     active_mw: Parameter
     idle_mw: Parameter
-    timings: Timings | None = Field(default=None, exclude_if=absent)
     instructions: Instructions | None = Field(default=None, exclude_if=absent)
     ram_kb: Parameter | None = Field(default=None, exclude_if=absent)
     flash_kb: Parameter | None = Field(default=None, exclude_if=absent)
     network_share: Parameter | None = Field(default=None, exclude_if=absent)
+
+    @field_validator(*TIMED_RATES, mode="before")
+    @classmethod
+    def _from_timings(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            return value
+        if "timings" not in info.data or "arithmetic" not in info.data:
+            return _REFUSED
+        timings: Timings | None = info.data["timings"]
+        if timings is None:
+            raise ValueError("Field required")
+        return timed_rates(timings, _ELEMENT_BYTES[info.data["arithmetic"]])[str(info.field_name)]
 
     @field_validator(*_RATES)
     @classmethod
@@ -118,7 +139,7 @@ class DeviceProfile(Frozen):
     @property
     def element_bytes(self) -> int:
         """Bytes of one weight or activation in the device's arithmetic."""
-        return {"int8": 1, "fp16": 2, "fp32": 4}[self.arithmetic]
+        return _ELEMENT_BYTES[self.arithmetic]
 
     def scaled(self, rate: float) -> DeviceProfile:
         """The same machine with all rates so many times as high: a chip keeps its character."""
@@ -129,11 +150,6 @@ class DeviceProfile(Frozen):
             update["instructions"] = self.instructions.scaled(rate)
         # the overhead is a time, not a rate
         return self.model_copy(update={**update, "operator_overhead_us": self.operator_overhead_us.times(1 / rate)})
-
-
-def _follows() -> Any:
-    """Stands for a parameter that is left out because it follows from others."""
-    return None
 
 
 class ChannelProfile(Frozen):
@@ -200,7 +216,7 @@ class ChannelProfile(Frozen):
     def _from_blocks(cls, value: Any, info: ValidationInfo) -> Any:
         derived = _derived(str(info.field_name), info.data) if value is None else value
         if derived is None and not set(info.data).issuperset(_BLOCKS):
-            return Parameter(value=0, source="a block that was refused")  # so that its error is the only one
+            return _REFUSED
         if derived is None:
             raise ValueError("Field required")
         return derived

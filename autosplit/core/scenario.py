@@ -24,7 +24,7 @@ from autosplit.runtime.standalone.files import read_text
 from autosplit.runtime.standalone.payload.image_codecs import ImageKind, missing
 
 __all__ = ["ADDED_KEYS", "IMAGE_KEYS", "OPTIONS", "Granularity", "Scenario", "SearchSettings", "SearchSpace",
-           "TrainingSettings", "for_target", "list_scenarios", "load_scenario", "name_for", "path_in"]
+           "TrainingSettings", "for_machine", "list_scenarios", "load_scenario", "name_for", "path_in"]
 
 
 _log = logging.getLogger(__name__)
@@ -405,27 +405,31 @@ def _member(node: Any, name: str, key: str) -> Any:
     return node[name]
 
 
-def for_target(scenario: Scenario, given: Collection[str] = ()) -> Scenario:
-    """A scenario with the profile of the device's C code, where it is what the device is to run.
+def for_machine(scenario: Scenario, given: Collection[str] = ()) -> Scenario:
+    """A scenario with the profile and the latency model that know best what its device is to run.
 
-    A profile such as `stm32l4r5` has the speed of its vendor's engine; beside it `stm32l4r5-c` has that of the C which
-    autosplit writes, and the latency model `instructions` knows it best.
+    Where the target is C: a profile such as `stm32l4r5` has the speed of its vendor's engine; beside it `stm32l4r5-c`
+    has that of the C which autosplit writes, and the latency model `instructions` knows it best. A machine whose
+    operators were timed is known best by `profiled`.
 
     Args:
-        scenario: With its `search.target`.
+        scenario: With its `search.target`, device and edge.
         given: Dotted keys that the user has set; a latency model among them is left as it is.
     """
-    if scenario.search.target != "c":
-        return scenario
     changes: dict[str, Any] = {}
-    device = scenario.conditions.device
-    if f"{device.name}-c" in list_profiles(DeviceProfile):
-        device = load_profile(DeviceProfile, f"{device.name}-c")
-        changes["conditions.device"] = device.model_dump()
-    if device.instructions is None:
-        _log.warning("device %r has no profile of C code: predicted latencies are those of another engine", device.name)
-    if device.instructions is not None and scenario.latency_model == "analytic" and "latency_model" not in given:
-        changes["latency_model"] = "instructions"
+    device, edge = scenario.conditions.device, scenario.conditions.edge
+    if scenario.search.target == "c":
+        if f"{device.name}-c" in list_profiles(DeviceProfile):
+            device = load_profile(DeviceProfile, f"{device.name}-c")
+            changes["conditions.device"] = device.model_dump()
+        if device.instructions is None and device.timings is None:
+            _log.warning("device %r has no profile of C code: predicted latencies are those of another engine",
+                         device.name)
+    if scenario.latency_model == "analytic" and "latency_model" not in given:
+        if scenario.search.target == "c" and device.instructions is not None:
+            changes["latency_model"] = "instructions"
+        elif device.timings is not None or edge.timings is not None:
+            changes["latency_model"] = "profiled"
     return scenario.replace(**changes) if changes else scenario
 
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 
 from pydantic import Field
 
 from autosplit.core.errors import ConfigError
-from autosplit.core.files import write_whole
 from autosplit.core.hashing import sha256_of
 from autosplit.core.operators import KINDS, OperatorWork
 from autosplit.core.parameters import absent
 from autosplit.core.recorded import RecordedFile, read_content, rows_of
 from autosplit.core.validation import Frozen
 
-__all__ = ["HeldOut", "Timing", "Timings", "read_timings", "write_timings"]
+__all__ = ["COLUMNS", "HeldOut", "Timing", "Timings", "read_timings"]
 
 _SHAPE = tuple(f.name for f in fields(OperatorWork))
 _NUMBERS = _SHAPE[1:]
-_HEADER = ["backbone", "variant", "node", *_SHAPE, "time_ms"]
+
+COLUMNS = ("node", *_SHAPE)
+"""What a table of operators says of each: its name in the network's graph, and its shape."""
+
+_HEADER = ["backbone", "variant", *COLUMNS, "time_ms"]
 
 
 @dataclass(frozen=True)
@@ -61,20 +60,22 @@ class HeldOut(Frozen):
 
 
 class Timings(RecordedFile):
-    """The block `timings` of a device profile: a CSV that `autosplit profile` wrote.
+    """The block `timings` of a device profile: a CSV that `autosplit profile` or a bundle's `profile` wrote.
 
     Attributes:
         file: See `RecordedFile`.
         factor: What the machine's speed is multiplied by.
         sha256: See `RecordedFile`.
+        source: What timed them, on which machine and when.
         held_out: Error of the regression on shapes it has not seen, by operator type.
         processor_share: Share of the time that the timing thread had a processor; far below 1 on a busy machine.
     """
 
     what = "timings"
-    changed = ("are not those that the profile was made of; restore the file, or run "
-               "`autosplit profile` again")
+    changed = ("are not those that the profile was made of; restore the file, or profile "
+               "the machine again")
 
+    source: str = Field(default="timed operators", min_length=3)
     held_out: dict[str, HeldOut] = Field(default_factory=dict)
     processor_share: float | None = Field(default=None, ge=0, le=1, exclude_if=absent)
 
@@ -88,32 +89,12 @@ class Timings(RecordedFile):
         return self.model_copy(update={"factor": self.factor * rate})
 
 
-def write_timings(path: Path, timings: Sequence[Timing]) -> str:
-    """Write timings as `read_timings` reads them; gives the file's SHA-256.
-
-    Raises:
-        ConfigError: The file cannot be written.
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_HEADER)
-    for t in timings:
-        table.writerow([t.backbone, t.variant, t.node, *(getattr(t.work, n) for n in _SHAPE), f"{t.time_ms:.6g}"])
-    # hashed as it is written: the profile records the hash
-    content = text.getvalue().encode()
-    try:
-        write_whole(path, content)
-    except OSError as e:
-        raise ConfigError(f"cannot write {str(path)!r}: {e.strerror or e}; choose another file with --out") from e
-    return sha256_of(content)
-
-
 @lru_cache(maxsize=32)
 def read_timings(file: str, sha256: str) -> tuple[Timing, ...]:
     """Read timings.
 
     Args:
-        file: CSV that `write_timings` wrote.
+        file: CSV that `autosplit.runtime.standalone.profiling.run.write_profile` wrote.
         sha256: Its hash when the profile was made or first read.
 
     Raises:
@@ -121,22 +102,22 @@ def read_timings(file: str, sha256: str) -> tuple[Timing, ...]:
     """
     content = read_content(Timings.what, file)
     if sha256_of(content) != sha256:
-        raise ConfigError(f"timings {file!r} are not those that were recorded any more; restore the file, or run "
-                          "`autosplit profile` again")
+        raise ConfigError(f"timings {file!r} are not those that were recorded any more; restore the file, or "
+                          "profile the machine again")
     rows = rows_of(f"timings {file!r}", content)
     if [cell.strip() for cell in next(rows, [])] != _HEADER:
-        raise ConfigError(f"timings {file!r}: the first line must be {','.join(_HEADER)}; run `autosplit profile` "
-                          "again")
+        raise ConfigError(f"timings {file!r}: the first line must be {','.join(_HEADER)}; profile the "
+                          "machine again")
     found = tuple(_timing(file, number, row) for number, row in enumerate(rows, start=2) if row)
     if not found:
-        raise ConfigError(f"timings {file!r} hold no operator; run `autosplit profile` again")
+        raise ConfigError(f"timings {file!r} hold no operator; profile the machine again")
     return found
 
 
 def _timing(file: str, number: int, row: list[str]) -> Timing:
     where = f"timings {file!r}, line {number}"
     if len(row) != len(_HEADER):
-        raise ConfigError(f"{where}: {len(row)} cells instead of {len(_HEADER)}; run `autosplit profile` again")
+        raise ConfigError(f"{where}: {len(row)} cells instead of {len(_HEADER)}; profile the machine again")
     cells = dict(zip(_HEADER, row, strict=True))
     kind = next((k for k in KINDS if k == cells["kind"]), None)
     if kind is None:
@@ -144,7 +125,7 @@ def _timing(file: str, number: int, row: list[str]) -> Timing:
     try:
         numbers, time_ms = {name: int(cells[name]) for name in _NUMBERS}, float(cells["time_ms"])
     except ValueError as e:
-        raise ConfigError(f"{where}: {e}; run `autosplit profile` again") from None
+        raise ConfigError(f"{where}: {e}; profile the machine again") from None
     if min(numbers.values()) < 0 or not (math.isfinite(time_ms) and time_ms > 0):
-        raise ConfigError(f"{where}: counts must be at least 0 and time_ms above 0; run `autosplit profile` again")
+        raise ConfigError(f"{where}: counts must be at least 0 and time_ms above 0; profile the machine again")
     return Timing(cells["backbone"], cells["variant"], cells["node"], OperatorWork(kind, **numbers), time_ms)

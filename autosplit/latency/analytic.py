@@ -39,7 +39,7 @@ from autosplit.latency.random import quantile
 if TYPE_CHECKING:
     from autosplit.core.conditions import Conditions
 
-__all__ = ["AnalyticLatencyModel", "stage_ms", "table_of", "times_ms"]
+__all__ = ["AnalyticLatencyModel", "stage_ms", "table_of", "times_ms", "unit_cost"]
 
 _COUNTS = ("conv_macs", "depthwise_macs", "linear_macs", "weight_elements", "activation_elements", "operators",
            "coded_symbols", "image_pixels")
@@ -117,7 +117,7 @@ class AnalyticLatencyModel:
         Raises:
             ConfigError: A rate of a profile is zero.
         """
-        prices: Array = np.array([_unit_cost(m) for m in machines], dtype=np.float64).reshape(-1, len(_COUNTS)).T
+        prices: Array = np.array([unit_cost(m) for m in machines], dtype=np.float64).reshape(-1, len(_COUNTS)).T
         return times_ms(table_of([_counts(vars(c)) for c in costs], len(_COUNTS)), prices)
 
 
@@ -175,8 +175,16 @@ def _let_out(answer: LatencyBreakdown, row: int, column: int, conditions: Condit
     answer.in_time[row, column] = share * answer.in_time[row, column] + (1 - share) * (local <= conditions.budget_ms)
 
 
-def _unit_cost(device: DeviceProfile) -> tuple[float, ...]:
-    """Milliseconds of one unit of each of `_COUNTS`."""
+def unit_cost(device: DeviceProfile) -> tuple[float, ...]:
+    """Milliseconds of one unit of what the model counts on a machine.
+
+    Returns:
+        Of a multiply-accumulate of dense and depthwise convolutions and of linear layers, of an element of weights and
+        of activations, of an operator, of a coded symbol and of a pixel.
+
+    Raises:
+        ConfigError: A rate of the profile is zero.
+    """
     def per(name: str, units_per_ms: float) -> float:
         rate = getattr(device, name).value
         if rate <= 0:

@@ -8,13 +8,15 @@ from functools import lru_cache
 import numpy as np
 
 from autosplit.core.arrays import Array
+from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
-from autosplit.core.measurement import StageCost
-from autosplit.core.operators import KINDS, TERMS, TypeSums
+from autosplit.core.measurement import StageCost, Workload
+from autosplit.core.operators import TERMS, TypeSums
 from autosplit.core.profiles import DeviceProfile
+from autosplit.core.regression import fit_prices
 from autosplit.core.timings import read_timings
-from autosplit.latency.analytic import AnalyticLatencyModel, table_of, times_ms
-from autosplit.latency.regression import fit_prices
+from autosplit.latency.analytic import AnalyticLatencyModel, table_of, times_ms, unit_cost
+from autosplit.latency.base import LatencyBreakdown
 
 __all__ = ["ProfiledLatencyModel"]
 
@@ -23,20 +25,35 @@ _NONE = TypeSums().flat
 
 
 class ProfiledLatencyModel(AnalyticLatencyModel):
-    """Stages from the timings that both profiles, device and edge, have in their block `timings`.
+    """Stages of a device and of an edge that have a block `timings`; those of other machines by their rates.
 
     An operator's time is linear in terms of its shape, with prices for each operator type
-    (`autosplit.latency.regression`), so layers that were never timed are predicted too. Entropy coding, image files,
-    channel, percentiles and energy are those of `analytic`.
+    (`autosplit.core.regression`), so layers that were never timed are predicted too; a type that was never timed goes by
+    the machine's rates. Entropy coding, image files, channel, percentiles and energy are those of `analytic`.
     """
+
+    def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:
+        """See `LatencyModel.latency`.
+
+        Raises:
+            ConfigError: Neither device nor edge have timings.
+        """
+        for condition in conditions:
+            if condition.device.timings is None and condition.edge.timings is None:
+                raise ConfigError(f"neither device {condition.device.name!r} nor edge {condition.edge.name!r} has "
+                                  f"timings; make them on that machine: {_COMMAND}")
+        return super().latency(workloads, conditions)
 
     def stages_ms(self, costs: Sequence[StageCost], machines: Sequence[DeviceProfile]) -> Array:
         """As `AnalyticLatencyModel.stages_ms`.
 
         Raises:
-            ConfigError: A machine has no timings, or none of an operator type that occurs; or a stage's work is not
-                known by operator type.
+            ConfigError: A stage's work is not known by operator type.
         """
+        found: Array = super().stages_ms(costs, machines)
+        timed = [i for i, machine in enumerate(machines) if machine.timings is not None]
+        if not timed:
+            return found
         counted: list[tuple[float, ...]] = []
         for cost in costs:
             sums = _NONE if cost.by_type is None else cost.by_type.flat
@@ -44,29 +61,23 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
                 raise ConfigError("its work is not known by operator type, as it was counted before that was kept; "
                                   "measure it again, or take the latency model 'analytic'")
             counted.append((*sums, cost.coded_symbols, cost.image_pixels))
-        rows = table_of(counted, len(_NONE) + 2)
-        prices = np.array([_prices(m) for m in machines], dtype=np.float64).reshape(-1, len(_NONE) + 2).T
-        used = rows[:, :-2].reshape(-1, len(KINDS), len(TERMS))[:, :, 0].any(axis=0)
-        for machine, column in zip(machines, prices.T, strict=True):
-            # a type that no operator has needs no price
-            for i in np.flatnonzero(used & np.isnan(column[:-2].reshape(len(KINDS), -1)[:, 0])):
-                raise ConfigError(f"device {machine.name!r}: no operator of type {KINDS[i]!r} was timed; profile a "
-                                  f"backbone that has one beside the others: {_COMMAND}")
-        return times_ms(rows, np.nan_to_num(prices))
+        prices = np.array([_prices(machines[i]) for i in timed], dtype=np.float64).T
+        found[:, timed] = times_ms(table_of(counted, len(_NONE) + 2), prices)
+        return found
 
 
 def _prices(machine: DeviceProfile) -> tuple[float, ...]:
     """Milliseconds of each sum by type, of a coded symbol and of a pixel."""
-    if machine.timings is None:
-        raise ConfigError(f"device {machine.name!r} has no timings; make them on that machine: {_COMMAND}")
-    for name in ("coding_ksymbols", "image_kpixels"):
-        if getattr(machine, name).value <= 0:
-            raise ConfigError(f"device {machine.name!r}: {name} must be above 0")
-    fitted = _fitted(machine.timings.file, machine.timings.sha256)
-    by_type = (price / machine.timings.factor for price in fitted)
-    return (*by_type, 1.0 / machine.coding_ksymbols.value, 1.0 / machine.image_kpixels.value)
+    assert machine.timings is not None
+    conv, depthwise, linear, weight, element, operator, symbol, pixel = unit_cost(machine)
+    prices = _fitted(machine.timings.file, machine.timings.sha256) / machine.timings.factor
+    for row, mac in zip(prices, (conv, depthwise, linear, 0.0), strict=True):
+        if np.isnan(row).any():  # was never timed
+            rates = {"operators": operator, "macs": mac, "writes": element, "weights": weight}
+            row[:] = [rates.get(term, 0.0) for term in TERMS]
+    return (*prices.ravel().tolist(), symbol, pixel)
 
 
 @lru_cache(maxsize=32)
-def _fitted(file: str, sha256: str) -> tuple[float, ...]:
-    return tuple(fit_prices(read_timings(file, sha256))[0].ravel().tolist())
+def _fitted(file: str, sha256: str) -> Array:
+    return fit_prices(read_timings(file, sha256))[0]

@@ -19,6 +19,7 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.extras import install_command
 from autosplit.core.opsets import OPSET, OPSETS
 from autosplit.core.plugins import one_line
+from autosplit.models.onnx_operators import OnnxNode
 
 __all__ = ["require_onnx", "write_onnx"]
 
@@ -42,7 +43,7 @@ def require_onnx(*further: str) -> None:
 
 
 def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str, str], opset: int = OPSET,
-               translations: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:
+               translations: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> list[OnnxNode]:
     """Write a network of one input and one output, the number of rows free.
 
     Args:
@@ -52,6 +53,9 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
         names: Of the input and the output.
         opset: One of `autosplit.core.opsets.OPSETS`.
         translations: Functions that write ONNX operators (`onnxscript`), by the operator of torch that they stand for.
+
+    Returns:
+        The nodes of the file, in its order.
 
     Raises:
         ConfigError: The packages of the extra `deploy` are absent, or an operation has no form in this opset.
@@ -88,7 +92,17 @@ def write_onnx(network: nn.Module, example: Tensor, path: Path, names: tuple[str
                    *model.graph.initializers.values()):
         holder.metadata_props.clear()
     model.ir_version = OPSETS[opset].ir_version
+    nodes = list(map(_node, model.graph))
     _save(model, path)
+    return nodes
+
+
+def _node(node: Any) -> OnnxNode:
+    """A node (`onnxscript.ir.Node`) without its tensors."""
+    read = [value for value in node.inputs if value is not None]
+    constants = [value for value in read if value.const_value is not None]
+    return OnnxNode(node.op_type, node.name or "", tuple(v.name for v in read if v.const_value is None),
+                    tuple(v.name for v in node.outputs), tuple(int(v.const_value.size) for v in constants))
 
 
 def _save(model: Any, path: Path) -> None:

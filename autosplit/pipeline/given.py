@@ -14,7 +14,7 @@ from autosplit.core.errors import ConfigError, UnknownNameError
 from autosplit.core.held import HELD, hold, object_hash
 from autosplit.core.hiring import workers_of
 from autosplit.core.result import Result
-from autosplit.core.scenario import OPTIONS, Scenario, for_target, load_scenario, name_for
+from autosplit.core.scenario import OPTIONS, Scenario, for_machine, load_scenario, name_for
 from autosplit.core.trust import trust_typed
 from autosplit.models.identity import hold_network
 from autosplit.pipeline.dry_run import Preview, preview
@@ -239,4 +239,4 @@ def _scenario_given(
     if {"backbone", "dataset"} & names.keys():
         changes["name"] = name_for(*(names.get(key, getattr(scenario, key)) for key in ("dataset", "backbone")))
     changes |= {**names, **settings}
-    return for_target(scenario.replace(**changes) if changes else scenario, changes.keys())
+    return for_machine(scenario.replace(**changes) if changes else scenario, changes.keys())

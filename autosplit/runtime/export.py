@@ -61,6 +61,8 @@ from autosplit.runtime.standalone.bundle.manifest import (
     Source,
 )
 from autosplit.runtime.standalone.bundle.rates import Rate, Switching, encoder_file, tables_file, tail_file
+from autosplit.runtime.standalone.profiling.operators import C_STEPS, Operators
+from autosplit.runtime.timed import step_operators, write_operators
 
 __all__ = ["PACKAGE", "Rates", "Target", "compared_images", "export_bundle", "export_result", "json_schema",
            "make_folder", "require_export", "whole_network"]
@@ -194,12 +196,14 @@ def export_bundle(
     make_folder(out)
     try:
         with progress.phase("write ONNX"):
-            _write_networks(deployment, fallback, out, opset)
+            operators = _write_networks(deployment, fallback, out, opset)
         shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         footprint = None
         if programs is not None:
             with progress.phase("write C"):
                 footprint = write_c(out / C_FOLDER, programs, rates)
+                operators[C_STEPS] = step_operators(programs, [*rates, *([fallback] if fallback else [])])
+        write_operators(out, operators)
         # sealed before anything loads it, since loading checks hashes; and again after each file that is added
         manifest = _sealed(replace(_manifest(deployment, class_names, source), opset=opset, footprint=footprint), out)
         if images is not None and len(images):
@@ -298,26 +302,29 @@ def make_folder(out: Path) -> None:
         raise ConfigError(f"{out} is not empty; name a new or empty folder with --out")
 
 
-def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path, opset: int) -> None:
-    """ONNX files and frequency tables; of several rates, one head and a set of the rest each."""
+def _write_networks(deployment: Deployment | Rates, fallback: Deployment | None, out: Path,
+                    opset: int) -> dict[str, Operators | None]:
+    """ONNX files and frequency tables; of several rates, one head and a set of the rest each. Gives their operators."""
+    found = {}
     if isinstance(deployment, Rates):
-        write_device(deployment.deployments[0], out / DEVICE, encoder=False, opset=opset)
+        found[DEVICE] = write_device(deployment.deployments[0], out / DEVICE, encoder=False, opset=opset)
         for number, rate in enumerate(deployment.deployments):
-            write_encoder(rate, out / encoder_file(number), opset=opset)
-            write_edge(rate, out / tail_file(number), opset=opset)
+            found[encoder_file(number)] = write_encoder(rate, out / encoder_file(number), opset=opset)
+            found[tail_file(number)] = write_edge(rate, out / tail_file(number), opset=opset)
             _write_tables(rate, out / tables_file(number))
     else:
-        found = deployment.network.exit
-        classifier = found is not None and not found.whole
-        write_device(deployment, out / DEVICE, encoder=not classifier, opset=opset)
+        leaving = deployment.network.exit
+        classifier = leaving is not None and not leaving.whole
+        found[DEVICE] = write_device(deployment, out / DEVICE, encoder=not classifier, opset=opset)
         if classifier:
-            write_encoder(deployment, out / ENCODER, opset=opset)
-        if found is not None:
-            write_exit(deployment, out / EXIT, opset=opset)
-        write_edge(deployment, out / EDGE, opset=opset)
+            found[ENCODER] = write_encoder(deployment, out / ENCODER, opset=opset)
+        if leaving is not None:
+            found[EXIT] = write_exit(deployment, out / EXIT, opset=opset)
+        found[EDGE] = write_edge(deployment, out / EDGE, opset=opset)
         _write_tables(deployment, out / TABLES)
     if fallback is not None:
-        write_device(fallback, out / FALLBACK, opset=opset)
+        found[FALLBACK] = write_device(fallback, out / FALLBACK, opset=opset)
+    return found
 
 
 def _write_tables(deployment: Deployment, path: Path) -> None:

@@ -50,6 +50,7 @@ It needs neither autosplit nor torch.
     python -m pip install 'onnxruntime>={OPSETS[manifest.opset].onnxruntime}' numpy constriction pyzmq{pillow}
     python -m coinference check      # the images in the bundle, against the answers recorded when it was made
 {commands}
+    python -m coinference profile --out my-board.yaml   # how fast this machine is, for another search
     python -m coinference --help     # all commands
 
 In Python, from this folder:
@@ -61,6 +62,7 @@ In Python, from this folder:
 | file | |
 | --- | --- |
 {files}
+| `operators.json` | what each network has to do, for `profile` |
 | `coinference/` | the code that runs them |{_c_row(manifest)}
 | `manifest.json` | plan, shapes, classes, versions, parity, and the SHA-256 of every file |
 

@@ -57,4 +57,4 @@ def test_a_search_plans_with_the_machine(network, warm, tmp_path):
                "--quiet")
     shown = invoke(*command, "--device", out, "--edge", out)
     assert shown.exit_code == 0, shown.stderr
-    assert "has no timings; make them on that machine: autosplit profile" in failure(*command)
+    assert "has timings; make them on that machine: autosplit profile" in failure(*command)

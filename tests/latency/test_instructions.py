@@ -9,7 +9,7 @@ from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.operators import OperatorWork, TypeSums
 from autosplit.core.plan import CodecSetting, Plan
 from autosplit.core.profiles import DeviceProfile, load_profile
-from autosplit.core.scenario import for_target, load_scenario
+from autosplit.core.scenario import for_machine, load_scenario
 from autosplit.latency import load_latency_model
 from autosplit.latency.instructions import InstructionsLatencyModel
 from autosplit.testing import LatencyModelContract
@@ -81,18 +81,18 @@ def test_a_device_without_instructions_is_refused():
 
 def test_the_target_c_takes_the_profile_of_the_c_code():
     plain = load_scenario("default")
-    assert for_target(plain) is plain
-    found = for_target(plain.replace(**{"search.target": "c"}))
+    assert for_machine(plain) is plain
+    found = for_machine(plain.replace(**{"search.target": "c"}))
     assert (found.conditions.device.name, found.latency_model) == ("stm32l4r5-c", "instructions")
-    kept = for_target(plain.replace(**{"search.target": "c"}), {"conditions.device", "latency_model"})
+    kept = for_machine(plain.replace(**{"search.target": "c"}), {"conditions.device", "latency_model"})
     assert (kept.conditions.device.name, kept.latency_model) == ("stm32l4r5-c", "analytic")
-    named = for_target(plain.replace(**{"search.target": "c", "conditions.device": "stm32h7a3"}))
+    named = for_machine(plain.replace(**{"search.target": "c", "conditions.device": "stm32h7a3"}))
     assert (named.conditions.device.name, named.latency_model) == ("stm32h7a3-c", "instructions")
-    assert for_target(named) == named
+    assert for_machine(named) == named
 
 
 def test_a_device_without_a_profile_of_c_code_is_told(caplog):
-    other = for_target(load_scenario("default").replace(**{"search.target": "c", "conditions.device": "stm32n6"}))
+    other = for_machine(load_scenario("default").replace(**{"search.target": "c", "conditions.device": "stm32n6"}))
     assert (other.conditions.device.name, other.latency_model) == ("stm32n6", "analytic")
     assert "'stm32n6' has no profile of C code" in caplog.text
 

@@ -13,11 +13,11 @@ from autosplit.core.measurement import StageCost, Workload
 from autosplit.core.operators import OperatorWork, TypeSums
 from autosplit.core.plan import OUTPUT
 from autosplit.core.profiles import DeviceProfile, load_profile
+from autosplit.core.regression import fit_prices
 from autosplit.core.timings import Timings, read_timings
 from autosplit.latency import list_latency_models, load_latency_model
-from autosplit.latency.analytic import AnalyticLatencyModel
+from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
 from autosplit.latency.profiled import ProfiledLatencyModel
-from autosplit.latency.regression import fit_prices
 from autosplit.models.costs import operators, stage_cost
 from autosplit.models.head_costs import HeadCost
 from autosplit.models.pruning import HeadPruner
@@ -105,7 +105,7 @@ class TestUnseenShapes:
 
     def test_analytic_on_the_same_machine_is_further_off(self, network, machine):
         """What the shapes are for: padded channels, which counts alone do not show."""
-        from autosplit.latency.regression import solve_rates
+        from autosplit.core.regression import solve_rates
 
         prices = solve_rates(timed(various()))
         cost = stage_cost(network, SHAPE)
@@ -174,22 +174,35 @@ class TestModel:
 class TestErrors:
     def test_a_device_without_timings_names_the_command(self, machine):
         plain = load_profile(DeviceProfile, "stm32l4r5")
-        for conditions in (on(plain, machine), on(machine, plain)):
-            with pytest.raises(ConfigError, match=r"device 'stm32l4r5' has no timings; .*autosplit profile --backbone"):
-                ProfiledLatencyModel().latency([make_workload()], [conditions])
+        with pytest.raises(ConfigError, match=r"neither device 'stm32l4r5' nor edge 'stm32l4r5' has timings; .*"
+                                              "autosplit profile --backbone"):
+            ProfiledLatencyModel().latency([make_workload()], [on(plain)])
+
+    def test_one_end_with_timings_is_enough(self, machine):
+        plain = load_profile(DeviceProfile, "stm32l4r5")
+        works = [make_workload("layer1")]
+        ours = ProfiledLatencyModel().latency(works, [on(machine, plain), on(machine)])
+        theirs = AnalyticLatencyModel().latency(works, [on(machine, plain)])
+        assert ours.edge_ms[0, 0] == theirs.edge_ms[0, 0] != ours.edge_ms[0, 1]
+        assert ours.device_ms[0, 0] == ours.device_ms[0, 1] != theirs.device_ms[0, 0]
 
     def test_the_error_stays_one_line_in_a_search(self, machine):
-        with pytest.raises(PluginError, match="'stm32l4r5' has no timings") as caught:
+        with pytest.raises(PluginError, match="neither device 'stm32l4r5' nor edge") as caught:
             load_latency_model("profiled").latency([make_workload()], [make_conditions()])
         assert "\n" not in str(caught.value)
 
-    def test_a_type_that_was_never_timed(self, machine, tmp_path):
+    def test_a_type_that_was_never_timed_goes_by_the_rates(self, machine, tmp_path):
         file = csv_of(tmp_path / "few.csv", [w for w in various() if w.kind != "depthwise"])
         few = machine.model_copy(update={"timings": Timings(file=str(file))})
-        with pytest.raises(ConfigError, match="no operator of type 'depthwise' was timed; profile a backbone that has"):
-            device_ms(make_workload().device, few)
-        dense = StageCost(conv_macs=9, operators=1, by_type=TypeSums.of([conv(1, 1, 1)]))
-        assert device_ms(dense, few) > 0
+        for works in ([deep(24, 64)], [conv(24, 16, 64), deep(24, 64)]):
+            cost = StageCost(conv_macs=sum(w.macs for w in works if w.kind == "conv"), depthwise_macs=works[-1].macs,
+                             weight_elements=sum(w.weights for w in works), operators=len(works),
+                             activation_elements=sum(w.outputs for w in works), by_type=TypeSums.of(works))
+            alone = StageCost(depthwise_macs=works[-1].macs, weight_elements=works[-1].weights, operators=1,
+                              activation_elements=works[-1].outputs)
+            theirs = stage_ms(alone, few) + sum(1e3 * law_s(w) for w in works[:-1])
+            assert device_ms(cost, few) == pytest.approx(theirs, rel=1e-3)
+            assert device_ms(cost, few.scaled(2.0)) == pytest.approx(theirs / 2, rel=1e-3)
 
     def test_work_that_was_counted_before_shapes_were_kept(self, machine):
         with pytest.raises(ConfigError, match=r"not known by operator type.*'analytic'"):

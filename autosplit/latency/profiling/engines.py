@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,29 +13,19 @@ from torch import Tensor, fx
 
 from autosplit.core.arrays import Array
 from autosplit.core.errors import ConfigError
-from autosplit.latency.profiling.stopwatch import Stopwatch, steady_medians
+from autosplit.latency.profiling.stopwatch import Stopwatch
 from autosplit.latency.profiling.units import Unit, units_of
 from autosplit.models.onnx_files import require_onnx, write_onnx
+from autosplit.models.onnx_operators import OnnxNode, owners_of
 from autosplit.runtime.standalone.bundle.parts import session_options
+from autosplit.runtime.standalone.profiling.clock import Timer, steady_medians
+from autosplit.runtime.standalone.profiling.kernels import attributed, kernel_seconds
 
-if TYPE_CHECKING:
-    from onnx import GraphProto
-
-__all__ = ["Engine", "OnnxEngine", "Timer", "TorchEngine", "attributed", "undisturbed", "weight_of"]
-
-ROUNDS = 3
-"""How often everything is timed in turn."""
+__all__ = ["Engine", "OnnxEngine", "TorchEngine"]
 
 _INPUT = "input"
 _RANK = 4  # of images and feature maps
-_WARM_UP = 5
-_KERNEL = "_kernel_time"
-_STEPS = 8  # from a kernel's value back to its weight
-_ENOUGH = 0.9  # of the units with weights must be found among the kernels
-
-
-Timer = Callable[[int], Array]
-"""Times something over so many passes at most; gives median seconds."""
+_REMEDY = "; profile with --engine torch"
 
 
 class Engine(Protocol):
@@ -97,10 +85,6 @@ class TorchEngine:
 class OnnxEngine:
     """The network as an ONNX file in onnxruntime, whose own profiler times each kernel.
 
-    Kernels are fused operators; one that has a unit's weight is that unit's. What is left (sums and poolings that are
-    kernels of their own, changes of layout) goes to the units without weights by the elements that they read and write,
-    and the time between kernels to all alike, so that the units add up to the time of a whole inference.
-
     Args:
         stopwatch: The clock.
         threads: Threads of onnxruntime.
@@ -124,144 +108,46 @@ class OnnxEngine:
         """See `Engine.by_unit`.
 
         Raises:
-            ConfigError: The network has no form in ONNX; when timed: too few operators are found among the kernels.
+            ConfigError: The network has no form in ONNX, or one whose operators cannot be told apart; when timed: too
+                few operators are found among the kernels.
         """
-        import onnx
-
         units = units_of(graph, tuple(image.shape[1:]))
-        network = _written(graph, image)
-        model = onnx.load_from_string(network).graph
+        network, nodes = _written(graph, image)
+        places = [i for i, unit in enumerate(units) for _ in unit.works]
+        works = [work for unit in units for work in unit.works]
+        moved = [float(work.reads + work.outputs) for work in works]
+        feed = {_INPUT: image.contiguous().numpy()}
+        try:
+            owners = owners_of(nodes, works)
+        except ConfigError as e:
+            raise ConfigError(f"{e}{_REMEDY}") from e
 
         def times(most: int) -> Array:
-            kernels = self._kernels(network, image, most)
-            weights = {name: weight_of(model, name) for name in kernels}
-            return attributed(units, graph, kernels, weights, float(self._inference_s(network, image, most)[0]))
+            whole = float(self._inference_s(network, image, most)[0])
+            try:
+                found = attributed(moved, owners, kernel_seconds(network, feed, self._threads, most), whole)
+            except ConfigError as e:
+                raise ConfigError(f"{e}{_REMEDY}") from e
+            return np.bincount(places, found, len(units)).astype(np.float64)
 
         return units, times
 
     def whole(self, graph: fx.GraphModule, image: Tensor) -> Timer:
         """See `Engine.whole`."""
-        return partial(self._inference_s, _written(graph, image), image)
+        return partial(self._inference_s, _written(graph, image)[0], image)
 
     def _inference_s(self, network: bytes, image: Tensor, most: int) -> Array:
-        run, feed = self._session(network).run, {_INPUT: image.contiguous().numpy()}
-        return steady_medians(lambda: [self._stopwatch.call(lambda: run(None, feed))], most)
-
-    def _session(self, network: bytes, profile: Path | None = None) -> Any:
         import onnxruntime
 
-        options = session_options(self._threads)
-        if profile is not None:
-            options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-
-    def _kernels(self, network: bytes, image: Tensor, passes: int) -> dict[str, float]:
-        """Seconds of each kernel by name: the mean of the middle half, since the profiler counts whole microseconds."""
-        with tempfile.TemporaryDirectory() as folder:
-            session, feed = self._session(network, Path(folder) / "profile"), {_INPUT: image.contiguous().numpy()}
-            # the first inferences load code and memory
-            for _ in range(_WARM_UP + passes):
-                session.run(None, feed)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        found: dict[str, list[float]] = {}
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-                found.setdefault(event["name"].removesuffix(_KERNEL), []).append(event["dur"])
-        ordered = {name: sorted(durations[_WARM_UP:]) for name, durations in found.items()}
-        return {name: 1e-6 * float(np.mean(d[len(d) // 4:len(d) - len(d) // 4])) for name, d in ordered.items()}
+        session = onnxruntime.InferenceSession(network, session_options(self._threads),
+                                               providers=["CPUExecutionProvider"])
+        feed = {_INPUT: image.contiguous().numpy()}
+        return steady_medians(lambda: [self._stopwatch.call(lambda: session.run(None, feed))], most)
 
 
-def _written(graph: fx.GraphModule, image: Tensor) -> bytes:
+def _written(graph: fx.GraphModule, image: Tensor) -> tuple[bytes, list[OnnxNode]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
-        write_onnx(graph.to(memory_format=torch.contiguous_format), torch.cat([image, image]).contiguous(), file,
-                   (_INPUT, "output"))
-        return file.read_bytes()
-
-
-def undisturbed(timers: Sequence[Timer], most: int, advance: Callable[[int], None]) -> list[Array]:
-    """Time several things in turn, several times over, and keep the shortest median of each.
-
-    What disturbs a machine for seconds (its neighbours, its clock) only ever adds time.
-
-    Args:
-        timers: What is timed.
-        most: Passes of a timer at most, each time.
-        advance: Called after each.
-    """
-    best: list[Array] = []
-    for i in range(ROUNDS):
-        for k, timer in enumerate(timers):
-            found = timer(most)
-            best[k:k + 1] = [np.minimum(best[k], found) if i else found]
-            advance(1)
-    return best
-
-
-def attributed(units: Sequence[Unit], graph: fx.GraphModule, kernels: Mapping[str, float],
-               weights: Mapping[str, str | None], whole_s: float) -> Array:
-    """Share the time of an inference among the units of its network.
-
-    Args:
-        units: Of the network.
-        graph: The network.
-        kernels: Seconds of each kernel.
-        weights: Name of the weight that each kernel has, `None` for none.
-        whole_s: Seconds of a whole inference.
-
-    Returns:
-        Seconds of each unit; their sum is `whole_s`.
-
-    Raises:
-        ConfigError: Too few layers have a kernel.
-    """
-    layers = {node.name: str(node.target) for node in graph.graph.nodes if node.op == "call_module"}
-    places: dict[str, list[int]] = {}
-    for i, unit in enumerate(units):
-        if unit.weights and unit.node in layers:
-            places.setdefault(f"{layers[unit.node]}.weight", []).append(i)
-    owned = {i for found in places.values() for i in found}
-    seconds, rest, seen = np.zeros(len(units)), 0.0, set()
-    for name, spent in kernels.items():
-        mine = places.get(weights[name] or "")
-        if mine is None:
-            rest += spent
-        else:
-            at = mine.pop(0) if len(mine) > 1 else mine[0]  # a weight used twice: in the order of use
-            seconds[at] += spent
-            seen.add(at)
-    if len(seen) < _ENOUGH * len(owned):
-        raise ConfigError(f"only {len(seen)} of {len(owned)} layers are found among onnxruntime's kernels; "
-                          "profile with --engine torch")
-    moved = np.array([0.0 if i in owned else float(unit.moved) for i, unit in enumerate(units)])
-    moved = moved if moved.any() else np.ones(len(units))
-    # kernels without weights (sums, poolings, changes of layout) take time in proportion to what they move
-    seconds += rest * moved / moved.sum()
-    between = whole_s - seconds.sum()
-    if between < 0:  # the profiler itself takes time
-        return np.asarray(seconds * whole_s / seconds.sum())
-    return np.asarray(seconds + between / len(units))
-
-
-def weight_of(graph: GraphProto, kernel: str) -> str | None:
-    """The weight that a kernel of onnxruntime multiplies with; `None` where it has none.
-
-    A fused kernel is named after the value that it gives, or after the node that it was made of; from there the way
-    leads back over nodes of one input (activations) to the one that has a weight.
-    """
-    name = kernel.removesuffix("_nchwc").removeprefix("fused ")
-    by_output = {output: node for node in graph.node for output in node.output}
-    by_name = {node.name: node for node in graph.node}
-    constants = {tensor.name for tensor in graph.initializer}
-    node = by_output.get(name) or by_name.get(name)
-    for _ in range(_STEPS):
-        if node is None:
-            return None
-        weight = next((g for g in node.input if g in constants and g.endswith(".weight")), None)
-        if weight is not None:
-            return str(weight)
-        inputs = [given for given in node.input if given and given not in constants]
-        if len(inputs) != 1:
-            return None  # a sum or a concatenation: beyond it lie other operators
-        node = by_output.get(inputs[0])
-    return None
+        nodes = write_onnx(graph.to(memory_format=torch.contiguous_format), torch.cat([image, image]).contiguous(),
+                           file, (_INPUT, "output"))
+        return file.read_bytes(), nodes

@@ -74,7 +74,7 @@ def write_sources(
     header = package.joinpath("autosplit.h.in").read_text(encoding="utf-8").format(
         label=label, height=height, width=width, channels=channels, classes=classes, rates=len(programs.rates),
         payload=footprint.payload_bytes, arena=programs.arena_bytes, fallback=int(answers),
-        key=", ".join(f"0x{b:02x}" for b in key))
+        steps=len(programs.operations), key=", ".join(f"0x{b:02x}" for b in key))
     folder.mkdir()
     for source in package.joinpath("sources").iterdir():
         (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")

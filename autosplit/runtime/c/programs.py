@@ -50,10 +50,19 @@ class DevicePrograms:
     fallback: Step | None
 
     @property
+    def all(self) -> tuple[Step, ...]:
+        """Those of the rates, then the fallback."""
+        return (*self.rates, *([self.fallback] if self.fallback else []))
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Of all programs, one after the other; an operation's place is the number of its step in C."""
+        return [operation for step in self.all for operation in step.program.operations]
+
+    @property
     def arena_bytes(self) -> int:
         """One block serves all programs, one at a time."""
-        steps = [*self.rates, *([self.fallback] if self.fallback else [])]
-        return max(step.arena.bytes for step in steps)
+        return max(step.arena.bytes for step in self.all)
 
 
 def device_programs(rates: Sequence[Deployment], fallback: Deployment | None = None) -> DevicePrograms:

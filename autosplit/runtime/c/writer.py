@@ -62,6 +62,7 @@ class _Writer:
         self.names: dict[tuple[str, str], str] = {}
         self.bytes = 0  # of arrays
         self.step: Step
+        self.slots = {id(operation): slot for slot, operation in enumerate(programs.operations)}
 
     def text(self, coders: Sequence[PayloadCoder]) -> str:
         """The whole file."""
@@ -89,7 +90,7 @@ class _Writer:
             call = self._call(operation)
             lines += [f"    {line}" for line in ([call] if isinstance(call, str) else call)]
             if not isinstance(operation, (Symbols, Decision)):
-                lines[-1] += f" AUTOSPLIT_STEP({self._number(operation)});"
+                lines[-1] += f" AUTOSPLIT_STEP({self.slots[id(operation)]});"
         if isinstance(operations[-1], Symbols):
             head = f"static const uint8_t *{name}(const uint8_t *image)"
         else:
@@ -113,7 +114,9 @@ class _Writer:
             if step.code:
                 self.step = step
                 scratch = self._scratch(step.code[-1])
-                lines.append(f"return autosplit_payload(&coder_{number}, encode{end}(image), payload, {scratch});")
+                lines += [f"const uint8_t *symbols = encode{end}(image);",
+                          f"size_t n = autosplit_payload(&coder_{number}, symbols, payload, {scratch});",
+                          f"AUTOSPLIT_CODED({number});", "return n;"]
             else:
                 lines.append("return 0;")
             cases.append(lines)
@@ -124,7 +127,7 @@ class _Writer:
         if len(cases) == 1:
             return head + unused + "    (void)rate;\n" + "\n".join(f"    {line}" for line in cases[0]) + "\n}"
         names = [*(f"case {i}" for i in range(1, len(cases))), "default"]
-        body = "\n".join(f"    {name}:\n" + "\n".join(f"        {line}" for line in lines)
+        body = "\n".join(f"    {name}: {{\n" + "\n".join(f"        {line}" for line in lines) + "\n    }"
                          for name, lines in zip(names, [*cases[1:], cases[0]], strict=True))
         return head + unused + f"    switch (rate) {{\n{body}\n    }}\n}}"
 
@@ -350,9 +353,17 @@ _HEAD = """/* Written by `autosplit export --target c`: the networks of one depl
 #define AUTOSPLIT_ARENA_PLACE
 #endif
 
-/* Follows each operation with its number: define it to time them. */
+/* Follow each operation with its number, and the payload coder of each rate, for time.c. */
+#ifdef AUTOSPLIT_TIMED
+void autosplit_step(unsigned slot);
+#define AUTOSPLIT_STEP(slot) autosplit_step(slot)
+#define AUTOSPLIT_CODED(rate) autosplit_step(AUTOSPLIT_STEPS + (rate))
+#endif
 #ifndef AUTOSPLIT_STEP
-#define AUTOSPLIT_STEP(number)
+#define AUTOSPLIT_STEP(slot)
+#endif
+#ifndef AUTOSPLIT_CODED
+#define AUTOSPLIT_CODED(rate)
 #endif
 
 """

@@ -13,7 +13,15 @@ from typing import Any
 
 from . import commands
 from .errors import AutosplitError, ConfigError, error_line, printable
-from .options import PROVIDER, ClientOptions, GatewayOptions, ServerOptions
+from .options import (
+    PROFILE_ENGINES,
+    PROFILE_SIDES,
+    PROVIDER,
+    ClientOptions,
+    GatewayOptions,
+    ProfileOptions,
+    ServerOptions,
+)
 from .signals import abandon_stdout, interrupted_by_signals
 
 __all__ = ["HOME", "command_line", "main"]
@@ -81,11 +89,24 @@ def command_line() -> argparse.ArgumentParser:
     gateway.add_argument("--json", action="store_true", help="JSON on stdout")
     gateway.set_defaults(command=_gateway)
 
+    profile = adding.add_parser("profile", help="time the bundle's networks here, for a device profile of this machine")
+    profile.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle [this one]")
+    profile.add_argument("--out", type=Path, required=True, help="the device profile, NAME.yaml; NAME.csv is beside it")
+    profile.add_argument("--side", choices=PROFILE_SIDES, default="device", help="whose networks are timed [device]")
+    profile.add_argument("--engine", choices=PROFILE_ENGINES, default="onnxruntime",
+                         help="what runs them: onnxruntime, or the bundle's C sources compiled here [onnxruntime]")
+    profile.add_argument("--ticks", type=Path, metavar="LOG", help="what time.c printed on a board, instead")
+    profile.add_argument("--clock-mhz", type=float, help="frequency of the counter that it read")
+    profile.add_argument("--repeats", type=int, default=60, help="passes through each network at most [60]")
+    profile.add_argument("--active-mw", type=float, help="power of this machine while computing, if you know it")
+    profile.add_argument("--idle-mw", type=float, help="power while waiting, if you know it")
+    profile.set_defaults(command=_profile)
+
     for each in (check, serve):
         each.add_argument("--provider", default=PROVIDER, metavar="NAME",
                           help="execution provider of onnxruntime that computes at the edge, such as cuda [cpu]")
     # the edge computes for many devices; a device leaves its other cores to whatever else it does
-    for each, threads in ((check, 1), (serve, 2), (infer, 1)):
+    for each, threads in ((check, 1), (serve, 2), (infer, 1), (profile, 1)):
         each.add_argument("--threads", type=int, default=threads, help=f"threads of onnxruntime [{threads}]")
         each.add_argument("--json", action="store_true", help="JSON on stdout")
     return parser
@@ -97,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         interrupted_by_signals()
     try:
-        if given.command is not _check:
+        if given.command not in {_check, _profile}:
             try:
                 import zmq  # noqa: F401
             except ImportError as e:
@@ -151,6 +172,28 @@ def _serve(given: argparse.Namespace) -> int:
     bundle = _bundle(given, "the bundle to serve")
     commands.serve(bundle, _options(ServerOptions, given), keys=given.keys, metrics_port=given.metrics_port,
                    threads=given.threads, provider=given.provider, workers=given.workers, as_json=given.json)
+    return 0
+
+
+def _profile(given: argparse.Namespace) -> int:
+    from .profiling.clock import disturbance
+    from .profiling.run import profile_bundle
+
+    found = profile_bundle(_bundle(given, "the bundle to time"), given.out, _options(ProfileOptions, given),
+                           log=given.ticks)
+    warning = disturbance(found.machine.processor_share)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    if given.json:
+        print(json.dumps({"profile": str(given.out), "operators": found.operators, "wholes_ms": found.wholes_ms,
+                          **asdict(found.machine)}))
+        return 0
+    print(f"machine   {printable(found.machine.title)}")
+    for name, whole_ms in found.wholes_ms.items():
+        print(f"{name:<17} {whole_ms:8.3f} ms")
+    print(f"coder     {found.machine.coding_ksymbols:.0f} thousand symbols a second")
+    print(f"profile   {given.out}, with {found.operators} operators in {given.out.with_suffix('.csv')}; on the "
+          f"workstation: autosplit search --{given.side} {given.out}")
     return 0
 
 

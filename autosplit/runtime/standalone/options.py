@@ -11,10 +11,14 @@ from .gateway.fragments import MAX_PACKET_BYTES, MIN_PACKET_BYTES
 from .payload.header import MAX_RATES
 from .protocol.wire import MAX_BODY_BYTES
 
-__all__ = ["PROVIDER", "ClientOptions", "GatewayOptions", "ServerOptions"]
+__all__ = ["PROFILE_ENGINES", "PROFILE_SIDES", "PROVIDER", "ClientOptions", "GatewayOptions", "ProfileOptions",
+           "ServerOptions"]
 
 PROVIDER = "cpu"
 """The execution provider of onnxruntime that a bundle was exported and compared with."""
+
+PROFILE_SIDES = ("device", "edge")
+PROFILE_ENGINES = ("onnxruntime", "c")
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,41 @@ class GatewayOptions:
         _check(self, baud=(50, 10_000_000), packet_bytes=(MIN_PACKET_BYTES, MAX_PACKET_BYTES), timeout_ms=(1, 65_000),
                retry_s=(0.01, 86_400), assembly_s=(1, 3600), rate=(0, math.inf), answer_rate=(0, math.inf),
                max_devices=(1, 1_000_000), queue=(1, 1_000_000))
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What of a bundle is timed, and how.
+
+    Attributes:
+        side: Whose networks: those of the `device`, or of the `edge`.
+        engine: `onnxruntime`, or the `c` sources of the bundle, compiled here.
+        threads: Of onnxruntime.
+        repeats: Passes through each network at most, three times.
+        clock_mhz: Ticks a microsecond of the counter of a board, whose log is read instead.
+        active_mw: Power of the machine while computing, if it is known.
+        idle_mw: Power while waiting, if it is known.
+
+    Raises:
+        ConfigError: A number is out of its range, or a word is unknown.
+    """
+
+    side: str = "device"
+    engine: str = "onnxruntime"
+    threads: int = 1
+    repeats: int = 60
+    clock_mhz: float | None = None
+    active_mw: float | None = None
+    idle_mw: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, words in (("side", PROFILE_SIDES), ("engine", PROFILE_ENGINES)):
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
+        _check(self, threads=(1, 1024), repeats=(1, 100_000))
+        given = {name: bounds for name, bounds in (("clock_mhz", (1e-3, 1e5)), ("active_mw", (0, 1e9)),
+                                                   ("idle_mw", (0, 1e9))) if getattr(self, name) is not None}
+        _check(self, **given)
 
 
 def _check(options: object, **ranges: tuple[float, float]) -> None:

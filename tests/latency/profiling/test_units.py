@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from autosplit.latency.profiling.stopwatch import WallClock, steady_medians
 from autosplit.latency.profiling.units import folded, run_once, units_of
 from autosplit.models.costs import operators
 from autosplit.models.tracing import trace
@@ -83,26 +82,3 @@ def test_values_are_freed_with_their_last_reader(network):
 
 def test_a_network_without_operators_has_no_units():
     assert units_of(folded(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), SHAPE)), SHAPE) == []
-
-
-def test_the_clock_of_calls():
-    ticks = iter([3.0, 5.5])
-    called = []
-    assert WallClock(lambda: next(ticks)).call(lambda: called.append(1)) == 2.5
-    assert called == [1]
-
-
-class TestSteadyMedians:
-    def test_steady_times_end_early_and_the_warm_up_does_not_count(self):
-        times = iter([[9.0, 9.0]] * 3 + [[1.0, 2.0]] * 100)
-        assert steady_medians(lambda: next(times), 60).tolist() == [1.0, 2.0]
-        assert len(list(times)) == 90
-
-    def test_unsteady_times_go_on_to_the_limit(self):
-        times = iter([[1.0], [4.0]] * 100)
-        steady_medians(lambda: next(times), 25)
-        assert len(list(times)) == 200 - 3 - 25
-
-    def test_one_slow_pass_does_not_move_the_median(self):
-        times = iter([[1.0]] * 8 + [[50.0]] + [[1.0]] * 50)
-        assert steady_medians(lambda: next(times), 60).tolist() == [1.0]

@@ -32,7 +32,7 @@ from ..payload.raw import pack_features, unpack_feature
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
 
-__all__ = ["DevicePart", "EdgePart", "Manifest", "coders_of", "load_device", "load_edge",
+__all__ = ["DevicePart", "EdgePart", "Manifest", "Network", "coders_of", "load_device", "load_edge",
            "session_options"]
 
 _BATCH = 64  # images that go through a network together
@@ -43,12 +43,17 @@ Floats = NDArray[np.float32]
 
 
 def session_options(threads: int) -> Any:
-    """`onnxruntime.SessionOptions` for so many threads, with errors alone in the log."""
+    """`onnxruntime.SessionOptions` for so many threads, with errors alone in the log.
+
+    Engines may fuse what is between quantised tensors into operators that round otherwise; that is turned off, so
+    that int8 networks give the codes that they were trained and measured with.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
@@ -68,11 +73,11 @@ def _provider(name: str) -> str:
     return known[name.lower()]
 
 
-class _Network:
+class Network:
     """An ONNX file of one input and one output, run on the CPU or by another execution provider.
 
-    Engines may fuse what is between quantised tensors into operators that round otherwise; that is turned off, so
-    that int8 networks give the codes that they were trained and measured with.
+    Attributes:
+        session: Of onnxruntime.
     """
 
     def __init__(self, path: Path, threads: int, provider: str = PROVIDER) -> None:
@@ -81,7 +86,6 @@ class _Network:
         except ImportError as e:
             raise ConfigError("running a bundle needs the package onnxruntime: pip install onnxruntime") from e
         options = session_options(threads)
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         # `export` writes no such files, and those of others must not make us read files outside of the bundle
         if contains(path, _EXTERNAL, error=BundleError):
             raise BundleError(f"{path} keeps weights in other files; export the bundle again")
@@ -89,12 +93,12 @@ class _Network:
         # what a provider has no kernel for is computed on the CPU
         providers = {wanted: _EXACT.get(wanted, {}), "CPUExecutionProvider": {}}
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers.items()))
-            (self._input,) = [given.name for given in self._session.get_inputs()]
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=list(providers.items()))
+            (self._input,) = [given.name for given in self.session.get_inputs()]
         except Exception as e:  # onnxruntime's errors have no common type
             raise BundleError(f"{path} does not run in onnxruntime {onnxruntime.__version__} "
                               f"({printable(e, 200)}); install a newer onnxruntime") from e
-        if self._session.get_providers()[0] != wanted:  # onnxruntime goes on without it, and says so in its log
+        if self.session.get_providers()[0] != wanted:  # onnxruntime goes on without it, and says so in its log
             raise ConfigError(f"execution provider {provider!r} cannot start here; look at what onnxruntime logs, and "
                               "install the libraries that it needs")
 
@@ -113,7 +117,7 @@ class _Network:
         for start in range(0, max(1, len(values)), _BATCH):
             batch = values[start : start + _BATCH]
             try:
-                found = np.asarray(self._session.run(None, {self._input: batch})[0])
+                found = np.asarray(self.session.run(None, {self._input: batch})[0])
             except Exception as e:  # see above
                 raise BundleError(f"{self._path} does not run on what it is given ({printable(e, 200)}); "
                                   "export the bundle again") from e
@@ -134,7 +138,7 @@ class _Rate:
     """
 
     coder: PayloadCoder
-    network: _Network | None
+    network: Network | None
 
 
 class DevicePart:
@@ -145,8 +149,8 @@ class DevicePart:
     """
 
     def __init__(
-        self, manifest: Manifest, network: _Network | None, rates: Sequence[_Rate], fallback: _Network | None,
-        exit: _Network | None = None,  # noqa: A002
+        self, manifest: Manifest, network: Network | None, rates: Sequence[_Rate], fallback: Network | None,
+        exit: Network | None = None,  # noqa: A002
     ) -> None:
         self.manifest = manifest
         self._network, self._rates, self._fallback, self._exit = network, tuple(rates), fallback, exit
@@ -264,7 +268,7 @@ class EdgePart:
         manifest: What the bundle is.
     """
 
-    def __init__(self, manifest: Manifest, network: _Network | None, rates: Sequence[_Rate]) -> None:
+    def __init__(self, manifest: Manifest, network: Network | None, rates: Sequence[_Rate]) -> None:
         self.manifest = manifest
         self._network, self._rates = network, tuple(rates)
 
@@ -320,7 +324,7 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
         ConfigError: A package that it needs is not installed.
     """
     folder, manifest = Path(folder), Manifest.load(folder)
-    network, fallback = (_Network(folder / name, threads) if name in manifest.files else None
+    network, fallback = (Network(folder / name, threads) if name in manifest.files else None
                          for name in (DEVICE, FALLBACK))
     # a device that sends the image itself runs no network
     needs = manifest.kind in {"code", "raw", "none"}
@@ -328,9 +332,9 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
         raise BundleError(f"{folder}: the bundle has no {DEVICE}; export it again")
     # encoders in files of their own
     apart = bool(manifest.rates) or (manifest.exit is not None and manifest.exit.takes == "feature")
-    rates = [_Rate(coder, _Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
+    rates = [_Rate(coder, Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
                    else None) for i, coder in enumerate(coders_of(folder, manifest))]
-    exit_ = None if manifest.exit is None else _Network(folder / EXIT, threads)
+    exit_ = None if manifest.exit is None else Network(folder / EXIT, threads)
     return DevicePart(manifest, network, rates, fallback, exit_)
 
 
@@ -352,7 +356,7 @@ def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) ->
         raise BundleError(f"{folder}: the whole network of this bundle runs on the device; there is no edge to serve")
     coders = coders_of(folder, manifest)
     files = [tail_file(i) if manifest.rates else EDGE for i in range(max(1, len(coders)))]
-    networks = [_Network(folder / name, threads, provider) for name in files]
+    networks = [Network(folder / name, threads, provider) for name in files]
     if not coders:
         return EdgePart(manifest, networks[0], ())
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])

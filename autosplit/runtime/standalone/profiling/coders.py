@@ -6,7 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from autosplit.latency.profiling.stopwatch import Stopwatch, steady_medians
+from ..payload.frequencies import FrequencyTables, levels
+from ..payload.image_codecs import StoredFormat, encode_images
+from .clock import Clock, steady_medians
 
 __all__ = ["coding_ksymbols", "image_kpixels"]
 
@@ -15,10 +17,9 @@ _BITS = 4
 _QUALITY = 75
 
 
-def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
+def coding_ksymbols(clock: Clock, most: int) -> float:
     """Thousand symbols a second through the range coder, header and check included."""
-    from autosplit.runtime.standalone.payload.coder import PayloadCoder
-    from autosplit.runtime.standalone.payload.frequencies import FrequencyTables, levels
+    from ..payload.coder import PayloadCoder  # needs the package constriction
 
     # peaked around the middle, as trained codes are, and half of the channels smooth: those are coded with contexts
     half = _CODE[0] // 2
@@ -26,18 +27,16 @@ def coding_ksymbols(stopwatch: Stopwatch, most: int) -> float:
     drawn[:, :half] = drawn[:, :half, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3)
     symbols = drawn.round().clip(0, levels(_BITS) - 1).astype(np.int32)
     coder = PayloadCoder(FrequencyTables.fit(symbols, _BITS), _CODE, b"profile")
-    seconds = steady_medians(lambda: [stopwatch.call(partial(coder.encode, symbols[0]))], most)[0]
+    seconds = steady_medians(lambda: [clock.call(partial(coder.encode, symbols[0]))], most)[0]
     return float(symbols[0].size / seconds / 1e3)
 
 
-def image_kpixels(shape: tuple[int, ...], stopwatch: Stopwatch, most: int) -> float:
+def image_kpixels(shape: tuple[int, ...], clock: Clock, most: int) -> float:
     """Thousand pixels a second through the JPEG encoder, on a picture of the input's size."""
-    from autosplit.runtime.standalone.payload.image_codecs import StoredFormat, encode_images
-
     height, width = shape[1:]
     # a smooth picture with some noise: the encoder takes longer the more there is to code
     ramp = np.add.outer(np.arange(height), np.arange(width))[None, None] + 40 * np.arange(shape[0])[None, :, None, None]
     image = (ramp + np.random.default_rng(0).integers(0, 32, (1, *shape))).astype(np.uint8)
     action = partial(encode_images, image, StoredFormat("jpeg", _QUALITY))
-    seconds = steady_medians(lambda: [stopwatch.call(action)], most)[0]
+    seconds = steady_medians(lambda: [clock.call(action)], most)[0]
     return float(height * width / seconds / 1e3)
