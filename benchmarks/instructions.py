@@ -32,11 +32,11 @@ from autosplit.compression.lowering import Lowering, plan_arena
 from autosplit.compression.lowering.operations import Convolution, Operation, Pixels
 from autosplit.core.operators import KINDS, TERMS, OperatorWork
 from autosplit.core.profiles import DeviceProfile, load_profile
+from autosplit.core.regression import fit_prices, solve_rates
 from autosplit.core.result import Result
 from autosplit.core.timings import HeldOut, Timing
 from autosplit.data.recorded import recorded_data
 from autosplit.latency import load_latency_model
-from autosplit.latency.regression import fit_prices, solve_rates
 from autosplit.models.costs import operators_by_node
 from autosplit.models.injected import injected_networks, injected_structure
 from autosplit.models.loading import build_backbone
@@ -175,10 +175,10 @@ def counted(name: str, network: nn.Module, shape: tuple[int, int, int], core: Co
         coders = [PayloadCoder(tables, value.shape, b"counted")]
     program = lowering.program
     programs = DevicePrograms((Step(program, plan_arena(program)),), None)
-    spent = _instructions(programs, coders, len(program.operations), core)
+    counts = spent(programs, coders, len(program.operations), core)
     works = {node.name: found for node, found in operators_by_node(network, shape).items()}  # type: ignore[arg-type]
     rows, waiting = [], 0
-    for operation, instructions in zip(program.operations, spent, strict=True):
+    for operation, instructions in zip(program.operations, counts, strict=True):
         if isinstance(operation, Pixels):  # is paid for by the layer that reads it
             waiting = instructions
         elif operation.name in works and instructions:
@@ -192,7 +192,10 @@ def _kind(operation: Operation) -> str:
     return "Depthwise" if isinstance(operation, Convolution) and operation.depthwise else type(operation).__name__
 
 
-def _instructions(programs: DevicePrograms, coders: list[PayloadCoder], operations: int, core: Core) -> list[int]:
+def spent(
+    programs: DevicePrograms, coders: list[PayloadCoder], operations: int, core: Core, level: str = "-O3"
+) -> list[int]:
+    """Instructions of each operation, for one image."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         write_sources(path / "c", programs, coders)
@@ -200,7 +203,7 @@ def _instructions(programs: DevicePrograms, coders: list[PayloadCoder], operatio
         (path / "step.h").write_text("void step(int);\n", encoding="utf-8")
         sources = [path / "c" / n for n in ("network.c", "kernels.c", "payload.c")]
         out = run([*sources, path / "main.c"], [path / "c"], path, core,
-                  ("-O3", "-DAUTOSPLIT_STEP=step", "-include", str(path / "step.h")))
+                  (level, "-DAUTOSPLIT_STEP=step", "-include", str(path / "step.h")))
     return [int(line) for line in out.split()]
 
 

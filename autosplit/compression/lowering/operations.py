@@ -20,6 +20,7 @@ __all__ = ["Average", "Channels", "Convolution", "Decision", "Gather", "Join", "
 
 Shape = tuple[int, int, int]
 Bytes = NDArray[np.uint8]
+_SUM_BYTES = 4  # int32
 
 
 def column_length(values: int) -> int:
@@ -130,10 +131,16 @@ class Convolution(Operation):
 
     @property
     def scratch_bytes(self) -> int:
-        """The inputs of an output: of all channels as they are, or of three positions widened, and one as it is."""
-        if self.depthwise:
+        """The inputs of three positions widened, and of one as it is.
+
+        Of a depthwise layer the inputs of an output with all channels, where they cannot be read in place, or else a sum
+        of each channel where padding adds something to it.
+        """
+        if not self.depthwise:
+            return 7 * self.column
+        if self.levels is None or max(self.window.dilation) > 1:
             return column_length(prod(self.window.kernel) * self.shape[2])
-        return 7 * self.column
+        return _SUM_BYTES * self.shape[2] if self.zero else 0
 
     @property
     def constant_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,10 @@ Shape = tuple[int, int, int]
 
 FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 SANITIZERS = ("-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DPOISON")
+RISC_V, RISC_V_EMULATOR = "riscv64-linux-gnu-gcc", "qemu-riscv64"
+"""A compiler for another machine, and what runs its programs here; `-static` spares them that machine's libraries."""
+NO_RISC_V = [tool for tool in (RISC_V, RISC_V_EMULATOR) if shutil.which(tool) is None]
+"""What this machine lacks of these."""
 _GUARD_BYTES = 32
 
 # Behind `network.c`: what it makes of an image, with whatever was in the arena before. 0 where it wrote to bytes that
@@ -338,13 +343,14 @@ def run_on_host(
 def compiled(
     cases: Sequence[Case], sources: Sequence[Path], images: Path, cc: str, flags: Sequence[str]
 ) -> list[Answers]:
-    """Compile what `write_program` has written for this machine, and run it."""
+    """Compile what `write_program` has written for this machine, or for `RISC_V`, and run it."""
     program = images.with_name("program")
     made = subprocess.run([cc, *FLAGS, *flags, f'-DIMAGES="{images}"', *map(str, sources), "-o", str(program)],
                           capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[:3000]
     # leaks are looked for with ptrace, which containers forbid
-    ran = subprocess.run([str(program)], capture_output=True, text=True,
+    emulator = [RISC_V_EMULATOR] if cc == RISC_V else []
+    ran = subprocess.run([*emulator, str(program)], capture_output=True, text=True,
                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
     assert ran.returncode == 0, ran.stdout[-200:] + ran.stderr[:3000]
     return read_answers(cases, ran.stdout)

@@ -1,4 +1,4 @@
-"""Whole networks in C: the logits of torch, of onnxruntime and of a microcontroller are the same, to the bit."""
+"""Whole networks in C: the logits of torch, onnxruntime, microcontrollers and RISC-V are the same, to the bit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8, resnet20
 from tests.compression.int8_networks import ready
 from tests.runtime.c import emulated
-from tests.runtime.c.lowered import Answers, Case, compiled, onnx_answers, read_answers, write_program
+from tests.runtime.c.lowered import (
+    NO_RISC_V,
+    RISC_V,
+    Answers,
+    Case,
+    compiled,
+    onnx_answers,
+    read_answers,
+    write_program,
+)
 
-IMAGES, ON_BOARD = 32, 3
+IMAGES, ON_BOARD = 32, 20
 MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
 
 
@@ -99,11 +108,17 @@ def test_on_this_machine(sources: tuple[list[Path], Path], options: str) -> None
     compare(cases, compiled(cases, *sources, compiler, (level,)))
 
 
+@pytest.mark.skipif(bool(NO_RISC_V), reason=f"not on this machine: {', '.join(NO_RISC_V)}")
+def test_on_risc_v(sources: tuple[list[Path], Path]) -> None:
+    cases = [network(name) for name in NAMES]
+    compare(cases, compiled(cases, *sources, RISC_V, ("-O3", "-static")))
+
+
 @pytest.mark.skipif(bool(emulated.MISSING), reason=f"not on this machine: {', '.join(emulated.MISSING)}")
-@pytest.mark.parametrize(("core", "names"), [("m4", NAMES), ("m7", ("resnet8",))])
-def test_on_a_microcontroller(core: emulated.Core, names: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("core", ["m4", "m7"])
+def test_on_a_microcontroller(core: emulated.Core, tmp_path: Path) -> None:
     few = []
-    for name in names:
+    for name in NAMES:
         case = network(name)
         few.append(replace(case, images=case.images[np.linspace(1, IMAGES - 1, ON_BOARD).astype(int)]))
     compare(few, read_answers(few, emulated.run(write_program(few, tmp_path), [], tmp_path, core)))

@@ -27,7 +27,17 @@ from autosplit.compression.lowering.operations import Average, Convolution, Oper
 from autosplit.data.base import normalise
 from autosplit.models.tracing import trace
 from tests.runtime.c import emulated
-from tests.runtime.c.lowered import SANITIZERS, Case, Shape, onnx_answers, read_answers, run_on_host, write_program
+from tests.runtime.c.lowered import (
+    NO_RISC_V,
+    RISC_V,
+    SANITIZERS,
+    Case,
+    Shape,
+    onnx_answers,
+    read_answers,
+    run_on_host,
+    write_program,
+)
 
 PICTURE = (3, 7, 9)
 
@@ -129,6 +139,17 @@ CONVOLUTIONS: list[tuple[str, Shape, dict[str, Any]]] = [
     ("depthwise, dilated", (5, 9, 9), {"out_channels": 5, "kernel_size": 3, "padding": 2, "dilation": 2, "groups": 5}),
     ("depthwise, large padding", (6, 3, 2), {"out_channels": 6, "kernel_size": 3, "padding": 3, "groups": 6}),
     ("depthwise 2x2", (4, 6, 6), {"out_channels": 4, "kernel_size": 2, "stride": 2, "groups": 4}),
+    ("depthwise beyond the image", (13, 3, 2), {"out_channels": 13, "kernel_size": 5, "padding": 6, "groups": 13}),
+    ("depthwise 3x3 of 13", (13, 6, 7), {"out_channels": 13, "kernel_size": 3, "padding": 1, "groups": 13}),
+    ("depthwise 1x3", (9, 4, 6), {"out_channels": 9, "kernel_size": (1, 3), "padding": (0, 1), "groups": 9}),
+    ("depthwise of one pixel", (5, 1, 1), {"out_channels": 5, "kernel_size": 3, "padding": 1, "groups": 5}),
+    ("depthwise 4x5, unequal strides", (6, 9, 8),
+     {"out_channels": 6, "kernel_size": (4, 5), "stride": (1, 2), "padding": (3, 2), "groups": 6}),
+    ("depthwise 5x5, stride 3", (8, 7, 9),
+     {"out_channels": 8, "kernel_size": 5, "stride": 3, "padding": 2, "groups": 8}),
+    ("depthwise, same", (7, 5, 6), {"out_channels": 7, "kernel_size": (3, 4), "padding": "same", "groups": 7}),
+    ("depthwise 5x3 beyond the image", (11, 2, 3),
+     {"out_channels": 11, "kernel_size": (5, 3), "padding": (5, 4), "groups": 11}),
 ]
 
 
@@ -553,6 +574,11 @@ def test_with_guarded_buffers(cases: list[Case], expected: list[Any], tmp_path: 
 @needs_cc
 def test_as_exported(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
     compare(cases, run_on_host(cases, tmp_path), expected)
+
+
+@pytest.mark.skipif(bool(NO_RISC_V), reason=f"not on this machine: {', '.join(NO_RISC_V)}")
+def test_on_risc_v(cases: list[Case], expected: list[Any], tmp_path: Path) -> None:
+    compare(cases, run_on_host(cases, tmp_path, RISC_V, ("-O2", "-static")), expected)
 
 
 @pytest.mark.skipif(bool(emulated.MISSING), reason=f"not on this machine: {', '.join(emulated.MISSING)}")

@@ -54,6 +54,20 @@ static uint8_t listed(const autosplit_staircase *s, int32_t sum, unsigned channe
 /* What most sums become, bounds left out (see clip_bytes), and exceptions too. */
 static inline uint8_t byte_of(int64_t product) { return to_byte((int32_t)(product >> 32)); }
 
+#if DSP
+/* One instruction, where gcc may take eight. */
+static inline int64_t scaled(int32_t sum, int32_t multiplier, int64_t offset) {
+    uint32_t low = (uint32_t)offset;
+    int32_t high = (int32_t)(offset >> 32);
+    __asm("smlal %0, %1, %2, %3" : "+r"(low), "+r"(high) : "r"(sum), "r"(multiplier));
+    return (int64_t)((uint64_t)(uint32_t)high << 32 | low);
+}
+#else
+static inline int64_t scaled(int32_t sum, int32_t multiplier, int64_t offset) {
+    return (int64_t)sum * multiplier + offset;
+}
+#endif
+
 /* Any staircase. Not inlined, and seldom called: those that call it keep their registers. The low word of the product
  * says how near the sum is to the next level: only there an exception can be. */
 __attribute__((noinline)) static uint8_t any_level(const autosplit_staircase *s, int32_t sum, unsigned channel) {
@@ -209,17 +223,16 @@ static inline void block(const void *columns, const int8_t *weights, uint32_t by
 
 #endif
 
-/* What of a kernel row lies left of the input, inside and right of it, in columns of pixels. */
+/* What of a kernel lies before the input, inside of it and behind it, in rows or in columns of pixels; and where in the
+ * input what is inside begins. */
 typedef struct {
-    uint32_t before, inside, behind;
+    uint32_t before, inside, behind, at;
 } span;
 
-static inline span span_of(const autosplit_convolution *c, int32_t x) {
-    const int32_t kernel = c->kernel_width, width = c->width;
-    int32_t before = x < 0 ? -x : 0, behind = x + kernel > width ? x + kernel - width : 0;
-    if (before > kernel) before = kernel;
-    if (behind > kernel - before) behind = kernel - before;
-    span s = {(uint32_t)before, (uint32_t)(kernel - before - behind), (uint32_t)behind};
+static inline span span_of(int32_t at, int32_t kernel, int32_t size) {
+    int32_t first = at < 0 ? -at : 0, end = at + kernel > size ? size - at : kernel;
+    if (first >= end) first = end = at = 0; /* nothing is inside */
+    span s = {(uint32_t)first, (uint32_t)(end - first), (uint32_t)(kernel - end), (uint32_t)(at + first)};
     return s;
 }
 
@@ -228,7 +241,7 @@ static void window_bytes(const autosplit_convolution *c, const uint8_t *in, unsi
                          uint8_t *to) {
     const int32_t width = c->width, height = c->height, right = c->dilation_right;
     const uint32_t pitch = c->channels;
-    const span s = span_of(c, x);
+    const span s = span_of(x, c->kernel_width, width);
     for (unsigned i = 0; i < c->kernel_height; i++, y += c->dilation_down) {
         if (y < 0 || y >= height) {
             to = fill(to, c->zero, c->kernel_width * taken);
@@ -237,7 +250,7 @@ static void window_bytes(const autosplit_convolution *c, const uint8_t *in, unsi
         const uint8_t *row = in + (uint32_t)(y * width) * pitch;
         if (right == 1 && taken == pitch) { /* a row of the window lies in one piece */
             to = fill(to, c->zero, s.before * taken);
-            to = copy(to, row + (uint32_t)(x < 0 ? 0 : x) * pitch, s.inside * taken);
+            to = copy(to, row + s.at * pitch, s.inside * taken);
             to = fill(to, c->zero, s.behind * taken);
             continue;
         }
@@ -256,14 +269,14 @@ static void window_column(const autosplit_convolution *c, const uint8_t *in, int
             to = widen(row, c->kernel_width * pitch, to);
         return;
     }
-    const span s = span_of(c, x);
+    const span s = span_of(x, c->kernel_width, width);
     for (unsigned i = 0; i < c->kernel_height; i++, y++) {
         if (y < 0 || y >= height) {
             to = widen_zero(c->zero, c->kernel_width * pitch, to);
             continue;
         }
         if (s.before) to = widen_zero(c->zero, s.before * pitch, to);
-        to = widen(in + (uint32_t)(y * width + (x < 0 ? 0 : x)) * pitch, s.inside * pitch, to);
+        to = widen(in + ((uint32_t)(y * width) + s.at) * pitch, s.inside * pitch, to);
         if (s.behind) to = widen_zero(c->zero, s.behind * pitch, to);
     }
 }
@@ -274,8 +287,8 @@ void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, ui
     const unsigned direct = c->groups == 1 && c->channels % 4 == 0 && c->dilation_down == 1 && c->dilation_right == 1;
     const uint32_t positions = (uint32_t)c->out_height * c->out_width, stride = c->channel_stride;
     const uint32_t used = (uint32_t)c->kernel_height * c->kernel_width * taken;
-    const int shifted = c->levels.left, plain = !shifted && !c->levels.count;
-    const uint32_t window = c->levels.window, twice = 2 * window;
+    const int plain = !c->levels.left && !c->levels.count;
+    const uint32_t window = c->levels.window, twice = c->levels.left ? UINT32_MAX : 2 * window;
     uint8_t *patch = (uint8_t *)scratch + 2u * POSITIONS * c->column; /* behind the columns */
     fill(patch + used, 0, c->column - used);                          /* weights are zero there */
     for (unsigned group = 0; group < c->groups; group++) {
@@ -310,12 +323,12 @@ void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, ui
                 for (unsigned i = 0; i < 2 && o < end; i++, o++, place += stride) {
                     const int32_t *sum = s.of[i], m = *multiplier++;
                     const int64_t n = *offset++;
-                    const int64_t p = (int64_t)sum[2] * m + n, q = (int64_t)sum[1] * m + n, r = (int64_t)sum[0] * m + n;
+                    const int64_t p = scaled(sum[2], m, n), q = scaled(sum[1], m, n), r = scaled(sum[0], m, n);
                     d[place] = byte_of(p);
                     b[place] = byte_of(q);
                     a[place] = byte_of(r);
                     if (plain) continue;
-                    if (shifted || (uint32_t)p + window <= twice || (uint32_t)q + window <= twice ||
+                    if ((uint32_t)p + window <= twice || (uint32_t)q + window <= twice ||
                         (uint32_t)r + window <= twice) {
                         d[place] = any_level(&c->levels, sum[2], o);
                         b[place] = any_level(&c->levels, sum[1], o);
@@ -328,88 +341,138 @@ void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, ui
     clip_bytes(&c->levels, out, positions * c->out_channels);
 }
 
-/* Sums of four channels over a window that begins at p: `gap` bytes lie between the end of a row of it and the next. */
+/* What a position of a depthwise layer multiplies: of each channel so many rows and columns. */
+typedef struct {
+    const uint8_t *in;
+    const int8_t *weight;
+    uint32_t rows, columns, in_pitch, weight_pitch; /* pitch: bytes from one row to the next */
+    int32_t zero;          /* if not 0: it is taken off each input, and a sum begins with the one of `padded` */
+    const int32_t *padded; /* sums of windows with nothing but padding, of each channel one */
+} part;
+
 #if DSP
-static inline void four_sums(const autosplit_convolution *c, const uint8_t *p, const int8_t *w, uint32_t gap,
-                             int32_t s[4]) {
-    const uint32_t channels = c->channels;
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (unsigned i = c->kernel_height; i; i--, p += gap) {
-        uint32_t n = c->kernel_width, a, b, d, e;
-        __asm volatile("1:\n\t"
-                       "ldr %[a], [%[p]]\n\t"
-                       "ldr %[b], [%[w]]\n\t"
-                       "add %[p], %[p], %[step]\n\t"
-                       "add %[w], %[w], %[step]\n\t"
-                       "uxtb16 %[d], %[a]\n\t"
-                       "sxtb16 %[e], %[b]\n\t"
-                       "smlabb %[s0], %[d], %[e], %[s0]\n\t"
-                       "smlatt %[s2], %[d], %[e], %[s2]\n\t"
-                       "uxtb16 %[a], %[a], ror #8\n\t"
-                       "sxtb16 %[b], %[b], ror #8\n\t"
-                       "smlabb %[s1], %[a], %[b], %[s1]\n\t"
-                       "smlatt %[s3], %[a], %[b], %[s3]\n\t"
-                       "subs %[n], #1\n\t"
-                       "bne 1b"
-                       : [p] "+r"(p), [w] "+r"(w), [n] "+r"(n), [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2),
-                         [s3] "+r"(s3), [a] "=&r"(a), [b] "=&r"(b), [d] "=&r"(d), [e] "=&r"(e)
-                       : [step] "r"(channels)
-                       : "cc", "memory");
+
+/* Four channels of one pixel of the window. */
+#define FOUR_PRODUCTS(place, less)        \
+    "ldr %[a], [%[in]" place "]\n\t"      \
+    "ldr %[w], [%[weight]" place "]\n\t"  \
+    "uxtb16 %[b], %[a], ror #8\n\t"       \
+    "uxtb16 %[a], %[a]\n\t" less          \
+    "sxtb16 %[v], %[w], ror #8\n\t"       \
+    "sxtb16 %[w], %[w]\n\t"               \
+    "smlabb %[s0], %[a], %[w], %[s0]\n\t" \
+    "smlabb %[s1], %[b], %[v], %[s1]\n\t" \
+    "smlatt %[s2], %[a], %[w], %[s2]\n\t" \
+    "smlatt %[s3], %[b], %[v], %[s3]\n\t"
+#define LESS_ZERO                         \
+    "ssub16 %[a], %[a], %[zero]\n\t"      \
+    "ssub16 %[b], %[b], %[zero]\n\t"
+#define SUM(products)                                                                                              \
+    __asm volatile(products                                                                                        \
+                   : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [a] "=&r"(a), [b] "=&r"(b),   \
+                     [v] "=&r"(v), [w] "=&r"(w)                                                                    \
+                   : [in] "r"(in), [weight] "r"(weight), [step] "r"(step), [zero] "rn"(zero)                       \
+                   : "memory")
+#define SUM_ROW(less)                                                                                              \
+    if (columns == 3) /* of most kernels */                                                                        \
+        SUM(FOUR_PRODUCTS("", less) FOUR_PRODUCTS(", %[step]", less) FOUR_PRODUCTS(", %[step], lsl #1", less));    \
+    else                                                                                                           \
+        for (; columns; columns--, in += step, weight += step) SUM(FOUR_PRODUCTS("", less))
+
+/* `zero`: twice in a word, or a constant 0, for which the compiler leaves out what is not needed. */
+static inline void sum_rows(const part *p, uint32_t step, uint32_t o, uint32_t zero, int32_t s[4]) {
+    const uint8_t *row = p->in + o;
+    const int8_t *weights = p->weight + o;
+    int32_t s0 = zero ? p->padded[o] : 0, s1 = zero ? p->padded[o + 1] : 0;
+    int32_t s2 = zero ? p->padded[o + 2] : 0, s3 = zero ? p->padded[o + 3] : 0;
+    for (uint32_t i = p->rows; i; i--, row += p->in_pitch, weights += p->weight_pitch) {
+        const uint8_t *in = row;
+        const int8_t *weight = weights;
+        uint32_t columns = p->columns, a, b, v, w;
+        if (zero) {
+            SUM_ROW(LESS_ZERO);
+        } else {
+            SUM_ROW("");
+        }
     }
     s[0] = s0, s[1] = s1, s[2] = s2, s[3] = s3;
 }
+
+/* Sums of the four channels from `o` on; a pixel has `step`. Not inlined: it needs all registers for itself. */
+__attribute__((noinline)) static void four_sums(const part *p, uint32_t step, uint32_t o, int32_t s[4]) {
+    if (p->zero)
+        sum_rows(p, step, o, (uint32_t)p->zero * 0x00010001u, s);
+    else
+        sum_rows(p, step, o, 0, s);
+}
+
 #endif
 
-/* Each channel by itself, four at a time: weights lie as the inputs do, (kernel height, kernel width, channels). Windows
- * that lie inside of the input are read where they are, others from a copy with the padding. */
-void autosplit_depthwise(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
-    const autosplit_convolution k = *conv, *c = &k;
+/* All channels of a position, four at a time. */
+__attribute__((noinline)) static void depthwise_levels(const autosplit_convolution *c, const part *p, uint8_t *to) {
     const uint32_t channels = c->channels, stride = c->channel_stride;
-    const int32_t height = c->height, width = c->width;
-    const int dense = c->dilation_down == 1 && c->dilation_right == 1;
+    uint32_t o = 0;
 #if DSP
-    const int shifted = c->levels.left;
-    const uint32_t window = c->levels.window, twice = 2 * window; /* without exceptions, 0: then it costs nothing */
-#endif
-    uint8_t *const begin = out;
-    int32_t y = -(int32_t)c->top;
-    for (unsigned row = 0; row < c->out_height; row++, y += c->stride_down) {
-        int32_t x = -(int32_t)c->left;
-        for (unsigned column = 0; column < c->out_width; column++, x += c->stride_right, out += c->position_stride) {
-            const uint8_t *inputs = scratch;
-            uint32_t gap = 0;
-            if (dense && y >= 0 && x >= 0 && y + c->kernel_height <= height && x + c->kernel_width <= width) {
-                inputs = in + (uint32_t)(y * width + x) * channels;
-                gap = (uint32_t)(width - c->kernel_width) * channels;
-            } else {
-                window_bytes(c, in, channels, y, x, scratch);
-            }
-            uint8_t *to = out;
-            unsigned o = 0;
-#if DSP
-            for (; o + 4 <= channels; o += 4) {
-                int32_t sum[4];
-                four_sums(c, inputs + o, c->weight + o, gap, sum);
-                for (unsigned i = 0; i < 4; i++, to += stride) {
-                    const int32_t m = c->levels.multiplier[o + i];
-                    const int64_t n = c->levels.offset[o + i];
-                    const int64_t p = (int64_t)sum[i] * m + n;
-                    *to = byte_of(p);
-                    if (shifted || (uint32_t)p + window <= twice) *to = any_level(&c->levels, sum[i], o + i);
-                }
-            }
-#endif
-            for (; o < channels; o++, to += stride) {
-                const uint8_t *p = inputs + o;
-                const int8_t *w = c->weight + o;
-                int32_t sum = 0;
-                for (unsigned i = c->kernel_height; i; i--, p += gap)
-                    for (unsigned j = c->kernel_width; j; j--, p += channels, w += channels) sum += *p * *w;
-                *to = any_level(&c->levels, sum, o);
-            }
+    const uint32_t window = c->levels.window, twice = c->levels.left ? UINT32_MAX : 2 * window;
+    for (; o + 4 <= channels; o += 4) {
+        const int32_t *multiplier = c->levels.multiplier + o;
+        const int64_t *offset = c->levels.offset + o;
+        int32_t sum[4];
+        four_sums(p, channels, o, sum);
+        for (unsigned i = 0; i < 4; i++, to += stride) {
+            const int64_t product = scaled(sum[i], multiplier[i], offset[i]);
+            *to = byte_of(product);
+            /* without exceptions the window is 0: then it costs nothing */
+            if ((uint32_t)product + window <= twice) *to = any_level(&c->levels, sum[i], o + i);
         }
     }
-    clip_bytes(&c->levels, begin, (uint32_t)c->out_height * c->out_width * channels);
+#endif
+    for (; o < channels; o++, to += stride) {
+        int32_t sum = p->zero ? p->padded[o] : 0;
+        for (uint32_t i = 0; i < p->rows; i++) {
+            const uint8_t *in = p->in + i * p->in_pitch + o;
+            const int8_t *weight = p->weight + i * p->weight_pitch + o;
+            for (uint32_t j = 0; j < p->columns; j++, in += channels, weight += channels)
+                sum += (*in - p->zero) * *weight;
+        }
+        *to = any_level(&c->levels, sum, o);
+    }
+}
+
+/* Each channel by itself: weights lie as the inputs do, (kernel height, kernel width, channels). Inputs are read where
+ * they are, and padding is left out: where a window has some, its sum begins with that of a window with nothing else
+ * and each input adds what it differs by from the level of zero. Dilated windows alone are copied, with their padding. */
+void autosplit_depthwise(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
+    const autosplit_convolution k = *conv, *c = &k;
+    const uint32_t channels = c->channels, size = (uint32_t)c->kernel_height * c->kernel_width;
+    const uint32_t pitch = c->kernel_width * channels;
+    const int copied = c->dilation_down > 1 || c->dilation_right > 1;
+    int32_t *padded = scratch;
+    part p = {scratch, c->weight, c->kernel_height, c->kernel_width, copied ? pitch : c->width * channels, pitch,
+              0, padded};
+    for (uint32_t o = 0; c->zero && !copied && o < channels; o++) {
+        padded[o] = 0;
+        for (uint32_t i = 0; i < size; i++) padded[o] += c->weight[i * channels + o] * c->zero;
+    }
+    uint8_t *to = out;
+    int32_t y = -(int32_t)c->top;
+    for (unsigned row = 0; row < c->out_height; row++, y += c->stride_down) {
+        const span rows = span_of(y, c->kernel_height, c->height);
+        int32_t x = -(int32_t)c->left;
+        for (unsigned column = 0; column < c->out_width; column++, x += c->stride_right, to += c->position_stride) {
+            if (copied) {
+                window_bytes(c, in, channels, y, x, scratch);
+            } else {
+                const span columns = span_of(x, c->kernel_width, c->width);
+                p.in = in + (rows.at * c->width + columns.at) * channels;
+                p.weight = c->weight + rows.before * pitch + columns.before * channels;
+                p.rows = rows.inside, p.columns = columns.inside;
+                p.zero = rows.inside * columns.inside == size ? 0 : c->zero; /* nothing is padding */
+            }
+            depthwise_levels(c, &p, to);
+        }
+    }
+    clip_bytes(&c->levels, out, (uint32_t)c->out_height * c->out_width * channels);
 }
 
 /* A layer whose values stay real, for one position: the logits. Its columns are used once, so they are not widened. */

@@ -205,7 +205,10 @@ def _timer(path: Path, table: OperatorTable, name: str, threads: int, clock: Clo
 
     def times(most: int) -> Seconds:
         whole = float(steady_medians(lambda: [clock.call(run)], most)[0])
-        return attributed(moved, operators.owners, kernel_seconds(str(path), feed, threads, most), whole)
+        try:
+            return attributed(moved, operators.owners, kernel_seconds(str(path), feed, threads, most), whole)
+        except ConfigError as e:
+            raise ConfigError(f"{path}: {e}; take the release that the manifest names, or --engine c") from e
 
     return times
 
