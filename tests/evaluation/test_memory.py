@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
+from torch import nn
 
+from autosplit.compression.int8 import quantise_int8
+from autosplit.compression.lowering import lower_device, plan_arena
+from autosplit.compression.lowering.device import int8_skeleton
+from autosplit.compression.lowering.operations import Convolution
+from autosplit.compression.network import SplitNetwork
 from autosplit.core.errors import ConfigError
 from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Exit, Plan
 from autosplit.core.profiles import DeviceProfile, load_profile
 from autosplit.core.scenario import SearchSettings
 from autosplit.evaluation.live import LiveEvaluator
 from autosplit.evaluation.memory import DeviceMemory, MemoryLimit, MemoryUse
+from autosplit.models.tracing import trace
 from autosplit.pipeline.context import SearchContext, blueprint_of
 from autosplit.runtime.c.programs import device_programs
 from autosplit.runtime.deployment import Deployment
@@ -138,3 +146,18 @@ def test_a_context_knows_what_may_be_deployed(prepared):
     assert context.deployable(whole)
     assert not context.deployable(png)
     assert not SearchContext(in_c(prepared, max_flash_kb=1)).deployable(whole)
+
+
+def test_levels_of_zero_make_no_difference():
+    """A depthwise layer whose padding is no level 0: a skeleton, of which memory is predicted, does not know that."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(),
+                           nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+    network = trace(layers.eval(), SHAPE)
+    plan = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
+    made = SplitNetwork(quantise_int8(network, [torch.randn(8, *SHAPE)]), nn.Identity())
+    programs = [lower_device(each, plan, SHAPE, (), [0.0] * 3, [1.0] * 3)
+                for each in (made, int8_skeleton(SplitNetwork(network, nn.Identity())))]
+    (zero, blank) = ([o.zero for o in p.operations if isinstance(o, Convolution) and o.depthwise] for p in programs)
+    assert zero != blank
+    assert plan_arena(programs[0]).bytes == plan_arena(programs[1]).bytes

@@ -133,14 +133,15 @@ class Convolution(Operation):
     def scratch_bytes(self) -> int:
         """The inputs of three positions widened, and of one as it is.
 
-        Of a depthwise layer the inputs of an output with all channels, where they cannot be read in place, or else a sum
-        of each channel where padding adds something to it.
+        Of a depthwise layer a sum of each channel, which padding adds something to, or the inputs of an output with all
+        channels where they cannot be read in place. Levels of zero make no difference: they are not known yet when memory
+        is predicted.
         """
         if not self.depthwise:
             return 7 * self.column
         if self.levels is None or max(self.window.dilation) > 1:
             return column_length(prod(self.window.kernel) * self.shape[2])
-        return _SUM_BYTES * self.shape[2] if self.zero else 0
+        return _SUM_BYTES * self.shape[2]
 
     @property
     def constant_bytes(self) -> int:
