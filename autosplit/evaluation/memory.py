@@ -143,32 +143,37 @@ class DeviceMemory:
     def fitting(self, space: PlanSpace, limit: MemoryLimit) -> PlanSpace:
         """The plans of a space that can be written as C and fit into memory.
 
-        What is on offer stays a product of heads and codes: codes fit with the most pruned head, and heads with every
-        code that is left.
+        What is on offer stays a product of heads and codes at each place: of all such products, the one with most plans.
 
         Raises:
             ConfigError: None does; the message says what the smallest plan lacks.
         """
         splits, sparsities, codecs, reasons = [], {}, {}, []
         for place in space.splits:
-            most = max(space.sparsities[place])
-            offered: list[CodecSetting] = []
-            for family in _by_size(space.codecs[place]):
-                plans = [Plan.at(place, most, code) for code in family]
-                first = next((i for i, plan in enumerate(plans) if not self.excess(plan, limit)), len(family))
-                offered += family[first:]  # a smaller code takes less
-                reasons += [] if first < len(family) else [f"{place}: {self.excess(plans[-1], limit)}"]
-            largest = [family[0] for family in _by_size(offered)]
-            kept = tuple(s for s in space.sparsities[place]
-                         if largest and not any(self.excess(Plan.at(place, s, code), limit) for code in largest))
-            if kept:
+            heads = sorted(space.sparsities[place])
+            # what fits behind a head fits behind those that are pruned more
+            offers = [(heads[i:], self._codes(place, head, space, limit)) for i, head in enumerate(heads)]
+            kept, codes = max(offers, key=lambda offer: (len(offer[0]) * len(offer[1]), len(offer[1])))
+            if codes:
                 splits.append(place)
-                sparsities[place], codecs[place] = kept, tuple(c for c in space.codecs[place] if c in offered)
+                sparsities[place], codecs[place] = tuple(kept), codes
+            else:
+                last = Plan.at(place, heads[-1], _by_size(space.codecs[place])[-1][-1])
+                reasons.append(f"{place}: {self.excess(last, limit)}")
         if not splits:
             why = f" ({reasons[-1]})" if reasons else ""
             raise ConfigError(f"no plan of this scenario fits on the device as C{why}; raise search.max_ram_kb or "
                               "search.max_flash_kb, allow more sparsity with space.sparsities, or take another device")
         return PlanSpace(tuple(splits), sparsities, codecs)
+
+    def _codes(self, place: str, sparsity: float, space: PlanSpace, limit: MemoryLimit) -> tuple[CodecSetting, ...]:
+        """The codes that fit behind a head."""
+        offered: list[CodecSetting] = []
+        for family in _by_size(space.codecs[place]):
+            first = next((i for i, code in enumerate(family)
+                          if not self.excess(Plan.at(place, sparsity, code), limit)), len(family))
+            offered += family[first:]  # a smaller code takes less
+        return tuple(code for code in space.codecs[place] if code in offered)
 
 
 def _by_size(codecs: Sequence[CodecSetting]) -> list[list[CodecSetting]]:

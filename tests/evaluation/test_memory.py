@@ -100,6 +100,19 @@ def test_every_plan_on_offer_fits_and_heads_that_do_not_are_left_out(supernet, m
     assert all(memory.of(plan).ram_bytes <= limit.ram_bytes for plan in found.plans())
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_of_all_products_of_heads_and_codes_the_largest_is_on_offer(supernet, memory, share):
+    whole = memory.fitting(supernet.plan_space, ALL)
+    uses = sorted(memory.of(p).ram_bytes for p in whole.plans())
+    limit = MemoryLimit(uses[int(share * len(uses))], None)
+    found = memory.fitting(supernet.plan_space, limit)
+    for place in whole.splits:
+        heads, codes = whole.sparsities[place], whole.codecs[place]
+        fits = [[memory.of(Plan.at(place, s, c)).ram_bytes <= limit.ram_bytes for c in codes] for s in heads]
+        largest = max((len(heads) - i) * sum(row) for i, row in enumerate(fits))
+        assert len(found.sparsities.get(place, ())) * len(found.codecs.get(place, ())) == largest, place
+
+
 def test_where_nothing_fits_the_error_says_what_the_smallest_lacks(supernet, memory):
     with pytest.raises(ConfigError, match=r"kB of RAM where 0\.1 are allowed.*search\.max_ram_kb"):
         memory.fitting(supernet.plan_space, MemoryLimit(100, None))

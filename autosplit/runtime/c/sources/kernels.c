@@ -135,6 +135,25 @@ static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
     return to;
 }
 
+/* Rows of `n` bytes each, at least 4, one after the other as one column. They lie at any address and end within words:
+ * the bytes that a row leaves over begin a word that the next one completes. */
+static inline void widen_rows(const uint8_t *row, uint32_t pitch, unsigned rows, uint32_t n, uint32_t *to) {
+    const uint32_t even = 0x00ff00ff;
+    uint32_t left = 0, bits = 0; /* what is left over */
+    for (; rows; rows--, row += pitch) {
+        const uint8_t *from = row, *end = row + n;
+        if (bits) {
+            const uint32_t w = left | word(from) << bits;
+            to[0] = w & even, to[POSITIONS] = w >> 8 & even, to += 2 * POSITIONS;
+            from += 4 - bits / 8;
+        }
+        to = widen(from, (uint32_t)(end - from) & ~3u, to);
+        bits = (uint32_t)(end - from) % 4 * 8;
+        left = word(end - 4) >> (-bits & 31); /* not read behind the row; without bits it is not used */
+    }
+    if (bits) to[0] = left & even, to[POSITIONS] = left >> 8 & even;
+}
+
 /* Four bytes of two channels times three positions: 19 instructions for 24 products. All fourteen registers are in use,
  * so the end of the columns is read from the stack. */
 #define TWO_BY_THREE                  \
@@ -209,6 +228,12 @@ static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
     return to + n / 2;
 }
 
+static inline void widen_rows(const uint8_t *row, uint32_t pitch, unsigned rows, uint32_t n, uint32_t *to) {
+    int16_t *out = (int16_t *)to;
+    for (; rows; rows--, row += pitch)
+        for (uint32_t i = 0; i < n; i++) *out++ = row[i];
+}
+
 static inline void block(const void *columns, const int8_t *weights, uint32_t bytes, sums *found) {
     const int16_t *a = columns, *b = a + bytes, *c = b + bytes;
     uint32_t s[2][POSITIONS] = {{0, 0, 0}, {0, 0, 0}}; /* behind the last position columns hold anything: may wrap */
@@ -259,20 +284,25 @@ static void window_bytes(const autosplit_convolution *c, const uint8_t *in, unsi
     }
 }
 
-/* The same as a column at once, where a pixel's channels are whole words and rows lie in one piece. */
-static void window_column(const autosplit_convolution *c, const uint8_t *in, int32_t y, int32_t x, uint32_t *to) {
+/* The same as a column at once, where rows lie in one piece; by way of `patch` where padding ends within a word. */
+__attribute__((noinline)) static void window_column(const autosplit_convolution *c, const uint8_t *in, int32_t y, int32_t x, uint32_t *to,
+                          uint8_t *patch) {
     const int32_t width = c->width, height = c->height;
-    const uint32_t pitch = c->channels;
-    if (y >= 0 && x >= 0 && y + c->kernel_height <= height && x + c->kernel_width <= width) { /* most of them */
+    const uint32_t pitch = c->channels, n = c->kernel_width * pitch;
+    if (n >= 4 && y >= 0 && x >= 0 && y + c->kernel_height <= height && x + c->kernel_width <= width) { /* most of them */
         const uint8_t *row = in + (uint32_t)(y * width + x) * pitch;
-        for (unsigned i = 0; i < c->kernel_height; i++, row += (uint32_t)width * pitch)
-            to = widen(row, c->kernel_width * pitch, to);
+        widen_rows(row, (uint32_t)width * pitch, c->kernel_height, n, to);
+        return;
+    }
+    if (pitch % 4) {
+        window_bytes(c, in, pitch, y, x, patch);
+        widen(patch, c->column, to);
         return;
     }
     const span s = span_of(x, c->kernel_width, width);
     for (unsigned i = 0; i < c->kernel_height; i++, y++) {
         if (y < 0 || y >= height) {
-            to = widen_zero(c->zero, c->kernel_width * pitch, to);
+            to = widen_zero(c->zero, n, to);
             continue;
         }
         if (s.before) to = widen_zero(c->zero, s.before * pitch, to);
@@ -281,29 +311,60 @@ static void window_column(const autosplit_convolution *c, const uint8_t *in, int
     }
 }
 
+/* Columns of three positions times the weights of a group, whose first channel is `first`. Not inlined, nor is what
+ * builds a column: each needs all registers for itself. */
+__attribute__((noinline)) static void outputs(const autosplit_convolution *c, unsigned first, const void *columns,
+                                              uint8_t *const to[POSITIONS]) {
+    const unsigned made = c->out_channels / c->groups, end = first + made;
+    const uint32_t stride = c->channel_stride, length = c->column;
+    const int plain = !c->levels.left && !c->levels.count;
+    const uint32_t window = c->levels.window, twice = c->levels.left ? UINT32_MAX : 2 * window;
+    const int32_t *multiplier = c->levels.multiplier + first;
+    const int64_t *offset = c->levels.offset + first;
+    uint8_t *a = to[0], *b = to[1], *d = to[2];
+    /* rows of two channels each; an odd last one has a row of zeros beside it */
+    const int8_t *row = c->weight + first / made * ((made + 1u) / 2u) * 2u * length;
+    for (unsigned o = first; o < end; row += 2u * length) {
+        sums s;
+        block(columns, row, length, &s);
+        for (unsigned i = 0; i < 2 && o < end; i++, o++, a += stride, b += stride, d += stride) {
+            const int32_t *sum = s.of[i], m = *multiplier++;
+            const int64_t n = *offset++;
+            const int64_t p = scaled(sum[2], m, n), q = scaled(sum[1], m, n), r = scaled(sum[0], m, n);
+            *d = byte_of(p);
+            *b = byte_of(q);
+            *a = byte_of(r);
+            if (plain) continue;
+            if ((uint32_t)p + window <= twice || (uint32_t)q + window <= twice || (uint32_t)r + window <= twice) {
+                *d = any_level(&c->levels, sum[2], o);
+                *b = any_level(&c->levels, sum[1], o);
+                *a = any_level(&c->levels, sum[0], o);
+            }
+        }
+    }
+}
+
 void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
     const autosplit_convolution k = *conv, *c = &k; /* a copy: bytes that are written could be part of *conv */
     const unsigned taken = c->channels / c->groups, made = c->out_channels / c->groups;
-    const unsigned direct = c->groups == 1 && c->channels % 4 == 0 && c->dilation_down == 1 && c->dilation_right == 1;
-    const uint32_t positions = (uint32_t)c->out_height * c->out_width, stride = c->channel_stride;
+    const unsigned direct = c->groups == 1 && c->dilation_down == 1 && c->dilation_right == 1;
+    const uint32_t positions = (uint32_t)c->out_height * c->out_width;
     const uint32_t used = (uint32_t)c->kernel_height * c->kernel_width * taken;
-    const int plain = !c->levels.left && !c->levels.count;
-    const uint32_t window = c->levels.window, twice = c->levels.left ? UINT32_MAX : 2 * window;
     uint8_t *patch = (uint8_t *)scratch + 2u * POSITIONS * c->column; /* behind the columns */
     fill(patch + used, 0, c->column - used);                          /* weights are zero there */
     for (unsigned group = 0; group < c->groups; group++) {
-        const unsigned first = group * made, end = first + made;
+        const unsigned first = group * made;
         int32_t y = -(int32_t)c->top, x = -(int32_t)c->left;
         unsigned column = 0;
         for (uint32_t position = 0; position < positions; position += POSITIONS) {
             uint8_t *to[POSITIONS];
             for (unsigned i = 0; i < POSITIONS; i++) {
                 /* what is behind the last position is written to the first one, before the first one itself */
-                to[i] = out + first * stride + position * c->position_stride;
+                to[i] = out + first * c->channel_stride + position * c->position_stride;
                 if (position + i >= positions) continue;
                 to[i] += i * c->position_stride;
                 if (direct) {
-                    window_column(c, in, y, x, COLUMN_OF(scratch, c->column, i));
+                    window_column(c, in, y, x, COLUMN_OF(scratch, c->column, i), patch);
                 } else {
                     window_bytes(c, in + group * taken, taken, y, x, patch);
                     widen(patch, c->column, COLUMN_OF(scratch, c->column, i));
@@ -311,31 +372,7 @@ void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, ui
                 x += c->stride_right;
                 if (++column == c->out_width) column = 0, x = -(int32_t)c->left, y += c->stride_down;
             }
-            /* rows of two channels each; an odd last one has a row of zeros beside it */
-            const int8_t *row = c->weight + group * ((made + 1u) / 2u) * 2u * c->column;
-            const int32_t *multiplier = c->levels.multiplier + first;
-            const int64_t *offset = c->levels.offset + first;
-            uint8_t *a = to[0], *b = to[1], *d = to[2];
-            uint32_t place = 0;
-            for (unsigned o = first; o < end; row += 2u * c->column) {
-                sums s;
-                block(scratch, row, c->column, &s);
-                for (unsigned i = 0; i < 2 && o < end; i++, o++, place += stride) {
-                    const int32_t *sum = s.of[i], m = *multiplier++;
-                    const int64_t n = *offset++;
-                    const int64_t p = scaled(sum[2], m, n), q = scaled(sum[1], m, n), r = scaled(sum[0], m, n);
-                    d[place] = byte_of(p);
-                    b[place] = byte_of(q);
-                    a[place] = byte_of(r);
-                    if (plain) continue;
-                    if ((uint32_t)p + window <= twice || (uint32_t)q + window <= twice ||
-                        (uint32_t)r + window <= twice) {
-                        d[place] = any_level(&c->levels, sum[2], o);
-                        b[place] = any_level(&c->levels, sum[1], o);
-                        a[place] = any_level(&c->levels, sum[0], o);
-                    }
-                }
-            }
+            outputs(c, first, scratch, to);
         }
     }
     clip_bytes(&c->levels, out, positions * c->out_channels);
