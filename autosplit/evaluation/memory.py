@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from autosplit.compression.lowering import int8_skeleton, lower_device, plan_arena, unsupported
 from autosplit.compression.lowering.operations import Decision
@@ -86,13 +87,29 @@ class DeviceMemory:
 
     def __init__(self, supernet: Supernet, image: tuple[int, int, int], classes: int) -> None:
         self._supernet, self._image, self._classes = supernet, image, classes
-        self._found: dict[Plan, MemoryUse | str] = {}
+        self._programs: dict[Plan, MemoryUse | str] = {}
 
     def of(self, plan: Plan) -> MemoryUse | str:
         """What a plan takes, or why it cannot be written as C."""
-        if plan not in self._found:
-            self._found[plan] = unsupported(plan, "int8") or self._look(plan)
-        return self._found[plan]
+        reason = unsupported(plan, "int8")
+        if reason:
+            return reason
+        program, bits = self._program(plan), plan.codec.bits
+        if bits is None or isinstance(program, str):
+            return program
+        cells, levels = self._supernet.codec(plan.place, plan.codec.family).code_shape(plan.codec), 2**bits
+        payload = HEADER_BYTES + raw_bytes(cells, levels)
+        tables = 2 * (cells[0] * CONTEXTS * levels + 1)  # with contexts, which not every code has
+        return MemoryUse(program.ram_bytes + payload, program.flash_bytes + tables)
+
+    def _program(self, plan: Plan) -> MemoryUse | str:
+        """What a plan takes without its payload and the tables of its coder, which alone depend on bits."""
+        codec = plan.codec.model_copy(update={"bits": None})
+        leaving = None if plan.exit is None else plan.exit.model_copy(update={"threshold": 0.5})
+        alike = plan.model_copy(update={"codec": codec, "exit": leaving})
+        if alike not in self._programs:
+            self._programs[alike] = self._look(plan)
+        return self._programs[alike]
 
     def _look(self, plan: Plan) -> MemoryUse | str:
         supernet, channels = self._supernet, self._image[0]
@@ -105,14 +122,8 @@ class DeviceMemory:
                                    [1.0] * channels)
         except ConfigError as e:
             return str(e)
-        payload, tables = 0, 0
-        if network.quantiser is not None:
-            levels = 2**network.quantiser.bits
-            cells = supernet.codec(plan.place, plan.codec.family).code_shape(plan.codec)
-            payload = HEADER_BYTES + raw_bytes(cells, levels)
-            tables = 2 * (cells[0] * CONTEXTS * levels + 1)  # with contexts, which not every code has
         logits = LOGIT_BYTES * self._classes if any(isinstance(o, Decision) for o in program.operations) else 0
-        return MemoryUse(plan_arena(program).bytes + logits + payload, program.constant_bytes + tables + CODE_BYTES)
+        return MemoryUse(plan_arena(program).bytes + logits, program.constant_bytes + CODE_BYTES)
 
     def _exit(self, plan: Plan, feature: tuple[int, ...]) -> ExitNetwork | None:
         """The exit of a plan, untrained."""
@@ -131,8 +142,8 @@ class DeviceMemory:
         """The plans of a place that take the least and the most RAM."""
         groups = _by_size(space.codecs[place])
         few, many = max(space.sparsities[place]), min(space.sparsities[place])
-        least = [Plan.at(place, few, group[-1]) for group in groups]
-        most = [Plan.at(place, many, group[0]) for group in groups]
+        least = [Plan.at(place, few, group[-1][-1]) for group in groups]
+        most = [Plan.at(place, many, group[0][0]) for group in groups]
 
         def ram(plan: Plan) -> int:
             use = self.of(plan)
@@ -151,15 +162,19 @@ class DeviceMemory:
         splits, sparsities, codecs, reasons = [], {}, {}, []
         for place in space.splits:
             heads = sorted(space.sparsities[place])
-            # what fits behind a head fits behind those that are pruned more
-            offers = [(heads[i:], self._codes(place, head, space, limit)) for i, head in enumerate(heads)]
-            kept, codes = max(offers, key=lambda offer: (len(offer[0]) * len(offer[1]), len(offer[1])))
+            kept, codes = heads, self._codes(place, heads[0], space, limit)
+            for i, head in enumerate(heads[1:], start=1):
+                if len(codes) == len(space.codecs[place]):
+                    break  # what fits behind a head fits behind those that are pruned more
+                fewer, more = heads[i:], self._codes(place, head, space, limit)
+                if len(fewer) * len(more) > len(kept) * len(codes):
+                    kept, codes = fewer, more
             if codes:
                 splits.append(place)
                 sparsities[place], codecs[place] = tuple(kept), codes
             else:
-                last = Plan.at(place, heads[-1], _by_size(space.codecs[place])[-1][-1])
-                reasons.append(f"{place}: {self.excess(last, limit)}")
+                smallest, _ = self.extremes(place, space)
+                reasons.append(f"{place}: {self.excess(smallest, limit)}")
         if not splits:
             why = f" ({reasons[-1]})" if reasons else ""
             raise ConfigError(f"no plan of this scenario fits on the device as C{why}; raise search.max_ram_kb or "
@@ -170,17 +185,22 @@ class DeviceMemory:
         """The codes that fit behind a head."""
         offered: list[CodecSetting] = []
         for family in _by_size(space.codecs[place]):
-            first = next((i for i, code in enumerate(family)
-                          if not self.excess(Plan.at(place, sparsity, code), limit)), len(family))
-            offered += family[first:]  # a smaller code takes less
+            for number, alike in enumerate(family):
+                first = next((i for i, code in enumerate(alike)
+                              if not self.excess(Plan.at(place, sparsity, code), limit)), len(alike))
+                offered += alike[first:]
+                if not first:  # narrower ones fit too
+                    offered += chain.from_iterable(family[number + 1:])
+                    break
         return tuple(code for code in space.codecs[place] if code in offered)
 
 
-def _by_size(codecs: Sequence[CodecSetting]) -> list[list[CodecSetting]]:
-    """Settings by kind, family and grid, those with the largest code first: of one grid a larger code takes more."""
-    found: dict[tuple[str, str | None, int | None], list[CodecSetting]] = {}
-    for codec in codecs:
-        found.setdefault((codec.kind, codec.family, codec.grid), []).append(codec)
-    for family in found.values():
-        family.sort(key=lambda c: (c.width or 0, c.bits or 0), reverse=True)
-    return list(found.values())
+def _by_size(codecs: Sequence[CodecSetting]) -> list[list[list[CodecSetting]]]:
+    """Settings by kind, family and grid, widest first, and of one width those with most bits first.
+
+    More channels take more memory, and so do more bits, all else being equal.
+    """
+    found: dict[tuple[str, str | None, int | None], dict[int, list[CodecSetting]]] = {}
+    for codec in sorted(codecs, key=lambda c: (c.width or 0, c.bits or 0), reverse=True):
+        found.setdefault((codec.kind, codec.family, codec.grid), {}).setdefault(codec.width or 0, []).append(codec)
+    return [list(family.values()) for family in found.values()]

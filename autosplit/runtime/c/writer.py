@@ -177,7 +177,7 @@ class _Writer:
         if len(s.exceptions):
             rows = [f"{{{total}, {channel}, {level}}}" for channel, total, level in s.exceptions.tolist()]
             exceptions = self._named("autosplit_exception", "[]", "{" + _wrapped(rows) + "}")
-        offsets = self._array("int64_t", s.offset, lambda n: f"{n}ll")
+        offsets = self._array("int64_t", s.offset + s.window, lambda n: f"{n}ll")
         return (f"{{{self._array('int32_t', s.multiplier)}, {offsets}, {exceptions}, {s.window}u, {len(s.exceptions)}, "
                 f"{s.left}, {s.low}, {s.high}}}")
 

@@ -150,6 +150,26 @@ CONVOLUTIONS: list[tuple[str, Shape, dict[str, Any]]] = [
     ("depthwise, same", (7, 5, 6), {"out_channels": 7, "kernel_size": (3, 4), "padding": "same", "groups": 7}),
     ("depthwise 5x3 beyond the image", (11, 2, 3),
      {"out_channels": 11, "kernel_size": (5, 3), "padding": (5, 4), "groups": 11}),
+    # rows of windows that end within words, at the border and inside
+    ("3x3 of 6", (6, 7, 9), {"out_channels": 5, "kernel_size": 3, "padding": 1}),
+    ("3x3 of 7, stride 2", (7, 9, 11), {"out_channels": 6, "kernel_size": 3, "padding": 1, "stride": 2}),
+    ("5x5 of 3", (3, 9, 10), {"out_channels": 4, "kernel_size": 5, "padding": 2}),
+    ("5x5 of 1", (1, 9, 9), {"out_channels": 4, "kernel_size": 5, "padding": 1}),
+    ("3x3 of 1", (1, 7, 9), {"out_channels": 3, "kernel_size": 3, "padding": 1}),
+    ("4x4 of 1", (1, 8, 9), {"out_channels": 2, "kernel_size": 4, "padding": (1, 2)}),
+    ("1x3 of 3", (3, 5, 8), {"out_channels": 3, "kernel_size": (1, 3)}),
+    ("7x1 of 5", (5, 9, 7), {"out_channels": 4, "kernel_size": (7, 1), "padding": (2, 0)}),
+    ("1x1 of 6", (6, 5, 7), {"out_channels": 5, "kernel_size": 1}),
+    ("1x1 of 3", (3, 5, 7), {"out_channels": 4, "kernel_size": 1}),
+    ("1x1 of 13, stride 2", (13, 6, 9), {"out_channels": 3, "kernel_size": 1, "stride": 2}),
+    ("2x2 of 7", (7, 6, 7), {"out_channels": 4, "kernel_size": 2, "padding": 1}),
+    ("4x3 of 10, unequal strides", (10, 9, 8),
+     {"out_channels": 5, "kernel_size": (4, 3), "stride": (1, 2), "padding": (2, 1)}),
+    ("6 channels, smaller than the kernel", (6, 2, 3), {"out_channels": 4, "kernel_size": 5, "padding": 2}),
+    ("7 channels, as large as the kernel", (7, 3, 3), {"out_channels": 4, "kernel_size": 3, "padding": 1}),
+    ("one column of positions", (5, 9, 3), {"out_channels": 4, "kernel_size": 3}),
+    ("two columns of positions", (6, 8, 4), {"out_channels": 4, "kernel_size": 3}),
+    ("four columns of positions", (9, 5, 5), {"out_channels": 5, "kernel_size": 2}),
 ]
 
 
@@ -621,6 +641,9 @@ def test_the_cases_are_of_all_kinds() -> None:
     layers = [o for o in operations if isinstance(o, Convolution)]
     assert sum(o.depthwise for o in layers) > 15
     assert sum(o.groups > 1 and not o.depthwise for o in layers) > 10
+    rows = [o.window.kernel[1] * o.shape[2] for o in layers if o.groups == 1 and max(o.window.dilation) == 1]
+    assert set(range(1, 6)) < set(rows)
+    assert {n % 4 for n in rows if n > 20} == {0, 1, 2, 3}
     levels = [o.levels for o in layers if o.levels is not None]
     assert sum(bool(len(s.exceptions)) for s in levels) > 20
     assert sum(s.left > 0 for s in levels) >= 2

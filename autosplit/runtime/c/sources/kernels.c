@@ -19,24 +19,35 @@ static inline uint32_t word(const void *from) {
 
 static inline void put_word(void *to, uint32_t w) { memcpy(to, &w, sizeof w); }
 
-/* Runs are a few dozen bytes long: a call of memcpy costs more than it saves. */
+/* Runs are a few dozen bytes long: a call of memcpy costs more than it saves. The last word may overlap the one before. */
 static inline uint8_t *copy(uint8_t *to, const uint8_t *from, uint32_t n) {
-    for (; n >= 4; n -= 4, to += 4, from += 4) put_word(to, word(from));
-    while (n--) *to++ = *from++;
-    return to;
+    uint8_t *const end = to + n;
+    if (n >= 4) {
+        const uint32_t last = word(from + n - 4);
+        for (; end - to > 4; to += 4, from += 4) put_word(to, word(from));
+        put_word(end - 4, last);
+    } else {
+        while (to != end) *to++ = *from++;
+    }
+    return end;
 }
 
 static inline uint8_t *fill(uint8_t *to, uint8_t value, uint32_t n) {
-    uint32_t w = value * 0x01010101u;
-    for (; n >= 4; n -= 4, to += 4) put_word(to, w);
-    while (n--) *to++ = value;
-    return to;
+    uint8_t *const end = to + n;
+    if (n >= 4) {
+        const uint32_t w = value * 0x01010101u;
+        for (; end - to > 4; to += 4) put_word(to, w);
+        put_word(end - 4, w);
+    } else {
+        while (to != end) *to++ = value;
+    }
+    return end;
 }
 
 #if DSP
-static inline uint8_t to_byte(int32_t x) { uint32_t r; __asm("usat %0, #8, %1" : "=r"(r) : "r"(x)); return (uint8_t)r; }
+static inline uint32_t to_byte(int32_t x) { uint32_t r; __asm("usat %0, #8, %1" : "=r"(r) : "r"(x)); return r; }
 #else
-static inline uint8_t to_byte(int32_t x) { return (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : x); }
+static inline uint32_t to_byte(int32_t x) { return x < 0 ? 0 : x > 255 ? 255 : (uint32_t)x; }
 #endif
 
 static inline int32_t clip(int32_t level, int32_t low, int32_t high) {
@@ -52,7 +63,7 @@ static uint8_t listed(const autosplit_staircase *s, int32_t sum, unsigned channe
 }
 
 /* What most sums become, bounds left out (see clip_bytes), and exceptions too. */
-static inline uint8_t byte_of(int64_t product) { return to_byte((int32_t)(product >> 32)); }
+static inline uint8_t byte_of(int64_t product) { return (uint8_t)to_byte((int32_t)(product >> 32)); }
 
 #if DSP
 /* One instruction, where gcc may take eight. */
@@ -68,19 +79,20 @@ static inline int64_t scaled(int32_t sum, int32_t multiplier, int64_t offset) {
 }
 #endif
 
-/* Any staircase. Not inlined, and seldom called: those that call it keep their registers. The low word of the product
- * says how near the sum is to the next level: only there an exception can be. */
+/* Any staircase. Not inlined, and seldom called: those that call it keep their registers. The low word of the product,
+ * to which the window was added, says how near the sum is to a level's begin: only there an exception can be, and only
+ * there the window makes a difference. */
 __attribute__((noinline)) static uint8_t any_level(const autosplit_staircase *s, int32_t sum, unsigned channel) {
     int64_t product = (int64_t)(int32_t)((uint32_t)sum << s->left) * s->multiplier[channel] + s->offset[channel];
-    uint8_t level = byte_of(product);
-    return (uint32_t)product + s->window <= 2 * s->window ? listed(s, sum, channel, level) : level;
+    if ((uint32_t)product > 2 * s->window) return byte_of(product);
+    return listed(s, sum, channel, byte_of(product - s->window));
 }
 
-/* Bounds of a staircase, for all levels of an output at once. */
-static void clip_bytes(const autosplit_staircase *s, uint8_t *out, uint32_t n) {
-    if (s->low == 0 && s->high == 255) return;
+/* Bounds of all levels of an output at once. */
+static void clip_bytes(uint8_t least, uint8_t most, uint8_t *out, uint32_t n) {
+    if (least == 0 && most == 255) return;
 #if DSP
-    for (uint32_t low = s->low * 0x01010101u, high = s->high * 0x01010101u; n >= 4; n -= 4, out += 4) {
+    for (uint32_t low = least * 0x01010101u, high = most * 0x01010101u; n >= 4; n -= 4, out += 4) {
         uint32_t w = word(out), t;
         __asm("usub8 %[t], %[w], %[low]\n\t"
               "sel %[w], %[w], %[low]\n\t"
@@ -90,7 +102,7 @@ static void clip_bytes(const autosplit_staircase *s, uint8_t *out, uint32_t n) {
         put_word(out, w);
     }
 #endif
-    for (; n; n--, out++) *out = (uint8_t)clip(*out, s->low, s->high);
+    for (; n; n--, out++) *out = (uint8_t)clip(*out, least, most);
 }
 
 /* --- convolutions --------------------------------------------------------------------------------------------------
@@ -135,23 +147,57 @@ static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
     return to;
 }
 
-/* Rows of `n` bytes each, at least 4, one after the other as one column. They lie at any address and end within words:
- * the bytes that a row leaves over begin a word that the next one completes. */
-static inline void widen_rows(const uint8_t *row, uint32_t pitch, unsigned rows, uint32_t n, uint32_t *to) {
-    const uint32_t even = 0x00ff00ff;
-    uint32_t left = 0, bits = 0; /* what is left over */
-    for (; rows; rows--, row += pitch) {
-        const uint8_t *from = row, *end = row + n;
+/* A word of each of three inputs. */
+#define WIDEN_THREE(a, b, d)             \
+    "uxtb16 r8, " a "\n\t"               \
+    "uxtb16 r9, " b "\n\t"               \
+    "uxtb16 r10, " d "\n\t"              \
+    "stmia %[to]!, {r8, r9, r10}\n\t"    \
+    "uxtb16 r8, " a ", ror #8\n\t"       \
+    "uxtb16 r9, " b ", ror #8\n\t"       \
+    "uxtb16 r10, " d ", ror #8\n\t"      \
+    "stmia %[to]!, {r8, r9, r10}\n\t"
+#define LOAD_THREE                       \
+    "ldr r4, [%[a]], #4\n\t"             \
+    "ldr r5, [%[b]], #4\n\t"             \
+    "ldr r6, [%[d]], #4\n\t"
+
+/* All columns at once: `rows` of `n` bytes each, at least 4, from three windows inside the input. Rows lie at any address
+ * and end within words: the bytes that one leaves over begin a word that the next one completes. */
+static inline void widen_windows(const uint8_t *const at[POSITIONS], uint32_t pitch, unsigned rows, uint32_t n,
+                                 uint32_t bytes, uint32_t *to) {
+    uint32_t bits = 0, e = 0, f = 0, g = 0; /* what is left over, and of how many bits */
+    (void)bytes;
+    for (uint32_t row = 0; rows; rows--, row += pitch) {
+        const uint8_t *a = at[0] + row, *b = at[1] + row, *d = at[2] + row;
+        uint32_t rest = n;
         if (bits) {
-            const uint32_t w = left | word(from) << bits;
-            to[0] = w & even, to[POSITIONS] = w >> 8 & even, to += 2 * POSITIONS;
-            from += 4 - bits / 8;
+            const uint32_t used = 4 - bits / 8;
+            e |= word(a) << bits, f |= word(b) << bits, g |= word(d) << bits;
+            __asm volatile(WIDEN_THREE("%[e]", "%[f]", "%[g]")
+                           : [to] "+r"(to) : [e] "r"(e), [f] "r"(f), [g] "r"(g) : "r8", "r9", "r10", "memory");
+            a += used, b += used, d += used, rest -= used;
         }
-        to = widen(from, (uint32_t)(end - from) & ~3u, to);
-        bits = (uint32_t)(end - from) % 4 * 8;
-        left = word(end - 4) >> (-bits & 31); /* not read behind the row; without bits it is not used */
+        if (rest & 4)
+            __asm volatile(LOAD_THREE WIDEN_THREE("r4", "r5", "r6")
+                           : [a] "+r"(a), [b] "+r"(b), [d] "+r"(d), [to] "+r"(to)
+                           : : "r4", "r5", "r6", "r8", "r9", "r10", "memory");
+        uint32_t pairs = rest / 8;
+        if (pairs)
+            __asm volatile("1:\n\t" LOAD_THREE WIDEN_THREE("r4", "r5", "r6") LOAD_THREE WIDEN_THREE("r4", "r5", "r6")
+                           "subs %[n], #1\n\t"
+                           "bne 1b"
+                           : [a] "+r"(a), [b] "+r"(b), [d] "+r"(d), [to] "+r"(to), [n] "+r"(pairs)
+                           : : "r4", "r5", "r6", "r8", "r9", "r10", "cc", "memory");
+        bits = rest % 4 * 8;
+        if (bits) { /* not read behind the row */
+            const int32_t last = (int32_t)(rest % 4) - 4;
+            e = word(a + last) >> (32 - bits), f = word(b + last) >> (32 - bits), g = word(d + last) >> (32 - bits);
+        }
     }
-    if (bits) to[0] = left & even, to[POSITIONS] = left >> 8 & even;
+    if (bits)
+        __asm volatile(WIDEN_THREE("%[e]", "%[f]", "%[g]")
+                       : [to] "+r"(to) : [e] "r"(e), [f] "r"(f), [g] "r"(g) : "r8", "r9", "r10", "memory");
 }
 
 /* Four bytes of two channels times three positions: 19 instructions for 24 products. All fourteen registers are in use,
@@ -177,39 +223,39 @@ static inline void widen_rows(const uint8_t *row, uint32_t pitch, unsigned rows,
     "smlad r6, r12, r9, r6\n\t"       \
     "smlad r7, lr, r9, r7\n\t"
 
-/* columns, weights, end: where pairs of words of the columns end; a last single word is behind it */
+/* columns, weights, end: where the last four words of columns end; up to three words follow, as many as the lowest bits
+ * of `found` say */
 __attribute__((naked, noinline)) static void block_words(UNUSED const void *columns,
                                                          UNUSED const int8_t *weights, UNUSED const void *end,
-                                                         UNUSED sums *found) {
+                                                         UNUSED char *found) {
     __asm volatile("push {r2-r11, lr}\n\t"
-                   "mov r10, r2\n\t"
                    "movs r2, #0\n\t"
                    "movs r3, #0\n\t"
                    "movs r4, #0\n\t"
                    "movs r5, #0\n\t"
                    "movs r6, #0\n\t"
                    "movs r7, #0\n\t"
-                   "bic r10, r10, #1\n\t"
                    "b 2f\n"
-                   "1:\n\t" TWO_BY_THREE TWO_BY_THREE
-                   "ldr r10, [sp]\n\t"
-                   "bic r10, r10, #1\n"
+                   "1:\n\t" TWO_BY_THREE TWO_BY_THREE TWO_BY_THREE TWO_BY_THREE
                    "2:\n\t"
+                   "ldr r10, [sp]\n\t"
                    "cmp r0, r10\n\t"
                    "bne 1b\n\t"
-                   "ldr r10, [sp]\n\t"
-                   "lsls r10, r10, #31\n\t"
-                   "beq 3f\n\t" TWO_BY_THREE
+                   "ldr r10, [sp, #4]\n\t"
+                   "lsls r10, r10, #31\n\t" /* two words: carry, one word: negative; no product changes these flags */
+                   "bcc 3f\n\t" TWO_BY_THREE TWO_BY_THREE
                    "3:\n\t"
+                   "bpl 4f\n\t" TWO_BY_THREE
+                   "4:\n\t"
                    "ldr r0, [sp, #4]\n\t"
+                   "bic r0, r0, #3\n\t"
                    "stmia r0, {r2-r7}\n\t"
                    "pop {r2-r11, pc}");
 }
 
 static inline void block(const void *columns, const int8_t *weights, uint32_t bytes, sums *found) {
-    /* the lowest bit of the end says that a single word follows */
-    const char *end = (const char *)columns + bytes / 8 * (16 * POSITIONS) + (bytes / 4 & 1);
-    block_words(columns, weights, end, found);
+    block_words(columns, weights, (const char *)columns + bytes / 16 * (32 * POSITIONS),
+                (char *)found + bytes / 4 % 4);
 }
 
 #else
@@ -228,10 +274,13 @@ static inline uint32_t *widen_zero(uint8_t zero, uint32_t n, uint32_t *to) {
     return to + n / 2;
 }
 
-static inline void widen_rows(const uint8_t *row, uint32_t pitch, unsigned rows, uint32_t n, uint32_t *to) {
-    int16_t *out = (int16_t *)to;
-    for (; rows; rows--, row += pitch)
-        for (uint32_t i = 0; i < n; i++) *out++ = row[i];
+static inline void widen_windows(const uint8_t *const at[POSITIONS], uint32_t pitch, unsigned rows, uint32_t n,
+                                 uint32_t bytes, uint32_t *to) {
+    for (unsigned p = 0; p < POSITIONS; p++) {
+        int16_t *out = (int16_t *)COLUMN_OF(to, bytes, p);
+        for (unsigned i = 0; i < rows; i++)
+            for (uint32_t j = 0; j < n; j++) *out++ = at[p][i * pitch + j];
+    }
 }
 
 static inline void block(const void *columns, const int8_t *weights, uint32_t bytes, sums *found) {
@@ -284,25 +333,20 @@ static void window_bytes(const autosplit_convolution *c, const uint8_t *in, unsi
     }
 }
 
-/* The same as a column at once, where rows lie in one piece; by way of `patch` where padding ends within a word. */
-__attribute__((noinline)) static void window_column(const autosplit_convolution *c, const uint8_t *in, int32_t y, int32_t x, uint32_t *to,
-                          uint8_t *patch) {
+/* The same as a column at once; by way of `patch` where what is copied could end within a word. */
+__attribute__((noinline)) static void window_column(const autosplit_convolution *c, const uint8_t *in, unsigned taken,
+                                                    int32_t y, int32_t x, uint32_t *to, uint8_t *patch) {
     const int32_t width = c->width, height = c->height;
-    const uint32_t pitch = c->channels, n = c->kernel_width * pitch;
-    if (n >= 4 && y >= 0 && x >= 0 && y + c->kernel_height <= height && x + c->kernel_width <= width) { /* most of them */
-        const uint8_t *row = in + (uint32_t)(y * width + x) * pitch;
-        widen_rows(row, (uint32_t)width * pitch, c->kernel_height, n, to);
-        return;
-    }
-    if (pitch % 4) {
-        window_bytes(c, in, pitch, y, x, patch);
+    const uint32_t pitch = c->channels;
+    if (pitch % 4 || c->groups > 1 || c->dilation_down > 1 || c->dilation_right > 1) {
+        window_bytes(c, in, taken, y, x, patch);
         widen(patch, c->column, to);
         return;
     }
     const span s = span_of(x, c->kernel_width, width);
     for (unsigned i = 0; i < c->kernel_height; i++, y++) {
         if (y < 0 || y >= height) {
-            to = widen_zero(c->zero, n, to);
+            to = widen_zero(c->zero, c->kernel_width * pitch, to);
             continue;
         }
         if (s.before) to = widen_zero(c->zero, s.before * pitch, to);
@@ -311,14 +355,20 @@ __attribute__((noinline)) static void window_column(const autosplit_convolution 
     }
 }
 
-/* Columns of three positions times the weights of a group, whose first channel is `first`. Not inlined, nor is what
- * builds a column: each needs all registers for itself. */
+/* Columns of three windows that lie inside the input. Not inlined, as what follows: each needs all registers. */
+__attribute__((noinline)) static void window_columns(const autosplit_convolution *c,
+                                                     const uint8_t *const at[POSITIONS], uint32_t *to) {
+    const uint32_t pitch = c->channels;
+    widen_windows(at, c->width * pitch, c->kernel_height, c->kernel_width * pitch, c->column, to);
+}
+
+/* Columns of three positions times the weights of a group, whose first channel is `first`. */
 __attribute__((noinline)) static void outputs(const autosplit_convolution *c, unsigned first, const void *columns,
                                               uint8_t *const to[POSITIONS]) {
     const unsigned made = c->out_channels / c->groups, end = first + made;
     const uint32_t stride = c->channel_stride, length = c->column;
     const int plain = !c->levels.left && !c->levels.count;
-    const uint32_t window = c->levels.window, twice = c->levels.left ? UINT32_MAX : 2 * window;
+    const uint32_t twice = c->levels.left ? UINT32_MAX : 2 * c->levels.window;
     const int32_t *multiplier = c->levels.multiplier + first;
     const int64_t *offset = c->levels.offset + first;
     uint8_t *a = to[0], *b = to[1], *d = to[2];
@@ -335,7 +385,7 @@ __attribute__((noinline)) static void outputs(const autosplit_convolution *c, un
             *b = byte_of(q);
             *a = byte_of(r);
             if (plain) continue;
-            if ((uint32_t)p + window <= twice || (uint32_t)q + window <= twice || (uint32_t)r + window <= twice) {
+            if ((uint32_t)p <= twice || (uint32_t)q <= twice || (uint32_t)r <= twice) {
                 *d = any_level(&c->levels, sum[2], o);
                 *b = any_level(&c->levels, sum[1], o);
                 *a = any_level(&c->levels, sum[0], o);
@@ -347,35 +397,60 @@ __attribute__((noinline)) static void outputs(const autosplit_convolution *c, un
 void autosplit_convolve(const autosplit_convolution *conv, const uint8_t *in, uint8_t *out, void *scratch) {
     const autosplit_convolution k = *conv, *c = &k; /* a copy: bytes that are written could be part of *conv */
     const unsigned taken = c->channels / c->groups, made = c->out_channels / c->groups;
-    const unsigned direct = c->groups == 1 && c->dilation_down == 1 && c->dilation_right == 1;
     const uint32_t positions = (uint32_t)c->out_height * c->out_width;
     const uint32_t used = (uint32_t)c->kernel_height * c->kernel_width * taken;
+    /* where a window inside the input has all of its first and last row and column: none where it may not be read so */
+    const int direct = c->groups == 1 && c->dilation_down == 1 && c->dilation_right == 1 &&
+                       c->kernel_width * c->channels >= 4;
+    const int32_t last_y = direct ? c->height - c->kernel_height : -1, last_x = c->width - c->kernel_width;
     uint8_t *patch = (uint8_t *)scratch + 2u * POSITIONS * c->column; /* behind the columns */
     fill(patch + used, 0, c->column - used);                          /* weights are zero there */
-    for (unsigned group = 0; group < c->groups; group++) {
+    for (unsigned group = 0; group < c->groups; group++, in += taken) {
         const unsigned first = group * made;
         int32_t y = -(int32_t)c->top, x = -(int32_t)c->left;
         unsigned column = 0;
         for (uint32_t position = 0; position < positions; position += POSITIONS) {
             uint8_t *to[POSITIONS];
-            for (unsigned i = 0; i < POSITIONS; i++) {
-                /* what is behind the last position is written to the first one, before the first one itself */
-                to[i] = out + first * c->channel_stride + position * c->position_stride;
-                if (position + i >= positions) continue;
-                to[i] += i * c->position_stride;
-                if (direct) {
-                    window_column(c, in, y, x, COLUMN_OF(scratch, c->column, i), patch);
-                } else {
-                    window_bytes(c, in + group * taken, taken, y, x, patch);
-                    widen(patch, c->column, COLUMN_OF(scratch, c->column, i));
-                }
+            const uint8_t *at[POSITIONS], *any = NULL;
+            if (column + POSITIONS <= c->out_width && y >= 0 && y <= last_y && x >= 0 &&
+                x + (POSITIONS - 1) * c->stride_right <= last_x) { /* most of them */
+                at[0] = in + (uint32_t)(y * c->width + x) * c->channels;
+                at[1] = at[0] + c->stride_right * c->channels;
+                at[2] = at[1] + c->stride_right * c->channels;
+                to[0] = out + first * c->channel_stride + position * c->position_stride;
+                to[1] = to[0] + c->position_stride;
+                to[2] = to[1] + c->position_stride;
+                window_columns(c, at, scratch);
+                outputs(c, first, scratch, to);
+                x += POSITIONS * c->stride_right, column += POSITIONS;
+                if (column == c->out_width) column = 0, x = -(int32_t)c->left, y += c->stride_down;
+                continue;
+            }
+            int32_t places[POSITIONS][2];
+            unsigned count = 0;
+            for (; count < POSITIONS && position + count < positions; count++) {
+                places[count][0] = y, places[count][1] = x;
+                at[count] = NULL;
+                if (y >= 0 && y <= last_y && x >= 0 && x <= last_x)
+                    any = at[count] = in + (uint32_t)(y * c->width + x) * c->channels;
                 x += c->stride_right;
                 if (++column == c->out_width) column = 0, x = -(int32_t)c->left, y += c->stride_down;
+            }
+            if (any) {
+                const uint8_t *from[POSITIONS];
+                for (unsigned i = 0; i < POSITIONS; i++) from[i] = i < count && at[i] ? at[i] : any;
+                window_columns(c, from, scratch);
+            }
+            for (unsigned i = 0; i < POSITIONS; i++) {
+                /* what is behind the last position is written to the first one, before the first one itself */
+                to[i] = out + first * c->channel_stride + (position + (i < count ? i : 0)) * c->position_stride;
+                if (i < count && !at[i])
+                    window_column(c, in, taken, places[i][0], places[i][1], COLUMN_OF(scratch, c->column, i), patch);
             }
             outputs(c, first, scratch, to);
         }
     }
-    clip_bytes(&c->levels, out, positions * c->out_channels);
+    clip_bytes(c->levels.low, c->levels.high, out, positions * c->out_channels);
 }
 
 /* What a position of a depthwise layer multiplies: of each channel so many rows and columns. */
@@ -450,7 +525,7 @@ __attribute__((noinline)) static void depthwise_levels(const autosplit_convoluti
     const uint32_t channels = c->channels, stride = c->channel_stride;
     uint32_t o = 0;
 #if DSP
-    const uint32_t window = c->levels.window, twice = c->levels.left ? UINT32_MAX : 2 * window;
+    const uint32_t twice = c->levels.left ? UINT32_MAX : 2 * c->levels.window;
     for (; o + 4 <= channels; o += 4) {
         const int32_t *multiplier = c->levels.multiplier + o;
         const int64_t *offset = c->levels.offset + o;
@@ -460,7 +535,7 @@ __attribute__((noinline)) static void depthwise_levels(const autosplit_convoluti
             const int64_t product = scaled(sum[i], multiplier[i], offset[i]);
             *to = byte_of(product);
             /* without exceptions the window is 0: then it costs nothing */
-            if ((uint32_t)product + window <= twice) *to = any_level(&c->levels, sum[i], o + i);
+            if ((uint32_t)product <= twice) *to = any_level(&c->levels, sum[i], o + i);
         }
     }
 #endif
@@ -509,7 +584,7 @@ void autosplit_depthwise(const autosplit_convolution *conv, const uint8_t *in, u
             depthwise_levels(c, &p, to);
         }
     }
-    clip_bytes(&c->levels, out, (uint32_t)c->out_height * c->out_width * channels);
+    clip_bytes(c->levels.low, c->levels.high, out, (uint32_t)c->out_height * c->out_width * channels);
 }
 
 /* A layer whose values stay real, for one position: the logits. Its columns are used once, so they are not widened. */
@@ -536,18 +611,31 @@ static uint8_t listed_pair(const autosplit_pairs *p, uint8_t a, uint8_t b, int32
     return (uint8_t)level;
 }
 
+/* Sums up to the first that may be an exception, bounds left out: its number. The window is added to all: where the lower
+ * bits then say that there is no exception, that does not change the level. Not inlined, and calls nothing: all that a sum
+ * needs stays in registers. */
+__attribute__((noinline)) static uint32_t plain_sums(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t elements,
+                                                     const autosplit_pairs *p) {
+    const int32_t m = p->multiplier[0], n = p->multiplier[1], offset = (int32_t)p->offset + (int32_t)p->window;
+    const uint32_t shift = p->shift, mask = (1u << shift) - 1, twice = 2 * p->window;
+    uint32_t left = elements;
+    for (; left; left--) {
+        const int32_t t = *a++ * m + (*b++ * n + offset);
+        if (((uint32_t)t & mask) <= twice) break;
+        *out++ = (uint8_t)to_byte(t >> shift);
+    }
+    return elements - left;
+}
+
 void autosplit_sum(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t elements, const autosplit_pairs *pairs) {
     const autosplit_pairs p = *pairs;
-    const uint32_t mask = (1u << p.shift) - 1;
-    const int bounded = p.low > 0 || p.high < 255;
-    const int32_t offset = (int32_t)p.offset;
     for (uint32_t i = 0; i < elements; i++) {
-        int32_t t = a[i] * p.multiplier[0] + b[i] * p.multiplier[1] + offset;
-        int32_t level = to_byte(t >> p.shift);
-        if (bounded) level = clip(level, p.low, p.high);
-        if ((((uint32_t)t + p.window) & mask) <= 2 * p.window) level = listed_pair(&p, a[i], b[i], level);
-        out[i] = (uint8_t)level;
+        i += plain_sums(a + i, b + i, out + i, elements - i, &p);
+        if (i == elements) break;
+        const int32_t t = a[i] * p.multiplier[0] + b[i] * p.multiplier[1] + (int32_t)p.offset;
+        out[i] = listed_pair(&p, a[i], b[i], (int32_t)to_byte(t >> p.shift));
     }
+    clip_bytes(p.low, p.high, out, elements);
 }
 
 /* `step` is 0 where the second tensor has one value a channel, and as many as the first one's channels elsewhere. */

@@ -22,9 +22,9 @@ typedef struct {
 /* From sums to levels, one multiplier and offset a channel. */
 typedef struct {
     const int32_t *multiplier;
-    const int64_t *offset;
+    const int64_t *offset; /* with the window added */
     const autosplit_exception *exceptions;
-    uint32_t window; /* an exception's lower word is at most so far from 0 */
+    uint32_t window; /* without it an exception's lower word is at most so far from 0 */
     uint16_t count;  /* of exceptions */
     uint8_t left, low, high;
 } autosplit_staircase;
