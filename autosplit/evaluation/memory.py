@@ -164,9 +164,10 @@ class DeviceMemory:
             heads = sorted(space.sparsities[place])
             kept, codes = heads, self._codes(place, heads[0], space, limit)
             for i, head in enumerate(heads[1:], start=1):
-                if len(codes) == len(space.codecs[place]):
+                fewer = heads[i:]
+                if len(fewer) * len(space.codecs[place]) <= len(kept) * len(codes):
                     break  # what fits behind a head fits behind those that are pruned more
-                fewer, more = heads[i:], self._codes(place, head, space, limit)
+                more = self._codes(place, head, space, limit)
                 if len(fewer) * len(more) > len(kept) * len(codes):
                     kept, codes = fewer, more
             if codes:
@@ -183,11 +184,15 @@ class DeviceMemory:
 
     def _codes(self, place: str, sparsity: float, space: PlanSpace, limit: MemoryLimit) -> tuple[CodecSetting, ...]:
         """The codes that fit behind a head."""
+        def fits(code: CodecSetting) -> bool:
+            return not self.excess(Plan.at(place, sparsity, code), limit)
+
         offered: list[CodecSetting] = []
         for family in _by_size(space.codecs[place]):
+            if not fits(family[-1][-1]):
+                continue
             for number, alike in enumerate(family):
-                first = next((i for i, code in enumerate(alike)
-                              if not self.excess(Plan.at(place, sparsity, code), limit)), len(alike))
+                first = next((i for i, code in enumerate(alike) if fits(code)), len(alike))
                 offered += alike[first:]
                 if not first:  # narrower ones fit too
                     offered += chain.from_iterable(family[number + 1:])
