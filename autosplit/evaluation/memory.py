@@ -154,7 +154,7 @@ class DeviceMemory:
     def fitting(self, space: PlanSpace, limit: MemoryLimit) -> PlanSpace:
         """The plans of a space that can be written as C and fit into memory.
 
-        What is on offer stays a product of heads and codes at each place: of all such products, the one with most plans.
+        What is on offer stays a product of heads and codes at each place: of all such products the one with most plans.
 
         Raises:
             ConfigError: None does; the message says what the smallest plan lacks.

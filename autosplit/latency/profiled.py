@@ -28,8 +28,8 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
     """Stages of a device and of an edge that have a block `timings`; those of other machines by their rates.
 
     An operator's time is linear in terms of its shape, with prices for each operator type
-    (`autosplit.core.regression`), so layers that were never timed are predicted too; a type that was never timed goes by
-    the machine's rates. Entropy coding, image files, channel, percentiles and energy are those of `analytic`.
+    (`autosplit.core.regression`), so layers that were never timed are predicted too; a type that was never timed goes
+    by the machine's rates. Entropy coding, image files, channel, percentiles and energy are those of `analytic`.
     """
 
     def latency(self, workloads: Sequence[Workload], conditions: Sequence[Conditions]) -> LatencyBreakdown:

@@ -181,8 +181,12 @@ def gateway(bundle: Path, edge: str, options: GatewayOptions, *, keys: Path | No
                   f"{short_key(deployment.key).hex()}, packets of up to {options.packet_bytes} bytes", flush=True)
         if ready is not None:
             ready(link.name)
+        told = {"refused payload (away)"}  # of which the gateway tells itself
         while not ended.is_set():
             running.step()
+            for what in running.stats.wrong - told:
+                print(f"warning: a first {what}; all are counted at the end", file=sys.stderr, flush=True)
+                told.add(what)
     found = running.stats.summary()
     if as_json:
         print(json.dumps(found), flush=True)

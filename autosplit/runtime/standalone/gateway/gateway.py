@@ -127,6 +127,13 @@ class GatewayStats:
         self.malformed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
+    @property
+    def wrong(self) -> set[str]:
+        """What went wrong so far, a few words for each kind."""
+        hints = {"checksum": "checksum: altered, or from another deployment"}
+        return ({f"malformed packet ({hints.get(reason, reason)})" for reason in self.malformed}
+                | {f"refused payload ({reason})" for reason in self.refused})
+
     def summary(self) -> dict[str, Any]:
         """Everything as JSON."""
         names = ("packets", "duplicates", "incomplete", "oversized", "evicted", "messages", "requests", "answers",
