@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -79,6 +80,6 @@ def command(
     if manifest.footprint is not None:
         print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
-        say_next(f"$ cd {out} && python -m coinference check  # compares it once more, on any machine",
-                 f"serve {out}  # the edge's side",
-                 f"infer {out} IMAGES --edge HOST:5555 --adaptive  # the device's side")
+        say_next(f"$ cd {quote(str(out))} && python -m coinference check  # compares it once more, on any machine",
+                 f"serve {quote(str(out))}  # the edge's side",
+                 f"infer {quote(str(out))} IMAGES --edge HOST:5555 --adaptive  # the device's side")

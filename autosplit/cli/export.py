@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from shlex import quote
 
 import typer
 
@@ -66,7 +67,7 @@ def command(
         print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
         if manifest.footprint is not None:
-            say_next(f"$ cd {out / C_FOLDER} && make check  # the C once more, on any machine with a compiler")
-        say_next(f"$ cd {out} && python -m coinference check  # compares it once more, on any machine",
-                 f"serve {out}  # the edge's side",
-                 f"infer {out} IMAGES --edge HOST:5555  # the device's side")
+            say_next(f"$ cd {quote(str(out / C_FOLDER))} && make check  # the C once more, on other machines")
+        say_next(f"$ cd {quote(str(out))} && python -m coinference check  # compares it once more, on any machine",
+                 f"serve {quote(str(out))}  # the edge's side",
+                 f"infer {quote(str(out))} IMAGES --edge HOST:5555  # the device's side")

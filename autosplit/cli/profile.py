@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -23,7 +24,7 @@ def command(
     engine: Annotated[Literal["torch", "onnxruntime"], typer.Option(help="What runs the network: onnxruntime as in a "
                                                                          "bundle, or torch.")] = "torch",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine [default: torch's own].")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Passes through each version at most.")] = 60,
+    repeats: Annotated[int, typer.Option(min=10, help="Passes through each version at most.")] = 60,
     active_mw: Annotated[float | None, typer.Option(min=0, help="Power while computing, if you know it.")] = None,
     idle_mw: Annotated[float | None, typer.Option(min=0, help="Power while waiting, if you know it.")] = None,
     data_root: DataRoot = None,
@@ -55,7 +56,7 @@ def command(
     print_rich(f"{made.device.title}", table, f"{len(made.timings)} operators in {out.with_suffix('.csv')}, "
                f"device profile in {out}")
     if not quiet:
-        say_next(f"search --device {out} --edge {out} --latency-model profiled")
+        say_next(f"search --device {quote(str(out))} --edge {quote(str(out))}")
 
 
 def image_shape_of(text: str | None, dataset: str | None, data_root: Path | None) -> tuple[int, int, int]:

@@ -136,6 +136,17 @@ class DeviceProfile(Frozen):
             raise ValueError(f"network_share is a share above 0 and at most 1, got {self.network_share.value:g}")
         return self
 
+    @model_validator(mode="after")
+    def _as_timed(self) -> DeviceProfile:
+        derived = {} if self.timings is None else timed_rates(self.timings, self.element_bytes)
+        for name, found in derived.items():
+            stated: Parameter = getattr(self, name)
+            # what no operator told may be stated
+            if not found.assumption and abs(stated.value - found.value) > _ROUNDING * found.value:
+                raise ValueError(f"{name} is {stated.value:g}, but the timings tell {found.value:g}; leave {name} out, "
+                                 "or the block timings")
+        return self
+
     @property
     def element_bytes(self) -> int:
         """Bytes of one weight or activation in the device's arithmetic."""

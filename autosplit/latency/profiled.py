@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -11,7 +12,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import ConfigError
 from autosplit.core.measurement import StageCost, Workload
-from autosplit.core.operators import TERMS, TypeSums
+from autosplit.core.operators import KINDS, TERMS, TypeSums
 from autosplit.core.profiles import DeviceProfile
 from autosplit.core.regression import fit_prices
 from autosplit.core.timings import read_timings
@@ -19,6 +20,8 @@ from autosplit.latency.analytic import AnalyticLatencyModel, table_of, times_ms,
 from autosplit.latency.base import LatencyBreakdown
 
 __all__ = ["ProfiledLatencyModel"]
+
+_log = logging.getLogger(__name__)
 
 _COMMAND = "autosplit profile --backbone NAME --image-shape CxHxW --out my-machine.yaml"
 _NONE = TypeSums().flat
@@ -61,21 +64,37 @@ class ProfiledLatencyModel(AnalyticLatencyModel):
                 raise ConfigError("its work is not known by operator type, as it was counted before that was kept; "
                                   "measure it again, or take the latency model 'analytic'")
             counted.append((*sums, cost.coded_symbols, cost.image_pixels))
-        prices = np.array([_prices(machines[i]) for i in timed], dtype=np.float64).T
-        found[:, timed] = times_ms(table_of(counted, len(_NONE) + 2), prices)
+        rows = table_of(counted, len(_NONE) + 2)
+        used = rows[:, :-2].reshape(-1, len(KINDS), len(TERMS))[:, :, 0].sum(axis=0) > 0
+        prices = np.array([_prices(machines[i], used.tolist()) for i in timed], dtype=np.float64).T
+        found[:, timed] = times_ms(rows, prices)
         return found
 
 
-def _prices(machine: DeviceProfile) -> tuple[float, ...]:
-    """Milliseconds of each sum by type, of a coded symbol and of a pixel."""
+def _prices(machine: DeviceProfile, used: Sequence[bool]) -> tuple[float, ...]:
+    """Milliseconds of each sum by type, of a coded symbol and of a pixel.
+
+    Args:
+        machine: With timings.
+        used: Whether there is an operator of each type; one that is priced by an assumption is told of.
+    """
     assert machine.timings is not None
     conv, depthwise, linear, weight, element, operator, symbol, pixel = unit_cost(machine)
     prices = _fitted(machine.timings.file, machine.timings.sha256) / machine.timings.factor
-    for row, mac in zip(prices, (conv, depthwise, linear, 0.0), strict=True):
-        if np.isnan(row).any():  # was never timed
+    for kind, row, mac, is_used in zip(KINDS, prices, (conv, depthwise, linear, 0.0), used, strict=True):
+        if np.isnan(row).any():
             rates = {"operators": operator, "macs": mac, "writes": element, "weights": weight}
             row[:] = [rates.get(term, 0.0) for term in TERMS]
+            if is_used:
+                _warn(machine.name, kind)
     return (*prices.ravel().tolist(), symbol, pixel)
+
+
+@lru_cache(maxsize=256)
+def _warn(machine: str, kind: str) -> None:
+    """Once for each."""
+    _log.warning("device %r: no operator of type %r was timed; they go by the rates of its profile, which are assumed "
+                 "unless you state them", machine, kind)
 
 
 @lru_cache(maxsize=32)

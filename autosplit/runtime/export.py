@@ -201,7 +201,8 @@ def export_bundle(
         footprint = None
         if programs is not None:
             with progress.phase("write C"):
-                footprint = write_c(out / C_FOLDER, programs, rates)
+                key = deployment.key if isinstance(deployment, Rates) else deployment.blueprint.key
+                footprint = write_c(out / C_FOLDER, programs, rates, key)
                 operators[C_STEPS] = step_operators(programs, [*rates, *([fallback] if fallback else [])])
         write_operators(out, operators)
         # sealed before anything loads it, since loading checks hashes; and again after each file that is added

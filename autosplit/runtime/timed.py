@@ -42,17 +42,20 @@ def step_operators(programs: DevicePrograms, deployments: Sequence[Deployment]) 
         programs: As written.
         deployments: Of each program: those of the rates, then the fallback.
     """
-    works: list[OperatorWork] = []
+    rows: list[tuple[Any, ...]] = []
     owners: dict[str, int] = {}
-    for step, deployment in zip(programs.all, deployments, strict=True):
-        own = _works_in_c(deployment)
-        found = _owners(step.program.operations, own)
+    for number, (step, deployment) in enumerate(zip(programs.all, deployments, strict=True)):
+        parts = _parts_in_c(deployment)
+        found = _owners(step.program.operations, [work for works in parts.values() for work in works])
         if found is None:
             return None
-        first = len(owners)
-        owners |= {str(first + i): len(works) + owner if owner >= 0 else -1 for i, owner in enumerate(found)}
-        works += own
-    return Operators(operator_rows(works), owners)
+        first, before = len(owners), len(rows)
+        owners |= {str(first + i): before + owner if owner >= 0 else -1 for i, owner in enumerate(found)}
+        whole = number == len(programs.rates)
+        rate = f"rate {number} " if len(programs.rates) > 1 and not whole else ""
+        rows += [(f"{rate}{'fallback' if whole else part}/{name}", *cells)
+                 for part, works in parts.items() for name, *cells in operator_rows(works)]
+    return Operators(tuple(rows), owners)
 
 
 def write_operators(out: Path, found: Mapping[str, Operators | None]) -> None:
@@ -66,17 +69,17 @@ def write_operators(out: Path, found: Mapping[str, Operators | None]) -> None:
     (out / OPERATORS).write_text(json.dumps(asdict(table)) + "\n", encoding="utf-8")
 
 
-def _works_in_c(deployment: Deployment) -> list[OperatorWork]:
-    """The operators of a device's side, in the order in which `lower_device` writes them."""
+def _parts_in_c(deployment: Deployment) -> dict[str, list[OperatorWork]]:
+    """The operators of a device's networks, in the order in which `lower_device` writes them."""
     network, blueprint = deployment.network, deployment.blueprint
-    head = operators(network.head, blueprint.image_shape)
-    encoder = [] if network.encoder is None else operators(network.encoder, blueprint.feature_shape)
+    head = {"head": operators(network.head, blueprint.image_shape)}
+    encoder = {} if network.encoder is None else {"encoder": operators(network.encoder, blueprint.feature_shape)}
     leaving = network.exit
     if leaving is None:
-        return head + encoder
-    if leaving.whole:
-        return operators(leaving.network, blueprint.image_shape) + head + encoder
-    return head + operators(leaving.network, blueprint.feature_shape) + encoder
+        return head | encoder
+    shape = blueprint.image_shape if leaving.whole else blueprint.feature_shape
+    exit_ = {"exit": operators(leaving.network, shape)}
+    return exit_ | head | encoder if leaving.whole else head | exit_ | encoder
 
 
 def _owners(operations: Sequence[Operation], works: Sequence[OperatorWork]) -> list[int] | None:

@@ -34,9 +34,20 @@ def test_a_byte_an_element_is_a_quarter_of_the_bandwidth(path):
     assert load_profile(DeviceProfile, str(path)).memory_mb_per_s.value == pytest.approx(1e-6 / 4e-10, rel=0.01)
 
 
-def test_a_stated_rate_counts(path):
-    path.write_text(path.read_text() + 'conv_mmacs: {value: 5, source: "I know better"}\n')
-    assert load_profile(DeviceProfile, str(path)).conv_mmacs.value == 5
+def test_a_stated_rate_that_the_timings_contradict_is_refused(path):
+    text = path.read_text()
+    path.write_text(text + 'conv_mmacs: {value: 5, source: "I know better"}\n')
+    with pytest.raises(ConfigError, match=r"conv_mmacs is 5, but the timings tell .*; leave conv_mmacs out") as caught:
+        load_profile(DeviceProfile, str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_of_a_type_that_was_not_timed_a_rate_may_be_stated(tmp_path):
+    csv_of(tmp_path / "few.csv", [w for w in various() if w.kind != "depthwise"], analytic_law_s)
+    path = tmp_path / "few.yaml"
+    assert load_profile(DeviceProfile, str(path)).depthwise_mmacs.assumption
+    path.write_text(path.read_text() + 'depthwise_mmacs: {value: 5, source: "I measured it"}\n')
+    assert load_profile(DeviceProfile, str(path)).depthwise_mmacs.value == 5
 
 
 def test_a_machine_twice_as_fast(path):

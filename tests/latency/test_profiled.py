@@ -14,6 +14,7 @@ from autosplit.core.operators import OperatorWork, TypeSums
 from autosplit.core.plan import OUTPUT
 from autosplit.core.profiles import DeviceProfile, load_profile
 from autosplit.core.regression import fit_prices
+from autosplit.core.timed_rates import TIMED_RATES
 from autosplit.core.timings import Timings, read_timings
 from autosplit.latency import list_latency_models, load_latency_model
 from autosplit.latency.analytic import AnalyticLatencyModel, stage_ms
@@ -77,7 +78,8 @@ class TestContract(LatencyModelContract):
         import yaml
 
         path = tmp_path / "law.yaml"
-        path.write_text(yaml.safe_dump(machine.model_dump(mode="json")))
+        path.write_text(yaml.safe_dump({key: value for key, value in machine.model_dump(mode="json").items()
+                                        if key not in TIMED_RATES}))
         self.machine = str(path)
 
 

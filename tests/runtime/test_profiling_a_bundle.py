@@ -30,6 +30,7 @@ from autosplit.runtime.standalone.options import ProfileOptions
 from autosplit.runtime.standalone.profiling import clock as clocks
 from autosplit.runtime.standalone.profiling.operators import C_STEPS, OPERATORS, OperatorTable
 from autosplit.runtime.standalone.profiling.run import profile_bundle
+from autosplit.runtime.standalone.protocol.wire import short_key
 from tests.runs import invoke
 from tests.runtime.c import emulated
 
@@ -67,12 +68,17 @@ class SteadyClock:
         return 1e-3
 
 
-def log_of(table, ticks=lambda operator, share: 1200):
+@pytest.fixture(scope="module")
+def key(bundle):
+    return short_key(Manifest.load(bundle).key).hex()
+
+
+def log_of(table, key, ticks=lambda operator, share: 1200):
     """What a board prints on which every operator takes so many ticks, shared evenly among its steps."""
     owners = table.files[C_STEPS].owners
     steps = {number: sum(o == owner for o in owners.values()) for number, owner in owners.items()}
     lines = [f"step {number} {ticks(owners[number], steps[number])}" for number in owners]
-    return "\n".join(["boot", *lines, "payload 0 2400", "timed", "sleeping"]) + "\n"
+    return "\n".join(["boot", f"bundle {key}", *lines, "payload 0 2400", "timed", "sleeping"]) + "\n"
 
 
 def works_of(deployment):
@@ -94,7 +100,7 @@ def test_the_table_holds_the_operators_of_every_network(table, deployment):
 def test_a_profile_adds_up_to_the_whole_and_a_search_takes_it(bundle, table, tmp_path, monkeypatch, side):
     monkeypatch.setattr(clocks, "ROUNDS", 1)
     out = tmp_path / "mine.yaml"
-    made = profile_bundle(bundle, out, ProfileOptions(side=side, repeats=3, active_mw=900.0), clock=SteadyClock())
+    made = profile_bundle(bundle, out, ProfileOptions(side=side, repeats=10, active_mw=900.0), clock=SteadyClock())
     files = ["device.onnx", "fallback.onnx"] if side == "device" else ["edge.onnx"]
     assert list(made.wholes_ms) == files
     device = load_profile(DeviceProfile, str(out))
@@ -112,12 +118,13 @@ def test_a_profile_adds_up_to_the_whole_and_a_search_takes_it(bundle, table, tmp
     assert for_machine(scenario, {"latency_model"}).latency_model == "analytic"
 
 
-def test_the_log_of_a_board(bundle, table, deployment, tmp_path):
+def test_the_log_of_a_board(bundle, table, key, deployment, tmp_path):
     """Every operator takes 10 us at 120 MHz: the model finds that again for the plan itself."""
     log, out = tmp_path / "board.txt", tmp_path / "board.yaml"
-    log.write_text(log_of(table, lambda owner, share: 1200 // share))
+    log.write_text(log_of(table, key, lambda owner, share: 1200 // share))
     made = profile_bundle(bundle, out, ProfileOptions(clock_mhz=120.0), log=log)
-    assert made.wholes_ms[C_STEPS] == pytest.approx(0.01 * len(table.files[C_STEPS].rows), rel=1e-3)
+    assert set(made.wholes_ms) == {"c head", "c encoder", "c fallback"}
+    assert sum(made.wholes_ms.values()) == pytest.approx(0.01 * len(table.files[C_STEPS].rows), rel=1e-3)
     device = load_profile(DeviceProfile, str(out))
     assert "a board at 120 MHz" in device.title
     symbols = np.prod(deployment.blueprint.code_shape)
@@ -130,13 +137,36 @@ def test_the_log_of_a_board(bundle, table, deployment, tmp_path):
     assert found == pytest.approx(0.01 * head.operators, rel=0.02)
 
 
-def test_steps_that_did_not_run_are_left_out(bundle, table, tmp_path):
+def test_steps_that_did_not_run_are_left_out(bundle, table, key, tmp_path):
     log, out = tmp_path / "board.txt", tmp_path / "board.yaml"
-    owners = table.files[C_STEPS].owners
     own = len(table.files["device.onnx"].rows)
-    log.write_text("".join(f"step {n} 100\n" for n, owner in owners.items() if 0 <= owner < own)
-                   + "payload 0 10\ntimed\n")
+    log.write_text(log_of(table, key, lambda owner, share: 100 if 0 <= owner < own else "-"))
     assert profile_bundle(bundle, out, ProfileOptions(clock_mhz=1.0), log=log).operators == own
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("\n", "\r\n").encode(),
+    lambda text: b"\xff\xfe\x00" + text.encode() * 2,
+    lambda text: text.encode("utf-16"),
+    lambda text: "".join(f"[12:00:01.123] {line}\n" for line in text.splitlines()).encode(),
+])
+def test_logs_as_they_come(bundle, table, key, tmp_path, change):
+    log, out = tmp_path / "board.txt", tmp_path / "board.yaml"
+    log.write_bytes(change(log_of(table, key)))
+    assert profile_bundle(bundle, out, ProfileOptions(clock_mhz=1.0), log=log).operators == len(
+        table.files[C_STEPS].rows)
+
+
+def test_a_coder_that_was_not_timed_goes_by_the_layers(bundle, table, key, tmp_path):
+    log, out = tmp_path / "board.txt", tmp_path / "board.yaml"
+    log.write_text(log_of(table, key).replace("payload 0 2400", "payload 0 -"))
+    made = profile_bundle(bundle, out, ProfileOptions(clock_mhz=1.0), log=log)
+    assert made.machine.coding_ksymbols is None
+    device = load_profile(DeviceProfile, str(out))
+    timings = read_timings(device.timings.file, device.timings.sha256)
+    macs_per_ms = sum(t.work.macs for t in timings) / sum(t.time_ms for t in timings)
+    assert device.coding_ksymbols.assumption
+    assert device.coding_ksymbols.value == pytest.approx(macs_per_ms / 200, rel=1e-3)
 
 
 @needs_compiler
@@ -150,6 +180,12 @@ def test_the_c_sources_time_themselves(bundle, table, tmp_path):
     done = subprocess.run(["make", "time"], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "timed"
+    built = (copy / "libautosplit.a", "-O1"), (copy / "libautosplit.a", "-O0")
+    sizes = set()
+    for library, level in built:  # what was compiled otherwise is compiled again
+        subprocess.run(["make", f"CFLAGS={level}"], cwd=copy, capture_output=True, check=True)
+        sizes.add(library.stat().st_size)
+    assert len(sizes) == 2
 
 
 @pytest.mark.skipif(bool(emulated.MISSING), reason=f"not on this machine: {', '.join(emulated.MISSING)}")
@@ -173,7 +209,7 @@ def test_an_emulated_board_times_itself(bundle, table, tmp_path):
 def test_as_a_program_without_autosplit(bundle, tmp_path):
     """The bundle's own copy: what a device runs."""
     out = tmp_path / "mine.yaml"
-    done = subprocess.run([sys.executable, "-m", "coinference", "profile", "--out", str(out), "--repeats", "2",
+    done = subprocess.run([sys.executable, "-m", "coinference", "profile", "--out", str(out), "--repeats", "10",
                            "--json"], cwd=bundle, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["wholes_ms"].keys() == {"device.onnx", "fallback.onnx"}
@@ -188,23 +224,27 @@ def test_as_a_program_without_autosplit(bundle, tmp_path):
 def test_a_dry_run_of_a_search_on_the_timed_device(bundle, warm, tmp_path, monkeypatch):
     monkeypatch.setattr(clocks, "ROUNDS", 1)
     out = tmp_path / "mine.yaml"
-    profile_bundle(bundle, out, ProfileOptions(repeats=2), clock=SteadyClock())
+    profile_bundle(bundle, out, ProfileOptions(repeats=10), clock=SteadyClock())
     shown = invoke("search", "--scenario", warm.root / "tiny.yaml", "--device", out, "--dry-run", "--json", "--quiet")
     assert shown.exit_code == 0, shown.stderr
 
 
 class TestErrors:
-    @pytest.mark.parametrize(("text", "message"), [
-        ("", "no line such as step 0 1234"),
-        ("hello\n", "no line such as step 0 1234"),
-        ("step 0 12\npayload 0 3\n", "its last line is missing"),
-        ("step 0 12\ntimed\n", "the payload coder was not timed"),
-        ("step 999 12\npayload 0 3\ntimed\n", "step 999 is none of this bundle's"),
-        ("step 0 -12\nstep x 1\ntimed\n", "no line such as step 0 1234"),
+    @pytest.mark.parametrize(("change", "message"), [
+        (lambda text: "", "has no line such as bundle"),
+        (lambda text: text.replace("bundle ", "bundle x"), "has no line such as bundle"),
+        (lambda text: text + "bundle 00000000\n", "is of bundle 00000000, .*this one is"),
+        (lambda text: text.replace("step 3 1200\n", ""), "has no line such as step 3 1234"),
+        (lambda text: text.replace("step 3 1200", "step 3 12x0"), "has no line such as step 3 1234"),
+        (lambda text: text.replace("step 3 1200", "step 3 -12"), "has no line such as step 3 1234"),
+        (lambda text: text[:len(text) // 2], "has no line such as step"),
+        (lambda text: text.replace("payload 0 2400", ""), "has no line such as payload 0 1234"),
+        (lambda text: text.replace("step 3 1200", "step 3 4294967000"), "step 3 took 4294967000 ticks, as if the"),
+        (lambda text: text.replace("1200", "0").replace("2400", "0"), "no step took a tick"),
     ])
-    def test_logs_that_are_none(self, bundle, tmp_path, text, message):
+    def test_logs_that_are_none(self, bundle, table, key, tmp_path, change, message):
         log = tmp_path / "board.txt"
-        log.write_text(text)
+        log.write_text(change(log_of(table, key)))
         with pytest.raises(ConfigError, match=message) as caught:
             profile_bundle(bundle, tmp_path / "board.yaml", ProfileOptions(clock_mhz=1.0), log=log)
         assert "\n" not in str(caught.value)
@@ -227,7 +267,9 @@ class TestErrors:
         from autosplit.runtime.standalone.profiling import compiled
 
         with pytest.raises(BundleError, match="export the bundle with --target c"):
-            compiled.run_steps(tmp_path)
+            compiled.run_steps(tmp_path, "00000000", 1, 1)
+        with pytest.raises(ConfigError, match="run on one thread; leave out --threads"):
+            profile_bundle(bundle, tmp_path / "mine.yaml", ProfileOptions(engine="c", threads=2))
         monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
         with pytest.raises(ConfigError, match=r"no C compiler here .* --engine onnxruntime"):
             profile_bundle(bundle, tmp_path / "mine.yaml", ProfileOptions(engine="c"))
@@ -237,6 +279,19 @@ class TestErrors:
         export_result(runs["JpegBody"] / "best.json", folder, images=8)
         with pytest.raises(BundleError, match=r"the device of this bundle runs no network .* --fallback"):
             profile_bundle(folder, tmp_path / "mine.yaml", ProfileOptions())
+        with pytest.raises(BundleError, match="its device sends pictures, which are not written as C"):
+            profile_bundle(folder, tmp_path / "mine.yaml", ProfileOptions(engine="c"))
+
+    def test_a_plan_on_the_device_alone(self, runs, tmp_path):
+        """Nothing is sent, so no coder can be timed; the C can."""
+        folder = tmp_path / "bundle"
+        export_result(runs["Whole"] / "best.json", folder, images=8, target="c")
+        with pytest.raises(BundleError, match=r"the edge of this bundle runs no network .* time that side"):
+            profile_bundle(folder, tmp_path / "mine.yaml", ProfileOptions(side="edge"))
+        if compiler() is not None:
+            made = profile_bundle(folder, tmp_path / "mine.yaml", ProfileOptions(engine="c"))
+            assert list(made.wholes_ms) == ["c head"]
+            assert load_profile(DeviceProfile, str(tmp_path / "mine.yaml")).coding_ksymbols.assumption
 
     @pytest.mark.parametrize(("damage", "message"), [
         (lambda t: t.update(columns=[]), "no"),

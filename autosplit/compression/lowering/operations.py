@@ -134,8 +134,8 @@ class Convolution(Operation):
         """The inputs of three positions widened, and of one as it is.
 
         Of a depthwise layer a sum of each channel, which padding adds something to, or the inputs of an output with all
-        channels where they cannot be read in place. Levels of zero make no difference: they are not known yet when memory
-        is predicted.
+        channels where they cannot be read in place. Levels of zero make no difference: memory is predicted before they
+        are known.
         """
         if not self.depthwise:
             return 7 * self.column

@@ -37,18 +37,19 @@ _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
 
-def write_c(folder: Path, programs: DevicePrograms, rates: Sequence[Deployment]) -> Footprint:
+def write_c(folder: Path, programs: DevicePrograms, rates: Sequence[Deployment], key: str) -> Footprint:
     """Write the C sources of a bundle, all but its test vectors.
 
     Args:
         folder: New; the bundle's folder `c`.
         programs: Of the deployment.
         rates: The deployment, or those of all rates.
+        key: Of the bundle.
     """
     blueprint = rates[0].blueprint
     coders = [rate.coder for rate in rates if rate.coder is not None]
     return write_sources(folder, programs, coders, label=blueprint.plan.label, classes=blueprint.num_classes,
-                         key=short_key(blueprint.key))
+                         key=short_key(key))
 
 
 def write_sources(

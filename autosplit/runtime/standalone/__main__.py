@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Sequence
@@ -191,9 +192,13 @@ def _profile(given: argparse.Namespace) -> int:
     print(f"machine   {printable(found.machine.title)}")
     for name, whole_ms in found.wholes_ms.items():
         print(f"{name:<17} {whole_ms:8.3f} ms")
-    print(f"coder     {found.machine.coding_ksymbols:.0f} thousand symbols a second")
+    if found.machine.coding_ksymbols is not None:
+        print(f"coder     {found.machine.coding_ksymbols:.0f} thousand symbols a second")
+    in_c = given.ticks is not None or given.engine == "c"
+    limits = " --set search.max_ram_kb=KB --set search.max_flash_kb=KB" if given.ticks is not None else ""
     print(f"profile   {given.out}, with {found.operators} operators in {given.out.with_suffix('.csv')}; on the "
-          f"workstation: autosplit search --{given.side} {given.out}")
+          f"workstation: autosplit search{' --target c' if in_c else ''} --{given.side} {shlex.quote(str(given.out))}"
+          f"{limits}")
     return 0
 
 

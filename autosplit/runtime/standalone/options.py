@@ -187,7 +187,7 @@ class ProfileOptions:
         for name, words in (("side", PROFILE_SIDES), ("engine", PROFILE_ENGINES)):
             if getattr(self, name) not in words:
                 raise ConfigError(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
-        _check(self, threads=(1, 1024), repeats=(1, 100_000))
+        _check(self, threads=(1, 1024), repeats=(10, 100_000))
         given = {name: bounds for name, bounds in (("clock_mhz", (1e-3, 1e5)), ("active_mw", (0, 1e9)),
                                                    ("idle_mw", (0, 1e9))) if getattr(self, name) is not None}
         _check(self, **given)

@@ -11,6 +11,7 @@ from autosplit.runtime.standalone.options import ProfileOptions
 from autosplit.runtime.standalone.profiling import clock
 from autosplit.runtime.standalone.profiling.operators import C_STEPS, OperatorTable
 from autosplit.runtime.standalone.profiling.run import profile_bundle
+from autosplit.runtime.standalone.protocol.wire import short_key
 
 
 @pytest.mark.parametrize(("side", "files"), [
@@ -20,7 +21,7 @@ from autosplit.runtime.standalone.profiling.run import profile_bundle
 def test_every_file_of_a_side_is_timed(adapted, tmp_path, monkeypatch, side, files):
     monkeypatch.setattr(clock, "ROUNDS", 1)
     out = tmp_path / "mine.yaml"
-    made = profile_bundle(adapted[1], out, ProfileOptions(side=side, repeats=2))
+    made = profile_bundle(adapted[1], out, ProfileOptions(side=side, repeats=10))
     rates = len(adapted[0].manifest.rates)
     assert list(made.wholes_ms) == [f for f in files if f[-6:-5] not in "0123456789" or int(f[-6]) < rates]
     device = load_profile(DeviceProfile, str(out))
@@ -31,4 +32,13 @@ def test_every_file_of_a_side_is_timed(adapted, tmp_path, monkeypatch, side, fil
 @pytest.mark.skipif(compiler() is None, reason="no C compiler here")
 def test_the_c_of_every_rate_is_timed(adapted, tmp_path):
     made = profile_bundle(adapted[1], tmp_path / "mine.yaml", ProfileOptions(engine="c"))
+    rates = range(len(adapted[0].manifest.rates))
+    assert set(made.wholes_ms) == {"c fallback", *(f"c rate {i} {part}" for i in rates for part in ("head", "encoder"))}
     assert made.operators == len(OperatorTable.load(adapted[1]).files[C_STEPS].rows)
+
+
+def test_packets_of_the_c_are_those_of_the_bundle(adapted):
+    """The key in its frames, by which a gateway knows them."""
+    header = (adapted[1] / "c" / "autosplit.h").read_text()
+    key = "".join(f", 0x{b:02x}" for b in short_key(adapted[0].manifest.key))[2:]
+    assert f"AUTOSPLIT_KEY {{{key}}}" in header

@@ -156,6 +156,7 @@ CONVOLUTIONS: list[tuple[str, Shape, dict[str, Any]]] = [
     ("5x5 of 3", (3, 9, 10), {"out_channels": 4, "kernel_size": 5, "padding": 2}),
     ("5x5 of 1", (1, 9, 9), {"out_channels": 4, "kernel_size": 5, "padding": 1}),
     ("3x3 of 1", (1, 7, 9), {"out_channels": 3, "kernel_size": 3, "padding": 1}),
+    ("3x1 of 1", (1, 9, 5), {"out_channels": 3, "kernel_size": (3, 1)}),
     ("4x4 of 1", (1, 8, 9), {"out_channels": 2, "kernel_size": 4, "padding": (1, 2)}),
     ("1x3 of 3", (3, 5, 8), {"out_channels": 3, "kernel_size": (1, 3)}),
     ("7x1 of 5", (5, 9, 7), {"out_channels": 4, "kernel_size": (7, 1), "padding": (2, 0)}),

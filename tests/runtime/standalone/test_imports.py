@@ -12,7 +12,7 @@ import autosplit.runtime.standalone as package
 
 ROOT = Path(package.__file__).parent
 # each with those that it may import beside the modules of the top that BELOW names, which know no room
-ROOMS = {"payload": set(), "bundle": {"payload"}, "profiling": {"payload", "bundle"}, "protocol": set(),
+ROOMS = {"payload": set(), "bundle": {"payload"}, "profiling": {"payload", "bundle", "protocol"}, "protocol": set(),
          "edge": {"protocol"},
          "device": {"protocol", "bundle"}, "gateway": {"payload", "bundle", "protocol", "edge", "device"}}
 BELOW = {"arrays", "errors", "files", "images", "image_file"}

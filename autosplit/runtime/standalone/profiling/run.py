@@ -23,6 +23,8 @@ from ..bundle.parts import Network
 from ..bundle.rates import encoder_file, tail_file
 from ..errors import BundleError, ConfigError
 from ..options import ProfileOptions
+from ..payload.image_codecs import IMAGE_KINDS
+from ..protocol.wire import short_key
 from .clock import Clock, Seconds, Timer, WallClock, steady_medians, undisturbed
 from .coders import coding_ksymbols, image_kpixels
 from .compiled import Steps, read_steps, run_steps
@@ -33,6 +35,7 @@ from .processor import processor_name
 __all__ = ["BundleProfile", "Machine", "profile_bundle", "write_profile"]
 
 _SHORTEST_MS = 1e-6
+_SYMBOL_MACS = 200  # as the packaged profiles of microcontrollers assume
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 Parameter = dict[str, Any]
@@ -47,8 +50,8 @@ class Machine:
         arithmetic: Number format that its networks run in.
         source: Of all that was measured.
         processor_share: See `Clock.processor_share`.
-        coding_ksymbols: Thousand symbols a second of the payload coder.
-        image_kpixels: Thousand pixels a second of the image encoder; `None` = was not measured.
+        coding_ksymbols: Thousand symbols a second of the payload coder; `None` = was not measured.
+        image_kpixels: Thousand pixels a second of the image encoder, likewise.
         active_mw: Power while computing, `None` = not known.
         idle_mw: Power while waiting, likewise.
     """
@@ -57,7 +60,7 @@ class Machine:
     arithmetic: str
     source: str
     processor_share: float | None
-    coding_ksymbols: float
+    coding_ksymbols: float | None
     image_kpixels: float | None
     active_mw: float | None
     idle_mw: float | None
@@ -100,15 +103,16 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
         raise ConfigError("--ticks and --clock-mhz belong together: a board's log, and the frequency of its counter")
     manifest, table = Manifest.load(folder), OperatorTable.load(folder)
     clock = clock or WallClock()
+    coding: float | None
     if log is not None or options.engine == "c":
-        if options.side == "edge":
-            raise ConfigError("the edge of a bundle has no C sources; take --engine onnxruntime")
-        timed, coding = _steps_of(folder, manifest, table, options, log)
-        engine, arithmetic, pixels = "autosplit's C", manifest.arithmetic, None
+        steps = _steps_of(folder, manifest, table, options, log)
+        timed, coding, pixels, share = _by_operator(table, steps), _coding(manifest, steps), None, steps.processor_share
+        engine, arithmetic = "autosplit's C", manifest.arithmetic
     else:
         timed = _networks_of(folder, manifest, table, options, clock, advance)
         coding, pixels = coding_ksymbols(clock, options.repeats), image_kpixels(manifest.image_shape, clock,
                                                                               options.repeats)
+        share = clock.processor_share
         import onnxruntime
 
         engine = f"onnxruntime {onnxruntime.__version__}"
@@ -116,16 +120,20 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
     where = (f"a board at {options.clock_mhz:g} MHz" if options.clock_mhz is not None else
              f"{processor_name()}, {options.threads} thread{'s' if options.threads != 1 else ''} of {os.cpu_count()} "
              "processors")
+    # what did not run on a board is not known
+    rows = [[manifest.backbone, name, *row, max(1e3 * float(s), _SHORTEST_MS)] for name, seconds in timed.items()
+            for row, s in zip(table.files[name].rows, seconds, strict=True) if not np.isnan(s)]
     machine = Machine(
         title=f"{where}, {arithmetic}, {engine}", arithmetic=arithmetic,
         source=f"timed by the bundle {manifest.key} on {where}, {engine}, {datetime.date.today().isoformat()}",
-        processor_share=clock.processor_share, coding_ksymbols=coding, image_kpixels=pixels,
+        processor_share=share, coding_ksymbols=coding, image_kpixels=pixels,
         active_mw=options.active_mw, idle_mw=options.idle_mw)
-    rows = [[manifest.backbone, name, *row, max(1e3 * float(s), _SHORTEST_MS)]
-            for name, seconds in timed.items() for row, s in zip(table.files[name].rows, seconds, strict=True)
-            if s > 0]  # what did not run on a board is not known
     write_profile(out, machine, table.columns, rows)
-    return BundleProfile(machine, {name: 1e3 * float(s.sum()) for name, s in timed.items()}, len(rows))
+    wholes: dict[str, float] = {}
+    for _, name, operator, *_, ms in rows:
+        network = f"{name} {operator.rpartition('/')[0]}".strip()
+        wholes[network] = wholes.get(network, 0.0) + ms
+    return BundleProfile(machine, wholes, len(rows))
 
 
 def write_profile(out: Path, machine: Machine, columns: Sequence[str], rows: Sequence[Sequence[Any]],
@@ -153,9 +161,12 @@ def write_profile(out: Path, machine: Machine, columns: Sequence[str], rows: Seq
                              "source": machine.source, **(further or {})}
     if machine.processor_share is not None:
         block["processor_share"] = round(machine.processor_share, 3)
-    pixels = _measured(machine.image_kpixels, f"{machine.source}: JPEG of quality 75")
+    pixels = _measured(machine.image_kpixels, f"{machine.source}: JPEG of quality 75",
+                       1.0, "1,000 pixels a second, so slow that no plan sends a picture")
+    coding = _measured(machine.coding_ksymbols, f"{machine.source}: the payload coder", _assumed_coding(columns, rows),
+                       f"a symbol takes as long as {_SYMBOL_MACS} multiply-accumulates of the layers")
     profile = {"name": out.stem, "title": machine.title, "arithmetic": machine.arithmetic, "timings": block,
-               "coding_ksymbols": _measured(machine.coding_ksymbols, f"{machine.source}: the payload coder"),
+               "coding_ksymbols": coding,
                "image_kpixels": pixels, "active_mw": _power(machine.active_mw, "--active-mw"),
                "idle_mw": _power(machine.idle_mw, "--idle-mw")}
     # each value as JSON, which YAML takes: a device need not have a package that writes YAML
@@ -168,11 +179,17 @@ def write_profile(out: Path, machine: Machine, columns: Sequence[str], rows: Seq
         raise ConfigError(f"cannot write {str(out)!r}: {e.strerror or e}; choose another file with --out") from e
 
 
-def _measured(value: float | None, source: str) -> Parameter:
+def _measured(value: float | None, source: str, otherwise: float, assumption: str) -> Parameter:
     if value is None:
-        return {"value": 1.0, "assumption": True,
-                "source": "was not measured; 1,000 pixels a second, so slow that no plan sends a picture"}
+        return {"value": float(f"{otherwise:.4g}"), "assumption": True, "source": f"was not measured: {assumption}"}
     return {"value": float(f"{value:.4g}"), "source": source}
+
+
+def _assumed_coding(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> float:
+    """Thousand symbols a second of a coder that was not timed, by the speed of what was."""
+    places = [2 + list(columns).index(name) for name in ("rows", "columns", "kernel", "positions")]
+    macs = sum(prod(row[place] for place in places) for row in rows)
+    return float(max(macs, 1) / sum(row[-1] for row in rows) / _SYMBOL_MACS)
 
 
 def _power(value: float | None, option: str) -> Parameter:
@@ -190,8 +207,8 @@ def _networks_of(folder: Path, manifest: Manifest, table: OperatorTable, options
              else [EDGE, *map(tail_file, rates)])
     names = [name for name in files if name in manifest.files and name in table.files and table.files[name].rows]
     if not names:
-        remedy = ("export it with --fallback, which adds the whole network" if options.side == "device"
-                  else "it is computed on the device alone")
+        remedy = ("export it with --fallback, which adds the whole network" if options.side == "device" else
+                  "the whole network runs on the device: time that side")
         raise BundleError(f"{folder}: the {options.side} of this bundle runs no network that can be timed; {remedy}")
     timers = [_timer(folder / name, table, name, options.threads, clock) for name in names]
     return dict(zip(names, undisturbed(timers, options.repeats, advance), strict=True))
@@ -224,25 +241,33 @@ def _input(kind: str, shape: tuple[Any, ...], path: Path) -> NDArray[Any]:
 
 
 def _steps_of(folder: Path, manifest: Manifest, table: OperatorTable, options: ProfileOptions,
-              log: Path | None) -> tuple[dict[str, Seconds], float]:
-    """Seconds of each operator of the C sources, and thousand symbols a second of their payload coder."""
+              log: Path | None) -> Steps:
+    """What the program that times the C sources prints, here or in the log of a board."""
+    if options.side == "edge":
+        raise ConfigError("the edge of a bundle has no C sources; take --engine onnxruntime")
+    if log is None and options.threads != 1:
+        raise ConfigError("the C sources run on one thread; leave out --threads")
     if C_STEPS not in table.files:
-        raise BundleError(f"{folder}: no C sources that can be timed; export the bundle with --target c")
+        remedy = ("its device sends pictures, which are not written as C" if manifest.kind in IMAGE_KINDS
+                  else "export the bundle with --target c")
+        raise BundleError(f"{folder}: no C sources that can be timed; {remedy}")
+    key, steps, rates = short_key(manifest.key).hex(), len(table.files[C_STEPS].owners), max(1, len(manifest.rates))
     if log is None:
-        steps = run_steps(folder / C_STEPS)
-    else:
-        assert options.clock_mhz is not None
-        steps = read_steps(log, options.clock_mhz)
+        return run_steps(folder / C_STEPS, key, steps, rates)
+    assert options.clock_mhz is not None
+    return read_steps(log, options.clock_mhz, key, steps, rates)
+
+
+def _by_operator(table: OperatorTable, steps: Steps) -> dict[str, Seconds]:
+    """Seconds of each operator of the C sources, NaN for those that did not run."""
     operators = table.files[C_STEPS]
-    unknown = steps.seconds.keys() - operators.owners.keys()
-    if unknown:
-        raise ConfigError(f"step {min(unknown)} is none of this bundle's; give the log of its own time.c")
-    return {C_STEPS: shared(table.moved(C_STEPS), operators.owners, steps.seconds)}, _coding(manifest, steps)
+    ran = {operators.owners[number] for number in steps.seconds}
+    seconds = shared(table.moved(C_STEPS), operators.owners, steps.seconds)
+    return {C_STEPS: np.array([s if s > 0 or i in ran else np.nan for i, s in enumerate(seconds)])}
 
 
-def _coding(manifest: Manifest, steps: Steps) -> float:
+def _coding(manifest: Manifest, steps: Steps) -> float | None:
+    """Thousand symbols a second of the payload coder in C; `None` where nothing was sent."""
     shapes: list[tuple[int, ...]] = [rate.code_shape for rate in manifest.rates] or [manifest.code_shape]
-    known = {rate: s for rate, s in steps.payload_seconds.items() if rate < len(shapes) and s > 0}
-    if not known:
-        raise ConfigError("the payload coder was not timed, as nothing was sent; export a plan with a split")
-    return sum(prod(shapes[rate]) for rate in known) / sum(known.values()) / 1e3
+    spent = sum(steps.payload_seconds.values())
+    return sum(prod(shapes[rate]) for rate in steps.payload_seconds) / spent / 1e3 if spent > 0 else None
