@@ -40,8 +40,6 @@ from autosplit.runtime.standalone.bundle.manifest import DEVICE
 from autosplit.runtime.standalone.bundle.parts import Network
 from autosplit.runtime.standalone.options import ProfileOptions
 from autosplit.runtime.standalone.profiling.clock import WallClock, disturbance, steady_medians, undisturbed
-from autosplit.runtime.standalone.profiling.compiled import run_steps
-from autosplit.runtime.standalone.profiling.operators import C_STEPS
 from autosplit.runtime.standalone.profiling.run import profile_bundle
 from autosplit.training.prepare import Networks, prepare
 from benchmarks.common import parser, scenario_of, write_json
@@ -82,7 +80,7 @@ def cost_of(deployment: Deployment) -> StageCost:
 def measured_ms(folder: Path, engine: str) -> float:
     """The device's networks of a bundle as a whole."""
     if engine == "c":
-        return 1e3 * min(sum(run_steps(folder / C_STEPS).seconds.values()) for _ in range(3))
+        return sum(profile_bundle(folder, folder / "timed.yaml", ProfileOptions(engine=engine)).wholes_ms.values())
     network, clock = Network(folder / DEVICE, 1), WallClock()
     (given,) = network.session.get_inputs()
     feed = {given.name: np.random.default_rng(0).integers(0, 256, (1, *given.shape[1:])).astype(np.uint8)}

@@ -53,6 +53,7 @@ from tests.runtime.c.lowered import RISC_V, RISC_V_EMULATOR, SANITIZERS
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("gcc", "clang", RISC_V, RISC_V_EMULATOR, "arm-none-eabi-gcc", "qemu-system-arm")
 _ON_BOARD = 20  # images
+_EMULATED = 2000  # images on RISC-V, which take five times as long as here
 _LARGE = 300  # images of 96x96
 
 # What `compare_c` takes for a compiler: it is called as one is, the program to make last.
@@ -107,7 +108,7 @@ def ways(folder: Path) -> Iterator[tuple[str, Path, int | None]]:
         script = folder / f"cc{number}"
         script.write_text(text, encoding="utf-8")
         script.chmod(0o755)
-        yield name, script, _ON_BOARD if name.startswith("Cortex") else None
+        yield name, script, _ON_BOARD if name.startswith("Cortex") else _EMULATED if name.startswith("RISC-V") else None
 
 
 def deployments(cifar10: str) -> Iterator[tuple[str, str, Deployment, Tensor]]:

@@ -134,7 +134,7 @@ def export_result(
     require_export(opset)
     result = Result.load(path, trust_code=trust_code)
     if fallback and result.plan.split == OUTPUT:
-        raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave --fallback away")
+        raise ConfigError(f"{path}: the whole network of this plan runs on the device already; leave out --fallback")
     with progress.phase("rebuild the deployment"):
         deployment = Deployment.from_result(result)
     with progress.phase("load data"):
@@ -273,7 +273,7 @@ def whole_network(result: Result, data: ImageDataset, cache: Cache) -> Deploymen
         tensors = cache.load("backbone", key)
         if tensors is None:
             raise ConfigError(f"the whole network is not in the cache {cache.root} (backbone {key}); search again with "
-                              "this result's scenario, or leave --fallback away")
+                              "this result's scenario, or leave out --fallback")
         backbone.load_state_dict(tensors)
     arithmetic: Arithmetic = "int8" if scenario.conditions.device.arithmetic == "int8" else "fp32"
     blueprint = Blueprint(

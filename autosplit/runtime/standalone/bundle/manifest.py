@@ -122,7 +122,7 @@ class Footprint:
     Attributes:
         static_bytes: Of RAM, for all tensors of the networks, the logits among them.
         payload_bytes: Of RAM, the longest payload.
-        constant_bytes: Of flash, weights and tables; the code is about 13 kB more.
+        constant_bytes: Of flash, weights and tables; the code is about 15 kB more.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
@@ -136,7 +136,7 @@ class Footprint:
         """For people."""
         ram_bytes = self.static_bytes + self.payload_bytes
         return (f"RAM {ram_bytes / 1000:.1f} kB, flash {self.constant_bytes / 1000:.1f} kB for weights and tables and "
-                "about 13 kB for code")
+                "about 15 kB for code")
 
 
 @dataclass(frozen=True)
