@@ -89,9 +89,10 @@ def measured_ms(folder: Path, engine: str) -> float:
     return 1e3 * float(found[0][0])
 
 
-def rows_of(backbone: str, networks: Networks, out: Path, progress: Progress) -> Iterator[dict[str, Any]]:
-    """A row for each plan and engine."""
+def rows_of(backbone: str, networks: Networks, most: int, out: Path, progress: Progress) -> Iterator[dict[str, Any]]:
+    """A row for each plan and engine, of so many plans at most."""
     timed, others = plans(networks)
+    others = others[::-(-len(others) // most)]
     whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
     images = networks.data.test.images[:8]
     name = backbone.rpartition(":")[2]
@@ -147,6 +148,7 @@ def main() -> None:
     """Run the benchmark that the options ask for."""
     options_parser = parser(__doc__)
     options_parser.add_argument("--backbone", action="append", help="default: three of them")
+    options_parser.add_argument("--plans", type=int, default=24, help="plans of each backbone at most")
     options = options_parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -156,7 +158,7 @@ def main() -> None:
             backbone=backbone, training__backbone_epochs=0, training__supernet_epochs=1,
             space__sparsities=SPARSITIES, space__heads=("pruned", "injected"), space__exits=(),
             training__injected_steps=0)
-        rows += rows_of(backbone, prepare(scenario, progress), options.out, progress)
+        rows += rows_of(backbone, prepare(scenario, progress), options.plans, options.out, progress)
     frame = pd.DataFrame(rows)
     frame.round(4).to_csv(options.out / "plans.csv", index=False)
     groups = {f"{backbone}, {engine}": part
