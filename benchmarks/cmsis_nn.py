@@ -116,7 +116,7 @@ static uint32_t theirs(const layer *l, int32_t *bytes) {{
     return status == ARM_CMSIS_NN_SUCCESS ? spent : 0;
 }}
 
-void step(int operation) {{
+void autosplit_step(unsigned operation) {{
     const uint32_t ours = (uint32_t)(board_instructions() - before);
     for (unsigned i = 0; i < sizeof layers / sizeof *layers; i++) {{
         const layer *l = layers + i;
@@ -267,11 +267,10 @@ def counted(
         write_sources(path / "c", DevicePrograms((step,), None), [])
         source = path / "c" / "network.c"
         source.write_text(source.read_text() + _beside(step, layers, images, path / "levels"), encoding="utf-8")
-        (path / "step.h").write_text("void step(int);\n", encoding="utf-8")
         theirs = [cmsis_nn / "Source" / part / f"{name}.c" for part, names in _SOURCES.items() for name in names]
         printed = run([*(path / "c" / n for n in ("network.c", "kernels.c", "payload.c")), *theirs],
                       [path / "c", cmsis_nn / "Include"], path, "m4",
-                      ("-O3", "-DAUTOSPLIT_STEP=step", "-include", str(path / "step.h"), *BUILDS[build]), limit_s=900)
+                      ("-O3", "-DAUTOSPLIT_TIMED", *BUILDS[build]), limit_s=900)
         levels = np.fromfile(path / "levels", dtype=np.uint8)
     spent = np.array(printed.split(), dtype=np.int64).reshape(len(images), len(layers), 3)
     assert spent[:, :, 1].all(), "CMSIS-NN refused a layer"

@@ -88,10 +88,10 @@ _IMAGES = 20  # of a deployment
 _MAIN = """#include <stdio.h>
 #include "board.h"
 #include "autosplit.h"
-static uint64_t last, spent[{operations}];
-void step(int number) {{
+static uint64_t last, spent[AUTOSPLIT_STEPS + AUTOSPLIT_RATES];
+void autosplit_step(unsigned slot) {{
     uint64_t now = board_instructions();
-    spent[number] += now - last;
+    spent[slot] += now - last;
     last = board_instructions();
 }}
 static uint8_t image[AUTOSPLIT_IMAGE_BYTES], payload[AUTOSPLIT_MAX_PAYLOAD_BYTES + 1];
@@ -200,10 +200,8 @@ def spent(
         path = Path(folder)
         write_sources(path / "c", programs, coders)
         (path / "main.c").write_text(_MAIN.format(operations=operations), encoding="utf-8")
-        (path / "step.h").write_text("void step(int);\n", encoding="utf-8")
         sources = [path / "c" / n for n in ("network.c", "kernels.c", "payload.c")]
-        out = run([*sources, path / "main.c"], [path / "c"], path, core,
-                  (level, "-DAUTOSPLIT_STEP=step", "-include", str(path / "step.h")))
+        out = run([*sources, path / "main.c"], [path / "c"], path, core, (level, "-DAUTOSPLIT_TIMED"))
     return [int(line) for line in out.split()]
 
 

@@ -358,11 +358,8 @@ _HEAD = """/* Written by `autosplit export --target c`: the networks of one depl
 void autosplit_step(unsigned slot);
 #define AUTOSPLIT_STEP(slot) autosplit_step(slot)
 #define AUTOSPLIT_CODED(rate) autosplit_step(AUTOSPLIT_STEPS + (rate))
-#endif
-#ifndef AUTOSPLIT_STEP
+#else
 #define AUTOSPLIT_STEP(slot)
-#endif
-#ifndef AUTOSPLIT_CODED
 #define AUTOSPLIT_CODED(rate)
 #endif
 
