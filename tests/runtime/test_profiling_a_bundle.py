@@ -258,6 +258,11 @@ class TestErrors:
             profile_bundle(bundle, out, ProfileOptions(clock_mhz=1.0), log=log)
         with pytest.raises(ConfigError, match="the edge of a bundle has no C sources"):
             profile_bundle(bundle, out, ProfileOptions(side="edge", engine="c"))
+        (tmp_path / "file").touch()
+        (tmp_path / "folder.yaml").mkdir()
+        for name in ("file/mine.yaml", "folder.yaml"):  # before anything is timed
+            with pytest.raises(ConfigError, match=r"cannot write .*; choose another file with --out"):
+                profile_bundle(tmp_path / "no bundle", tmp_path / name, ProfileOptions())
         with pytest.raises(ConfigError, match="side must be device or edge, got 'both'"):
             ProfileOptions(side="both")
         with pytest.raises(ConfigError, match="clock_mhz must lie in"):

@@ -24,7 +24,7 @@ from autosplit.latency.profiling.units import folded
 from autosplit.latency.profiling.variants import DRAWN, LEVELS, variants_of
 from autosplit.runtime.standalone.profiling.clock import ROUNDS, disturbance, undisturbed
 from autosplit.runtime.standalone.profiling.coders import coding_ksymbols, image_kpixels
-from autosplit.runtime.standalone.profiling.run import Machine, write_profile
+from autosplit.runtime.standalone.profiling.run import Machine, check_out, write_profile
 
 __all__ = ["MachineProfile", "ProfileSettings", "engine_of", "profile_machine", "time_operators"]
 
@@ -88,8 +88,7 @@ def profile_machine(settings: ProfileSettings, out: Path, *, progress: PhaseRepo
         ConfigError: `out` is no YAML file or cannot be written, or a backbone has no operator.
         AutosplitError: A backbone cannot be built or traced.
     """
-    if out.suffix not in {".yaml", ".yml"}:
-        raise ConfigError(f"--out {str(out)!r}: name a device profile NAME.yaml")
+    check_out(out)
     stopwatch, progress = stopwatch or WallClock(), progress or NullProgress()
     engine = engine_of(settings, stopwatch)
     with _threads(settings.threads):

@@ -32,7 +32,7 @@ from .kernels import attributed, kernel_seconds, shared
 from .operators import C_STEPS, OperatorTable
 from .processor import processor_name
 
-__all__ = ["BundleProfile", "Machine", "profile_bundle", "write_profile"]
+__all__ = ["BundleProfile", "Machine", "check_out", "profile_bundle", "write_profile"]
 
 _SHORTEST_MS = 1e-6
 _SYMBOL_MACS = 200  # as the packaged profiles of microcontrollers assume
@@ -97,8 +97,7 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
         BundleError: The bundle is damaged, has nothing to time on this side, or does not run here.
         ConfigError: `out` is no YAML file or cannot be written, a package or a compiler is absent, or the log is none.
     """
-    if out.suffix not in {".yaml", ".yml"}:
-        raise ConfigError(f"--out {str(out)!r}: name a device profile NAME.yaml")
+    check_out(out)
     if (log is None) != (options.clock_mhz is None):
         raise ConfigError("--ticks and --clock-mhz belong together: a board's log, and the frequency of its counter")
     manifest, table = Manifest.load(folder), OperatorTable.load(folder)
@@ -136,6 +135,26 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
     return BundleProfile(machine, wholes, len(rows))
 
 
+def check_out(out: Path) -> None:
+    """Look, before anything is timed, whether a profile can be written; its folder is made.
+
+    Raises:
+        ConfigError: It is no YAML file, or cannot be written.
+    """
+    if out.suffix not in {".yaml", ".yml"}:
+        raise ConfigError(f"--out {str(out)!r}: name a device profile NAME.yaml")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK) or out.is_dir():
+            raise PermissionError(None, "no file can be written there")
+    except OSError as e:
+        raise _unwritable(out, e) from e
+
+
+def _unwritable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another file with --out")
+
+
 def write_profile(out: Path, machine: Machine, columns: Sequence[str], rows: Sequence[Sequence[Any]],
                   further: Mapping[str, Any] | None = None) -> None:
     """Write a device profile that consists of timings: NAME.yaml, and NAME.csv beside it.
@@ -166,17 +185,15 @@ def write_profile(out: Path, machine: Machine, columns: Sequence[str], rows: Seq
     coding = _measured(machine.coding_ksymbols, f"{machine.source}: the payload coder", _assumed_coding(columns, rows),
                        f"a symbol takes as long as {_SYMBOL_MACS} multiply-accumulates of the layers")
     profile = {"name": out.stem, "title": machine.title, "arithmetic": machine.arithmetic, "timings": block,
-               "coding_ksymbols": coding,
-               "image_kpixels": pixels, "active_mw": _power(machine.active_mw, "--active-mw"),
-               "idle_mw": _power(machine.idle_mw, "--idle-mw")}
+               "coding_ksymbols": coding, "image_kpixels": pixels,
+               "active_mw": _power(machine.active_mw, "--active-mw"), "idle_mw": _power(machine.idle_mw, "--idle-mw")}
     # each value as JSON, which YAML takes: a device need not have a package that writes YAML
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in profile.items()]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         timings.write_bytes(content)
         out.write_text("".join(lines), encoding="utf-8")
     except OSError as e:
-        raise ConfigError(f"cannot write {str(out)!r}: {e.strerror or e}; choose another file with --out") from e
+        raise _unwritable(out, e) from e
 
 
 def _measured(value: float | None, source: str, otherwise: float, assumption: str) -> Parameter:
