@@ -87,6 +87,9 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit search --seeds 5 .*", change=(("seeds 5", "seeds 2"),), add=f"{TINY} --agent random", why=SECONDS,
          says="standard deviation"),
     Rule(r"autosplit search --jobs 4", change=(("4", "2"),), add=TINY, why=SECONDS, says="found: "),
+    Rule(r"autosplit search --(device bundle/my-board|edge my-server)\.yaml",
+         change=((r"bundle/my-board|my-server", "my-machine"),), add=TINY, why="profiles of the reader's machines",
+         says="found: "),
     Rule(r"autosplit search (?!--scenario ).*", add=TINY, why=SECONDS, says="found: "),
     # --- the other commands
     Rule(r"autosplit (--help|list.*)", says=r"\w"),
@@ -105,7 +108,7 @@ RULES: Sequence[Rule] = (
     Rule(r"autosplit adapt .*", change=((r"adapt .*", "adapt results/tiny --out rates"),),
          add="--rates 2 --epochs 1 --images 8 --budget-ms 100",
          why="a run of the tiny world, as any other plans and networks are; " + SECONDS, says="labels equal"),
-    Rule(r"autosplit profile .*", change=(("--engine onnxruntime", "--engine torch"),), add="--repeats 1",
+    Rule(r"autosplit profile .*", change=(("--engine onnxruntime", "--engine torch"),), add="--repeats 10",
          why=SECONDS + ", and writing ONNX half of one; tests/profiling has both engines", says="median error"),
     Rule(r"autosplit train-policy .*", add="--steps 200 --conditions 4", why=SECONDS, says="regret"),
     Rule(r"autosplit bench table .*sparsities.*", change=((r"=\[.*\]", "=[0,0.5]"),), add="--scenario tiny.yaml",
@@ -165,6 +168,9 @@ READ_ONLY = {"adaptive": 9, "bundle_profile": 120, "cmsis_nn": 90, "compiled": 1
 """Benchmarks that take so many seconds in their smallest form: only their options are read."""
 
 UNRUN = {
+    r"python -m coinference( profile( --(ticks|engine|side) .*)?)?":
+        "only named, or on a board: tests/runtime/test_profiling_a_bundle.py runs it",
+    r"autosplit search --target c --device my-board\.yaml .*": "the profile of a reader's board",
     r"pip install .*": "installs from an index; .ci/run does it in a fresh environment",
     r"python -m venv .*|pre-commit install": "sets up a machine for development",
     r"ruff check.*|mypy --strict|lint-imports|mkdocs build --strict|python -m pytest -n 2": ".ci/run is made of them",

@@ -74,7 +74,7 @@ def test_it_runs(command, made, world, tmp_path, monkeypatch):
     assert re.search(rule.says, done.out), f"{done.command}: {done.out}"
     options = dict(zip(done.command.words, done.command.words[1:], strict=False))  # the last of two of one name
     for value in (options[name] for name in ("--out", "--make-keys", "--figures") if name in options):
-        assert (here / value).exists(), f"{done.command} wrote no {value}"
+        assert (here / command.folder / value).exists(), f"{done.command} wrote no {value}"
 
 
 @pytest.mark.parametrize("command", sorted({longer(c) for c in WRITTEN if only_read(c)}), ids=str)
