@@ -2,13 +2,14 @@
 
     python -m benchmarks.exact_c --out results/benchmarks/exact-c
 
-Several deployments are exported and their C runs on the same images: on this machine, of two compilers at two levels of
-optimisation and under the sanitizers; for RISC-V, under qemu-riscv64; and on an emulated Cortex-M4 and M7, which get
-the first 20 images. gcc -O3 gets all images, the others 2,000 at most. Payloads must be the bundle's byte for byte, and logits to the last bit. Where the repository has
-no trained weights they are random, with batch norms that have the statistics of calibration images. Writes `exact.csv`,
-a row for each deployment and way to run it (and for what answers when the edge is lost); and `summary.json`, with the
-versions of compilers and emulators, and instructions of the plan that a prototype of the C was counted on. Ends with 1
-if anything differs. Takes about 15 minutes, most of them for the 10,000 photographs.
+Several deployments are exported and their C runs on the same images: on this machine, of two compilers at two levels
+of optimisation and under the sanitizers; for RISC-V, under qemu-riscv64; and on an emulated Cortex-M4 and M7, which
+get the first 20 images. gcc -O3 gets all images, the others 2,000 at most. Payloads must be the bundle's byte for
+byte, and logits to the last bit. Where the repository has no trained weights they are random, with batch norms that
+have the statistics of calibration images. Writes `exact.csv`, a row for each deployment and way to run it (and for
+what answers when the edge is lost); and `summary.json`, with the versions of compilers and emulators, and
+instructions of the plan that a prototype of the C was counted on. Ends with 1 if anything differs. Takes about 15
+minutes, most of them for the 10,000 photographs.
 """
 
 from __future__ import annotations
