@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import typer
 
-from autosplit.cli.console import announce, print_rich, reported, say_next
+from autosplit.cli.console import announce, print_rich, quoted, reported, say_next
 from autosplit.cli.options import (
     AcceleratorKind,
     AsJson,
@@ -80,6 +79,6 @@ def command(
     if manifest.footprint is not None:
         print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
-        say_next(f"$ cd {quote(str(out))} && python -m coinference check  # compares it once more, on any machine",
-                 f"serve {quote(str(out))}  # the edge's side",
-                 f"infer {quote(str(out))} IMAGES --edge HOST:5555 --adaptive  # the device's side")
+        say_next(f"$ cd {quoted(out)} && python -m coinference check  # compares it once more, on any machine",
+                 f"serve {quoted(out)}  # the edge's side",
+                 f"infer {quoted(out)} IMAGES --edge HOST:5555 --adaptive  # the device's side")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.console import announce, goes_on, reported, say, say_next
+from autosplit.cli.console import announce, goes_on, quoted, reported, say, say_next
 from autosplit.cli.options import (
     AcceleratorKind,
     AsJson,
@@ -83,8 +83,9 @@ def table(
     typer.echo(f"{made.record.plans} plans in {out}; uncut network {made.record.backbone_accuracy:.1%}, "
                f"best plan {best.accuracy:.1%} ({best.plan.label})")
     if not quiet:
-        say_next(f"bench search {out} --out {out.parent / 'searches'}  # compares search methods on it",
-                 f"train-policy {out} --out {out.parent / 'policy'}  # plans for conditions that nobody searched")
+        table, beside = quoted(out), out.parent
+        say_next(f"bench search {table} --out {quoted(beside / 'searches')}  # compares search methods on it",
+                 f"train-policy {table} --out {quoted(beside / 'policy')}  # plans for conditions that nobody searched")
 
 
 @app.command(name="search")

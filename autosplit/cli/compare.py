@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autosplit.cli.console import RESULTS, announce, goes_on, print_error, print_rich, reported, say_next
+from autosplit.cli.console import RESULTS, announce, goes_on, print_error, print_rich, quoted, reported, say_next
 from autosplit.cli.options import (
     AcceleratorKind,
     AsJson,
@@ -96,7 +96,7 @@ def command(
                            comparison_table(comparison.rows, comparison.scenario.conditions.budget_ms))
         print_rich(f"written to {files[0].parent}: {', '.join(path.name for path in files)}")
         if not quiet:
-            say_next(*(f"report {c.run}  # one page about {c.scenario.name}" for c in done[:_MOST_TABLES]))
+            say_next(*(f"report {quoted(c.run)}  # one page about {c.scenario.name}" for c in done[:_MOST_TABLES]))
     for failure in report.failed:
         where = failure.scenario.conditions
         print_error(failure.error, f"{failure.scenario.name}, {where.device.name}, {where.channel.name}: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from autosplit.runtime.standalone.errors import error_line, escaped
 from autosplit.runtime.standalone.signals import abandon_stdout
 
 __all__ = ["EXIT_FAULT", "EXIT_INFEASIBLE", "EXIT_INTERRUPTED", "RESULTS", "OneLineGroup", "State", "announce",
-           "goes_on", "print_error", "print_rich", "reported", "say", "say_next"]
+           "goes_on", "print_error", "print_rich", "quoted", "reported", "say", "say_next"]
 
 EXIT_FAULT = 1
 EXIT_INFEASIBLE = 3
@@ -80,6 +81,11 @@ def announce(estimate: str | None) -> None:
     """Write to stderr what will be done and about how long it takes; nothing where nobody can tell."""
     if estimate:
         say(f"estimate: {estimate}")
+
+
+def quoted(path: str | Path) -> str:
+    """A path as a shell takes it, for commands that are printed to be pasted."""
+    return shlex.quote(str(path))
 
 
 def say_next(*commands: str) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from shlex import quote
 
 import typer
 
-from autosplit.cli.console import print_rich, reported, say_next
+from autosplit.cli.console import print_rich, quoted, reported, say_next
 from autosplit.cli.options import (
     AsJson,
     DataRoot,
@@ -67,7 +66,7 @@ def command(
         print_rich(f"C       {out / C_FOLDER}: {manifest.footprint.text}")
     if not quiet:
         if manifest.footprint is not None:
-            say_next(f"$ cd {quote(str(out / C_FOLDER))} && make check  # the C once more, on other machines")
-        say_next(f"$ cd {quote(str(out))} && python -m coinference check  # compares it once more, on any machine",
-                 f"serve {quote(str(out))}  # the edge's side",
-                 f"infer {quote(str(out))} IMAGES --edge HOST:5555  # the device's side")
+            say_next(f"$ cd {quoted(out / C_FOLDER)} && make check  # the C once more, on other machines")
+        say_next(f"$ cd {quoted(out)} && python -m coinference check  # compares it once more, on any machine",
+                 f"serve {quoted(out)}  # the edge's side",
+                 f"infer {quoted(out)} IMAGES --edge HOST:5555  # the device's side")

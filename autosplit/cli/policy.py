@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.console import EXIT_INFEASIBLE, announce, print_rich, reported, say, say_next
+from autosplit.cli.console import EXIT_INFEASIBLE, announce, print_rich, quoted, reported, say, say_next
 from autosplit.cli.estimate import duration
 from autosplit.cli.options import AsJson, LatencyModel, Objective, Quiet
 from autosplit.core.errors import ConfigError
@@ -64,7 +64,7 @@ def train(
     median, p95 = policy.origin.unseen_regret
     typer.echo(f"policy in {out}; regret under conditions it never met: median {median:.2%}, 95th percentile {p95:.2%}")
     if not quiet:
-        say_next(f"decide --policy {out} --device stm32l4r5 --channel ble-1m --budget-ms 100")
+        say_next(f"decide --policy {quoted(out)} --device stm32l4r5 --channel ble-1m --budget-ms 100")
 
 
 @reported

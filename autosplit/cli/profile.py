@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Literal
 
 import typer
 
-from autosplit.cli.console import print_rich, reported, say, say_next
+from autosplit.cli.console import print_rich, quoted, reported, say, say_next
 from autosplit.cli.options import AsJson, DataRoot, Quiet
 from autosplit.core.errors import ConfigError
 
@@ -56,7 +55,7 @@ def command(
     print_rich(f"{made.device.title}", table, f"{len(made.timings)} operators in {out.with_suffix('.csv')}, "
                f"device profile in {out}")
     if not quiet:
-        say_next(f"search --device {quote(str(out))} --edge {quote(str(out))}")
+        say_next(f"search --device {quoted(out)} --edge {quoted(out)}")
 
 
 def image_shape_of(text: str | None, dataset: str | None, data_root: Path | None) -> tuple[int, int, int]:

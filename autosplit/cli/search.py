@@ -15,6 +15,7 @@ from autosplit.cli.console import (
     announce,
     goes_on,
     print_rich,
+    quoted,
     reported,
     say,
     say_next,
@@ -172,7 +173,7 @@ def run_search(
                                  reuse=reuse, most_exhaustive=None if yes else _MOST_EXHAUSTIVE, workers=workers)
     except KeyboardInterrupt:
         if (run / LEDGER_FILE).exists():
-            say(f"interrupted; every finished measurement is kept: autosplit search --resume {run}"
+            say(f"interrupted; every finished measurement is kept: autosplit search --resume {quoted(run)}"
                 f"{workers.option if workers else ''}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
@@ -193,10 +194,10 @@ def run_search(
         say(f"nothing is feasible within {scenario.conditions.budget_ms:g} ms; the least infeasible plan is in {run}")
         raise typer.Exit(EXIT_INFEASIBLE)
     if not quiet and not as_json:
-        say_next(f"report {run}  # one page with every figure",
-                 f"replay {run / 'best.json'}  # checks what was found against its record",
-                 f"export {run} --out {run / 'bundle'}{' --target c' if scenario.search.target == 'c' else ''}"
-                 "  # what runs on the device and at the edge")
+        say_next(f"report {quoted(run)}  # one page with every figure",
+                 f"replay {quoted(run / 'best.json')}  # checks what was found against its record",
+                 f"export {quoted(run)} --out {quoted(run / 'bundle')}"
+                 f"{' --target c' if scenario.search.target == 'c' else ''}  # what runs on the device and at the edge")
 
 
 def run_seeds(

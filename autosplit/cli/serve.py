@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.console import reported, say_next
+from autosplit.cli.console import quoted, reported, say_next
 from autosplit.cli.options import AsJson, CurveKeys
 from autosplit.core.errors import ConfigError
 
@@ -50,7 +50,7 @@ def command(
         raise ConfigError("name the bundle to serve; `autosplit export` writes one")
 
     def ready(endpoint: str) -> None:
-        say_next(f"infer {bundle} IMAGES --edge {endpoint.removeprefix('tcp://')}")
+        say_next(f"infer {quoted(bundle)} IMAGES --edge {endpoint.removeprefix('tcp://')}")
 
     options = ServerOptions(bind, max_batch, max_wait_ms, queue, max_payload_bytes, rate, burst, max_devices, idle_s,
                             insecure)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autosplit.cli.console import print_rich, reported, say_next
+from autosplit.cli.console import print_rich, quoted, reported, say_next
 from autosplit.cli.options import AsJson
 from autosplit.core.errors import ConfigError
 
@@ -39,7 +39,7 @@ def command(
         from autosplit.pipeline.optuna_study import write_study
 
         write_study(ledger, optuna)
-        say_next(f"$ optuna-dashboard {optuna}")
+        say_next(f"$ optuna-dashboard {quoted(optuna)}")
     outcomes = ledger.outcomes()
     ranked = sorted(outcomes, key=lambda o: (o.feasible, o.reward), reverse=True)[:top]
     measured = sum(o.measurement.fidelity == "F1" for o in outcomes)
@@ -67,4 +67,4 @@ def command(
     if done:
         print_rich(comparison_table(Result.load(run / "best.json").comparison, conditions.budget_ms))
     else:
-        say_next(f"search --resume {run}  # takes the remaining measurements")
+        say_next(f"search --resume {quoted(run)}  # takes the remaining measurements")

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -330,8 +331,9 @@ def load_run(run: Path, *, trust_code: bool = False) -> tuple[Result, list[Outco
     if not (run / LEDGER_FILE).is_file():
         raise ConfigError(f"{run} is no run directory (it holds no {LEDGER_FILE}); `autosplit search` makes one")
     if not (run / "best.json").is_file():
+        shown = quote(str(run))
         raise ConfigError(f"{run}: this search did not end (there is no best.json); finish it with "
-                          f"autosplit search --resume {run}, or look at it with autosplit show {run}")
+                          f"autosplit search --resume {shown}, or look at it with autosplit show {shown}")
     return Result.load(run / "best.json", trust_code=trust_code), Ledger.read(run).outcomes()
 
 

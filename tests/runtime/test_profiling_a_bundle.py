@@ -22,12 +22,13 @@ from autosplit.core.scenario import for_machine, load_scenario
 from autosplit.core.timings import read_timings
 from autosplit.latency import load_latency_model
 from autosplit.models.costs import operators, stage_cost
-from autosplit.runtime.c.export import C_FOLDER, compiler
+from autosplit.runtime.c.export import C_FOLDER
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
 from autosplit.runtime.standalone.bundle.manifest import Manifest
 from autosplit.runtime.standalone.options import ProfileOptions
 from autosplit.runtime.standalone.profiling import clock as clocks
+from autosplit.runtime.standalone.profiling.compiled import compiler
 from autosplit.runtime.standalone.profiling.operators import C_STEPS, OPERATORS, OperatorTable
 from autosplit.runtime.standalone.profiling.run import profile_bundle
 from autosplit.runtime.standalone.protocol.wire import short_key

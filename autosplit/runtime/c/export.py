@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import zlib
@@ -26,14 +25,13 @@ from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.exits import answered_by_both
 from autosplit.runtime.standalone.protocol.wire import KEY_BYTES, short_key
 
-__all__ = ["C_FOLDER", "CompiledDevice", "compare_c", "compile_device", "compiler", "write_c",
+__all__ = ["C_FOLDER", "CompiledDevice", "compare_c", "compile_device", "write_c",
            "write_sources", "write_vectors"]
 
 C_FOLDER = "c"
 """Folder of the C sources in a bundle."""
 
 _VECTOR_BYTES = 48_000  # of the images in vectors.h: they lie in flash where `check` runs on a board
-_COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
 
@@ -111,11 +109,6 @@ def write_vectors(folder: Path, bundle: Path, images: NDArray[np.uint8]) -> None
             "static const uint8_t vector_images[VECTORS][AUTOSPLIT_IMAGE_BYTES] = {\n"
             + "".join(f"    {{{row}}},\n" for row in pixels) + "};\n")
     (folder / "vectors.h").write_text(text, encoding="utf-8")
-
-
-def compiler() -> str | None:
-    """A C compiler of this machine."""
-    return next((found for name in _COMPILERS if (found := shutil.which(name))), None)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from autosplit.core.scenario import load_scenario
 from autosplit.pipeline.context import SearchContext, blueprint_of
 from autosplit.runtime import export
 from autosplit.runtime.c import export as c_export
-from autosplit.runtime.c.export import C_FOLDER, compiler
+from autosplit.runtime.c.export import C_FOLDER
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_bundle, export_result
 from autosplit.runtime.standalone.bundle.manifest import Manifest
+from autosplit.runtime.standalone.profiling.compiled import compiler
 from autosplit.training.prepare import untrained
 from tests.runs import failure, invoke
 

@@ -115,7 +115,8 @@ def steady_medians(once: Callable[[], Iterable[float]], most: int) -> Seconds:
     return medians
 
 
-def undisturbed(timers: Sequence[Timer], most: int, advance: Callable[[int], None]) -> list[Seconds]:
+def undisturbed(timers: Sequence[Timer], most: int,
+                advance: Callable[[int], None] = lambda _: None) -> list[Seconds]:
     """Time several things in turn, several times over, and keep the shortest median of each.
 
     What disturbs a machine for seconds (its neighbours, its clock) only ever adds time.

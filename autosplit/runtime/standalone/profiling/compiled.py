@@ -15,7 +15,7 @@ from ..errors import BundleError, ConfigError, printable
 from ..files import MOST_TEXT_BYTES, read_file
 from .clock import ROUNDS
 
-__all__ = ["Steps", "read_steps", "run_steps"]
+__all__ = ["Steps", "compiler", "read_steps", "run_steps"]
 
 _COMPILERS = ("cc", "gcc", "clang")
 _SOURCES = ("network.c", "kernels.c", "payload.c", "time.c")
@@ -57,12 +57,12 @@ def run_steps(sources: Path, key: str, steps: int, rates: int) -> Steps:
     """
     if not (sources / "time.c").is_file():
         raise BundleError(f"{sources}: no C sources that can be timed; export the bundle with --target c")
-    compiler = next((found for found in map(shutil.which, _COMPILERS) if found), None)
-    if compiler is None:
+    cc = compiler()
+    if cc is None:
         raise ConfigError("no C compiler here (cc, gcc or clang); install one, or take --engine onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "time")
-        _checked([compiler, *_FLAGS, f"-I{sources}", *(str(sources / name) for name in _SOURCES), "-o", program])
+        _checked([cc, *_FLAGS, f"-I{sources}", *(str(sources / name) for name in _SOURCES), "-o", program])
         computed, begun = _children_s(), time.perf_counter()
         found = [_steps("what the C sources print", _checked([program]), 1e-9, key, steps, rates)
                  for _ in range(ROUNDS)]
@@ -70,6 +70,11 @@ def run_steps(sources: Path, key: str, steps: int, rates: int) -> Steps:
     return Steps({n: min(one.seconds[n] for one in found) for n in found[0].seconds},
                  {n: min(one.payload_seconds[n] for one in found) for n in found[0].payload_seconds},
                  min(1.0, computed / passed))
+
+
+def compiler() -> str | None:
+    """A C compiler of this machine."""
+    return next((found for found in map(shutil.which, _COMPILERS) if found), None)
 
 
 def read_steps(log: Path, clock_mhz: float, key: str, steps: int, rates: int) -> Steps:

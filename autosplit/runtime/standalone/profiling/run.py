@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -82,7 +82,7 @@ class BundleProfile:
 
 
 def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Path | None = None,
-                   clock: Clock | None = None, advance: Callable[[int], None] = lambda _: None) -> BundleProfile:
+                   clock: Clock | None = None) -> BundleProfile:
     """Time the networks of a bundle and write the device profile of this machine, its timings beside it.
 
     Args:
@@ -91,7 +91,6 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
         options: What is timed, and how.
         log: What `time.c` printed on a board; nothing runs here then.
         clock: Another clock, for tests.
-        advance: Called after each measurement.
 
     Raises:
         BundleError: The bundle is damaged, has nothing to time on this side, or does not run here.
@@ -108,7 +107,7 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
         timed, coding, pixels, share = _by_operator(table, steps), _coding(manifest, steps), None, steps.processor_share
         engine, arithmetic = "autosplit's C", manifest.arithmetic
     else:
-        timed = _networks_of(folder, manifest, table, options, clock, advance)
+        timed = _networks_of(folder, manifest, table, options, clock)
         coding, pixels = coding_ksymbols(clock, options.repeats), image_kpixels(manifest.image_shape, clock,
                                                                               options.repeats)
         share = clock.processor_share
@@ -216,8 +215,8 @@ def _power(value: float | None, option: str) -> Parameter:
     return {"value": value, "source": f"given by {option}"}
 
 
-def _networks_of(folder: Path, manifest: Manifest, table: OperatorTable, options: ProfileOptions, clock: Clock,
-                 advance: Callable[[int], None]) -> dict[str, Seconds]:
+def _networks_of(folder: Path, manifest: Manifest, table: OperatorTable, options: ProfileOptions,
+                 clock: Clock) -> dict[str, Seconds]:
     """Seconds of each operator of each ONNX file of one side."""
     rates = range(len(manifest.rates))
     files = ([DEVICE, ENCODER, *map(encoder_file, rates), EXIT, FALLBACK] if options.side == "device"
@@ -228,7 +227,7 @@ def _networks_of(folder: Path, manifest: Manifest, table: OperatorTable, options
                   "the whole network runs on the device: time that side")
         raise BundleError(f"{folder}: the {options.side} of this bundle runs no network that can be timed; {remedy}")
     timers = [_timer(folder / name, table, name, options.threads, clock) for name in names]
-    return dict(zip(names, undisturbed(timers, options.repeats, advance), strict=True))
+    return dict(zip(names, undisturbed(timers, options.repeats), strict=True))
 
 
 def _timer(path: Path, table: OperatorTable, name: str, threads: int, clock: Clock) -> Timer:
