@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from autosplit.core.accelerator import Accelerator
 
-__all__ = ["ELSEWHERE", "Moved", "simulated"]
+__all__ = ["ELSEWHERE", "AroundKernels", "Moved", "simulated"]
 
 ELSEWHERE = Accelerator("lazy")  # torch computes gradients for this kind in the caller's thread, where the mode is
 HERE = torch.device("cpu")
@@ -47,6 +47,24 @@ class Moved(torch.Tensor):
 
     def __repr__(self):
         return f"Moved({self.held})"
+
+
+class AroundKernels(TorchDispatchMode):
+    """Leaves oneDNN out of the gradients that `autosplit.training.precision.AroundKernels` keeps from it.
+
+    That one rewrites what is called on the processor alone; this one sees the operators of both, forward and back.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        with torch.backends.mkldnn.flags(enabled=False) if _is_written_beyond(func, args) else nullcontext():
+            return func(*args, **(kwargs or {}))
+
+
+def _is_written_beyond(func, args):
+    if func is not ATEN.convolution_backward.default:
+        return False
+    weight, stride = args[2], args[4]
+    return all(size == 1 for size in weight.shape[2:]) and any(step > 1 for step in stride)
 
 
 class Simulation(TorchDispatchMode):

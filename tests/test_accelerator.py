@@ -19,7 +19,7 @@ from autosplit.pipeline.replay import replay
 from autosplit.training.finetune import Finetuning
 from autosplit.training.prepare import prepare
 from autosplit.training.rates import finetune_rates, rate_network
-from tests.elsewhere import simulated
+from tests.elsewhere import AroundKernels, simulated
 from tests.pipeline.test_given import IMAGES, LABELS, Net, milliseconds
 from tests.runs import SETTINGS
 
@@ -50,9 +50,11 @@ class Positions(Net):
 @pytest.fixture(autouse=True)
 def _one_thread_in_float32(one_thread, monkeypatch):
     monkeypatch.setattr(Accelerator, "half", None)
-    # the processor alone computes some convolutions in another way, which a single thread has no need of
-    monkeypatch.setattr("autosplit.training.precision.AroundKernels", nullcontext)
     monkeypatch.setattr("autosplit.training.exits._STEPS", 10)
+    # the processor alone would compute some convolutions in another way
+    monkeypatch.setattr("autosplit.training.precision.AroundKernels", nullcontext)
+    with AroundKernels():
+        yield
 
 
 def searched(folder, monkeypatch, settings, network=Net):
