@@ -17,15 +17,17 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from autosplit.agents.control.base import Controller, play
 from autosplit.agents.control.learned import ControlPPO, train_controller
-from autosplit.agents.control.rules import Myopic, tuned
+from autosplit.agents.control.play import play
+from autosplit.agents.control.tuning import tuned
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.envs.stream.arrivals import Arrivals
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.levels import Level
 from autosplit.envs.stream.stream import Stream
+from autosplit.runtime.standalone.control.controller import Controller
+from autosplit.runtime.standalone.control.rules import Myopic
 from benchmarks.common import parser, write_json
 from benchmarks.stream import rules_of
 

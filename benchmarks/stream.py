@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap, wilcoxon
 
-from autosplit.agents.control.base import Controller, Played, play
-from autosplit.agents.control.learned import ControlPPO, LearnedController, train_controller
-from autosplit.agents.control.rules import RULES, FairShare, Myopic, tuned_each
+from autosplit.agents.control.learned import ControlPPO, train_controller
+from autosplit.agents.control.play import Played, play
+from autosplit.agents.control.tuning import RULES, tuned_each
 from autosplit.core.arrays import Array
 from autosplit.envs.conditions import ProfilesSampler
 from autosplit.envs.fleet.core import FleetCore, core_of
@@ -40,6 +40,9 @@ from autosplit.experiments.bench.table import load_table
 from autosplit.latency import load_latency_model
 from autosplit.latency.base import coarse_of
 from autosplit.report.progress import Progress
+from autosplit.runtime.standalone.control.controller import Controller
+from autosplit.runtime.standalone.control.network import NetworkController
+from autosplit.runtime.standalone.control.rules import FairShare, Myopic
 from benchmarks.common import parser, write_json
 
 TABLES = ("results/tables/digits-m.csv.gz", "results/tables/cifar10.csv.gz")
@@ -146,9 +149,9 @@ def main() -> None:
     settings, seconds = ControlPPO(steps=options.steps), []
     for seed in range(options.seed, options.seed + options.seeds * (options.keep != "networks")):
         start = time.perf_counter()
-        name = f"network-{seed}.safetensors"
+        name = f"network-{seed}.npz"
         if options.networks:
-            network = LearnedController.load(options.networks / name)
+            network = NetworkController.load(options.networks / name)
         else:
             with progress.phase(f"train with seed {seed}", total=settings.steps) as advance:
                 network = train_controller(trained_in, settings, seed, advance=advance)

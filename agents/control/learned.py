@@ -4,35 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from autosplit.agents.control.network import ScoringPolicy, scores
-from autosplit.agents.control.rules import Myopic
+from autosplit.agents.control.policy import ScoringPolicy
 from autosplit.agents.trainer import isolated, keep_quiet
 from autosplit.core.arrays import Array
-from autosplit.core.errors import ConfigError, unwritable
-from autosplit.core.files import write_whole
-from autosplit.envs.features import FloatArray
 from autosplit.envs.fleet.core import core_of
 from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.stream.stream import Stream
 from autosplit.envs.stream.vector import VectorStream
-from autosplit.envs.stream.view import View
-from autosplit.envs.tree import IntArray
+from autosplit.runtime.standalone.control.network import NetworkController
+from autosplit.runtime.standalone.control.rules import Myopic
 
-__all__ = ["ControlPPO", "LearnedController", "train_controller"]
+__all__ = ["ControlPPO", "train_controller"]
 
-_WANTED = {f"{part}.{layer}.{kind}" for part in ("level", "skip") for layer in (0, 2, 4)
-           for kind in ("weight", "bias")}
 _LEAST_DRAWS = 16
 _SCALED_BY = 24  # devices a stream, and decisions of each
 _LEAST_SPREAD = 0.05
@@ -65,48 +56,6 @@ class ControlPPO:
     discount: float = 0.97
 
 
-@dataclass(frozen=True)
-class LearnedController:
-    """Takes the level of the highest score.
-
-    Attributes:
-        weights: Of the network, float32.
-    """
-
-    weights: dict[str, FloatArray]
-
-    def decide(self, view: View) -> IntArray:
-        """See `Controller.decide`."""
-        found: IntArray = scores(self.weights, view.observation()).argmax(axis=1)
-        return found
-
-    def save(self, path: Path) -> None:
-        """Write the weights as safetensors, which any of its readers reads.
-
-        Raises:
-            ConfigError: The file cannot be written.
-        """
-        try:
-            write_whole(path, save(dict(self.weights)))
-        except OSError as e:
-            raise unwritable(path, e) from e
-
-    @classmethod
-    def load(cls, path: Path) -> LearnedController:
-        """Read what `save` wrote.
-
-        Raises:
-            ConfigError: The file is absent, or holds something else.
-        """
-        try:
-            weights = load(path.read_bytes())
-        except (OSError, SafetensorError) as e:
-            raise ConfigError(f"controller {path}: {e}; name a file that LearnedController.save wrote") from e
-        if missing := _WANTED - set(weights):
-            raise ConfigError(f"controller {path} has no {min(missing)}; name a file that LearnedController.save wrote")
-        return cls(weights)
-
-
 class _Tells(BaseCallback):
     def __init__(self, advance: Callable[[int], None], each: int) -> None:
         super().__init__()
@@ -119,9 +68,9 @@ class _Tells(BaseCallback):
 
 def train_controller(
     streams: Sequence[Stream] | Sequence[Fleet], settings: ControlPPO, seed: int, *,
-    start: LearnedController | None = None,
+    start: NetworkController | None = None,
     advance: Callable[[int], None] = lambda steps: None,  # noqa: ARG005
-) -> LearnedController:
+) -> NetworkController:
     """Train a controller in some streams at once, or one that all devices of some fleets share.
 
     In a fleet what a device gains or loses is every device's: the reward of a decision is that of the whole fleet until
@@ -154,7 +103,7 @@ def train_controller(
         keep_quiet(ppo)
         ppo.learn(settings.steps, callback=_Tells(advance, env.num_envs))
     found = ppo.policy.mlp_extractor.state_dict()
-    return LearnedController({name: tensor.numpy().copy() for name, tensor in found.items()})
+    return NetworkController({name: found[name].numpy().copy() for name in NetworkController.NAMES})
 
 
 def _scales(core: Any, seed: int) -> Array:

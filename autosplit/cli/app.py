@@ -14,6 +14,7 @@ from autosplit.cli import (
     adapt,
     bench,
     compare,
+    controller,
     export,
     gateway,
     infer,
@@ -66,7 +67,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "search": search.command, "compare": compare.command, "map": map_.command, "replay": replay.command,
     "report": report.command,
     "profile": profile.command, "export": export.command, "adapt": adapt.command, "list": list_.command,
-    "show": show.command, "train-policy": policy.train, "decide": policy.decide, "serve": serve.command,
+    "show": show.command, "train-policy": policy.train, "decide": policy.decide,
+    "train-controller": controller.command, "serve": serve.command,
     "infer": infer.command, "gateway": gateway.command,
 }
 for name, command in _COMMANDS.items():

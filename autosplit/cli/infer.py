@@ -29,6 +29,9 @@ def command(
                                                               "changes.")] = False,
     rate: Annotated[int | None, typer.Option(min=0, help="Encode at this rate of the bundle [default: the one it "
                                                           "starts with].")] = None,
+    per_s: Annotated[float | None, typer.Option(metavar="RATE", help="Images that arrive in a second, as a camera's "
+                                                "do; each has a deadline [default: each after the answer to the one "
+                                                "before].")] = None,
     keys: CurveKeys = None,
     device: Annotated[str, typer.Option(help="Name of the device in that folder.")] = "device",
     threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
@@ -39,4 +42,5 @@ def command(
     from autosplit.runtime.standalone.options import ClientOptions
 
     options = ClientOptions(timeout_ms, retry_s, window, fallback, logits, adaptive, rate)
-    commands.infer(bundle, images, edge, options, keys=keys, device_name=device, threads=threads, as_json=as_json)
+    commands.infer(bundle, images, edge, options, keys=keys, device_name=device, threads=threads, per_s=per_s,
+                   as_json=as_json)

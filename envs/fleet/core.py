@@ -17,34 +17,12 @@ from autosplit.core.arrays import Array
 from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.stream.core import Attempt, Rows, State, Step, StreamCore
 from autosplit.envs.stream.stream import Stream
-from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES, View
 from autosplit.envs.tree import BoolArray, IntArray
+from autosplit.runtime.standalone.control.view import FLEET_FEATURES, LEVEL_FEATURES, STREAM_FEATURES, FleetView
 
-__all__ = ["FLEET_FEATURES", "FleetCore", "FleetState", "FleetView", "core_of"]
-
-FLEET_FEATURES = ("sharing", "cell_ahead", "edge_ahead")
-"""What an observation has after `STREAM_FEATURES`: devices that share (log2), and for how long cell and edge are taken
-beforehand, in deadlines, where the edge announces it."""
+__all__ = ["FleetCore", "FleetState", "core_of"]
 
 _DECIDES, _WANTS_CELL, _WANTS_EDGE = range(3)
-
-
-@dataclass(frozen=True)
-class FleetView(View):
-    """What devices of fleets know.
-
-    Attributes:
-        cell_ahead_ms: For how long the cell is taken; 0 where nobody says so, shape (n,).
-        edge_ahead_ms: The same of the edge.
-    """
-
-    cell_ahead_ms: Array
-    edge_ahead_ms: Array
-
-    def general(self) -> list[Array]:
-        """`STREAM_FEATURES` and `FLEET_FEATURES`, before they are clipped."""
-        return [*super().general(), np.log2(self.sharing), self.cell_ahead_ms / self.deadline_ms,
-                self.edge_ahead_ms / self.deadline_ms]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from autosplit.envs.fleet.core import FleetCore, FleetState
 from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.generators import pick_one
 from autosplit.envs.stream.example import example_streams
-from autosplit.envs.stream.view import BOUND
+from autosplit.runtime.standalone.control.view import BOUND
 
 try:
     from pettingzoo import ParallelEnv

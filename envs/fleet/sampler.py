@@ -12,11 +12,11 @@ from autosplit.core.errors import ConfigError
 from autosplit.core.measurement import Measurement
 from autosplit.envs.conditions import Distribution
 from autosplit.envs.fleet.fleet import Fleet
-from autosplit.envs.stream.known import packed_bits
 from autosplit.envs.stream.levels import Level, worth_having
 from autosplit.envs.stream.sampler import KINDS, LEAST_LEVELS, LINKS, LONG_MS, Kind, arrivals_of
 from autosplit.envs.stream.stream import Stream
 from autosplit.latency.base import LatencyModel
+from autosplit.runtime.standalone.control.estimates import packed_bits
 
 __all__ = ["FleetSampler"]
 

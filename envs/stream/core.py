@@ -17,11 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosplit.core.arrays import Array
-from autosplit.envs.stream.known import Known, dual_price, packed_bits
+from autosplit.envs.stream.known import Known, dual_price
 from autosplit.envs.stream.stream import Stream
-from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES, View
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.channel.series import RateSeries, draw_rates
+from autosplit.runtime.standalone.control.estimates import (
+    LEAST_RATE,
+    RECENT,
+    carried_kbps,
+    expected_kbps,
+    long_mean,
+    packed_bits,
+)
+from autosplit.runtime.standalone.control.view import LEVEL_FEATURES, STREAM_FEATURES, View
 
 __all__ = ["Attempt", "Rows", "State", "Step", "StreamCore"]
 
@@ -30,12 +38,7 @@ Which = BoolArray | IntArray | tuple[IntArray, IntArray]
 
 _SLOTS = 4096  # of a series of rates
 _SLOTS_A_DEADLINE = 25
-_RECENT = 8  # arrivals that their rate is estimated from
-_MEMORY = 5.0  # deadlines after which the last exchange counts for a third
 _PRICE_GAIN, _PRICE_STEP = 0.04, 0.5  # of the price's logarithm: for a picture's allowance too many; most in one step
-_SLOW = 0.1  # weight of an exchange in the long mean of the link's rate
-_LEAST_RATE = 1e-3  # that a link is thought to carry, of its profile's mean
-_LEAST_MS = 0.1  # that an exchange takes
 
 
 @dataclass
@@ -254,15 +257,13 @@ class StreamCore:
         arrived = np.maximum(self._arrived(state, state.now_ms), head + 1)
         waiting = arrived - head - 1
         next_age = np.where(waiting > 0, state.now_ms - self._arrivals[state.row, np.minimum(head + 1, last)], 0.0)
-        recent = np.minimum(arrived, _RECENT)
+        recent = np.minimum(arrived, RECENT)
         arriving_ms = np.maximum(state.now_ms - self._arrivals[state.row, arrived - recent], 1.0)
 
-        # what was seen last says less and less of the link, and the long mean more
         mean, since = known.mean_kbps[which], state.now_ms - state.seen_ms
-        fresh = np.exp(-since / (_MEMORY * known.deadline_ms[which]))
-        kbps = 2.0 ** (state.usual_log2 + fresh * (np.log2(state.kbps) - state.usual_log2))
+        kbps = expected_kbps(state.kbps, state.usual_log2, since, known.deadline_ms[which], mean)
         kbps = np.where(known.sees_link[which], self._rates.rate_kbps(state.row, state.now_ms + state.phase_ms), kbps)
-        kbps = np.maximum(kbps, _LEAST_RATE * mean)
+        kbps = np.maximum(kbps, LEAST_RATE * mean)
 
         device_ms, sent = known.device_ms[which], known.sent[which]
         exchange = known.encode_ms[which] + known.delays_ms[which][:, None] + known.edge_ms[which]
@@ -343,14 +344,12 @@ class StreamCore:
         told = sends & ~skip
         came = answer <= free
         exchange = free - encoded - np.where(came, edge_ms, 0.0) - known.delays_ms[which]
-        carried = attempt.bits / np.maximum(exchange, _LEAST_MS)
-        carried = np.where(came, carried, np.minimum(carried, state.kbps))  # no answer: at most so much
+        carried = carried_kbps(attempt.bits, exchange, came, state.kbps)
         state.kbps = np.where(told, carried, state.kbps)
-        state.usual_log2 = np.where(told, state.usual_log2 + _SLOW * (np.log2(carried) - state.usual_log2),
-                                    state.usual_log2)
+        state.usual_log2 = np.where(told, long_mean(state.usual_log2, np.log2(carried)), state.usual_log2)
         state.seen_ms = np.where(told, free, state.seen_ms)
         ratio = np.divide(exchange_mj * known.sent[at], known.exchange_mj[at], out=np.ones(len(state)), where=told)
-        state.dearer = np.where(told, state.dearer + _SLOW * (ratio - state.dearer), state.dearer)
+        state.dearer = np.where(told, long_mean(state.dearer, ratio), state.dearer)
 
         worth, left = state.charge_price * energy, np.maximum(known.pictures[which] - state.head, 1)
         allowed = np.maximum(known.charge_mj[which] - state.spent_mj, 0.0) / left

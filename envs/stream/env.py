@@ -14,7 +14,7 @@ from autosplit.envs.generators import pick_one
 from autosplit.envs.stream.core import State, Step, StreamCore
 from autosplit.envs.stream.example import example_streams
 from autosplit.envs.stream.stream import Stream
-from autosplit.envs.stream.view import BOUND
+from autosplit.runtime.standalone.control.view import BOUND
 
 __all__ = ["StreamEnv"]
 

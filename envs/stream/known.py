@@ -12,16 +12,11 @@ from autosplit.core.measurement import RESULT_BYTES
 from autosplit.envs.stream.stream import Stream
 from autosplit.envs.tree import BoolArray, IntArray
 from autosplit.latency.random import lognormal_sigma
+from autosplit.runtime.standalone.control.estimates import packed_bits
 
-__all__ = ["Known", "dual_price", "packed_bits"]
+__all__ = ["Known", "dual_price"]
 
 _PRICES = 0.01, 2.0  # of a millijoule, over what it brings where it brings most
-
-
-def packed_bits(payload_bytes: Array, packet_bytes: Array, overhead_bytes: Array) -> Array:
-    """What payloads put on the air, any shape."""
-    found: Array = 8.0 * (payload_bytes + np.ceil(payload_bytes / packet_bytes) * overhead_bytes)
-    return found
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,7 @@ class Known:
             return np.array([[getattr(s.levels[min(k, len(s.levels) - 1)], name) for k in range(levels)]
                              for s in streams], dtype=np.float64)
 
+        mean_kbps = np.array([s.assumed_kbps or s.conditions.channel.uplink_kbps.value for s in streams])
         packet, overhead = of_channels("packet_bytes"), of_channels("packet_overhead_bytes")
         median = of_channels("access_ms_p50")
         result_ms = 8.0 * (RESULT_BYTES + overhead) / of_channels("downlink_kbps")
@@ -88,7 +84,7 @@ class Known:
         bits = packed_bits(payload, packet[:, None], overhead[:, None])
         times = {name: of_levels(name) for name in ("device_ms", "encode_ms", "edge_ms", "accuracy")}
         local_mj = (times["device_ms"] + sent * times["encode_ms"]) * active_mw[:, None] / 1e3
-        exchange_mj = sent * (bits / of_channels("uplink_kbps")[:, None] * transmit_mw[:, None]
+        exchange_mj = sent * (bits / mean_kbps[:, None] * transmit_mw[:, None]
                               + (delays_ms[:, None] + times["edge_ms"]) * wait_mw[:, None]) / 1e3
         most = (times["accuracy"] / np.maximum(local_mj + exchange_mj, 1e-9)).max(axis=1)
         return cls(
@@ -96,7 +92,7 @@ class Known:
             pictures=np.array([s.pictures for s in streams]), buffer=np.array([s.buffer for s in streams]),
             charge_mj=np.array([s.charge_mj for s in streams], dtype=np.float64),
             energy_weight=np.array([s.energy_weight for s in streams], dtype=np.float64),
-            sees_link=np.array([s.sees_link for s in streams]), mean_kbps=of_channels("uplink_kbps"),
+            sees_link=np.array([s.sees_link for s in streams]), mean_kbps=mean_kbps,
             packet_bytes=packet, overhead_bytes=overhead, access_ms=median,
             access_sigma=np.array([lognormal_sigma(c.access_ms_p50.value, c.access_ms_p95.value, f"channel {c.name!r}")
                                    for c in channels]),

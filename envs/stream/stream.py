@@ -28,6 +28,7 @@ class Stream:
         energy_weight: Reward that a millijoule costs.
         sees_link: Whether the device's modem tells the present rate; otherwise the device knows what its last exchanges
             took.
+        assumed_kbps: What the device takes for the link's mean rate; that of the profile where left out.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stream:
     charge_mj: float = math.inf
     energy_weight: float = 0.0
     sees_link: bool = False
+    assumed_kbps: float | None = None
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -46,6 +48,8 @@ class Stream:
         if self.pictures < 1 or self.buffer < 1:
             raise ValueError(f"stream {self.name!r}: pictures and buffer must be at least 1, got {self.pictures} and "
                              f"{self.buffer}")
+        if self.assumed_kbps is not None and not 0 < self.assumed_kbps < math.inf:
+            raise ValueError(f"stream {self.name!r}: the assumed rate must be above 0, got {self.assumed_kbps:g}")
         if not (self.charge_mj > 0 and 0 <= self.energy_weight < math.inf):
             raise ValueError(f"stream {self.name!r}: the charge must be above 0 and the weight of energy at least 0, "
                              f"got {self.charge_mj:g} and {self.energy_weight:g}")

@@ -18,8 +18,8 @@ from autosplit.envs.generators import pick_conditions
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.example import example_streams
 from autosplit.envs.stream.stream import Stream
-from autosplit.envs.stream.view import BOUND
 from autosplit.envs.tree import BoolArray, IntArray
+from autosplit.runtime.standalone.control.view import BOUND
 
 __all__ = ["VectorStream"]
 

@@ -69,6 +69,8 @@ def command_line() -> argparse.ArgumentParser:
     infer.add_argument("--logits", action="store_true", help="let the edge send all logits")
     infer.add_argument("--adaptive", action="store_true", help="change the rate as the link changes")
     infer.add_argument("--rate", type=int, help="encode at this rate of the bundle [the one it starts with]")
+    infer.add_argument("--per-s", type=float, help="images that arrive in a second, as a camera's do [each after the "
+                                                   "answer to the one before]")
     infer.add_argument("--keys", type=Path, help="folder of the device's CURVE keys")
     infer.add_argument("--device", default="device", help="name of the device in that folder [device]")
     infer.set_defaults(command=_infer)
@@ -219,7 +221,7 @@ def _bundle(given: argparse.Namespace, what: str) -> Path:
 
 def _infer(given: argparse.Namespace) -> int:
     commands.infer(given.bundle, given.images, given.edge, _options(ClientOptions, given), keys=given.keys,
-                   device_name=given.device, threads=given.threads, as_json=given.json)
+                   device_name=given.device, threads=given.threads, per_s=given.per_s, as_json=given.json)
     return 0
 
 

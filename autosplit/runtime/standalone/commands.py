@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from .edge.metrics import MetricsServer
 from .errors import ConfigError, LinkError, printable
@@ -16,6 +19,14 @@ from .images import image_batches, image_files
 from .options import PROVIDER, ClientOptions, GatewayOptions, ServerOptions
 from .protocol.interfaces import EdgeSide
 from .signals import ended_by_signal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .bundle.parts import DevicePart
+    from .device.client import Answer, DeviceClient
+    from .device.stream import Settled
 
 __all__ = ["gateway", "infer", "serve", "write_keys"]
 
@@ -85,7 +96,7 @@ def serve(bundle: Path, options: ServerOptions, *, keys: Path | None = None, met
 
 
 def infer(bundle: Path, images: Sequence[Path], edge: str, options: ClientOptions, *, keys: Path | None = None,
-          device_name: str = "device", threads: int = 1, as_json: bool = False) -> None:
+          device_name: str = "device", threads: int = 1, per_s: float | None = None, as_json: bool = False) -> None:
     """Classify images and write an answer a line: its file, its class, where it was computed, and how long it took.
 
     Args:
@@ -96,6 +107,9 @@ def infer(bundle: Path, images: Sequence[Path], edge: str, options: ClientOption
         keys: Folder with the device's pair of keys and `edge.key`.
         device_name: Name of that pair.
         threads: Threads of onnxruntime.
+        per_s: Images that arrive in a second, as a camera's do: each has to be answered within the bundle's deadline
+            (`timeout_ms` where it has none), and what grows older is dropped. Where left out, each image waits for the
+            answers to those before it.
         as_json: Whether stdout gets JSON, one object a line.
 
     Raises:
@@ -106,33 +120,115 @@ def infer(bundle: Path, images: Sequence[Path], edge: str, options: ClientOption
     from .device.client import DeviceClient
     from .protocol.keys import DeviceKeys
 
+    if per_s is not None and not 1e-3 <= per_s <= 1e4:
+        raise ConfigError(f"images that arrive in a second must lie in [0.001, 10000], got {per_s:g}")
     device = load_device(bundle, threads)
-    classes = device.manifest.class_names
+    if per_s is not None and device.answers:
+        raise ConfigError("this bundle answers on the device, so nothing is to be decided over time; leave --per-s out")
     pair = DeviceKeys.load(keys, device_name) if keys else None
     files = image_files(images)
-    warned = False
     with DeviceClient(device, edge, options, pair) as client:
-        for names, pixels in image_batches(files, device.manifest.image_shape):
-            for name, answer in zip(names, client.infer(list(pixels)), strict=True):
-                if answer.reason and not warned:  # once, however many images follow without an edge
-                    print(f"warning: no answer from the edge ({answer.reason}); the device answers itself",
-                          file=sys.stderr, flush=True)
-                    warned = True
-                stages = {**asdict(answer.ms), "total": answer.ms.total}
-                if as_json:
-                    logits = None if answer.logits is None else [float(f"{v:.6g}") for v in answer.logits]
-                    print(json.dumps({
-                        "image": name, "label": answer.label, "class_name": classes[answer.label],
-                        "where": answer.where, "reason": answer.reason, "payload_bytes": answer.payload_bytes,
-                        "rate": answer.rate, "ms": {stage: round(ms, 3) for stage, ms in stages.items()},
-                        "logits": logits}), flush=True)
-                    continue
-                total_ms = stages.pop("total")
-                why = f" ({answer.reason})" if answer.reason else ""
-                rate = "" if answer.rate is None else f" at rate {answer.rate}"
-                print(f"{printable(name)}  {printable(classes[answer.label])}  {answer.where}{why}  "
-                      f"{answer.payload_bytes} B{rate}  {total_ms:.1f} ms: "
-                      + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stages.items()), flush=True)
+        told = _Told(device.manifest.class_names, as_json)
+        batches = image_batches(files, device.manifest.image_shape)
+        if per_s is None:
+            for names, pixels in batches:
+                for name, answer in zip(names, client.infer(list(pixels)), strict=True):
+                    told.tell(name, answer)
+        else:
+            _infer_over_time(client, device, batches, per_s, told)
+
+
+def _infer_over_time(client: DeviceClient, device: DevicePart, batches: Iterator[tuple[list[str], NDArray[np.uint8]]],
+                     per_s: float, told: _Told) -> None:
+    from .device.choosers import BUFFER, Chooser, FixedRate, chooser_of
+    from .device.stream import Outcome, PictureStream
+
+    manifest, options = device.manifest, client.options
+    chooser: Chooser
+    deadline_ms, buffer = options.timeout_ms, BUFFER
+    if manifest.rates:
+        chooser, deadline_ms, buffer = chooser_of(manifest, device.controller)
+    if not options.adaptive:
+        chooser = FixedRate(manifest.start if options.rate is None else options.rate)
+    stream, ended = PictureStream(client, chooser, deadline_ms, buffer), threading.Event()
+
+    def camera() -> None:
+        try:
+            begin_s, number = time.monotonic(), 0
+            for names, pixels in batches:
+                for name, image in zip(names, pixels, strict=True):
+                    if ended.wait(max(0.0, begin_s + number / per_s - time.monotonic())):
+                        return
+                    stream.offer(name, image)
+                    number += 1
+        except BaseException as e:  # an image that cannot be read is told by the thread that waits for it
+            faults.append(e)
+        finally:
+            stream.close()
+
+    faults: list[BaseException] = []
+    thread = threading.Thread(target=camera, name="camera")
+    counted = dict.fromkeys(get_args(Outcome), 0)
+    thread.start()
+    try:
+        for settled in stream:
+            counted[settled.outcome] += 1
+            told.tell(settled.name, settled.answer, settled)
+    finally:
+        ended.set()
+        thread.join()
+    if faults:
+        raise faults[0]
+    print(f"{sum(counted.values())} images, {per_s:g} a second, within {deadline_ms:g} ms: "
+          + ", ".join(f"{count} {outcome}" for outcome, count in counted.items()), file=sys.stderr, flush=True)
+
+
+class _Told:
+    """Writes what became of images, a line each.
+
+    Args:
+        classes: Their names.
+        as_json: Whether as JSON.
+    """
+
+    def __init__(self, classes: Sequence[str], as_json: bool) -> None:
+        self._classes, self._as_json, self._warned = classes, as_json, False
+
+    def tell(self, name: str, answer: Answer | None, settled: Settled | None = None) -> None:
+        """One image; `settled` where it arrived over time."""
+        if answer and answer.reason and not self._warned:  # once, however many images follow without an edge
+            print(f"warning: no answer from the edge ({answer.reason}); the device answers itself", file=sys.stderr,
+                  flush=True)
+            self._warned = True
+        if self._as_json:
+            print(json.dumps({"image": name, **self._answer(answer), **_times(settled)}), flush=True)
+            return
+        queued = "" if settled is None else (
+            f"  {settled.outcome} at {settled.age_ms:.1f} ms, {settled.waited_ms:.1f} of them waiting")
+        if answer is None:
+            print(f"{printable(name)}{queued}", flush=True)
+            return
+        stages = asdict(answer.ms)
+        why = f" ({answer.reason})" if answer.reason else ""
+        rate = "" if answer.rate is None else f" at rate {answer.rate}"
+        print(f"{printable(name)}  {printable(self._classes[answer.label])}  {answer.where}{why}  "
+              f"{answer.payload_bytes} B{rate}  {answer.ms.total:.1f} ms: "
+              + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stages.items()) + queued, flush=True)
+
+    def _answer(self, answer: Answer | None) -> dict[str, Any]:
+        if answer is None:
+            return {"label": None}
+        stages = {**asdict(answer.ms), "total": answer.ms.total}
+        logits = None if answer.logits is None else [float(f"{v:.6g}") for v in answer.logits]
+        return {"label": answer.label, "class_name": self._classes[answer.label], "where": answer.where,
+                "reason": answer.reason, "payload_bytes": answer.payload_bytes, "rate": answer.rate,
+                "ms": {stage: round(ms, 3) for stage, ms in stages.items()}, "logits": logits}
+
+
+def _times(settled: Settled | None) -> dict[str, Any]:
+    if settled is None:
+        return {}
+    return {"outcome": settled.outcome, "age_ms": round(settled.age_ms, 3), "waited_ms": round(settled.waited_ms, 3)}
 
 
 def gateway(bundle: Path, edge: str, options: GatewayOptions, *, keys: Path | None = None,

@@ -7,16 +7,17 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 
-from autosplit.agents.control.base import play
-from autosplit.agents.control.learned import ControlPPO, LearnedController, train_controller
-from autosplit.agents.control.network import ScoringPolicy, scores
-from autosplit.agents.control.rules import Fixed, Myopic
+from autosplit.agents.control.learned import ControlPPO, train_controller
+from autosplit.agents.control.play import play
+from autosplit.agents.control.policy import ScoringPolicy
 from autosplit.core.errors import ConfigError
 from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.sb3 import StableBaselinesVecEnv
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.vector import VectorStream
+from autosplit.runtime.standalone.control.network import NetworkController
+from autosplit.runtime.standalone.control.rules import Fixed, Myopic
 from benchmarks.exact_stream import optimum, tiny_stream
 from tests.envs.stream.streams import stream
 
@@ -52,9 +53,9 @@ def test_numpy_scores_as_torch_does():
     weights = {name: np.asarray(tensor) for name, tensor in policy.mlp_extractor.state_dict().items()}
     with torch.no_grad():
         logits = policy.mlp_extractor.forward_actor(torch.as_tensor(observations)).numpy()
-    assert scores(weights, observations) == pytest.approx(logits, abs=1e-4)
+    assert NetworkController(weights).scores(observations) == pytest.approx(logits, abs=1e-4)
     view = env.core.view(env._state)
-    assert LearnedController(weights).decide(view).tolist() == logits.argmax(axis=1).tolist()
+    assert NetworkController(weights).decide(view).tolist() == logits.argmax(axis=1).tolist()
 
 
 def test_it_begins_as_the_myopic_rule():
@@ -65,7 +66,7 @@ def test_it_begins_as_the_myopic_rule():
     for _ in range(10):
         env.step(np.full(64, 2))
     view = env.core.view(env._state)
-    same = LearnedController(weights).decide(view) == Myopic().decide(view)
+    same = NetworkController(weights).decide(view) == Myopic().decide(view)
     assert same.mean() > 0.8  # near the deadline it is less sure
 
 
@@ -80,19 +81,21 @@ def test_devices_that_share_a_link_learn_to_leave_room():
 
 
 def test_a_controller_is_a_file(trained, tmp_path):
-    trained.save(tmp_path / "controller.safetensors")
-    again = LearnedController.load(tmp_path / "controller.safetensors")
+    trained.save(tmp_path / "controller.npz")
+    again = NetworkController.load(tmp_path / "controller.npz")
     core = StreamCore([tiny_stream(CHANCE)], draws=2)
     view = core.view(core.begin(np.zeros(8, dtype=np.int64), np.random.default_rng(0)))
     assert again.decide(view).tolist() == trained.decide(view).tolist()
-    with pytest.raises(ConfigError, match=r"nowhere.*name a file that LearnedController.save wrote"):
-        LearnedController.load(tmp_path / "nowhere")
-    (tmp_path / "torn").write_bytes((tmp_path / "controller.safetensors").read_bytes()[:100])
+    with pytest.raises(ConfigError, match="nowhere"):
+        NetworkController.load(tmp_path / "nowhere")
+    (tmp_path / "torn").write_bytes((tmp_path / "controller.npz").read_bytes()[:100])
     with pytest.raises(ConfigError, match="torn"):
-        LearnedController.load(tmp_path / "torn")
-    LearnedController({"level.0.bias": np.zeros(2, dtype=np.float32)}).save(tmp_path / "other")
-    with pytest.raises(ConfigError, match=r"other has no level.0.weight"):
-        LearnedController.load(tmp_path / "other")
+        NetworkController.load(tmp_path / "torn")
+    for wrong in ({"level.0.bias": trained.weights["level.0.bias"]}, {
+            **trained.weights, "skip.4.weight": np.full_like(trained.weights["skip.4.weight"], np.nan)}):
+        NetworkController(wrong).save(tmp_path / "other")
+        with pytest.raises(ConfigError, match=r"other: no network of a controller \(.*name a file that"):
+            NetworkController.load(tmp_path / "other")
 
 
 def test_equal_seeds_give_equal_controllers():

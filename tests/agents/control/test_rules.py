@@ -7,19 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from autosplit.agents.control.base import play
-from autosplit.agents.control.rules import (
-    RULES,
-    DriftPlusPenalty,
-    FairShare,
-    Fixed,
-    Myopic,
-    QueueAware,
-    tuned,
-    tuned_each,
-)
+from autosplit.agents.control.play import play
+from autosplit.agents.control.tuning import RULES, tuned, tuned_each
 from autosplit.envs.stream.core import StreamCore
-from autosplit.envs.stream.view import View
+from autosplit.runtime.standalone.control.rules import DriftPlusPenalty, FairShare, Fixed, Myopic, QueueAware
+from autosplit.runtime.standalone.control.view import View
 from tests.envs.stream.streams import stream
 
 

@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from autosplit.agents.control.base import play
-from autosplit.agents.control.rules import Fixed, Myopic
+from autosplit.agents.control.play import play
 from autosplit.core.measurement import RESULT_BYTES
 from autosplit.envs.fleet.core import FLEET_FEATURES, FleetCore
 from autosplit.envs.fleet.fleet import Fleet
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.levels import Level
-from autosplit.envs.stream.view import STREAM_FEATURES
+from autosplit.runtime.standalone.control.rules import Fixed, Myopic
+from autosplit.runtime.standalone.control.view import STREAM_FEATURES
 from tests.envs.stream.streams import LEVELS, stream
 from tests.envs.stream.test_core import times
 

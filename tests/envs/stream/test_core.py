@@ -11,7 +11,7 @@ from autosplit.core.measurement import RESULT_BYTES
 from autosplit.envs.stream.arrivals import Arrivals
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.levels import Level
-from autosplit.envs.stream.view import LEVEL_FEATURES, STREAM_FEATURES
+from autosplit.runtime.standalone.control.view import LEVEL_FEATURES, STREAM_FEATURES
 from tests.envs.stream.streams import LEVELS, stream
 
 ACTIVE_MW, IDLE_MW, TRANSMIT_MW, RECEIVE_MW = 50.0, 10.0, 300.0, 100.0

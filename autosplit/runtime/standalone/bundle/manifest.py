@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from ..bundle.rates import Rate, Switching
 from ..bundle.typed_json import value_of
+from ..control.record import ControllerRecord
 from ..errors import BundleError, ConfigError
 from ..files import file_sha256, read_json
 from ..payload.header import MAX_RATES
@@ -26,7 +27,7 @@ from ..payload.image_codecs import EFFORT, IMAGE_KINDS, ImageKind, StoredFormat
 __all__ = ["CHECK", "DEVICE", "EDGE", "ENCODER", "EXIT", "FALLBACK", "FORMAT_VERSION", "MANIFEST", "TABLES", "Exit",
            "Manifest", "Normalisation", "Parity", "Source", "digest_of"]
 
-FORMAT_VERSION: Literal[6] = 6
+FORMAT_VERSION: Literal[7] = 7
 MANIFEST, DEVICE, EDGE, FALLBACK = "manifest.json", "device.onnx", "edge.onnx", "fallback.onnx"
 ENCODER, EXIT = "encoder.onnx", "exit.onnx"
 TABLES, CHECK = "tables.npy", "check.npz"
@@ -167,13 +168,14 @@ class Manifest:
         versions: Versions of the libraries that it was made with.
         opset: Version of ONNX's operators in its networks.
         footprint: Of its C sources, where it has any.
+        controller: What decides over each picture of a stream, where it has been given one.
         files: SHA-256 of every other file of the bundle, by its path.
         digest: SHA-256 of everything above, as JSON with sorted keys and without spaces.
     """
 
     __pydantic_config__: ClassVar[Any] = _CLOSED
 
-    format_version: Literal[6]
+    format_version: Literal[7]
     key: str
     label: str
     kind: Kind
@@ -197,6 +199,7 @@ class Manifest:
     files: dict[str, str]
     opset: int = 20
     footprint: Footprint | None = None
+    controller: ControllerRecord | None = None
     digest: str = ""
 
     @property
@@ -308,7 +311,7 @@ def _fault(manifest: Manifest) -> str:
         size = (len(switching.uplink_kbps), len(switching.delays_ms))
         if 0 in size or [len(row) for row in switching.picks] != [size[1]] * size[0]:
             return f"switching.picks is no table of {size[0]} rows with {size[1]} entries each"
-    return ""
+    return "" if manifest.controller is None else manifest.controller.fault(rates, manifest.files)
 
 
 def digest_of(data: Mapping[str, Any]) -> str:

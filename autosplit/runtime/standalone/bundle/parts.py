@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..arrays import read_array
 from ..bundle.manifest import DEVICE, EDGE, ENCODER, EXIT, FALLBACK, TABLES, Manifest
 from ..bundle.rates import encoder_file, rate_key, tables_file, tail_file
+from ..control.controller import Controller
 from ..errors import AutosplitError, BundleError, ConfigError, PayloadError, printable
 from ..files import contains
 from ..images import checked_images
@@ -146,13 +147,14 @@ class DevicePart:
 
     Attributes:
         manifest: What the bundle is.
+        controller: What decides over each picture of a stream, where the bundle holds one.
     """
 
     def __init__(
         self, manifest: Manifest, network: Network | None, rates: Sequence[_Rate], fallback: Network | None,
-        exit: Network | None = None,  # noqa: A002
+        exit: Network | None = None, controller: Controller | None = None,  # noqa: A002
     ) -> None:
-        self.manifest = manifest
+        self.manifest, self.controller = manifest, controller
         self._network, self._rates, self._fallback, self._exit = network, tuple(rates), fallback, exit
 
     @property
@@ -335,7 +337,8 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     rates = [_Rate(coder, Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
                    else None) for i, coder in enumerate(coders_of(folder, manifest))]
     exit_ = None if manifest.exit is None else Network(folder / EXIT, threads)
-    return DevicePart(manifest, network, rates, fallback, exit_)
+    controller = None if manifest.controller is None else manifest.controller.controller(folder)
+    return DevicePart(manifest, network, rates, fallback, exit_, controller)
 
 
 def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) -> EdgePart:

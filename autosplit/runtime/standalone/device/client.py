@@ -19,9 +19,9 @@ from ..errors import ConfigError, LinkError
 from ..options import ClientOptions
 from ..protocol.interfaces import DeviceSide, Images, Logits
 from ..protocol.keys import DeviceKeys
-from ..protocol.wire import Kind, Reason, short_key
+from ..protocol.wire import EdgeAnswer, Kind, Reason, short_key
 
-__all__ = ["Answer", "ClientOptions", "DeviceClient", "StageMs", "Where"]
+__all__ = ["Answer", "Attempt", "ClientOptions", "DeviceClient", "StageMs", "Where"]
 
 Where = Literal["edge", "exit", "fallback", "device"]
 """Who answered: the edge; the exit on the device, being sure; the device as no edge did; the device as planned."""
@@ -88,6 +88,23 @@ class Answer:
     ms: StageMs
     logits: Logits | None = None
     rate: int | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How an image fared that had to be answered within some time.
+
+    Attributes:
+        answer: The answer; absent where there was none.
+        payload_bytes: Of its payload.
+        encode_ms: What the device took for head, exit and encoder.
+        reply: Of the edge, or why there is none.
+    """
+
+    answer: Answer | None
+    payload_bytes: int
+    encode_ms: float
+    reply: Reply
 
 
 class DeviceClient:
@@ -222,6 +239,39 @@ class DeviceClient:
                 answers += self._split(batch[i : i + 1], self.switch.rate)
         return answers[0] if single else answers
 
+    def infer_within(self, image: Images, within_ms: float, rate: int | None = None) -> Attempt:
+        """Classify one image, if that takes no longer than so long.
+
+        An edge that has not answered by then does not count as lost, as it does in `infer`: where deadlines are short
+        the next image may fare better. One that is lost for other reasons is tried again every `retry_s`; until then
+        the fallback answers, where there is one.
+
+        Args:
+            image: uint8 of shape (C, H, W).
+            within_ms: From now, the device's own work included.
+            rate: That it is encoded at, where the bundle has some; the one of the options by default.
+        """
+        start_s = time.monotonic()
+        batch = np.asarray(image)[None]
+        rate = self._rate if rate is None else rate
+        (payload,), sure = self._device.begin(batch, rate)
+        encode_ms = 1000 * (time.monotonic() - start_s)
+        if sure is not None and not payload:
+            answer = Answer(int(sure[0].argmax()), "exit", "", 0, StageMs(encode_ms), sure[0], rate)
+            return Attempt(answer, 0, encode_ms, Reply(0.0))
+        left_ms = within_ms - encode_ms
+        reply = Reply(0.0, reason=TIMEOUT) if left_ms <= 0 else self._ask([payload], left_ms)[0]
+        if reply.answer:
+            return Attempt(_answered(reply, reply.answer, payload, encode_ms, rate), len(payload), encode_ms, reply)
+        left_ms -= reply.waited_ms
+        logits = self._device.fallback(batch) if self.options.fallback and self.lost and left_ms > 0 else None
+        if logits is None:
+            return Attempt(None, len(payload), encode_ms, reply)
+        local_ms = 1000 * (time.monotonic() - start_s) - encode_ms - reply.waited_ms
+        answer = Answer(int(logits[0].argmax()), "fallback", reply.reason, len(payload),
+                        StageMs(encode_ms, reply.waited_ms, local=local_ms), logits[0], rate)
+        return Attempt(answer, len(payload), encode_ms, reply)
+
     def _split(self, batch: Images, rate: int | None) -> list[Answer]:
         """Answers by the edge, and by the fallback where it gives none."""
         start_s = time.monotonic()
@@ -253,24 +303,28 @@ class DeviceClient:
             reply = replies[i]
             found = reply.answer
             if found:
-                # the edge says what it took itself: the rest of the wait is the link's
-                spent = StageMs(encode_ms, max(0.0, reply.waited_ms - found.queue_ms - found.edge_ms), found.queue_ms,
-                                found.edge_ms)
-                answers.append(Answer(found.label, "edge", "", len(payload), spent, found.logits, rate))
+                answers.append(_answered(reply, found, payload, encode_ms, rate))
             else:
                 spent = StageMs(encode_ms, reply.waited_ms, local=local_ms)
                 label = int(local[i].argmax())
                 answers.append(Answer(label, "fallback", reply.reason, len(payload), spent, local[i], rate))
         return answers
 
-    def _ask(self, payloads: Sequence[bytes]) -> list[Reply]:
-        """A reply for each payload; those of a lost edge at once."""
+    def _ask(self, payloads: Sequence[bytes], within_ms: float | None = None) -> list[Reply]:
+        """A reply for each payload; those of a lost edge at once.
+
+        Args:
+            payloads: What to send.
+            within_ms: The longest wait, after which the edge does not count as lost; that of the options, after which
+                it does, where left out.
+        """
         if self.lost and not self._is_back():
             return [Reply(0.0, reason=self.lost)] * len(payloads)  # no image waits for an edge that is known to be lost
         # a connection that broke while nothing was in flight has lost nothing: begin another one at once
         link = self._connect() if not self._link or self._link.broken() else self._link
-        exchange = Exchange(link, payloads, timeout_s=self.options.timeout_ms / 1000, window=self.options.window,
-                            logits=self.options.logits, classes=self._classes)
+        wait_ms = self.options.timeout_ms if within_ms is None else within_ms
+        exchange = Exchange(link, payloads, timeout_s=wait_ms / 1000, window=self.options.window,
+                            logits=self.options.logits, classes=self._classes, patient=within_ms is not None)
         replies = exchange.run()
         if exchange.lost:
             self.lost = exchange.lost
@@ -297,3 +351,10 @@ class DeviceClient:
             self._link = None
         self._link = EdgeLink(self._context, self._address, self._key, self._name, self._keys, self._ipv6)
         return self._link
+
+
+def _answered(reply: Reply, found: EdgeAnswer, payload: bytes, encode_ms: float, rate: int | None) -> Answer:
+    # the edge says what it took itself: the rest of the wait is the link's
+    link_ms = max(0.0, reply.waited_ms - found.queue_ms - found.edge_ms)
+    spent = StageMs(encode_ms, link_ms, found.queue_ms, found.edge_ms)
+    return Answer(found.label, "edge", "", len(payload), spent, found.logits, rate)

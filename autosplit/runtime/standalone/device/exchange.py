@@ -51,12 +51,14 @@ class Exchange:
         window: Most requests in flight.
         logits: Whether answers shall hold all logits.
         classes: Outputs of the network; an answer that does not fit is none.
+        patient: Whether an edge that did not answer in time is taken to be there still, if it has opened a session: as
+            where pictures have short deadlines.
     """
 
     def __init__(self, link: EdgeLink, payloads: Sequence[bytes], *, timeout_s: float, window: int, logits: bool,
-                 classes: int) -> None:
+                 classes: int, patient: bool = False) -> None:
         self._link, self._payloads, self._timeout_s = link, payloads, timeout_s
-        self._window, self._logits, self._classes = window, logits, classes
+        self._window, self._logits, self._classes, self._patient = window, logits, classes, patient
         self._room = float(window)  # for requests in flight: less when the edge is busy, and slowly more again
         self._waiting = list(range(len(payloads)))  # a heap, so that none is overtaken for long
         self._flight: dict[int, int] = {}  # sequence number -> index
@@ -122,14 +124,15 @@ class Exchange:
         now_s = time.monotonic()
         for index in [i for i in self._open() if self._started[i] + self._timeout_s <= now_s]:
             # an edge that said `busy` a moment ago is there; one that said nothing at all is lost, with all that waits
-            if index not in self._put_off or self._heard_s + self._timeout_s <= now_s:
+            said_busy = index in self._put_off and self._heard_s + self._timeout_s > now_s
+            if not said_busy and not (self._patient and self._link.ready):
                 self.lost = self.lost or TIMEOUT
                 return
             if index in self._waiting:
                 self._waiting.remove(index)
                 heapq.heapify(self._waiting)
             self._flight = {s: i for s, i in self._flight.items() if i != index}
-            self._end(index, reason=self._put_off[index])
+            self._end(index, reason=self._put_off.get(index, TIMEOUT))
 
     def _take(self, frame: Frame) -> None:
         reason = frame.reason

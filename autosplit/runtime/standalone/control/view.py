@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autosplit.core.arrays import Array
-from autosplit.envs.features import FloatArray
-from autosplit.envs.tree import BoolArray, IntArray
+__all__ = ["BOUND", "FLEET_FEATURES", "LEVEL_FEATURES", "STREAM_FEATURES", "Array", "BoolArray", "FleetView",
+           "FloatArray", "IntArray", "View"]
 
-__all__ = ["BOUND", "LEVEL_FEATURES", "STREAM_FEATURES", "View"]
+Array = NDArray[np.float64]
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 V = TypeVar("V", bound="View")
 
@@ -24,6 +27,10 @@ STREAM_FEATURES = ("age", "waiting", "next_age", "arriving", "usually_arriving",
 in a deadline as of the last eight and as of all (log2 of one more), the link's rate as it is thought to be and as it
 usually is (log2, over the profile's mean), time since the last exchange, shares of the pictures and of the charge that
 are left. Times are in deadlines."""
+
+FLEET_FEATURES = ("sharing", "cell_ahead", "edge_ahead")
+"""What an observation has after `STREAM_FEATURES`: devices that share (log2), and for how long cell and edge are taken
+beforehand, in deadlines, where the edge announces it."""
 
 LEVEL_FEATURES = ("accuracy", "takes", "spare", "arriving", "sent", "cost")
 """Then of each level: accuracy, time to an answer, what would be left of the deadline then, pictures that arrive while
@@ -111,3 +118,21 @@ class View:
                 np.log2(1 + self.arrivals_per_s * deadline / 1e3), np.log2(1 + self.usual_per_s * deadline / 1e3),
                 np.log2(self.rate), np.log2(self.usual_rate),
                 self.since_ms / deadline, self.left, self.charge]
+
+
+@dataclass(frozen=True)
+class FleetView(View):
+    """What devices of fleets know.
+
+    Attributes:
+        cell_ahead_ms: For how long the cell is taken; 0 where nobody says so, shape (n,).
+        edge_ahead_ms: The same of the edge.
+    """
+
+    cell_ahead_ms: Array
+    edge_ahead_ms: Array
+
+    def general(self) -> list[Array]:
+        """`STREAM_FEATURES` and `FLEET_FEATURES`, before they are clipped."""
+        return [*super().general(), np.log2(self.sharing), self.cell_ahead_ms / self.deadline_ms,
+                self.edge_ahead_ms / self.deadline_ms]

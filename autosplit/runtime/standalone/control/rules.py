@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from autosplit.agents.control.base import Controller, play
-from autosplit.core.arrays import Array
-from autosplit.envs.fleet.core import FleetCore
-from autosplit.envs.stream.core import StreamCore
-from autosplit.envs.stream.view import View
-from autosplit.envs.tree import BoolArray, IntArray
+from .view import Array, BoolArray, IntArray, View
 
-__all__ = ["RULES", "DriftPlusPenalty", "FairShare", "Fixed", "Myopic", "QueueAware", "tuned", "tuned_each"]
+__all__ = ["DriftPlusPenalty", "FairShare", "Fixed", "Myopic", "QueueAware", "Rule"]
 
 _MARGINS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
 
@@ -34,7 +28,7 @@ class Fixed:
         return np.full(len(view.age_ms), self.level)
 
     @classmethod
-    def all(cls, levels: int) -> list[Controller]:
+    def all(cls, levels: int) -> list[Fixed]:
         """Those to choose among."""
         return [cls(k) for k in range(levels)]
 
@@ -59,7 +53,7 @@ class Myopic:
         return _or_else(_best(_worth(view), fits), fits, self.skips, view)
 
     @classmethod
-    def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
+    def all(cls, levels: int) -> list[Myopic]:  # noqa: ARG003
         """Those to choose among."""
         return [cls(margin, skips) for margin in _MARGINS for skips in (False, True)]
 
@@ -89,7 +83,7 @@ class QueueAware:
         return _or_else(found, fits, self.skips, view)
 
     @classmethod
-    def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
+    def all(cls, levels: int) -> list[QueueAware]:  # noqa: ARG003
         """Those to choose among."""
         return [cls(margin, share, skips) for margin in _MARGINS for share in (0.1, 0.3, 1.0, 3.0)
                 for skips in (False, True)]
@@ -120,7 +114,7 @@ class FairShare:
         return _or_else(found, fits, self.skips, view)
 
     @classmethod
-    def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
+    def all(cls, levels: int) -> list[FairShare]:  # noqa: ARG003
         """Those to choose among."""
         return [cls(share, margin, skips) for share in (0.15, 0.3, 0.5, 0.8, 1.2, 2.0) for margin in _MARGINS
                 for skips in (False, True)]
@@ -155,39 +149,14 @@ class DriftPlusPenalty:
         return _or_else(_best((gain - drift) / frame_ms, fits), fits, self.skips, view)
 
     @classmethod
-    def all(cls, levels: int) -> list[Controller]:  # noqa: ARG003
+    def all(cls, levels: int) -> list[DriftPlusPenalty]:  # noqa: ARG003
         """Those to choose among."""
         return [cls(margin, weight, skips) for margin in _MARGINS for weight in (0.1, 0.3, 1.0, 3.0, 10.0)
                 for skips in (False, True)]
 
 
-RULES = {"fixed": Fixed, "myopic, tuned": Myopic, "queue-aware, tuned": QueueAware,
-         "drift plus penalty, tuned": DriftPlusPenalty, "fair share, tuned": FairShare}
-"""Families of rules, each with the settings that `tuned` chooses among (`all`)."""
-
-
-def tuned(candidates: Iterable[Controller], core: StreamCore | FleetCore, stream: int, episodes: int, seed: int
-          ) -> Controller:
-    """The candidate with the highest reward in one stream or fleet.
-
-    Args:
-        candidates: At least one.
-        core: Streams or fleets to tune on.
-        stream: Number of the one.
-        episodes: Played with each.
-        seed: Of these episodes, the same for all.
-    """
-    (found, _), = tuned_each(candidates, core, np.array([stream]), episodes, seed)
-    return found
-
-
-def tuned_each(
-    candidates: Iterable[Controller], core: StreamCore | FleetCore, streams: IntArray, episodes: int, seed: int
-) -> list[tuple[Controller, float]]:
-    """For each of some streams or fleets the candidate with the highest reward, and that reward; see `tuned`."""
-    tried, which = list(candidates), np.repeat(streams, episodes)
-    rewards = np.stack([play(core, each, which, seed).reward.reshape(-1, episodes).mean(axis=1) for each in tried])
-    return [(tried[index], float(rewards[index, column])) for column, index in enumerate(rewards.argmax(axis=0))]
+Rule = Fixed | Myopic | QueueAware | FairShare | DriftPlusPenalty
+"""Any of them; `all` of its class gives the settings to choose among."""
 
 
 def _worth(view: View) -> Array:

@@ -1,31 +1,25 @@
-"""The network of a controller: scores each level by what is known of it, so that it serves any number of levels."""
+"""The network of a controller while it is trained: stable-baselines3's policy with scores of levels as logits."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from autosplit.envs.features import FloatArray
-from autosplit.envs.stream.view import LEVEL_FEATURES
+from autosplit.runtime.standalone.control.network import ACCURACY, COST, EACH, FIRM, SHARP, SPARE
 
-__all__ = ["ScoringPolicy", "scores"]
+__all__ = ["ScoringPolicy"]
 
-_EACH = len(LEVEL_FEATURES)
-_ACCURACY, _SPARE, _COST = (LEVEL_FEATURES.index(name) for name in ("accuracy", "spare", "cost"))
-_FIRM = 5.0  # how much more likely a level becomes by what it is worth
-_SHARP = 40.0  # how sure it is to be in time, by what would be left of the deadline
 
 
 class _Scores(nn.Module):
     """Observations to one score an action, and to features of the critic.
 
-    A score is what a level is worth for the picture in hand, as `autosplit.agents.control.rules.Myopic` sees it, and
+    A score is what a level is worth for the picture in hand, as the rule `Myopic` sees it, and
     what the network adds to that (residual learning; Johannink et al. 2019, arXiv 1812.03201): at first nothing.
 
     Args:
@@ -36,9 +30,9 @@ class _Scores(nn.Module):
     def __init__(self, general: int, hidden: int) -> None:
         super().__init__()
         self._general = general
-        self.level = _layers(general + 2 * _EACH, hidden, 1)
-        self.skip = _layers(general + _EACH, hidden, 1)
-        self.value = _layers(general + 2 * _EACH, hidden, None)
+        self.level = _layers(general + 2 * EACH, hidden, 1)
+        self.skip = _layers(general + EACH, hidden, 1)
+        self.value = _layers(general + 2 * EACH, hidden, None)
         self.latent_dim_pi, self.latent_dim_vf = 1, hidden  # the first is of a layer that `ScoringPolicy` leaves out
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,8 +45,8 @@ class _Scores(nn.Module):
         # a level is scored beside the quickest one: what one gains or loses against it
         first = each[:, :1].expand_as(each)
         seen = torch.cat([general[:, None].expand(-1, each.shape[1], -1), each, each - first], dim=2)
-        fits = torch.sigmoid(_SHARP * each[..., _SPARE])
-        prior = _FIRM * (each[..., _ACCURACY] * fits - each[..., _COST])
+        fits = torch.sigmoid(SHARP * each[..., SPARE])
+        prior = FIRM * (each[..., ACCURACY] * fits - each[..., COST])
         return torch.cat([prior + self.level(seen)[..., 0], self.skip(torch.cat([general, each[:, 0]], dim=1))], dim=1)
 
     def forward_critic(self, features: Tensor) -> Tensor:
@@ -62,7 +56,7 @@ class _Scores(nn.Module):
         return found
 
     def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return features[:, :self._general], features[:, self._general:].reshape(len(features), -1, _EACH)
+        return features[:, :self._general], features[:, self._general:].reshape(len(features), -1, EACH)
 
 
 def _layers(inputs: int, hidden: int, outputs: int | None) -> nn.Sequential:
@@ -93,7 +87,7 @@ class ScoringPolicy(ActorCriticPolicy):
         assert isinstance(observation_space, spaces.Box)
         assert isinstance(action_space, spaces.Discrete)
         levels = int(action_space.n) - 1
-        self._hidden, self._general = hidden, observation_space.shape[0] - levels * _EACH
+        self._hidden, self._general = hidden, observation_space.shape[0] - levels * EACH
         super().__init__(observation_space, action_space, lr_schedule, ortho_init=False, **others)
 
     def _build_mlp_extractor(self) -> None:
@@ -104,27 +98,3 @@ class ScoringPolicy(ActorCriticPolicy):
         self.action_net = nn.Identity()  # the scores are the logits
         self.optimizer = self.optimizer_class(
             self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-
-
-def scores(weights: dict[str, FloatArray], observations: FloatArray) -> FloatArray:
-    """The same scores in numpy, which a device without torch computes, shape (n, K + 1).
-
-    Args:
-        weights: `_Scores`' `level.*` and `skip.*`, as arrays.
-        observations: Shape (n, observation size).
-    """
-    first = weights["skip.0.weight"].shape[1] - _EACH  # features that come before those of the levels
-    general, each = observations[:, :first], observations[:, first:].reshape(len(observations), -1, _EACH)
-    repeated = np.broadcast_to(general[:, None], (*each.shape[:2], first))
-    fits = 0.5 + 0.5 * np.tanh(_SHARP / 2 * each[..., _SPARE])  # the logistic function, without an overflow
-    level = _FIRM * (each[..., _ACCURACY] * fits - each[..., _COST]) + _run(
-        weights, "level", np.concatenate([repeated, each, each - each[:, :1]], axis=2))[..., 0]
-    skip = _run(weights, "skip", np.concatenate([general, each[:, 0]], axis=1))
-    return np.concatenate([level, skip], axis=1)
-
-
-def _run(weights: dict[str, FloatArray], name: str, values: FloatArray) -> FloatArray:
-    for index in (0, 2):
-        values = np.tanh(values @ weights[f"{name}.{index}.weight"].T + weights[f"{name}.{index}.bias"])
-    found: FloatArray = values @ weights[f"{name}.4.weight"].T + weights[f"{name}.4.bias"]
-    return found

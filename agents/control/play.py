@@ -1,32 +1,20 @@
-"""`Controller`, and how well one does."""
+"""How well a controller does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from autosplit.core.arrays import Array
 from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.stream.core import StreamCore
-from autosplit.envs.stream.view import View
 from autosplit.envs.tree import IntArray
+from autosplit.runtime.standalone.control.controller import Controller
 
-__all__ = ["Controller", "Played", "play"]
-
-
-class Controller(Protocol):
-    """Decides what n devices do with the picture in hand."""
-
-    def decide(self, view: View) -> IntArray:
-        """Numbers of levels, or K to skip, shape (n,).
-
-        Args:
-            view: What the devices know.
-        """
-        ...
+__all__ = ["Played", "play"]
 
 
 @dataclass(frozen=True)
