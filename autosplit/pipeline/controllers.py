@@ -34,7 +34,7 @@ from autosplit.runtime.standalone.control.network import NetworkController
 from autosplit.runtime.standalone.control.record import ControllerRecord
 from autosplit.runtime.standalone.control.rules import FairShare, Myopic, Rule
 
-__all__ = ["Compared", "TrainedController", "control"]
+__all__ = ["FIXED", "MYOPIC", "NETWORK", "RULE", "Compared", "TrainedController", "control", "levels_of"]
 
 _TRAINING, _TUNING, _CHOOSING, _TESTING = 48, 16, 40, 40  # streams of each part
 _EPISODES, _TUNING_EPISODES = 8, 2
@@ -73,6 +73,7 @@ class TrainedController:
         network_ahead: Interval of what the network is ahead of the tuned rule by, in the streams that decided between
             the two.
         streams: How many the figures are over.
+        controllers: Those that were compared, by their names.
     """
 
     manifest: Manifest
@@ -80,6 +81,7 @@ class TrainedController:
     compared: tuple[Compared, ...]
     network_ahead: Interval
     streams: int
+    controllers: dict[str, Controller]
 
 
 def control(
@@ -132,7 +134,7 @@ def control(
     if not 0 < deadline_ms <= 65_000:
         raise ConfigError(f"the deadline must lie in (0, 65000] ms, got {deadline_ms:g}")
     conditions = result.scenario.conditions.model_copy(update={"budget_ms": deadline_ms})
-    around = StreamsAround(_levels(manifest), conditions, arrivals, devices, _PICTURES, buffer)
+    around = StreamsAround(levels_of(manifest), conditions, arrivals, devices, _PICTURES, buffer)
     parts = {name: around.draw(count, seed * len(_SEEDS) + _SEEDS[name])
              for name, count in (("training", _TRAINING), ("choosing", _CHOOSING), ("testing", _TESTING))}
 
@@ -159,7 +161,8 @@ def control(
         float((figures[chosen] - values).mean()), _interval(figures[chosen] - values))
         for name, values in figures.items())
     record = _record(controllers[chosen], conditions, around, float(figures[chosen].mean()))
-    return TrainedController(_written(bundle, manifest, record, controllers[chosen]), chosen, compared, ahead, _TESTING)
+    written = _written(bundle, manifest, record, controllers[chosen])
+    return TrainedController(written, chosen, compared, ahead, _TESTING, controllers)
 
 
 def _families(devices: int) -> dict[str, type[Rule]]:
@@ -167,7 +170,8 @@ def _families(devices: int) -> dict[str, type[Rule]]:
     return {name: rule for name, rule in RULES.items() if devices > 1 or rule is not FairShare}
 
 
-def _levels(manifest: Manifest) -> tuple[Level, ...]:
+def levels_of(manifest: Manifest) -> tuple[Level, ...]:
+    """The rates of a bundle as levels of a stream."""
     return tuple(Level(
         rate.label, rate.device_ms, 0.0, rate.edge_ms, rate.payload_bytes,
         max(0.0, rate.payload_bytes_p95 - rate.payload_bytes) / Z95, 1.0, 0.0, rate.accuracy)

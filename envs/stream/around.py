@@ -48,7 +48,15 @@ class StreamsAround:
         streams = tuple(self._stream(number, rng) for number in range(count))
         if self.devices == 1:
             return streams
-        return tuple(Fleet(stream.name, (stream,) * self.devices) for stream in streams)
+        return tuple(self._fleet(stream) for stream in streams)
+
+    def as_told(self) -> Stream | Fleet:
+        """Just as was said."""
+        stream = Stream("as told", self.conditions, self.levels, self.arrivals, self.pictures, self.buffer)
+        return stream if self.devices == 1 else self._fleet(stream)
+
+    def _fleet(self, stream: Stream) -> Fleet:
+        return Fleet(stream.name, (stream,) * self.devices)
 
     def _stream(self, number: int, rng: np.random.Generator) -> Stream:
         arriving, rate, delay, computing = (factor ** rng.uniform(-1, 1)

@@ -197,7 +197,7 @@ def seal(folder, **files):
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"format_version": 1}, "format version 1, this runtime reads version 6"),
+    ({"format_version": 1}, "format version 1, this runtime reads version 7"),
     ({"key": "other"}, "was altered"), ({"key": None}, "lacks, or does not know, key"),
     ({"colour": 1}, "lacks, or does not know, colour"), ({"image_shape": [3, 16]}, "image_shape has 2 entries"),
     ({"kind": "zip"}, "kind is 'zip', expected one of"), ({"arithmetic": 8}, "arithmetic is 8"),

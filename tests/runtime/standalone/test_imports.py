@@ -12,9 +12,10 @@ import autosplit.runtime.standalone as package
 
 ROOT = Path(package.__file__).parent
 # each with those that it may import beside the modules of the top that BELOW names, which know no room
-ROOMS = {"payload": set(), "bundle": {"payload"}, "profiling": {"payload", "bundle", "protocol"}, "protocol": set(),
-         "edge": {"protocol"},
-         "device": {"protocol", "bundle"}, "gateway": {"payload", "bundle", "protocol", "edge", "device"}}
+ROOMS = {"payload": set(), "control": set(), "bundle": {"payload", "control"},
+         "profiling": {"payload", "bundle", "protocol"}, "protocol": set(), "edge": {"protocol"},
+         "device": {"protocol", "bundle", "control"},
+         "gateway": {"payload", "bundle", "protocol", "edge", "device"}}
 BELOW = {"arrays", "errors", "files", "images", "image_file"}
 ALLOWED = {"constriction", "numpy", "onnxruntime", "zmq", "prometheus_client", "PIL", "serial"}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""The client on the device: requests, fallback, and the choice of a rate for the link as it is.
+"""The client on the device: requests, fallback, the choice of a rate for the link as it is, and streams of pictures.
 
-Imports `protocol`, and of `bundle` the switching table. Begin with `client.DeviceClient`.
+Imports `protocol`, `control`, and of `bundle` the manifest. Begin with `client.DeviceClient`, then `stream`.
 """

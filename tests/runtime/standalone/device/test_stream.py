@@ -156,10 +156,9 @@ def test_nothing_is_sent_without_time():
 
 
 def test_the_fallback_answers_while_the_edge_is_lost():
-    with serving() as server:
-        with asking(server, timeout_ms=200.0, retry_s=1000.0) as client:
-            assert client.infer_within(PICTURE + 4, 20_000.0).answer.where == "edge"
-            server.stop()
-            assert client.infer_within(PICTURE + 4, 100.0).answer is None  # which waits for a session in vain
-            answer = client.infer_within(PICTURE + 4, 20_000.0).answer
+    with serving() as server, asking(server, timeout_ms=200.0, retry_s=1000.0) as client:
+        assert client.infer_within(PICTURE + 4, 20_000.0).answer.where == "edge"
+        server.stop()
+        assert client.infer_within(PICTURE + 4, 100.0).answer is None  # which waits for a session in vain
+        answer = client.infer_within(PICTURE + 4, 20_000.0).answer
     assert (answer.where, answer.label, answer.reason) == ("fallback", 4, "timeout")
