@@ -28,6 +28,12 @@ def out(tmp_path):
     return "--out", tmp_path / "run"
 
 
+@pytest.fixture
+def counting(monkeypatch):
+    """Dry runs that count plans, and leave out the deployments that other tests let them build."""
+    monkeypatch.setattr("autosplit.pipeline.dry_run.try_deployments", lambda networks, scorer, progress: None)
+
+
 # --- what it prints -------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +89,7 @@ def test_options_and_set_change_the_scenario(warm, tiny):
     assert said["plans"] == 10
 
 
-def test_several_codecs_are_on_offer_together(warm, tiny):
+def test_several_codecs_are_on_offer_together(warm, tiny, counting):
     def plans(*codecs):
         options = [word for codec in codecs for word in ("--codec", codec)]
         said = json.loads(invoke("search", *tiny, "--dry-run", "--json", "--quiet", *options).stdout)
@@ -95,7 +101,7 @@ def test_several_codecs_are_on_offer_together(warm, tiny):
     assert both["output"] == one["output"]
 
 
-def test_set_takes_null(warm, tiny):
+def test_set_takes_null(warm, tiny, counting):
     said = invoke("search", *tiny, "--dry-run", "--json", "--quiet", "--set", "space.grid_levels=null")
     few = invoke("search", *tiny, "--dry-run", "--json", "--quiet")
     assert json.loads(said.stdout)["plans"] > json.loads(few.stdout)["plans"]
@@ -122,7 +128,7 @@ def test_dry_run_counts_growing_heads(world, tiny):
     assert times[1] > 0
 
 
-def test_dry_run_counts_plans_with_a_sparsity_a_group(warm, tiny):
+def test_dry_run_counts_plans_with_a_sparsity_a_group(warm, tiny, counting):
     def described(*options):
         return json.loads(invoke("search", *tiny, "--dry-run", "--json", *options).stdout)
 
@@ -151,7 +157,7 @@ def planned(*options):
     return said["evaluations"], said["plans"]
 
 
-def test_exhaustive_is_for_the_whole_space_unless_told_otherwise(warm, tiny, tmp_path):
+def test_exhaustive_is_for_the_whole_space_unless_told_otherwise(warm, tiny, tmp_path, counting):
     evaluations, plans = planned(*tiny, "--agent", "exhaustive")
     assert evaluations == plans > 50
     assert planned(*tiny, "--agent", "exhaustive", "--evaluations", 7) == (7, plans)

@@ -161,7 +161,8 @@ RULES: Sequence[Rule] = (
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
-READ_ONLY = {"adaptive": 9, "bundle_profile": 120, "cmsis_nn": 90, "compiled": 120, "costs": 60, "crowd": 20,
+READ_ONLY = {"adaptive": 9, "bundle_profile": 120, "cmsis_nn": 90, "compiled": 120, "controlled": 900, "costs": 60,
+             "crowd": 20,
              "envs": 3, "exact_c": 1500, "exact_stream": 30, "exits": 20, "fidelity": 4, "instructions": 60,
              "int8_forms": 7, "kill": 60, "layerwise": 3, "networks": 15, "profiled": 4, "recipes": 6, "serving": 4,
              "slow_latency": 400, "stream": 60, "stream_steps": 50, "structure": 60, "workers": 60}
@@ -170,6 +171,8 @@ READ_ONLY = {"adaptive": 9, "bundle_profile": 120, "cmsis_nn": 90, "compiled": 1
 UNRUN = {
     r"python -m coinference( profile( --(ticks|engine|side) .*)?)?":
         "only named, or on a board: tests/runtime/test_profiling_a_bundle.py runs it",
+    r"autosplit train-controller .*": "takes most of a minute; tests/pipeline/adapt/test_controllers.py runs it",
+    r"autosplit infer adaptive-bundle .* --per-s .*": "the same test runs it",
     r"autosplit search --target c --device my-board\.yaml .*": "the profile of a reader's board",
     r"pip install .*": "installs from an index; .ci/run does it in a fresh environment",
     r"python -m venv .*|pre-commit install": "sets up a machine for development",

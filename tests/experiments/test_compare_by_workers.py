@@ -11,6 +11,8 @@ from autosplit.pipeline import context as module
 from autosplit.pipeline.ledger import LEDGER_FILE
 
 LINKS = ("wifi4", "ble-1m")
+FEW_PICTURES = {"space.jpeg_qualities": (50,), "space.webp_qualities": (), "space.avif_qualities": (),
+                "space.image_downscales": (1,)}
 
 
 class Beside(Workers):
@@ -29,7 +31,8 @@ class Beside(Workers):
 
 def compared(world, folder, workers=None):
     scenarios = [world.scenario().replace(**{
-        "search.agent": "random", "search.evaluations": 6, "conditions.channel": link, "conditions.budget_ms": 60.0})
+        "search.agent": "random", "search.evaluations": 6, "conditions.channel": link, "conditions.budget_ms": 60.0,
+        **FEW_PICTURES})
         for link in LINKS]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOSPLIT_CACHE", str(folder / "cache"))
