@@ -1,4 +1,4 @@
-"""Controllers on real processes: devices that share one link and one edge, beside what the simulation promised.
+"""Controllers on real processes: devices that share one link and one edge, beside what the simulation says.
 
     autosplit search --budget-ms 90 --channel benchmarks/profiles/shaped-link.yaml --out RUN
     autosplit adapt RUN --out BUNDLE --budget-ms 200 --epochs 2
@@ -150,7 +150,7 @@ def simulated(options: argparse.Namespace, controllers: dict[str, Controller | N
             if each is not None}
 
 
-def summary(frame: pd.DataFrame, promised: dict[str, Any], chosen: str) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, played: dict[str, Any], chosen: str) -> pd.DataFrame:
     """Of each controller: right and in time, by how much the chosen one is ahead, and what the simulation says."""
     shares = frame.groupby(["controller", "repetition"])["right"].mean().unstack()
     rows = []
@@ -159,9 +159,9 @@ def summary(frame: pd.DataFrame, promised: dict[str, Any], chosen: str) -> pd.Da
         half = float(student.ppf(0.975, len(ahead) - 1) * ahead.std(ddof=1) / np.sqrt(len(ahead)))
         row = {"controller": name, "right_in_time": values.mean(), "spread": values.std(ddof=1),
                "chosen_ahead": ahead.mean(), "low": ahead.mean() - half, "high": ahead.mean() + half}
-        if name in promised:
-            row |= {"simulated": promised[name].mean(),
-                    "simulated_ahead": promised[chosen].mean() - promised[name].mean()}
+        if name in played:
+            row |= {"simulated": played[name].mean(),
+                    "simulated_ahead": played[chosen].mean() - played[name].mean()}
         mine = frame[frame["controller"] == name]
         row |= {outcome: (mine["outcome"] == outcome).mean() for outcome in ("answered", "late", "skipped", "dropped")}
         rows.append(row)
@@ -191,9 +191,9 @@ def main() -> None:
         update={"budget_ms": record.deadline_ms})
     around = StreamsAround(levels_of(found.manifest), conditions, arrivals, options.devices,
                            int(options.per_s * options.seconds), record.buffer)
-    promised = simulated(options, controllers, around)
+    played = simulated(options, controllers, around)
     frame = measure(options, controllers, record, arrivals)
-    table = summary(frame, promised, found.chosen)
+    table = summary(frame, played, found.chosen)
     options.out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(options.out / "pictures.csv.gz", index=False)
     table.round(4).to_csv(options.out / "summary.csv", index=False)

@@ -1,4 +1,5 @@
-"""Controllers: what decides, picture by picture, in a stream.
+"""How controllers of streams come about: `tuning` chooses the settings of rules, `learned` trains a network by PPO.
 
-Begin with `base`, then `rules` (what needs no training) and `learned` (a network trained by PPO).
+The controllers themselves are in `autosplit.runtime.standalone.control`, as devices run them. Begin with `play`, which
+tells how well one does.
 """

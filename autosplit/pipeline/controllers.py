@@ -38,7 +38,7 @@ __all__ = ["FIXED", "MYOPIC", "NETWORK", "RULE", "Compared", "TrainedController"
 
 _TRAINING, _TUNING, _CHOOSING, _TESTING = 48, 16, 40, 40  # streams of each part
 _EPISODES, _TUNING_EPISODES = 8, 2
-_PICTURES = 200  # of an episode, a device
+_PICTURES, _LEAST_PICTURES = 200, 40  # of an episode, of all devices together; of one of them
 _SEEDS = {"training": 0, "choosing": 1, "testing": 2}
 MYOPIC, FIXED, RULE, NETWORK = "switching by the link alone", "one rate for all", "tuned rule", "network"
 
@@ -134,7 +134,8 @@ def control(
     if not 0 < deadline_ms <= 65_000:
         raise ConfigError(f"the deadline must lie in (0, 65000] ms, got {deadline_ms:g}")
     conditions = result.scenario.conditions.model_copy(update={"budget_ms": deadline_ms})
-    around = StreamsAround(levels_of(manifest), conditions, arrivals, devices, _PICTURES, buffer)
+    around = StreamsAround(levels_of(manifest), conditions, arrivals, devices,
+                           max(_PICTURES // devices, min(_PICTURES, _LEAST_PICTURES)), buffer)
     parts = {name: around.draw(count, seed * len(_SEEDS) + _SEEDS[name])
              for name, count in (("training", _TRAINING), ("choosing", _CHOOSING), ("testing", _TESTING))}
 

@@ -78,7 +78,7 @@ RULES: Sequence[Rule] = (
          why=SECONDS + "; tiny.yaml prunes nothing", says="found: "),
     Rule(r"autosplit search .*supernet_epochs=12", change=(("epochs=12", "epochs=1"),), add=TINY, why=SECONDS,
          says="found: "),
-    Rule(r"autosplit search .*--out results/(reference|split)", change=((r" --out results/\w+", ""),), add=TINY,
+    Rule(r"autosplit search .*--out results/(reference|split|c)", change=((r" --out results/\w+", ""),), add=TINY,
          why="these runs are there already; " + SECONDS, says="found: "),
     Rule(r"autosplit search --scenario my-scenario\.yaml .*", add="--evaluations 1", why=SECONDS, says="found: "),
     Rule(r"autosplit search .*--policy (?!.*--agent).*", add=f"{TINY} --agent ppo", why=SECONDS, says="found: "),
