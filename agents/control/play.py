@@ -14,7 +14,7 @@ from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.tree import IntArray
 from autosplit.runtime.standalone.control.controller import Controller
 
-__all__ = ["Played", "play"]
+__all__ = ["Played", "play", "play_beside"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,31 @@ def play(
             rates, but other draws of payloads and delays, as they take other decisions.
     """
     rng = np.random.default_rng(seed)
-    state: Any = core.begin(streams, rng)
+    each = list(controller) if isinstance(controller, Sequence) else [controller] * len(streams)
+    return _play(core, each, streams, core.begin(streams, rng), rng)
+
+
+def play_beside(
+    core: StreamCore | FleetCore, controllers: Sequence[Controller], streams: IntArray, seed: int
+) -> list[Played]:
+    """The same for several controllers, each in all episodes, at once: which is quicker than one after the other.
+
+    All meet the same arrivals and rates, but other draws of payloads and delays.
+    """
+    rng, count = np.random.default_rng(seed), len(streams)
+    copies = np.tile(np.arange(count), len(controllers))
+    each = [controller for controller in controllers for _ in range(count)]
+    found = _play(core, each, streams[copies], core.begin(streams, rng).rows(copies), rng)
+    return [Played(**{name: values[at : at + count] for name, values in vars(found).items()})
+            for at in range(0, len(copies), count)]
+
+
+def _play(
+    core: StreamCore | FleetCore, each: Sequence[Controller], streams: IntArray, state: Any, rng: np.random.Generator
+) -> Played:
     count, pictures = len(streams), core.pictures[streams]
     answered, rewards, energy = np.zeros(count), np.zeros(count), np.zeros(count)
     decisions, left = np.zeros(count, dtype=np.int64), np.arange(count)
-    each = list(controller) if isinstance(controller, Sequence) else [controller] * count
     several = {id(one): one for one in each}
     whose = np.array([id(one) for one in each])
     while len(left):

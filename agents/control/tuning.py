@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from autosplit.agents.control.play import play
+from autosplit.agents.control.play import play_beside
 from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.tree import IntArray
@@ -40,5 +40,6 @@ def tuned_each(
 ) -> list[tuple[Controller, float]]:
     """For each of some streams or fleets the candidate with the highest reward, and that reward; see `tuned`."""
     tried, which = list(candidates), np.repeat(streams, episodes)
-    rewards = np.stack([play(core, each, which, seed).reward.reshape(-1, episodes).mean(axis=1) for each in tried])
+    rewards = np.stack([played.reward.reshape(-1, episodes).mean(axis=1)
+                        for played in play_beside(core, tried, which, seed)])
     return [(tried[index], float(rewards[index, column])) for column, index in enumerate(rewards.argmax(axis=0))]

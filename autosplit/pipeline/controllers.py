@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from autosplit.agents.control.learned import ControlPPO, train_controller
-from autosplit.agents.control.play import play
+from autosplit.agents.control.play import play, play_beside
 from autosplit.agents.control.tuning import RULES
 from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
@@ -182,7 +182,8 @@ def levels_of(manifest: Manifest) -> tuple[Level, ...]:
 def _best(candidates: Sequence[Controller], core: StreamCore | FleetCore, seed: int) -> Controller:
     """The one with the highest mean reward over all streams."""
     everywhere = np.repeat(np.arange(len(core.streams)), _TUNING_EPISODES)
-    return max(candidates, key=lambda each: float(play(core, each, everywhere, seed).reward.mean()))
+    rewards = [played.reward.mean() for played in play_beside(core, candidates, everywhere, seed)]
+    return candidates[int(np.argmax(rewards))]
 
 
 def _accuracy(controller: Controller, core: StreamCore | FleetCore, seed: int) -> Array:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from autosplit.agents.control.play import play
+from autosplit.agents.control.play import play, play_beside
 from autosplit.agents.control.tuning import RULES, tuned, tuned_each
 from autosplit.envs.stream.core import StreamCore
 from autosplit.runtime.standalone.control.rules import DriftPlusPenalty, FairShare, Fixed, Myopic, QueueAware
@@ -112,3 +112,14 @@ def test_tuning_many_is_tuning_each():
                    for level in range(3)]
         assert reward == max(rewards)
         assert controller == Fixed(int(np.argmax(rewards)))
+
+
+def test_controllers_beside_one_another_meet_the_same_streams():
+    core, which = StreamCore([stream(15.0), stream(40.0)], 4), np.array([0, 1, 1, 0])
+    controllers = [Fixed(0), Fixed(1), Fixed(0)]
+    found = play_beside(core, controllers, which, 3)
+    # this stream leaves nothing to chance but arrivals, which are the same for all
+    for controller, played in zip(controllers, found, strict=True):
+        alone = play(core, controller, which, 3)
+        for name, values in vars(played).items():
+            assert values.tolist() == getattr(alone, name).tolist(), name
