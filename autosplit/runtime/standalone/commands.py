@@ -123,8 +123,6 @@ def infer(bundle: Path, images: Sequence[Path], edge: str, options: ClientOption
     if per_s is not None and not 1e-3 <= per_s <= 1e4:
         raise ConfigError(f"images that arrive in a second must lie in [0.001, 10000], got {per_s:g}")
     device = load_device(bundle, threads)
-    if per_s is not None and device.answers:
-        raise ConfigError("this bundle answers on the device, so nothing is to be decided over time; leave --per-s out")
     pair = DeviceKeys.load(keys, device_name) if keys else None
     files = image_files(images)
     with DeviceClient(device, edge, options, pair) as client:

@@ -155,6 +155,17 @@ def test_nothing_is_sent_without_time():
         assert (tried.answer, tried.reply.waited_ms) == (None, 0.0)
 
 
+def test_a_device_that_answers_itself():
+    pixels, classes = images(3)
+    with asking("", FakeDevice(answers=True)) as client:
+        tried = [client.infer_within(picture, 20_000.0) for picture in pixels]
+        stream = PictureStream(client, FixedRate(0), 20_000.0)
+        stream.offer("one", pixels[0])
+        stream.close()
+        assert [(s.outcome, s.answer.label) for s in stream] == [("answered", classes[0])]
+    assert [(t.answer.where, t.answer.label, t.payload_bytes) for t in tried] == [("device", c, 0) for c in classes]
+
+
 def test_the_fallback_answers_while_the_edge_is_lost():
     with serving() as server, asking(server, timeout_ms=200.0, retry_s=1000.0) as client:
         assert client.infer_within(PICTURE + 4, 20_000.0).answer.where == "edge"
