@@ -9,8 +9,8 @@ Each device gets test images at times that are drawn beforehand, the same for ev
 `PictureStream`, and computes as long as the manifest says of the device. Controllers come from `train-controller`'s
 own code; `switching table` is what a bundle without one does. Counted is what is right and in time, of all pictures.
 
-The simulation (`autosplit.envs.fleet`) plays the same controllers in the same setting. It differs from the processes in
-what it cannot know: a payload that was given up leaves its queue, while TCP delivers it anyhow.
+The simulation (`autosplit.envs.fleet`) plays the same controllers in the same setting, with payloads that stay in the
+link's queue although their pictures were given up, as over TCP (`Fleet.withdraws`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scipy.stats import t as student
 from autosplit.agents.control.play import play
 from autosplit.core.result import Result
 from autosplit.data import load_dataset
-from autosplit.envs.fleet.core import core_of
+from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.stream.around import StreamsAround
 from autosplit.envs.stream.arrivals import Arrivals
 from autosplit.pipeline.controllers import control, levels_of
@@ -144,7 +144,7 @@ def measure(options: argparse.Namespace, controllers: dict[str, Controller | Non
 def simulated(options: argparse.Namespace, controllers: dict[str, Controller | None], around: StreamsAround
               ) -> dict[str, Any]:
     """Right and in time of each controller in the simulation of this very setting, one value an episode."""
-    core = core_of((around.as_told(),), 64, options.seed)
+    core = FleetCore((around.as_told(),), 64, options.seed)
     which = np.zeros(64, dtype=np.int64)
     return {name: play(core, each, which, options.seed).accuracy for name, each in controllers.items()
             if each is not None}

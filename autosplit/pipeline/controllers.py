@@ -20,10 +20,9 @@ from autosplit.core.hashing import sha256_of_file
 from autosplit.core.intervals import Interval
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.result import Result
-from autosplit.envs.fleet.core import FleetCore, core_of
+from autosplit.envs.fleet.core import FleetCore
 from autosplit.envs.stream.around import StreamsAround
 from autosplit.envs.stream.arrivals import Arrivals
-from autosplit.envs.stream.core import StreamCore
 from autosplit.envs.stream.known import Known
 from autosplit.envs.stream.levels import Level
 from autosplit.envs.stream.stream import Stream
@@ -99,7 +98,7 @@ def control(
 ) -> TrainedController:
     """Give a bundle of several rates a controller: a rule that was tuned, or a trained network where that is better.
 
-    Both know the same streams, drawn around the run's conditions (`StreamsAround`): the rule with the highest reward of
+    Both know the same fleets, drawn around the run's conditions (`StreamsAround`; of one device, where it is alone): the rule with the highest reward of
     all families and settings, and a network trained by PPO. In other streams it is seen whether the network is ahead
     beyond the 95 % interval; if it is not, the bundle gets the rule. Figures are from yet others.
 
@@ -141,7 +140,7 @@ def control(
 
     with progress.phase("tune the rules", total=len(_families(devices))) as advance:
         tuned = {}
-        core = core_of(parts["training"][:_TUNING], _TUNING_EPISODES, seed)
+        core = FleetCore(parts["training"][:_TUNING], _TUNING_EPISODES, seed)
         for name, family in _families(devices).items():
             tuned[name] = _best(family.all(core.levels), core, seed)
             advance(1)
@@ -150,12 +149,12 @@ def control(
         network = train_controller(parts["training"], ControlPPO(steps=steps), seed, advance=advance)
 
     with progress.phase("choose"):
-        core = core_of(parts["choosing"], _EPISODES, seed + 1)
+        core = FleetCore(parts["choosing"], _EPISODES, seed + 1)
         ahead = _interval(_accuracy(network, core, seed) - _accuracy(rule, core, seed))
     chosen = NETWORK if ahead.low > 0 else RULE
     controllers: dict[str, Controller] = {MYOPIC: Myopic(), FIXED: tuned["fixed"], RULE: rule, NETWORK: network}
     with progress.phase("test"):
-        core = core_of(parts["testing"], _EPISODES, seed + 2)
+        core = FleetCore(parts["testing"], _EPISODES, seed + 2)
         figures = {name: _accuracy(each, core, seed) for name, each in controllers.items()}
     compared = tuple(Compared(
         name, "" if name == NETWORK else repr(controllers[name]), float(values.mean()),
@@ -179,14 +178,14 @@ def levels_of(manifest: Manifest) -> tuple[Level, ...]:
         for rate in manifest.rates)
 
 
-def _best(candidates: Sequence[Controller], core: StreamCore | FleetCore, seed: int) -> Controller:
+def _best(candidates: Sequence[Controller], core: FleetCore, seed: int) -> Controller:
     """The one with the highest mean reward over all streams."""
     everywhere = np.repeat(np.arange(len(core.streams)), _TUNING_EPISODES)
     rewards = [played.reward.mean() for played in play_beside(core, candidates, everywhere, seed)]
     return candidates[int(np.argmax(rewards))]
 
 
-def _accuracy(controller: Controller, core: StreamCore | FleetCore, seed: int) -> Array:
+def _accuracy(controller: Controller, core: FleetCore, seed: int) -> Array:
     """Right answers in time of each stream, a share of all its pictures, shape (streams,)."""
     everywhere = np.repeat(np.arange(len(core.streams)), _EPISODES)
     found: Array = play(core, controller, everywhere, seed).accuracy.reshape(-1, _EPISODES).mean(axis=1)

@@ -2,8 +2,8 @@
 
 A device does with a picture what it does in a stream of its own (`autosplit.envs.stream.core`), but payloads cross the
 cell one after the other, in the order in which they are ready, and the edge computes a few at a time, in the order in
-which they arrive. A device gives up at its picture's deadline: then it stops sending, or leaves the queue; what has
-arrived by then is computed if its turn comes before the deadline.
+which they arrive. A device gives up at its picture's deadline: then it stops sending, or leaves the queue (unless what
+is sent cannot be withdrawn); what has arrived by then is computed if its turn comes before the deadline.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class FleetCore:
         self.pictures = self._core.pictures.reshape(-1, self.devices).sum(axis=1)
         self._slots = np.array([fleet.edge_slots for fleet in fleets])
         self._announces = np.array([fleet.announces for fleet in fleets])
+        self._withdraws = np.array([fleet.withdraws for fleet in fleets])
 
     @property
     def observation_size(self) -> int:
@@ -169,7 +170,8 @@ class FleetCore:
         begins = np.maximum(state.next_ms[at], state.cell_free_ms[fleets])
         across = self._core.off_air_ms(own, attempt, begins)
         waits_in_vain = begins >= gives_up
-        state.cell_free_ms[fleets] = np.where(waits_in_vain, state.cell_free_ms[fleets], np.minimum(across, gives_up))
+        leaves = np.where(waits_in_vain, state.cell_free_ms[fleets], np.minimum(across, gives_up))
+        state.cell_free_ms[fleets] = np.where(self._withdraws[state.stream[fleets]], leaves, across)
         state.from_ms[at] = np.where(waits_in_vain, np.inf, begins)
         state.phase[at], state.next_ms[at] = _WANTS_EDGE, across
         late = across > gives_up

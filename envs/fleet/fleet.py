@@ -19,12 +19,15 @@ class Fleet:
         edge_slots: Requests that the edge computes at a time.
         announces: Whether the edge tells how long cell and edge are taken; otherwise a device knows what its own
             exchanges took.
+        withdraws: Whether a payload that its device has given up leaves the cell at once. Over TCP it does not: it is
+            delivered anyhow, and those behind it wait.
     """
 
     name: str
     devices: tuple[Stream, ...]
     edge_slots: int = 1
     announces: bool = False
+    withdraws: bool = True
 
     def __post_init__(self) -> None:
         if not self.devices or self.edge_slots < 1:

@@ -20,11 +20,12 @@ _ARRIVALS, _RATE, _DELAY, _COMPUTING = 2.0, 4.0, 2.0, 1.5  # factors up to which
 
 @dataclass(frozen=True)
 class StreamsAround:
-    """Draws streams, or fleets of equal devices, that are like one, but not just so.
+    """Draws fleets of equal devices that are like one, but not just so; of one device or of several.
 
     Pictures come up to twice as often or as seldom as was said, the link carries up to four times more or less than
     its profile says (which the devices do not know), its delays are up to twice as long or short, and device and edge
-    compute up to 1.5 times as long or short: each by a factor that is drawn evenly on a logarithmic scale.
+    compute up to 1.5 times as long or short: each by a factor that is drawn evenly on a logarithmic scale. What is sent
+    cannot be withdrawn, as over TCP: the payload of a picture that was given up keeps others waiting.
 
     Attributes:
         levels: Of the deployment, what a device can do with a picture.
@@ -42,21 +43,17 @@ class StreamsAround:
     pictures: int
     buffer: int
 
-    def draw(self, count: int, seed: int) -> tuple[Stream, ...] | tuple[Fleet, ...]:
+    def draw(self, count: int, seed: int) -> tuple[Fleet, ...]:
         """Some of them; the arguments settle which."""
         rng = np.random.default_rng(seed)
-        streams = tuple(self._stream(number, rng) for number in range(count))
-        if self.devices == 1:
-            return streams
-        return tuple(self._fleet(stream) for stream in streams)
+        return tuple(self._fleet(self._stream(number, rng)) for number in range(count))
 
-    def as_told(self) -> Stream | Fleet:
+    def as_told(self) -> Fleet:
         """Just as was said."""
-        stream = Stream("as told", self.conditions, self.levels, self.arrivals, self.pictures, self.buffer)
-        return stream if self.devices == 1 else self._fleet(stream)
+        return self._fleet(Stream("as told", self.conditions, self.levels, self.arrivals, self.pictures, self.buffer))
 
     def _fleet(self, stream: Stream) -> Fleet:
-        return Fleet(stream.name, (stream,) * self.devices)
+        return Fleet(stream.name, (stream,) * self.devices, withdraws=False)
 
     def _stream(self, number: int, rng: np.random.Generator) -> Stream:
         arriving, rate, delay, computing = (factor ** rng.uniform(-1, 1)

@@ -43,8 +43,8 @@ def test_a_fleet_of_one_is_a_stream():
 class Account:
     """Right answers, pictures lost and energy of each device of a fleet, event after event."""
 
-    def __init__(self, arrivals, actions, deadline_ms, buffer, levels, slots):
-        count = len(arrivals)
+    def __init__(self, arrivals, actions, deadline_ms, buffer, levels, slots, withdraws):
+        count, self.withdraws = len(arrivals), withdraws
         self.deadline_ms, self.buffer, self.levels = deadline_ms, buffer, levels
         self.queues, self.coming = [[] for _ in range(count)], [list(a) for a in arrivals]
         self.answered, self.lost, self.energy = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count)
@@ -80,10 +80,12 @@ class Account:
     def wants_cell(self, now, d, start, local, due, level):
         gives_up, begins = max(due, local), max(now, self.cell)
         across = begins + 8 * (level.payload_bytes + 10 * math.ceil(level.payload_bytes / 100)) / 100.0
+        if not self.withdraws:
+            self.cell = across
         if begins >= gives_up:
             self.ends(d, start, local, due, level)
         elif across > gives_up:
-            self.cell = gives_up
+            self.cell = gives_up if self.withdraws else across
             self.ends(d, start, local, due, level, sent=(begins, across))
         else:
             self.cell = across
@@ -113,8 +115,10 @@ class Account:
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("per_s", [4.0, 15.0, 80.0])
 @pytest.mark.parametrize("levels", [LEVELS, SLOW_EDGE])
-def test_several_are_what_a_slow_account_says(slots, per_s, levels):
-    fleet = Fleet("three", tuple(stream(per_s, levels=levels, buffer=3) for _ in range(3)), edge_slots=slots)
+@pytest.mark.parametrize("withdraws", [True, False])
+def test_several_are_what_a_slow_account_says(slots, per_s, levels, withdraws):
+    fleet = Fleet("three", tuple(stream(per_s, levels=levels, buffer=3) for _ in range(3)), edge_slots=slots,
+                  withdraws=withdraws)
     core = FleetCore([fleet], draws=10, seed=3)
     rng = np.random.default_rng(0)
     for _ in range(6):
@@ -126,7 +130,7 @@ def test_several_are_what_a_slow_account_says(slots, per_s, levels):
             step = core.step(state, np.array([chosen[state.turn[0]][-1]]), rng)
             totals += [step.answered[0], step.lost[0], step.energy_mj[0], step.reward[0]]
             over = bool(step.over[0])
-        slow = Account(arrivals, chosen, 80.0, 3, levels, slots)
+        slow = Account(arrivals, chosen, 80.0, 3, levels, slots, withdraws)
         assert totals[0] == pytest.approx(slow.answered.sum())
         assert totals[1] == slow.lost.sum()
         assert totals[2] == pytest.approx(slow.energy.sum())
@@ -143,6 +147,14 @@ def test_who_shares_waits():
         assert play(core, Fixed(0), np.array([0]), 0).accuracy[0] == right
     patient = dataclasses.replace(alone, conditions=alone.conditions.model_copy(update={"budget_ms": 2 * took}))
     assert play(FleetCore([Fleet("of a test", (patient,) * 2)], 1), Fixed(0), np.array([0]), 0).accuracy[0] == 1.0
+
+
+def test_what_was_given_up_keeps_others_waiting_where_it_cannot_be_withdrawn():
+    # four devices whose pictures come at the same time, and a cell in which the last of them is late
+    busy = tuple(stream(20.0, budget_ms=50.0, levels=LEVELS[1:], regular=True) for _ in range(4))
+    kept, gone = (play(FleetCore([Fleet("four", busy, withdraws=withdraws)], 2), Fixed(1), np.zeros(4, dtype=int), 0)
+                  for withdraws in (False, True))
+    assert kept.accuracy.mean() < 0.5 * gone.accuracy.mean()
 
 
 def test_what_an_edge_announces():

@@ -65,8 +65,7 @@ def test_a_network_is_taken_where_it_is_ahead_and_replaced_whole(world, bundle, 
     made = []
 
     def trained(streams, settings, seed, *, advance):
-        general = 13 if hasattr(streams[0], "devices") else 10
-        sizes = {"level": (general + 12, 4, 4, 1), "skip": (general + 6, 4, 4, 1)}
+        sizes = {"level": (13 + 12, 4, 4, 1), "skip": (13 + 6, 4, 4, 1)}
         weights = {}
         for name in NetworkController.NAMES:
             part, layer, kind = name.split(".")

@@ -11,7 +11,7 @@ from ..bundle.manifest import Manifest
 from ..control.controller import Controller
 from ..control.estimates import RECENT, carried_kbps, expected_kbps, long_mean, packed_bits
 from ..control.record import ControllerRecord
-from ..control.view import FleetView, View
+from ..control.view import FleetView
 from ..device.exchange import TIMEOUT, Reply
 from ..device.switch import RateSwitch
 
@@ -137,7 +137,7 @@ class ControllerChooser:
         action = int(self._controller.decide(self.view(seen, now_s))[0])
         return None if action == len(self._rates) else action
 
-    def view(self, seen: Seen, now_s: float) -> View:
+    def view(self, seen: Seen, now_s: float) -> FleetView:
         """What the controller is told."""
         record, deadline_ms = self._record, self._record.deadline_ms
         mean = record.uplink_kbps
@@ -160,9 +160,7 @@ class ControllerChooser:
             "charge": one(1.0), "price": one(0.0), "accuracy": self._accuracy, "sent": nothing + 1.0,
             "takes_ms": takes, "busy_ms": np.maximum(np.minimum(takes, left_ms), self._device_ms),
             "air_ms": self._bits / mean, "energy_mj": nothing}
-        if record.sharing > 1:
-            return FleetView(**told, cell_ahead_ms=one(0.0), edge_ahead_ms=one(0.0))
-        return View(**told)
+        return FleetView(**told, cell_ahead_ms=one(0.0), edge_ahead_ms=one(0.0))
 
     def pinged(self, ms: float, now_s: float) -> None:  # noqa: ARG002
         """See `Chooser.pinged`; but for its few bytes it takes the delays and nothing else."""
