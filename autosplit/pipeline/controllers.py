@@ -98,9 +98,10 @@ def control(
 ) -> TrainedController:
     """Give a bundle of several rates a controller: a rule that was tuned, or a trained network where that is better.
 
-    Both know the same fleets, drawn around the run's conditions (`StreamsAround`; of one device, where it is alone): the rule with the highest reward of
-    all families and settings, and a network trained by PPO. In other streams it is seen whether the network is ahead
-    beyond the 95 % interval; if it is not, the bundle gets the rule. Figures are from yet others.
+    Both know the same fleets (of one device, where it is alone), drawn around the run's conditions (`StreamsAround`):
+    the rule with the highest reward of all families and settings, and a network trained by PPO. In other fleets it is
+    seen whether the network is ahead beyond the 95 % interval; if it is not, the bundle gets the rule. Figures are from
+    yet others.
 
     Args:
         run: Directory of the run that the bundle was made of: its conditions are what the simulation is around.
