@@ -27,7 +27,7 @@ from scipy.stats import bootstrap, wilcoxon
 
 from autosplit.agents.control.learned import ControlPPO, train_controller
 from autosplit.agents.control.play import Played, play
-from autosplit.agents.control.tuning import RULES, tuned_each
+from autosplit.agents.control.tuning import RULES, best_for_all, tuned_each
 from autosplit.core.arrays import Array
 from autosplit.envs.conditions import ProfilesSampler
 from autosplit.envs.fleet.core import FleetCore, core_of
@@ -96,9 +96,7 @@ def rules_of(devices: int) -> dict[str, Any]:
 def common_rule(streams: Sequence[Stream] | Sequence[Fleet], rules: dict[str, Any]) -> Controller:
     """Of all rules and settings the one with the highest mean reward over some streams."""
     core = core_of(streams, 2, 12)
-    everywhere = np.repeat(np.arange(len(streams)), 2)
-    candidates = [each for rule in rules.values() for each in rule.all(core.levels)]
-    return max(candidates, key=lambda each: float(play(core, each, everywhere, 0).reward.mean()))
+    return best_for_all([each for rule in rules.values() for each in rule.all(core.levels)], core, 2, 0)
 
 
 def main() -> None:

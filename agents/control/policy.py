@@ -15,12 +15,11 @@ from autosplit.runtime.standalone.control.network import ACCURACY, COST, EACH, F
 __all__ = ["ScoringPolicy"]
 
 
-
 class _Scores(nn.Module):
     """Observations to one score an action, and to features of the critic.
 
-    A score is what a level is worth for the picture in hand, as the rule `Myopic` sees it, and
-    what the network adds to that (residual learning; Johannink et al. 2019, arXiv 1812.03201): at first nothing.
+    A score is what a level is worth for the picture in hand, as the rule `Myopic` sees it, and what the network adds to
+    that (residual learning; Johannink et al. 2019, arXiv 1812.03201): at first nothing.
 
     Args:
         general: Features that an observation begins with, before those of the levels.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,11 +13,20 @@ from autosplit.envs.tree import IntArray
 from autosplit.runtime.standalone.control.controller import Controller
 from autosplit.runtime.standalone.control.rules import DriftPlusPenalty, FairShare, Fixed, Myopic, QueueAware
 
-__all__ = ["RULES", "tuned", "tuned_each"]
+__all__ = ["RULES", "best_for_all", "tuned", "tuned_each"]
 
 RULES = {"fixed": Fixed, "myopic, tuned": Myopic, "queue-aware, tuned": QueueAware,
          "drift plus penalty, tuned": DriftPlusPenalty, "fair share, tuned": FairShare}
 """Families of rules, each with the settings that `tuned` chooses among (`all`)."""
+
+
+def best_for_all(
+    candidates: Sequence[Controller], core: StreamCore | FleetCore, episodes: int, seed: int
+) -> Controller:
+    """The candidate with the highest mean reward over all streams or fleets; arguments as of `tuned`."""
+    everywhere = np.repeat(np.arange(len(core.streams)), episodes)
+    rewards = [played.reward.mean() for played in play_beside(core, candidates, everywhere, seed)]
+    return candidates[int(np.argmax(rewards))]
 
 
 def tuned(candidates: Iterable[Controller], core: StreamCore | FleetCore, stream: int, episodes: int, seed: int

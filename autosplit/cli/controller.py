@@ -68,7 +68,7 @@ def command(
     low, high = found.network_ahead
     verdict = ("beyond the interval, so the bundle got the network" if found.chosen == NETWORK
                else "which could be chance, so the bundle got the rule")
-    print_rich(table, f"choice  in streams of their own the network is {100 * low:+.1f} to {100 * high:+.1f} points "
+    print_rich(table, f"choice  in other simulated streams the network is {100 * low:+.1f} to {100 * high:+.1f} points "
                       f"ahead of the tuned rule: {verdict}")
     if not quiet:
         say_next(f"serve {quoted(bundle)}  # the edge's side",

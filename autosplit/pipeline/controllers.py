@@ -1,8 +1,8 @@
-"""`train_controller`: what decides over each picture of a stream, for a bundle of several rates."""
+"""`control`: what decides over each picture of a stream, for a bundle of several rates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,10 +11,9 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from autosplit.agents.control.learned import ControlPPO, train_controller
-from autosplit.agents.control.play import play, play_beside
-from autosplit.agents.control.tuning import RULES
+from autosplit.agents.control.play import play
+from autosplit.agents.control.tuning import RULES, best_for_all
 from autosplit.core.arrays import Array
-from autosplit.core.conditions import Conditions
 from autosplit.core.errors import BundleError, ConfigError, unwritable
 from autosplit.core.hashing import sha256_of_file
 from autosplit.core.intervals import Interval
@@ -25,7 +24,6 @@ from autosplit.envs.stream.around import StreamsAround
 from autosplit.envs.stream.arrivals import Arrivals
 from autosplit.envs.stream.known import Known
 from autosplit.envs.stream.levels import Level
-from autosplit.envs.stream.stream import Stream
 from autosplit.latency.random import Z95
 from autosplit.runtime.standalone.bundle.manifest import Manifest
 from autosplit.runtime.standalone.control.controller import Controller
@@ -127,6 +125,8 @@ def control(
     if not 1 <= devices <= 1000 or buffer < 1 or steps < 1:
         raise ConfigError(f"devices must lie in [1, 1000], buffer and steps be at least 1; got {devices}, {buffer} and "
                           f"{steps}")
+    if not os.access(bundle, os.W_OK):  # before minutes of training, not after
+        raise ConfigError(f"{bundle} cannot be written; copy the bundle to a place of yours")
     result = Result.load(run / "best.json", trust_code=trust_code)
     if manifest.source is None or manifest.source.data_fingerprint != result.provenance.data_fingerprint:
         raise BundleError(f"{bundle} was not made of {run}; name the run that `adapt` was given")
@@ -143,9 +143,9 @@ def control(
         tuned = {}
         core = FleetCore(parts["training"][:_TUNING], _TUNING_EPISODES, seed)
         for name, family in _families(devices).items():
-            tuned[name] = _best(family.all(core.levels), core, seed)
+            tuned[name] = best_for_all(family.all(core.levels), core, _TUNING_EPISODES, seed)
             advance(1)
-    rule = _best(list(tuned.values()), core, seed)
+    rule = best_for_all(list(tuned.values()), core, _TUNING_EPISODES, seed)
     with progress.phase("train the network", total=steps) as advance:
         network = train_controller(parts["training"], ControlPPO(steps=steps), seed, advance=advance)
 
@@ -161,7 +161,7 @@ def control(
         name, "" if name == NETWORK else repr(controllers[name]), float(values.mean()),
         float((figures[chosen] - values).mean()), _interval(figures[chosen] - values))
         for name, values in figures.items())
-    record = _record(controllers[chosen], conditions, around, float(figures[chosen].mean()))
+    record = _record(controllers[chosen], around, float(figures[chosen].mean()))
     written = _written(bundle, manifest, record, controllers[chosen])
     return TrainedController(written, chosen, compared, ahead, _TESTING, controllers)
 
@@ -179,13 +179,6 @@ def levels_of(manifest: Manifest) -> tuple[Level, ...]:
         for rate in manifest.rates)
 
 
-def _best(candidates: Sequence[Controller], core: FleetCore, seed: int) -> Controller:
-    """The one with the highest mean reward over all streams."""
-    everywhere = np.repeat(np.arange(len(core.streams)), _TUNING_EPISODES)
-    rewards = [played.reward.mean() for played in play_beside(core, candidates, everywhere, seed)]
-    return candidates[int(np.argmax(rewards))]
-
-
 def _accuracy(controller: Controller, core: FleetCore, seed: int) -> Array:
     """Right answers in time of each stream, a share of all its pictures, shape (streams,)."""
     everywhere = np.repeat(np.arange(len(core.streams)), _EPISODES)
@@ -200,11 +193,11 @@ def _interval(differences: Array) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def _record(controller: Controller, conditions: Conditions, around: StreamsAround, accuracy: float) -> ControllerRecord:
-    known = Known.of([Stream("", conditions, around.levels, around.arrivals)], len(around.levels))
+def _record(controller: Controller, around: StreamsAround, accuracy: float) -> ControllerRecord:
+    known = Known.of(around.as_told().devices[:1], len(around.levels))
     kind, settings = ControllerRecord.settings_of(controller)
     return ControllerRecord(
-        kind, settings, "", conditions.budget_ms, around.buffer, around.devices, float(known.mean_kbps[0]),
+        kind, settings, "", around.conditions.budget_ms, around.buffer, around.devices, float(known.mean_kbps[0]),
         float(known.delays_ms[0]), float(known.packet_bytes[0]), float(known.overhead_bytes[0]), accuracy)
 
 

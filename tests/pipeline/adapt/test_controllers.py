@@ -76,7 +76,7 @@ def test_a_network_is_taken_where_it_is_ahead_and_replaced_whole(world, bundle, 
         return made[-1]
 
     # a rule that loses everything, so that the untrained network, which is nearly the myopic rule, wins
-    monkeypatch.setattr(controllers, "_best", lambda candidates, core, seed: Skips())
+    monkeypatch.setattr(controllers, "best_for_all", lambda candidates, core, episodes, seed: Skips())
     monkeypatch.setattr(controllers, "train_controller", trained)
     found = control(world.run, bundle, Arrivals(2.0), deadline_ms=5000.0)
     assert found.chosen == NETWORK

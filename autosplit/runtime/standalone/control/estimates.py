@@ -56,7 +56,7 @@ def expected_kbps(
     Args:
         last_kbps: `carried_kbps` of the last exchange.
         usual_log2: Log2 of the same in the long run.
-        since_ms: Numbersime since that exchange.
+        since_ms: Time since that exchange.
         deadline_ms: Of a picture, which time is counted in.
         mean_kbps: Of the profile; a thousandth is the least.
     """

@@ -46,7 +46,7 @@ class ControllerRecord:
     """What decides over each picture of a stream, and what it was made for.
 
     Attributes:
-        kind: A rule, or a trained network .
+        kind: A rule, or a trained network.
         settings: Of the rule.
         weights: Name of the file with the network's weights; empty for a rule.
         deadline_ms: Of every picture, from its arrival.
@@ -122,7 +122,10 @@ class ControllerRecord:
             BundleError: Its file is absent or damaged.
         """
         if self.kind == NETWORK:
-            return NetworkController.load(folder / self.weights, error=BundleError)
+            network = NetworkController.load(folder / self.weights, error=BundleError)
+            if not network.shares:  # it was trained in streams, and devices are told what those of fleets are
+                raise BundleError(f"{folder / self.weights}: a network for streams; run `train-controller` again")
+            return network
         rule = RULES[self.kind]
         kinds = {field.name: field.type for field in dataclasses.fields(rule)}
         convert: dict[Any, Any] = {"int": int, "bool": bool, "float": float}

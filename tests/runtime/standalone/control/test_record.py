@@ -10,9 +10,11 @@ import pytest
 from autosplit.runtime.standalone.control.network import EACH, NetworkController
 from autosplit.runtime.standalone.control.record import RULES, ControllerRecord, ControllerSetting
 from autosplit.runtime.standalone.control.rules import DriftPlusPenalty, FairShare, Fixed, Myopic, QueueAware
-from autosplit.runtime.standalone.control.view import STREAM_FEATURES
+from autosplit.runtime.standalone.control.view import FLEET_FEATURES, STREAM_FEATURES
+from autosplit.runtime.standalone.errors import BundleError
 
 WIDTH = 4
+OF_FLEETS = len(STREAM_FEATURES) + len(FLEET_FEATURES)
 
 
 def record(controller, weights="", **changes):
@@ -21,9 +23,8 @@ def record(controller, weights="", **changes):
     return dataclasses.replace(made, **changes)
 
 
-def network(seed=0):
+def network(seed=0, general=OF_FLEETS):
     rng = np.random.default_rng(seed)
-    general = len(STREAM_FEATURES)
     sizes = {"level": (general + 2 * EACH, WIDTH, WIDTH, 1), "skip": (general + EACH, WIDTH, WIDTH, 1)}
     return NetworkController({
         name: rng.standard_normal((sizes[part][int(layer) // 2 + 1],) if kind == "bias" else (
@@ -49,6 +50,12 @@ def test_networks_come_back(tmp_path):
     assert found.fault(3, {"controller-1.npz": ""}) == ""
     again = found.controller(tmp_path)
     assert all(np.array_equal(again.weights[name], made.weights[name]) for name in made.weights)
+
+
+def test_networks_of_streams_are_told_too_much(tmp_path):
+    network(general=len(STREAM_FEATURES)).save(tmp_path / "controller-1.npz")
+    with pytest.raises(BundleError, match=r"controller-1\.npz: a network for streams"):
+        record(network(), "controller-1.npz").controller(tmp_path)
 
 
 @pytest.mark.parametrize(("changes", "rates", "fault"), [
