@@ -64,7 +64,7 @@ class PlanAxes:
             splits[plan.split] = min(places[plan.place], splits.get(plan.split, len(places)))
         columns: dict[str, list[Hashable]] = {
             "split": [splits[plan.split] for plan in problem.plans],
-            "head": [plan.head if plan.is_split else None for plan in problem.plans],
+            "head": [None if plan.split == INPUT else plan.head for plan in problem.plans],
             "sparsity": [None if plan.split == INPUT else plan.sparsity for plan in problem.plans],
             **{name: [of_codec(plan.codec) for plan in problem.plans] for name, of_codec in _CODEC},
         }

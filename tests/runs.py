@@ -84,6 +84,14 @@ class CodePruned(Only):
 class Injected(Only):  # with space.heads = [pruned, injected] and codecs that have rates
     def wants(self, plan):
         return plan.place == "layer1+injected" and plan.sparsity > 0 and plan.codec.rate == 2
+
+class ReducedSplit(Only):  # with space.heads = [pruned, reduced]
+    def wants(self, plan):
+        return plan.place == "layer1+reduced" and plan.sparsity > 0 and plan.codec.width == 2 and plan.codec.bits == 2
+
+class ReducedWhole(Only):
+    def wants(self, plan):
+        return plan.place == "output+reduced"
 """
 
 KINDS = ("Png", "Jpeg", "JpegBody", "Whole", "WholePruned", "Code", "CodePruned")

@@ -25,7 +25,8 @@ class Blueprint(Frozen):
         plan: The plan.
         keep: Channels kept in each prunable group of the head.
         feature_shape: Shape of what the head gives; empty where no feature crosses.
-        injected: Structure of an injected head and of what restores the backbone's feature from its own; else empty.
+        head: Structure of an injected head, and of what restores the backbone's feature from that of an injected or a
+            reduced one; else empty.
         code_shape: Shape of the code; empty where no codec is.
         codec: The codec's structure, as its family describes it.
         exit: Structure of the classifier of an exit; empty where the plan has none.
@@ -40,7 +41,7 @@ class Blueprint(Frozen):
     plan: Plan
     keep: tuple[int, ...] = ()
     feature_shape: tuple[int, ...] = ()
-    injected: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)
+    head: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)
     code_shape: tuple[int, ...] = ()
     codec: dict[str, Any] = Field(default_factory=dict)
     exit: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda structure: not structure)

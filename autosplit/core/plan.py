@@ -5,7 +5,7 @@ What is found of it is in `autosplit.core.measurement`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -14,12 +14,15 @@ from autosplit.runtime.standalone.payload.image_codecs import EFFORT, IMAGE_KIND
 
 __all__ = [
     "DEFAULT_CODEC",
+    "HEADS",
     "INPUT",
     "OUTPUT",
+    "REDUCED_BY",
     "CodecSetting",
     "Exit",
     "HeadKind",
     "Plan",
+    "head_of",
     "place_of",
     "split_of",
 ]
@@ -33,10 +36,18 @@ OUTPUT = "output"
 DEFAULT_CODEC = "nested"
 """The codec that labels leave unnamed."""
 
-HeadKind = Literal["pruned", "injected"]
-"""What runs on the device before the encoder: the backbone's own first layers, or a small network in their place."""
+HeadKind = Literal["pruned", "injected", "reduced"]
+"""What runs on the device before the encoder: the backbone's own first layers, a small network in their place, or the
+first layers on a picture of half the height and width."""
 
-_INJECTED = "+injected"
+REDUCED_BY = 2
+"""What height and width of the picture are divided by in front of a reduced head."""
+
+HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
+"""All kinds of heads."""
+
+_BETWEEN = "+"  # split point and kind of head in the name of a place
+_ABOUT_HEADS: dict[HeadKind, str] = {"pruned": "", "injected": "injected", "reduced": f"picture at 1/{REDUCED_BY}"}
 
 _NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "png": "PNG"}
 _CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-shared": {"quality"},
@@ -129,12 +140,24 @@ class CodecSetting(Frozen):
 
 def place_of(split: str, head: HeadKind) -> str:
     """Split point and kind of head as one name; see `Plan.place`."""
-    return split if head == "pruned" else f"{split}{_INJECTED}"
+    return split if head == "pruned" else f"{split}{_BETWEEN}{head}"
 
 
 def split_of(place: str) -> str:
     """The split point of a place."""
-    return place.removesuffix(_INJECTED)
+    return _apart(place)[0]
+
+
+def head_of(place: str) -> HeadKind:
+    """The kind of head of a place."""
+    return _apart(place)[1]
+
+
+def _apart(place: str) -> tuple[str, HeadKind]:
+    for head in HEADS:
+        if place.endswith(_BETWEEN + head):
+            return place.removesuffix(_BETWEEN + head), head
+    return place, "pruned"
 
 
 class Exit(Frozen):
@@ -144,23 +167,34 @@ class Exit(Frozen):
         threshold: Confidence from which on it answers.
         sparsity: `None` = by a small classifier on the feature at the cut. Else by the whole network on the device,
             with this share of its channels removed, which runs before anything else: a cascade.
+        head: Whether that network sees a smaller picture.
     """
 
     threshold: float = Field(gt=0, lt=1)
     sparsity: float | tuple[float, ...] | None = None
+    head: Literal["pruned", "reduced"] = Field(default="pruned", exclude_if=lambda value: value == "pruned")
+
+    @classmethod
+    def by(cls, device: Plan, threshold: float) -> Exit:
+        """An exit by the whole network on the device, given as the plan that runs it."""
+        head: Literal["pruned", "reduced"] = "reduced" if device.head == "reduced" else "pruned"
+        return cls(threshold=threshold, sparsity=device.sparsity, head=head)
 
     @property
     def network(self) -> Plan | None:
         """The plan of the whole network on the device, where it is that which answers."""
         return None if self.sparsity is None else Plan(
-            split=OUTPUT, sparsity=self.sparsity, codec=CodecSetting(kind="none"))
+            split=OUTPUT, sparsity=self.sparsity, codec=CodecSetting(kind="none"), head=self.head)
 
     @property
     def label(self) -> str:
         """Short text for tables, such as `exit at 90%` or `exit at 90% by the network 50% pruned`."""
         text = f"exit at {self.threshold * 100:g}%"
-        pruned = None if self.sparsity is None else _pruned_label(self.sparsity)
-        return text if pruned is None else f"{text} by the {f'network {pruned}' if pruned else 'whole network'}"
+        if self.sparsity is None:
+            return text
+        pruned = _pruned_label(self.sparsity)
+        network = f"network {pruned}" if pruned else "whole network"
+        return ", ".join([f"{text} by the {network}", *filter(None, [_ABOUT_HEADS[self.head]])])
 
 
 class Plan(Frozen):
@@ -171,8 +205,8 @@ class Plan(Frozen):
         sparsity: Share of channels removed from every prunable group of the head, in [0, 1); or one share a
             group, in the order of `autosplit.models.pruning.HeadPruner.groups`.
         codec: How the feature at the cut becomes bytes.
-        head: What runs on the device: the backbone's own layers, or an injected head in place of those before the
-            split point.
+        head: What runs on the device: the backbone's own layers, an injected head in place of those before the
+            split point, or the backbone's layers on a smaller picture.
         exit: By what the device answers what it is sure of; `None` = everything is sent.
     """
 
@@ -191,8 +225,10 @@ class Plan(Frozen):
         if self.codec.kind not in allowed:
             raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
                              f"got {self.codec.kind!r}")
-        if self.head == "injected" and self.codec.kind != "code":
-            raise ValueError(f"an injected head needs a code behind it, got a codec of kind {self.codec.kind!r}")
+        behind = {"injected": {"code"}, "reduced": {"code", "none"}}.get(self.head, {self.codec.kind})
+        if self.codec.kind not in behind:
+            raise ValueError(f"head {self.head!r} takes a codec of kind {sorted(behind)} behind it, "
+                             f"got {self.codec.kind!r}")
         if self.exit is not None and self.codec.kind == "none":
             raise ValueError("an exit needs something to send behind it, but this plan runs on the device alone")
         if self.exit is not None and self.exit.sparsity is None and not (self.is_split and self.codec.kind == "code"):
@@ -202,9 +238,8 @@ class Plan(Frozen):
 
     @classmethod
     def at(cls, place: str, sparsity: float | tuple[float, ...], codec: CodecSetting) -> Plan:
-        """A plan at a place: a split point, with `+injected` behind it for an injected head there."""
-        head: HeadKind = "injected" if place.endswith(_INJECTED) else "pruned"
-        return cls(split=split_of(place), sparsity=sparsity, codec=codec, head=head)
+        """A plan at a place: a split point, with `+injected` or `+reduced` behind it for such a head there."""
+        return cls(split=split_of(place), sparsity=sparsity, codec=codec, head=head_of(place))
 
     @property
     def place(self) -> str:
@@ -220,7 +255,7 @@ class Plan(Frozen):
 
         Plans pruned by layer show the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
         """
-        parts = [self.split] if self.head == "pruned" else [self.split, "injected"]
+        parts = [self.split, *filter(None, [_ABOUT_HEADS[self.head]])]
         if pruned := _pruned_label(self.sparsity):
             parts.append(pruned)
         if self.codec.kind != "none":

@@ -73,7 +73,8 @@ class SearchSpace(Frozen):
         keep: Modules of the backbone, by path (`layer1.0`), whose channels are never pruned.
         round_to: Prunable groups keep the nearest multiple of so many channels, or all; 8 suits many kernels.
         heads: Which kinds of heads are offered at split points: `pruned` = the backbone's own layers, `injected` = a
-            small network in their place.
+            small network in their place, `reduced` = the backbone's own layers on a picture of half the height and
+            width; the whole network on the device may be reduced too.
         injected_encoder: The layers of injected heads: `strided` = autosplit's own, `entropic-student` = those of
             Matsubara et al. 2022, with which `compare` makes that baseline.
         widths: Channels of the code.

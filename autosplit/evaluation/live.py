@@ -141,7 +141,7 @@ class LiveEvaluator:
         return stage_cost(self._backbone, self.data.shape)
 
     def _head_cost(self, plan: Plan) -> StageCost:
-        if plan.split == OUTPUT and plan.sparsity == 0.0:  # a baseline, also where it is not in the search space
+        if plan.split == OUTPUT and plan.lossless:  # a baseline, also where it is not in the search space
             return self._backbone_cost
         keep = self._supernet.pruners[plan.place].keep_counts(plan.sparsity)
         key = ("head", plan.place, keep)
@@ -268,8 +268,8 @@ class LiveEvaluator:
         return accuracy(self._backbone, self.data, self._validation)
 
     def _uncoded_accuracy(self, plan: Plan) -> float:
-        """Accuracy of head and tail with nothing between them: of the backbone, unless the head is pruned."""
-        if plan.sparsity == 0.0:
+        """Accuracy of head and tail with nothing between them: of the backbone, if its head is as it was."""
+        if plan.lossless:
             return self._backbone_accuracy
         network = self._supernet.extract(plan)
         recalibrate(network, self._statistics_images, self._statistics_batch)

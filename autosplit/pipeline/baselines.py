@@ -78,21 +78,23 @@ class Choice:
 
 
 def simple_baselines(
-    space: SearchSpace, splits: Sequence[str], device_sparsities: Sequence[float], own_files: bool = False
+    space: SearchSpace, splits: Sequence[str], on_device: Sequence[Plan], own_files: bool = False
 ) -> list[Baseline]:
     """Baselines without a codec of their own: the network on the device, pruned or not, the image, a cut without codec.
 
     Args:
         space: Image formats to choose among.
         splits: Split points of the backbone.
-        device_sparsities: Sparsities of the whole network on the device; none where that is not in the search space.
+        on_device: Whole networks on the device, pruned or reduced; none where these are not in the search space.
         own_files: Whether the data set's images came as files, which could be sent as they are.
     """
     whole, raw = CodecSetting(kind="none"), CodecSetting(kind="raw")
-    pruned = tuple(Plan(split=OUTPUT, sparsity=s, codec=whole) for s in device_sparsities if s > 0)
+    pruned = tuple(plan for plan in on_device if plan.head == "pruned" and not plan.lossless)
+    reduced = tuple(plan for plan in on_device if plan.head == "reduced")
     found = [
         Baseline(DEVICE, "whole network on device", (Plan(split=OUTPUT, codec=whole),), True),
         Baseline("device-pruned", "pruned network on device", pruned),
+        Baseline("device-reduced", "network on device, smaller pictures", reduced),
         Baseline(PNG, "raw image (PNG)", (Plan(split=INPUT, codec=CodecSetting(kind="png")),), True),
         *([Baseline(OWN_FILES, "own files as they are", (Plan(split=INPUT, codec=CodecSetting(kind="file")),),
                     True)]
@@ -108,7 +110,7 @@ def baselines_of(context: SearchContext) -> list[Baseline]:
     """The simple baselines of a scenario: over its own split points, sparsities, image formats and files."""
     networks = context.networks
     return simple_baselines(networks.scenario.space, [point.name for point in networks.points],
-                            context.evaluator.space.sparsities.get(OUTPUT, ()),
+                            [plan for plan in context.evaluator.space.plans() if plan.split == OUTPUT],
                             networks.data.validation.file_bytes is not None)
 
 

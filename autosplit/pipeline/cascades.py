@@ -58,8 +58,7 @@ def cascades(
         first, (rest, sizes), cost = answers[device][0], answers[sender], measured[device].workload.device
         for threshold in thresholds:
             leaves = sure[device] >= np.float32(threshold)
-            point = exit_point(Exit(threshold=threshold, sparsity=device.sparsity), leaves, first == labels,
-                               rest == labels, sizes, cost)
+            point = exit_point(Exit.by(device, threshold), leaves, first == labels, rest == labels, sizes, cost)
             work = measured[sender].workload.with_exit(point)
             joined.append(measured[sender].model_copy(update={
                 "plan": work.plan, "accuracy": point.accuracy, "workload": work, "exits": (point,),

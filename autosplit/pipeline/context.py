@@ -246,7 +246,7 @@ class SearchContext:
             return SplitNetwork(nn.Identity(), backbone)
         if plan.split == INPUT and not tuned:
             return SplitNetwork(nn.Identity(), networks.coded_backbone or backbone)
-        if plan.split != INPUT and plan.sparsity == 0.0 and plan.codec.kind != "code":
+        if plan.split != INPUT and plan.lossless:
             if plan.split == OUTPUT:
                 return SplitNetwork(backbone, nn.Identity())
             return SplitNetwork(*cut(backbone, networks.supernet.points[plan.split]))
@@ -344,7 +344,7 @@ def blueprint_of(networks: Networks, plan: Plan, arithmetic: Arithmetic, key: st
         exit=(classifier_structure(supernet.feature_shape(plan.place), data.num_classes)
               if plan.exit is not None and plan.exit.network is None else {}),
         exit_keep=() if plan.exit is None or plan.exit.network is None else _kept(supernet, plan.exit.network),
-        injected=supernet.structures.get(plan.place, {}),
+        head=supernet.structures.get(plan.place, {}),
         code_shape=codec.code_shape(plan.codec) if codec else (), codec=codec.structure(plan.codec) if codec else {})
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autosplit.core.errors import AutosplitError, ConfigError, ParityError
 from autosplit.core.measurement import StageCost, Workload
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.core.plan import OUTPUT, CodecSetting, Plan, head_of
 from autosplit.core.progress import NullProgress, PhaseReporter
 from autosplit.core.scenario import Scenario
 from autosplit.core.space import channels_kept
@@ -141,11 +141,10 @@ def plans_to_try(networks: Networks) -> list[Plan]:
     """
     space = LiveEvaluator(networks).space
     found: list[Plan] = []
-    for own in (True, False):  # heads of the backbone, and injected ones
+    for head in networks.scenario.space.heads:
         for family in networks.scenario.codecs:
             offers = [(place, codec) for place in space.splits for codec in space.codecs[place]
-                      if place not in {INPUT, OUTPUT} and codec.family == family
-                      and (place in networks.supernet.points) == own]
+                      if place in networks.supernet.places and codec.family == family and head_of(place) == head]
             if offers:
                 place, codec = offers[len(offers) // 2]
                 found.append(Plan.at(place, max(space.sparsities[place]), codec))

@@ -106,5 +106,5 @@ def ranked_heads(outcomes: Sequence[Outcome]) -> list[Plan]:
         return [best_outcome(outcomes).plan]
     chosen: dict[tuple[object, ...], Plan] = {}
     for outcome in sorted(feasible, key=lambda o: -o.reward):
-        chosen.setdefault((outcome.plan.split, outcome.plan.sparsity), outcome.plan)
+        chosen.setdefault((outcome.plan.place, outcome.plan.sparsity), outcome.plan)
     return list(chosen.values())

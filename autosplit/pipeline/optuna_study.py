@@ -82,6 +82,7 @@ def _parameters(plan: Plan, splits: tuple[str, ...], space: dict[str, Any],
             shapes[name] = IntDistribution(least, max(most, value))
     if plan.exit is not None:
         params["exit"], shapes["exit"] = plan.exit.threshold, FloatDistribution(0.0, 1.0)
+        params["exit.head"], shapes["exit.head"] = plan.exit.head, CategoricalDistribution(get_args(HeadKind))
         if isinstance(plan.exit.sparsity, float):
             params["exit.sparsity"], shapes["exit.sparsity"] = plan.exit.sparsity, FloatDistribution(0.0, 1.0)
     return params, shapes

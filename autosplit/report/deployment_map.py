@@ -17,7 +17,7 @@ from autosplit.core.arrays import Array
 from autosplit.core.conditions import Conditions
 from autosplit.core.errors import AutosplitError, ConfigError
 from autosplit.core.measurement import Measurement, Outcome
-from autosplit.core.plan import INPUT, OUTPUT, Plan
+from autosplit.core.plan import HEADS, INPUT, OUTPUT, Plan
 from autosplit.core.result import Result
 from autosplit.evaluation.scorer import Scorer, rewards_of
 from autosplit.latency.base import coarse_of
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Across", "DeploymentMap", "all_measured", "kind_of"]
 
-KINDS = ("on the device", "as a picture", "split, pruned head", "split, injected head", "split with an exit")
-"""Kinds of deployments, the last three of which are splits."""
+KINDS = ("on the device", "as a picture", "split, pruned head", "split, injected head", "split, reduced head",
+         "split with an exit")
+"""Kinds of deployments; all but the first two are splits."""
 
 Across = Literal["speed", "budget"]
 """What the map has beside the link's rate: the speed of the device, or the deadline."""
@@ -47,7 +48,7 @@ _OTHERS = 2.0 ** (np.arange(-8, 9) / 2)  # from 1/16 to 16 times
 def kind_of(plan: Plan) -> int:
     """Which of `KINDS` a plan is."""
     ends = {OUTPUT: 0, INPUT: 1}
-    return ends.get(plan.split, 4 if plan.exit is not None else 3 if plan.head == "injected" else 2)
+    return ends.get(plan.split, 5 if plan.exit is not None else 2 + HEADS.index(plan.head))
 
 
 @dataclass(frozen=True)

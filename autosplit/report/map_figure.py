@@ -11,7 +11,8 @@ from autosplit.report.style import INK, RED, nice_ticks, plain_number, quantity
 
 __all__ = ["map_figure"]
 
-_KIND_COLOURS = ("#9fb8c9", "#f2d9a7", "#e07b39", "#8e2f5b", "#2f7d6b")  # of `KINDS`: two quiet ones, and the splits
+# of `KINDS`: two quiet ones, and the splits
+_KIND_COLOURS = ("#9fb8c9", "#f2d9a7", "#e07b39", "#8e2f5b", "#4a5fa5", "#2f7d6b")
 _CONTOURS = (1.0, 5.0, 20.0)
 
 

@@ -137,6 +137,7 @@ class Look:
 LOOKS = {
     "device": Look("whole network on device", INK, "s"),
     "device-pruned": Look("pruned network on device", INK, "d"),
+    "device-reduced": Look("network on device, smaller pictures", INK, "p"),
     "file": Look("own files as they are", SOFT, "8"),
     "finalist": Look("another finalist", GOLD, "o"),
     "png": Look("raw image (PNG)", SOFT, "D"),

@@ -17,6 +17,7 @@ from autosplit.models.exits import ExitNetwork, build_classifier
 from autosplit.models.injected import injected_networks
 from autosplit.models.loading import build_backbone
 from autosplit.models.pruning import HeadPruner
+from autosplit.models.reduced import Enlarge, reduced
 from autosplit.models.splitting import cut, find_split_points, select_split_points
 from autosplit.models.tracing import trace
 
@@ -29,25 +30,28 @@ def build_network(blueprint: Blueprint) -> SplitNetwork:
     Raises:
         AutosplitError: The backbone cannot be built, or no longer has this split point.
     """
-    graph = _backbone(blueprint)
-    if blueprint.plan.split == INPUT:
+    graph, plan = _backbone(blueprint), blueprint.plan
+    if plan.split == INPUT:
         return SplitNetwork(nn.Identity(), graph, exit=_exit(blueprint)).eval()
     head: nn.Module
     tail: nn.Module
-    if blueprint.plan.split == OUTPUT:
+    if plan.split == OUTPUT:
         whole, tail = graph, nn.Identity()
     else:
         points = find_split_points(graph, blueprint.image_shape)
-        whole, tail = cut(graph, select_split_points(points, (blueprint.plan.split,))[0])
-    if blueprint.plan.head == "injected":
-        try:
-            whole, restore = injected_networks(blueprint.injected)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
-            raise ResultError(f"an injected head cannot be built from {blueprint.injected}: {one_line(e)}; use the "
-                              "autosplit that wrote it") from e
-        tail = nn.Sequential(restore, tail)
+        whole, tail = cut(graph, select_split_points(points, (plan.split,))[0])
+    try:
+        if plan.head == "injected":
+            whole, restore = injected_networks(blueprint.head)
+            tail = nn.Sequential(restore, tail)
+        elif plan.head == "reduced":
+            whole = reduced(whole)
+            tail = tail if plan.split == OUTPUT else nn.Sequential(Enlarge(blueprint.head), tail)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
+        raise ResultError(f"head {plan.head!r} cannot be built from {blueprint.head}: {one_line(e)}; use the autosplit "
+                          "that wrote it") from e
     head = _pruned(whole, blueprint.keep, blueprint)
-    setting = blueprint.plan.codec
+    setting = plan.codec
     parts: CodecParts | tuple[None, None, None] = (None, None, None)
     if setting.kind == "code":
         try:
@@ -88,7 +92,8 @@ def _exit(blueprint: Blueprint) -> ExitNetwork | None:
         return None
     network: nn.Module
     if plan.exit.network is not None:
-        network = _pruned(_backbone(blueprint), blueprint.exit_keep, blueprint)
+        whole = _backbone(blueprint)
+        network = _pruned(reduced(whole) if plan.exit.head == "reduced" else whole, blueprint.exit_keep, blueprint)
     else:
         try:
             network = build_classifier(blueprint.exit)

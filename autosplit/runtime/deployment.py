@@ -200,8 +200,8 @@ class Deployment:
         if self.plan.split == INPUT:
             feature_bytes = float(np.prod(self.blueprint.image_shape))
         else:
-            # of an injected head: the feature that it stands in for
-            shape = self.blueprint.injected.get("feature", self.blueprint.feature_shape)
+            # of a head that is not the backbone's own: the feature that it stands in for
+            shape = self.blueprint.head.get("feature", self.blueprint.feature_shape)
             feature_bytes = 4.0 * float(np.prod(shape)) if shape else 0.0
         workload = self.workload(evaluation.payload_mean, evaluation.payload_p95)
         exits: tuple[ExitPoint, ...] = ()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autosplit.core.plan import head_of
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
 from autosplit.training.loop import Batch, batches, train_alone
@@ -26,7 +27,7 @@ _SAMPLE_IMAGES = 256
 
 def injected_steps(supernet: Supernet, settings: TrainingSettings) -> int:
     """Steps that `pretrain_injected` takes."""
-    return len(supernet.structures) * settings.injected_steps
+    return len(_injected(supernet)) * settings.injected_steps
 
 
 def pretrain_injected(
@@ -43,7 +44,7 @@ def pretrain_injected(
         on_step: Called after each step.
     """
     sample = data.normalise(data.train.images[:_SAMPLE_IMAGES])
-    for place in supernet.structures if settings.injected_steps else ():
+    for place in _injected(supernet) if settings.injected_steps else ():
         networks = supernet.injected_parts(place)
         parameters = [p for network in networks for p in network.parameters()]
         generator = torch.Generator().manual_seed(seed)
@@ -58,3 +59,8 @@ def pretrain_injected(
         train_alone(parameters, loss, settings.injected_steps, _LEARNING_RATE, data.accelerator, clip=5.0,
                     on_step=on_step)
         supernet.restart_codecs(place, sample)
+
+
+def _injected(supernet: Supernet) -> list[str]:
+    """Places with an injected head."""
+    return [place for place in supernet.places if head_of(place) == "injected"]

@@ -236,8 +236,8 @@ def _supernet_key(scenario: Scenario, backbone_key: str, points: tuple[SplitPoin
     return content_hash({
         # so that supernets without them keep their keys
         **({"profiles": profiles} if profiles else {}), **({"rates": rates} if rates != _USUAL_RATES else {}),
-        **({"heads": scenario.space.heads, "injected_steps": settings.injected_steps}
-           if "injected" in scenario.space.heads else {}),
+        **({"heads": scenario.space.heads} if scenario.space.heads != ("pruned",) else {}),
+        **({"injected_steps": settings.injected_steps} if "injected" in scenario.space.heads else {}),
         **({"injected_encoder": encoder} if encoder != "strided" else {}), **({"rules": rules} if rules else {}),
         "recipe": _RECIPE, "backbone": backbone_key, "space": space, "points": [p.name for p in points],
         "codecs": [codec_key(name) for name in scenario.codecs], "codec_steps": settings.codec_steps,

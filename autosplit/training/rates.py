@@ -51,7 +51,7 @@ def finetune_rates(supernet: Supernet, rates: Sequence[Plan], teacher: Teacher, 
         return fmean(accuracy(rate_network(supernet, plan, data, settings), data, data.validation) for plan in rates)
 
     new = supernet.new_parameters(rates[0].place, rates[0].codec.family)
-    groups = parameter_groups(supernet.backbone.parameters(), new, settings.finetune_lr, CODEC_LR)
+    groups = parameter_groups(supernet.trained_parameters(), new, settings.finetune_lr, CODEC_LR)
     train_keeping_best(supernet, groups, loss, score, run)
     supernet.eval()
 

@@ -17,7 +17,17 @@ from autosplit.compression import build_codec
 from autosplit.compression.codecs.base import Codec, Offer
 from autosplit.compression.network import SplitNetwork, recalibrate
 from autosplit.core.errors import ConfigError, UnknownNameError
-from autosplit.core.plan import DEFAULT_CODEC, INPUT, OUTPUT, CodecSetting, Plan, place_of, split_of
+from autosplit.core.plan import (
+    DEFAULT_CODEC,
+    INPUT,
+    OUTPUT,
+    REDUCED_BY,
+    CodecSetting,
+    Plan,
+    head_of,
+    place_of,
+    split_of,
+)
 from autosplit.core.scenario import SearchSpace
 from autosplit.core.space import PlanSpace
 from autosplit.data.base import in_batches
@@ -26,6 +36,7 @@ from autosplit.models.entropic_student import ENTROPIC_STUDENT, student_structur
 from autosplit.models.inference import evaluation_mode
 from autosplit.models.injected import injected_networks, injected_structure
 from autosplit.models.pruning import HeadPruner
+from autosplit.models.reduced import Enlarge, reduced, reduced_structure, runs_reduced
 from autosplit.models.splitting import SplitPoint, cut
 
 __all__ = ["Supernet"]
@@ -45,8 +56,8 @@ class Supernet(nn.Module):
         families: Names of the codecs at each place.
 
     Attributes:
-        places: Where codes are sent: split points with the backbone's own head, or with an injected one.
-        structures: Of injected heads, by place.
+        places: Where codes are sent: split points with the backbone's own head, or with one of another kind.
+        structures: Of injected and reduced heads and of what restores the backbone's feature from theirs, by place.
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class Supernet(nn.Module):
         self._families = tuple(families)
         self.codecs = nn.ModuleDict()
         self.injected, self.restores = nn.ModuleDict(), nn.ModuleDict()
+        self.reduced: fx.GraphModule | None = reduced(backbone) if "reduced" in space.heads else None
         self.structures: dict[str, dict[str, Any]] = {}
         self.places: tuple[str, ...] = ()
         for point in points:
@@ -78,8 +90,15 @@ class Supernet(nn.Module):
                 self._add_codecs(point.name, features)
             if "injected" in space.heads:
                 self._inject(point.name, shape, features, sample)
+            if self.reduced is not None:
+                self._reduce(point, shape, features, sample)
         if space.whole_on_device:
             self._halves[OUTPUT] = (self.backbone, nn.Identity())
+            if self.reduced is not None and runs_reduced(self.reduced, shape):
+                self._halves[place_of(OUTPUT, "reduced")] = (self.reduced, nn.Identity())
+        if self.reduced is not None and not any(head_of(place) == "reduced" for place in self._halves):
+            raise ConfigError("space.heads: no head of this backbone runs on pictures of half the size, "
+                              f"{shape[1] // REDUCED_BY}x{shape[2] // REDUCED_BY}; leave out 'reduced'")
         prunable = max(space.sparsities) > 0
         modules = dict(self.backbone.named_modules(remove_duplicate=False))
         for path in space.keep:
@@ -130,6 +149,21 @@ class Supernet(nn.Module):
         self._halves[place] = (injected, nn.Sequential(restore, tail))
         self._add_codecs(place, self._features(place, sample))
 
+    def _reduce(
+        self, point: SplitPoint, shape: tuple[int, int, int], features: Tensor, sample: Tensor
+    ) -> None:
+        """Add a reduced head at a split point, what enlarges its feature, and codecs."""
+        assert self.reduced is not None
+        head, place = cut(self.reduced, point)[0], place_of(point.name, "reduced")
+        if not runs_reduced(head, shape):
+            return
+        self._halves[place] = (head, nn.Identity())
+        small = self._features(place, sample)
+        self.structures[place] = reduced_structure(small.shape[1:], features.shape[1:], bool(features.min() >= 0))
+        self.restores[_key(place)] = enlarge = Enlarge(self.structures[place])
+        self._halves[place] = (head, nn.Sequential(enlarge, self.tail(point.name)))
+        self._add_codecs(place, small)
+
     def imitate(self, place: str, images: Tensor) -> tuple[Tensor, Tensor]:
         """What an injected head, restored, makes of images, and the backbone's feature that it stands in for.
 
@@ -161,16 +195,21 @@ class Supernet(nn.Module):
             codec.fit(features)
 
     def new_parameters(self, place: str = "", family: str | None = None) -> list[tuple[str, nn.Parameter]]:
-        """Everything but the backbone, by name: codecs, injected heads and what restores their features.
+        """Everything that is new, by name: codecs, injected heads, and what restores the backbone's features.
 
         Args:
             place: Only those of a place; all by default.
             family: Of the codec there; the first one by default.
         """
         if not place:
-            return [(n, p) for n, p in self.named_parameters() if not n.startswith("backbone.")]
-        injected = self.injected_parts(place) if place in self.structures else ()
-        return [named for part in (self.codec(place, family), *injected) for named in part.named_parameters()]
+            return [(n, p) for n, p in self.named_parameters() if not n.startswith(("backbone.", "reduced."))]
+        parts = [self.codec(place, family), *(found[_key(place)] for found in (self.injected, self.restores)
+                                              if _key(place) in found)]
+        return [named for part in parts for named in part.named_parameters()]
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """All others: those of the backbone, and of its copy that sees smaller pictures."""
+        return [p for n, p in self.named_parameters() if n.startswith(("backbone.", "reduced."))]
 
     @property
     def plan_space(self) -> PlanSpace:
@@ -183,9 +222,9 @@ class Supernet(nn.Module):
         for place in self.places:
             sparsities[place] = self.distinct_sparsities(place)
             codecs[place] = tuple(s for family in self._families for s in self.codec(place, family).settings())
-        if self._space.whole_on_device:
-            sparsities[OUTPUT] = self.distinct_sparsities(OUTPUT)
-            codecs[OUTPUT] = (CodecSetting(kind="none"),)
+        for place in self._halves:
+            if split_of(place) == OUTPUT:
+                sparsities[place], codecs[place] = self.distinct_sparsities(place), (CodecSetting(kind="none"),)
         return PlanSpace(tuple(sparsities), sparsities, codecs)
 
     def settle(self, sample: Tensor) -> None:
@@ -223,7 +262,7 @@ class Supernet(nn.Module):
 
     def widest(self, place: str) -> Plan:
         """The plan that loses least at a place."""
-        return Plan.at(place, 0.0, CodecSetting(kind="none") if place == OUTPUT else self.codec(place).widest)
+        return Plan.at(place, 0.0, CodecSetting(kind="none") if split_of(place) == OUTPUT else self.codec(place).widest)
 
     def forward(self, images: Tensor, plan: Plan) -> Tensor:
         """Logits of a plan, differentiable down to the shared weights; batch norm uses the batch's statistics.

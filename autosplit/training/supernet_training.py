@@ -20,7 +20,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan
+from autosplit.core.plan import INPUT, OUTPUT, CodecSetting, Plan, split_of
 from autosplit.core.scenario import TrainingSettings
 from autosplit.data.base import ImageDataset
 from autosplit.training.codecs import pretrain_codecs
@@ -71,7 +71,7 @@ def train_supernet(
     pretrain_injected(supernet, data, settings, seed, on_step)
     pretrain_codecs(supernet, data, settings, seed, on_step)
     supernet.train()
-    groups = parameter_groups(supernet.backbone.parameters(), supernet.new_parameters(), settings.supernet_lr,
+    groups = parameter_groups(supernet.trained_parameters(), supernet.new_parameters(), settings.supernet_lr,
                               _CODEC_LR)
     train(data, groups, loss, epochs=settings.supernet_epochs, batch_size=settings.batch_size, seed=seed,
           weight_decay=1e-4, name="supernet", on_step=on_step)
@@ -137,7 +137,7 @@ class PlanDraws:
         sparsity: float | tuple[float, ...] = self._rng.choice(self._sparsities[split])
         if self._profiles.get(split) and self._rng.random() < _PROFILE_SHARE:
             sparsity = self._rng.choice(self._profiles[split])
-        if split == OUTPUT:
+        if split_of(split) == OUTPUT:
             return Plan.at(split, sparsity, CodecSetting(kind="none"))
         codec = self._rng.choice(self._supernet.codecs_at(split))
         key = (split, codec.family)

@@ -27,6 +27,12 @@ def test_the_formula():
     assert logits == pytest.approx([4.0, 4.0 - 3 * 0.25, 4.0 - 1.0, 4.0])
 
 
+def test_smaller_pictures_cost_something():
+    head = Workload(plan=Plan.at("output+reduced", 0.5, CodecSetting(kind="none")))
+    found = expected_accuracy([head, work("output", 0.5, 0.0)])
+    assert np.diff(np.log(found / (1 - found))) == pytest.approx(0.5)
+
+
 def test_pruning_by_layer_counts_by_its_mean():
     alike = expected_accuracy([work("a", 0.5, 10.0), work("a", (0.25, 0.75), 10.0)])
     assert alike[0] == alike[1]

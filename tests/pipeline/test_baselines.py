@@ -77,10 +77,17 @@ def chosen(script, everything=False, budget_ms=100.0, **search):
 # --- who there is ---------------------------------------------------------------------------------------------------
 
 
+def on_device(*sparsities, head="pruned"):
+    return [Plan(split=OUTPUT, sparsity=s, codec=CodecSetting(kind="none"), head=head) for s in sparsities]
+
+
 def test_simple_baselines():
-    found = {c.method: c for c in simple_baselines(SPACE, ("a", "b"), (0.0, 0.5))}
-    assert list(found) == ["device", "device-pruned", "png", "jpeg", "jpeg-shared", "webp", "webp-shared", "avif",
-                           "avif-shared", "raw"]
+    whole = [*on_device(0.0, 0.5), *on_device(0.0, 0.5, head="reduced")]
+    found = {c.method: c for c in simple_baselines(SPACE, ("a", "b"), whole)}
+    assert list(found) == ["device", "device-pruned", "device-reduced", "png", "jpeg", "jpeg-shared", "webp",
+                           "webp-shared", "avif", "avif-shared", "raw"]
+    assert [p.label for p in found["device-reduced"].plans] == [
+        "output | picture at 1/2", "output | picture at 1/2 | 50% pruned"]
     assert [p.label for p in found["device"].plans] == ["output"]
     assert [p.label for p in found["device-pruned"].plans] == ["output | 50% pruned"]
     assert [p.label for p in found["jpeg"].plans] == [
@@ -186,7 +193,7 @@ def test_choices_on_a_real_network(prepared):
     """Each baseline's measurement is of real bytes; on an int8 device its head computes in int8."""
     context, scenario = SearchContext(prepared, reuse=False), prepared.scenario
     splits, referee = [p.name for p in prepared.points], Scorer.of(scenario)
-    baselines = simple_baselines(scenario.space, splits, context.evaluator.space.sparsities[OUTPUT])
+    baselines = simple_baselines(scenario.space, splits, on_device(*context.evaluator.space.sparsities[OUTPUT]))
     found = {c.baseline.method: c for c in choose(baselines, referee, context, scenario.search)}
     assert found["raw"].best.plan.codec.kind == "raw"
     assert len(found["raw"].measured) == len(splits)

@@ -39,7 +39,7 @@ def test_it_is_what_was_found(result, run):
 
 def test_ratio_is_against_the_feature_it_stands_in_for(result, prepared):
     blueprint = result.stored.blueprint
-    channels, height, width = blueprint.injected["feature"]
+    channels, height, width = blueprint.head["feature"]
     deployment = Deployment.from_result(result)
     measured = deployment.measurement(deployment.evaluate(prepared.data, "test"))
     assert measured.feature_bytes == 4 * channels * height * width

@@ -45,7 +45,8 @@ def found(scorer):
 
 
 def test_kinds():
-    plans = [*(m.plan for m in MEASURED), MEASURED[3].plan.model_copy(update={"exit": Exit(threshold=0.9)})]
+    plans = [*(m.plan for m in MEASURED), Plan(split="layer1", codec=CODE, head="reduced"),
+             MEASURED[3].plan.model_copy(update={"exit": Exit(threshold=0.9)})]
     assert [KINDS[kind_of(plan)] for plan in plans] == list(KINDS)
 
 

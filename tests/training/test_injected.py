@@ -101,7 +101,7 @@ class TestPlan:
         {"split": "output", "codec": {"kind": "none"}}, {"split": "input", "codec": {"kind": "png"}},
         {"split": "layer1", "codec": {"kind": "raw"}}])
     def test_needs_a_code_behind_it(self, plan):
-        with pytest.raises(ValueError, match="an injected head needs a code behind it"):
+        with pytest.raises(ValueError, match=r"head 'injected' takes a codec of kind \['code'\] behind it"):
             Plan.model_validate({**plan, "head": "injected"})
 
     def test_is_never_lossless(self):

@@ -19,6 +19,7 @@ from autosplit.compression.int8_layers import Int8Conv2d
 from autosplit.compression.lowering.operations import Convolution
 from autosplit.data.base import normalise
 from autosplit.models.pruning import HeadPruner
+from autosplit.models.reduced import reduced
 from autosplit.models.tracing import trace
 from autosplit.models.zoo import resnet8, resnet20
 from tests.compression.int8_networks import ready
@@ -59,18 +60,21 @@ def pruned(graph: fx.GraphModule, shape: tuple[int, int, int]) -> fx.GraphModule
 def network(name: str) -> Case:
     """An int8 network with random weights, calibrated on its images."""
     torch.manual_seed(0)
-    made: nn.Module = {"resnet8": resnet8, "resnet20, pruned": resnet20, "mobilenet_v2": functools.partial(
-        torchvision.models.mobilenet_v2, width_mult=0.35, num_classes=10)}[name]()
+    mobilenet = functools.partial(torchvision.models.mobilenet_v2, width_mult=0.35, num_classes=10)
+    made: nn.Module = {"resnet8": resnet8, "resnet8, reduced": resnet8, "resnet20, pruned": resnet20,
+                       "mobilenet_v2": mobilenet}[name]()
     shape = (3, 96, 96) if name == "mobilenet_v2" else (3, 32, 32)
     images = pictures(IMAGES, shape[1])
     x = normalise(images, MEAN, STD)
     graph = trace(ready(made, x), shape)
+    if name == "resnet8, reduced":
+        graph = ready(reduced(graph), x)
     if name == "resnet20, pruned":
         graph = ready(pruned(graph, shape), x)
     return Case(name, images.numpy(), MEAN, STD, quantise_int8(graph, [x]))
 
 
-NAMES = ("resnet8", "resnet20, pruned", "mobilenet_v2")
+NAMES = ("resnet8", "resnet8, reduced", "resnet20, pruned", "mobilenet_v2")
 
 
 def compare(cases: list[Case], found: list[Answers]) -> None:
@@ -85,7 +89,7 @@ def test_the_networks_are_what_they_should_be() -> None:
         assert len(np.unique(case.torch)) > 9 * IMAGES
         assert np.ptp(case.torch.argmax(axis=1)) > 0
         layers = [o for o in case.step.program.operations if isinstance(o, Convolution)]
-        assert len(layers) == {"resnet8": 10, "resnet20, pruned": 22, "mobilenet_v2": 53}[name]
+        assert len(layers) == {"resnet8": 10, "resnet8, reduced": 10, "resnet20, pruned": 22, "mobilenet_v2": 53}[name]
     channels = [m.weight.shape[0] for m in network("resnet20, pruned").head.modules() if isinstance(m, Int8Conv2d)]
     assert any(c % 2 for c in channels)
     assert any(c % 4 for c in channels)

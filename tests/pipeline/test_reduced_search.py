@@ -1,0 +1,61 @@
+"""Searches that end with a reduced head: from the supernet to replay, bundle and C, in int8."""
+
+import numpy as np
+import pytest
+
+from autosplit.core.cache import Cache
+from autosplit.core.result import Result
+from autosplit.pipeline.replay import replay
+from autosplit.pipeline.search import search_scenario as search
+from autosplit.runtime.deployment import Deployment
+from autosplit.runtime.export import export_result
+from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
+from tests.runs import f1_plans, searching
+
+SPACE = {"space__heads": ("pruned", "reduced"), "space__splits": ("layer1", "layer2"), "conditions__budget_ms": 1e4}
+AGENTS = {"split": "ReducedSplit", "whole": "ReducedWhole"}
+
+
+@pytest.fixture(scope="module", params=AGENTS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory, kind):
+    out = tmp_path_factory.mktemp("reduced") / kind
+    with searching(world):
+        search(world.scenario(**SPACE, search__agent=world.agent(AGENTS[kind]), search__evaluations=2), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    return Result.load(run / "best.json")
+
+
+def test_it_is_what_was_found(result, run, kind):
+    place = {"split": "layer1+reduced", "whole": "output+reduced"}[kind]
+    assert result.plan.place == place
+    assert {p.place for p in f1_plans(run)} == {place}
+    assert result.stored.blueprint.arithmetic == "int8"
+    assert "network on device, smaller pictures" in {row.name for row in result.comparison}
+
+
+def test_replay_makes_it_again(warm, run, result):
+    assert replay(run / "best.json").result.plan == result.plan
+
+
+def test_the_bundle_answers_as_the_deployment(run, result, world, prepared, tmp_path, kind):
+    pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
+    pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
+    export_result(run / "best.json", tmp_path / "bundle", cache=Cache(world.cache))
+    deployment, images = Deployment.from_result(result), prepared.data.test.images[:32]
+    device = load_device(tmp_path / "bundle")
+    if kind == "whole":
+        assert np.array_equal(device.logits(images.numpy()), deployment.run(images)[0].numpy())
+        return
+    payloads = device.encode(images.numpy())
+    assert payloads == deployment.encode(images)
+    edge = load_edge(tmp_path / "bundle")
+    assert np.argmax(edge.decode(payloads), 1).tolist() == deployment.decode(payloads).argmax(1).tolist()
