@@ -51,15 +51,14 @@ def runs_reduced(head: fx.GraphModule, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def reduced_structure(small: tuple[int, ...], feature: tuple[int, ...], nonnegative: bool) -> dict[str, Any]:
+def reduced_structure(feature: tuple[int, ...], nonnegative: bool) -> dict[str, Any]:
     """What an `Enlarge` is built from, as JSON values.
 
     Args:
-        small: Channels, height, width of the reduced head's feature.
-        feature: Of the backbone's feature at the split point.
+        feature: Channels, height, width of the backbone's feature at the split point.
         nonnegative: Whether that feature comes out of a ReLU.
     """
-    return {"small": list(small), "feature": list(feature), "nonnegative": nonnegative}
+    return {"feature": list(feature), "nonnegative": nonnegative}
 
 
 class Enlarge(nn.Module):

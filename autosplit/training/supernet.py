@@ -159,7 +159,7 @@ class Supernet(nn.Module):
             return
         self._halves[place] = (head, nn.Identity())
         small = self._features(place, sample)
-        self.structures[place] = reduced_structure(small.shape[1:], features.shape[1:], bool(features.min() >= 0))
+        self.structures[place] = reduced_structure(features.shape[1:], bool(features.min() >= 0))
         self.restores[_key(place)] = enlarge = Enlarge(self.structures[place])
         self._halves[place] = (head, nn.Sequential(enlarge, self.tail(point.name)))
         self._add_codecs(place, small)

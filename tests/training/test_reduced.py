@@ -95,13 +95,13 @@ class TestEnlarge:
     @pytest.mark.parametrize(("small", "feature"), [
         ((8, 4, 4), (8, 8, 8)), ((5, 7, 11), (5, 14, 23)), ((3, 1, 1), (3, 2, 2))])
     def test_begins_as_interpolation(self, small, feature):
-        structure = json.loads(json.dumps(reduced_structure(small, feature, nonnegative=False)))
+        structure = json.loads(json.dumps(reduced_structure(feature, nonnegative=False)))
         given = torch.randn(2, *small)
         expected = F.interpolate(given, size=feature[1:], mode="bilinear", align_corners=False)
         assert torch.equal(Enlarge(structure).eval()(given), expected)
 
     def test_is_never_below_zero_behind_a_relu(self):
-        enlarge = Enlarge(reduced_structure((4, 4, 4), (4, 8, 8), nonnegative=True))
+        enlarge = Enlarge(reduced_structure((4, 8, 8), nonnegative=True))
         assert enlarge.eval()(torch.randn(2, 4, 4, 4)).min() == 0
 
 
