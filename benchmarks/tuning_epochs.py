@@ -9,7 +9,9 @@ the finalists of a search are, splits from the supernet and pictures from the ne
 both of these are trained as the scenario says. Epochs are for comparing here, so none is chosen: the figures on test
 images are of all of them, with the paired difference of the plan named first from each. Writes `epochs.csv` as it
 goes on; what was fine-tuned is in the cache, so that a run that was stopped goes on. `rates.csv` has the latency and
-energy of each over links of the same kind with other rates.
+energy of each over links of the same kind with other rates; `map.csv` and `map.png` say where which of them is best,
+over the link's rate and the deadline, by validation images. Plans after `--beside` take part in the map as they are:
+lossless ones, and pictures with the one network that was trained on all formats.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from autosplit.evaluation.scorer import Scorer
 from autosplit.experiments.compare.curves import scaled_rate
 from autosplit.pipeline.choice import accuracy_difference
 from autosplit.pipeline.context import SearchContext
+from autosplit.report.deployment_map import DeploymentMap
+from autosplit.report.draw_matplotlib import write_figure
+from autosplit.report.map_figure import map_figure
 from autosplit.report.progress import Progress
 from autosplit.training.prepare import prepare
 from benchmarks.common import parser, scenario_of
@@ -65,14 +70,17 @@ def main() -> None:
     options_parser = parser(__doc__)
     options_parser.add_argument("--plans", nargs="+", required=True, metavar="LABEL")
     options_parser.add_argument("--epochs", nargs="+", type=int, required=True)
+    options_parser.add_argument("--beside", nargs="*", default=[], metavar="LABEL")
     options = options_parser.parse_args()
     progress, scenario = Progress(), scenario_of(options)
     networks, scorer, rows = prepare(scenario, progress), Scorer.of(scenario), []
-    plans = [plan_of(networks.supernet.plan_space, label) for label in options.plans]
+    plans, beside_plans = ([plan_of(networks.supernet.plan_space, label) for label in labels]
+                           for labels in (options.plans, options.beside))
     arithmetic = scenario.conditions.device.arithmetic
     options.out.mkdir(parents=True, exist_ok=True)
-    whole = Plan(split=OUTPUT, codec=CodecSetting(kind="none"))
-    uncut = SearchContext(networks, progress).measure(whole, arithmetic, "test")
+    whole, as_it_is = Plan(split=OUTPUT, codec=CodecSetting(kind="none")), SearchContext(networks, progress)
+    uncut = as_it_is.measure(whole, arithmetic, "test")
+    mapped = [as_it_is.measure(plan, arithmetic, tuned=plan.lossless) for plan in (whole, *beside_plans)]
     first: dict[int, Measurement] = {}
     elsewhere: list[dict[str, object]] = []
     for plan in plans:
@@ -88,6 +96,8 @@ def main() -> None:
                 assert answers is not None
                 interval = accuracy_interval(answers.hits, context.sources(part))
                 row |= {f"{part} low": interval.low, f"{part} high": interval.high}
+                if part == "validation":
+                    mapped.append(found.measurement)
             beside = first.setdefault(epochs, found.measurement)
             difference = accuracy_difference(beside, found.measurement, context.sources("test"))
             assert difference is not None
@@ -97,6 +107,10 @@ def main() -> None:
             elsewhere += [{"plan": plan.label, "epochs": epochs} | other for other in over_rates(scorer, found)]
             pd.DataFrame(elsewhere).to_csv(options.out / "rates.csv", index=False, float_format="%.4f")
             pd.DataFrame(rows).to_csv(options.out / "epochs.csv", index=False, float_format="%.4f")
+    found_map = DeploymentMap.of(mapped, scorer, "budget")
+    found_map.to_frame().to_csv(options.out / "map.csv", index=False, float_format="%.4f")
+    write_figure(map_figure(found_map), options.out / "map.png")
+    print(found_map.summary)
 
 
 if __name__ == "__main__":

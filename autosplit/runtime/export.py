@@ -39,7 +39,7 @@ from autosplit.models.tracing import trace
 from autosplit.models.weights import load_weights
 from autosplit.runtime import standalone
 from autosplit.runtime.c import device_programs
-from autosplit.runtime.c.export import C_FOLDER, compare_c, write_c, write_vectors
+from autosplit.runtime.c.export import C_FOLDER, compare_c, write_c, write_native, write_vectors
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.networks import write_device, write_edge, write_encoder, write_exit
 from autosplit.runtime.parity import compare, recorded
@@ -61,7 +61,7 @@ from autosplit.runtime.standalone.bundle.manifest import (
     Source,
 )
 from autosplit.runtime.standalone.bundle.rates import Rate, Switching, encoder_file, tables_file, tail_file
-from autosplit.runtime.standalone.profiling.compiled import compiler
+from autosplit.runtime.standalone.compiling import compiler
 from autosplit.runtime.standalone.profiling.operators import C_STEPS, Operators
 from autosplit.runtime.timed import step_operators, write_operators
 
@@ -199,6 +199,8 @@ def export_bundle(
         with progress.phase("write ONNX"):
             operators = _write_networks(deployment, fallback, out, opset)
         shutil.copytree(Path(standalone.__file__).parent, out / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        if rates[0].tables is not None:
+            write_native(out)
         footprint = None
         if programs is not None:
             with progress.phase("write C"):

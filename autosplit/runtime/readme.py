@@ -38,9 +38,12 @@ def readme(manifest: Manifest) -> str:
                       tables_file(i): "frequencies of its entropy coder"}
     files = "\n".join(f"| `{name}` | {text} |" for name, text in described.items() if name in manifest.files)
     infer = "    python -m coinference infer . image.npy"
+    compiling = ("    python -m coinference compile    # on the device: its C compiler makes the payload coder quick\n"
+                 if manifest.kind == "code" else "")
     commands = infer if manifest.kind == "none" else (
         "    python -m coinference serve      # the edge, at tcp://127.0.0.1:5555; other machines need keys: --help\n"
         f"{infer} --edge 127.0.0.1:5555{' --adaptive' if manifest.rates else ''}")
+    native = "| `native/` | the payload coder's source, for `compile` |\n" if manifest.kind == "code" else ""
     return f"""# {manifest.label}
 
 A deployment exported by autosplit: {manifest.backbone}, {manifest.num_classes} \
@@ -50,7 +53,7 @@ It needs neither autosplit nor torch.
     python -m pip install 'onnxruntime>={OPSETS[manifest.opset].onnxruntime}' numpy constriction pyzmq{pillow}
     python -m coinference check      # the images in the bundle, against the answers recorded when it was made
 {commands}
-    python -m coinference profile --out my-board.yaml   # how fast this machine is, for another search
+{compiling}    python -m coinference profile --out my-board.yaml   # how fast this machine is, for another search
     python -m coinference --help     # all commands
 
 In Python, from this folder:
@@ -62,7 +65,7 @@ In Python, from this folder:
 | file | |
 | --- | --- |
 {files}
-| `operators.json` | what each network has to do, for `profile` |
+{native}| `operators.json` | what each network has to do, for `profile` |
 | `coinference/` | the code that runs them |{_c_row(manifest)}
 | `manifest.json` | plan, shapes, classes, versions, parity, and the SHA-256 of every file |
 

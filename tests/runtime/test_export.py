@@ -28,11 +28,16 @@ from autosplit.runtime.standalone.__main__ import main
 from autosplit.runtime.standalone.bundle.check import check
 from autosplit.runtime.standalone.bundle.manifest import Manifest, digest_of
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
+from autosplit.runtime.standalone.compiling import compiler
+from autosplit.runtime.standalone.payload.native import NativeCoder, library_of
+from autosplit.runtime.standalone.profiling.clock import WallClock
+from autosplit.runtime.standalone.profiling.coders import coding_ksymbols
 from tests.runs import failure, invoke
 
 onnx = pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
 pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
 
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler here")
 FOUND = ("JpegBody", "Whole", "CodePruned")  # exported from result files; Whole and CodePruned are int8
 MADE = ("Code fp32", "raw int8")
 KINDS = (*FOUND, *MADE)
@@ -377,6 +382,30 @@ def test_serving_asks_for_pyzmq(bundles, command):
     done = run_alone(bundles["CodePruned"], *command, code=BLOCKED.replace('main(["check", *sys.argv[1:]])', "main()"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == ("error: serve and infer need the package pyzmq: pip install pyzmq (zmq is blocked)\n")
+
+
+@needs_compiler
+def test_a_device_may_compile_its_payload_coder(copy, images, monkeypatch):
+    before = load_device(copy).encode(images.numpy())
+    done = run_alone(copy, code=BLOCKED.replace('main(["check", *sys.argv[1:]])', 'main(["compile"])'))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("compiled  ")
+    assert library_of(copy).is_file()
+    made = []
+    monkeypatch.setattr(NativeCoder, "encode", lambda self, symbols, encode=NativeCoder.encode: (
+        made.append(1), encode(self, symbols))[1])
+    assert load_device(copy).encode(images.numpy()) == before
+    assert len(made) == len(images)
+    assert run_alone(copy, "--json").returncode == 0  # and the bundle is still what was exported
+    assert coding_ksymbols(WallClock(), 3, copy) > 0
+    assert len(made) > len(images)
+
+
+@pytest.mark.parametrize("kind", ["raw int8", "Whole"])
+def test_what_sends_no_code_has_no_coder_to_compile(bundles, kind, capsys):
+    assert not (bundles[kind] / "native").exists()
+    assert main(["compile", str(bundles[kind])]) == 2
+    assert "brings no payload coder to compile" in capsys.readouterr().err
 
 
 def test_check_fails_where_the_answers_are_others(copy, capsys):

@@ -26,9 +26,9 @@ from autosplit.runtime.c.export import C_FOLDER
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_result
 from autosplit.runtime.standalone.bundle.manifest import Manifest
+from autosplit.runtime.standalone.compiling import compiler
 from autosplit.runtime.standalone.options import ProfileOptions
 from autosplit.runtime.standalone.profiling import clock as clocks
-from autosplit.runtime.standalone.profiling.compiled import compiler
 from autosplit.runtime.standalone.profiling.operators import C_STEPS, OPERATORS, OperatorTable
 from autosplit.runtime.standalone.profiling.run import profile_bundle
 from autosplit.runtime.standalone.protocol.wire import short_key
@@ -276,7 +276,7 @@ class TestErrors:
             compiled.run_steps(tmp_path, "00000000", 1, 1)
         with pytest.raises(ConfigError, match="run on one thread; leave out --threads"):
             profile_bundle(bundle, tmp_path / "mine.yaml", ProfileOptions(engine="c", threads=2))
-        monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+        monkeypatch.setattr(compiled, "compiler", lambda: None)
         with pytest.raises(ConfigError, match=r"no C compiler here .* --engine onnxruntime"):
             profile_bundle(bundle, tmp_path / "mine.yaml", ProfileOptions(engine="c"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,14 +23,16 @@ from autosplit.runtime.standalone.bundle.manifest import FALLBACK, Footprint, Ma
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.exits import answered_by_both
+from autosplit.runtime.standalone.payload.native import NATIVE, NATIVE_SOURCES
 from autosplit.runtime.standalone.protocol.wire import KEY_BYTES, short_key
 
-__all__ = ["C_FOLDER", "CompiledDevice", "compare_c", "compile_device", "write_c",
-           "write_sources", "write_vectors"]
+__all__ = ["C_FOLDER", "CompiledDevice", "compare_c", "compile_device", "write_c", "write_native", "write_sources",
+           "write_vectors"]
 
 C_FOLDER = "c"
 """Folder of the C sources in a bundle."""
 
+_PACKAGE = "autosplit.runtime.c"
 _VECTOR_BYTES = 48_000  # of the images in vectors.h: they lie in flash where `check` runs on a board
 _FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
@@ -69,17 +71,29 @@ def write_sources(
     answers = programs.fallback is not None or bool(programs.rates[0].answer)
     footprint = Footprint(programs.arena_bytes + (LOGIT_BYTES * classes if answers else 0),
                           max((c.max_payload_bytes for c in coders), default=0), constant_bytes)
-    package = resources.files("autosplit.runtime.c")
+    package = resources.files(_PACKAGE)
     header = package.joinpath("autosplit.h.in").read_text(encoding="utf-8").format(
         label=label, height=height, width=width, channels=channels, classes=classes, rates=len(programs.rates),
         payload=footprint.payload_bytes, arena=programs.arena_bytes, fallback=int(answers),
         steps=len(programs.operations), key=", ".join(f"0x{b:02x}" for b in key))
     folder.mkdir()
-    for source in package.joinpath("sources").iterdir():
-        (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    _write_files(folder, [source.name for source in package.joinpath("sources").iterdir()])
     (folder / "network.c").write_text(network, encoding="utf-8")
     (folder / "autosplit.h").write_text(header, encoding="utf-8")
     return footprint
+
+
+def write_native(bundle: Path) -> None:
+    """Write the source of the payload coder into a bundle, for machines that run Python."""
+    folder = bundle / NATIVE
+    folder.mkdir()
+    _write_files(folder, NATIVE_SOURCES)
+
+
+def _write_files(folder: Path, names: Iterable[str]) -> None:
+    sources = resources.files(_PACKAGE).joinpath("sources")
+    for name in names:
+        (folder / name).write_text(sources.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def write_vectors(folder: Path, bundle: Path, images: NDArray[np.uint8]) -> None:

@@ -30,6 +30,7 @@ from autosplit.compression.lowering.operations import (
 )
 from autosplit.runtime.c.programs import DevicePrograms, Step
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
+from autosplit.runtime.standalone.payload.native import cumulative_frequencies
 
 __all__ = ["write_network"]
 
@@ -140,9 +141,7 @@ class _Writer:
         return head + "    (void)image;\n    (void)answer;\n    return 0;\n}"
 
     def _coder(self, number: int, coder: PayloadCoder) -> str:
-        frequencies, middle = coder.tables.frequencies, "0"
-        rows = frequencies.reshape(-1, frequencies.shape[-1]).astype(np.int64)
-        cumulative = np.concatenate([(np.cumsum(rows, axis=1) - rows).ravel(), [0]])
+        cumulative, middle = cumulative_frequencies(coder.tables), "0"
         if coder.tables.middle is not None:
             middle = self._array("uint8_t", coder.tables.middle)
         fields = [*coder.shape, coder.tables.levels, self._array("uint16_t", cumulative), middle, f"{coder.seed}u",

@@ -92,6 +92,10 @@ def command_line() -> argparse.ArgumentParser:
     gateway.add_argument("--json", action="store_true", help="JSON on stdout")
     gateway.set_defaults(command=_gateway)
 
+    compiling = adding.add_parser("compile", help="compile the payload coder for this machine, which makes it quicker")
+    compiling.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle [this one]")
+    compiling.set_defaults(command=_compile)
+
     profile = adding.add_parser("profile", help="time the bundle's networks here, for a device profile of this machine")
     profile.add_argument("bundle", type=Path, nargs="?", help="folder of the bundle [this one]")
     profile.add_argument("--out", type=Path, required=True, help="the device profile, NAME.yaml; NAME.csv is beside it")
@@ -121,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         interrupted_by_signals()
     try:
-        if given.command not in {_check, _profile}:
+        if given.command not in {_check, _compile, _profile}:
             try:
                 import zmq  # noqa: F401
             except ImportError as e:
@@ -175,6 +179,17 @@ def _serve(given: argparse.Namespace) -> int:
     bundle = _bundle(given, "the bundle to serve")
     commands.serve(bundle, _options(ServerOptions, given), keys=given.keys, metrics_port=given.metrics_port,
                    threads=given.threads, provider=given.provider, workers=given.workers, as_json=given.json)
+    return 0
+
+
+def _compile(given: argparse.Namespace) -> int:
+    from .bundle.manifest import Manifest
+    from .bundle.parts import coders_of
+    from .payload.native import compile_coder
+
+    bundle = _bundle(given, "the bundle whose payload coder is to be compiled")
+    library = compile_coder(bundle, coders_of(bundle, Manifest.load(bundle)))
+    print(f"compiled  {library}; the device's side of this bundle uses it from now on, with the same payloads")
     return 0
 
 

@@ -23,10 +23,10 @@ from autosplit.runtime.standalone.bundle.check import check
 from autosplit.runtime.standalone.bundle.manifest import Manifest
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.bundle.rates import tail_file
+from autosplit.runtime.standalone.compiling import compiler
 from autosplit.runtime.standalone.device.client import ClientOptions, DeviceClient
 from autosplit.runtime.standalone.edge.server import EdgeServer, ServerOptions
 from autosplit.runtime.standalone.payload.header import rate_of
-from autosplit.runtime.standalone.profiling.compiled import compiler
 from benchmarks.adaptive import ADAPTIVE, StretchedDevice, ask
 from benchmarks.adaptive_plot import draw
 from benchmarks.shaping import Trace

@@ -6,9 +6,9 @@ import pytest
 
 from autosplit.core.profiles import DeviceProfile, load_profile
 from autosplit.core.timings import read_timings
+from autosplit.runtime.standalone.compiling import compiler
 from autosplit.runtime.standalone.options import ProfileOptions
 from autosplit.runtime.standalone.profiling import clock
-from autosplit.runtime.standalone.profiling.compiled import compiler
 from autosplit.runtime.standalone.profiling.operators import C_STEPS, OperatorTable
 from autosplit.runtime.standalone.profiling.run import profile_bundle
 from autosplit.runtime.standalone.protocol.wire import short_key

@@ -22,7 +22,7 @@ from autosplit.runtime.c.export import C_FOLDER
 from autosplit.runtime.deployment import Deployment
 from autosplit.runtime.export import export_bundle, export_result
 from autosplit.runtime.standalone.bundle.manifest import Manifest
-from autosplit.runtime.standalone.profiling.compiled import compiler
+from autosplit.runtime.standalone.compiling import compiler
 from autosplit.training.prepare import untrained
 from tests.runs import failure, invoke
 

@@ -16,7 +16,7 @@ ROOMS = {"payload": set(), "control": set(), "bundle": {"payload", "control"},
          "profiling": {"payload", "bundle", "protocol"}, "protocol": set(), "edge": {"protocol"},
          "device": {"protocol", "bundle", "control"},
          "gateway": {"payload", "bundle", "protocol", "edge", "device"}}
-BELOW = {"arrays", "errors", "files", "images", "image_file"}
+BELOW = {"arrays", "compiling", "errors", "files", "images", "image_file"}
 ALLOWED = {"constriction", "numpy", "onnxruntime", "zmq", "prometheus_client", "PIL", "serial"}
 FILES = sorted(ROOT.rglob("*.py"))
 

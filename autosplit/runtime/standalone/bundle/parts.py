@@ -32,9 +32,10 @@ from ..payload.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
+    from ..payload.native import NativeCoder
 
 __all__ = ["DevicePart", "EdgePart", "Manifest", "Network", "coders_of", "load_device", "load_edge",
-           "session_options"]
+           "native_coder", "session_options"]
 
 _BATCH = 64  # images that go through a network together
 _EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # which would leave ten bits of each factor
@@ -136,10 +137,16 @@ class _Rate:
     Attributes:
         coder: Symbols to payloads and back.
         network: The encoder on the device, `None` where the device's network holds it; decoder and tail at the edge.
+        native: Makes payloads in place of `coder`, on a device for which it was compiled.
     """
 
     coder: PayloadCoder
     network: Network | None
+    native: NativeCoder | None = None
+
+    def payloads(self, codes: NDArray[Any]) -> list[bytes]:
+        """The payload of each code, integers of shape (N, K, gh, gw)."""
+        return (self.native or self.coder).encode_batch(codes)
 
 
 class DevicePart:
@@ -217,14 +224,14 @@ class DevicePart:
             return pack_features(self._network(images, self.manifest.feature_shape))
         found = self._rates[rate]
         if found.network is None:
-            return found.coder.encode_batch(self._network(images, found.coder.shape))
+            return found.payloads(self._network(images, found.coder.shape))
         return self._encoded(self._network(images, self.manifest.feature_shape), rate)
 
     def _encoded(self, feature: Floats, rate: int) -> list[bytes]:
         """Payloads of features, where the encoder has a file of its own."""
         found = self._rates[rate]
         assert found.network is not None
-        return found.coder.encode_batch(found.network(feature, found.coder.shape))
+        return found.payloads(found.network(feature, found.coder.shape))
 
     def logits(self, images: NDArray[np.uint8]) -> Floats:
         """Answers of a device that needs no edge, float32 (N, classes).
@@ -335,7 +342,7 @@ def load_device(folder: str | Path, threads: int = 1) -> DevicePart:
     # encoders in files of their own
     apart = bool(manifest.rates) or (manifest.exit is not None and manifest.exit.takes == "feature")
     rates = [_Rate(coder, Network(folder / (encoder_file(i) if manifest.rates else ENCODER), threads) if apart
-                   else None) for i, coder in enumerate(coders_of(folder, manifest))]
+                   else None, native_coder(folder, coder)) for i, coder in enumerate(coders_of(folder, manifest))]
     exit_ = None if manifest.exit is None else Network(folder / EXIT, threads)
     controller = None if manifest.controller is None else manifest.controller.controller(folder)
     return DevicePart(manifest, network, rates, fallback, exit_, controller)
@@ -363,6 +370,14 @@ def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) ->
     if not coders:
         return EdgePart(manifest, networks[0], ())
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
+
+
+def native_coder(folder: Path, coder: PayloadCoder) -> NativeCoder | None:
+    """The coder of the library that was compiled for this machine, if any; errors as of `NativeCoder`."""
+    from ..payload.native import NativeCoder, library_of
+
+    library = library_of(folder)
+    return NativeCoder(library, coder) if library.is_file() else None
 
 
 def coders_of(folder: Path, manifest: Manifest) -> list[PayloadCoder]:

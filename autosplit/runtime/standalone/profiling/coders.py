@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,16 @@ _BITS = 4
 _QUALITY = 75
 
 
-def coding_ksymbols(clock: Clock, most: int) -> float:
-    """Thousand symbols a second through the range coder, header and check included."""
+def coding_ksymbols(clock: Clock, most: int, bundle: Path | None = None) -> float:
+    """Thousand symbols a second through the range coder, header and check included.
+
+    Args:
+        clock: Takes the time.
+        most: Repetitions at most.
+        bundle: Whose compiled coder is timed, where it has one for this machine.
+    """
     from ..payload.coder import PayloadCoder  # needs the package constriction
+    from ..payload.native import NativeCoder, library_of
 
     # peaked around the middle, as trained codes are, and half of the channels smooth: those are coded with contexts
     half = _CODE[0] // 2
@@ -27,7 +35,10 @@ def coding_ksymbols(clock: Clock, most: int) -> float:
     drawn[:, :half] = drawn[:, :half, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3)
     symbols = drawn.round().clip(0, levels(_BITS) - 1).astype(np.int32)
     coder = PayloadCoder(FrequencyTables.fit(symbols, _BITS), _CODE, b"profile")
-    seconds = steady_medians(lambda: [clock.call(partial(coder.encode, symbols[0]))], most)[0]
+    encode = coder.encode
+    if bundle is not None and library_of(bundle).is_file():
+        encode = NativeCoder(library_of(bundle), coder).encode
+    seconds = steady_medians(lambda: [clock.call(partial(encode, symbols[0]))], most)[0]
     return float(symbols[0].size / seconds / 1e3)
 
 

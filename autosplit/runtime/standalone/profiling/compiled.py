@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BundleError, ConfigError, printable
+from ..compiling import compiler, run_checked
+from ..errors import BundleError, ConfigError
 from ..files import MOST_TEXT_BYTES, read_file
 from .clock import ROUNDS
 
-__all__ = ["Steps", "compiler", "read_steps", "run_steps"]
+__all__ = ["Steps", "read_steps", "run_steps"]
 
-_COMPILERS = ("cc", "gcc", "clang")
 _SOURCES = ("network.c", "kernels.c", "payload.c", "time.c")
 _FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-DAUTOSPLIT_TIMED")
-_LIMIT_S = 300
-_SHOWN = 200  # characters of a compiler's message
+_OTHERWISE = "take --engine onnxruntime"
 _LINE = re.compile(r"\b(step|payload) (\d{1,6}) (\d{1,20}|-)(?!\S)")
 _KEY = re.compile(r"\bbundle ([0-9a-f]{8})\b")
 _MOST_TICKS = 1 << 31
@@ -62,19 +59,15 @@ def run_steps(sources: Path, key: str, steps: int, rates: int) -> Steps:
         raise ConfigError("no C compiler here (cc, gcc or clang); install one, or take --engine onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "time")
-        _checked([cc, *_FLAGS, f"-I{sources}", *(str(sources / name) for name in _SOURCES), "-o", program])
+        run_checked([cc, *_FLAGS, f"-I{sources}", *(str(sources / name) for name in _SOURCES), "-o", program],
+                    _OTHERWISE)
         computed, begun = _children_s(), time.perf_counter()
-        found = [_steps("what the C sources print", _checked([program]), 1e-9, key, steps, rates)
+        found = [_steps("what the C sources print", run_checked([program], _OTHERWISE), 1e-9, key, steps, rates)
                  for _ in range(ROUNDS)]
         passed, computed = time.perf_counter() - begun, _children_s() - computed
     return Steps({n: min(one.seconds[n] for one in found) for n in found[0].seconds},
                  {n: min(one.payload_seconds[n] for one in found) for n in found[0].payload_seconds},
                  min(1.0, computed / passed))
-
-
-def compiler() -> str | None:
-    """A C compiler of this machine."""
-    return next((found for found in map(shutil.which, _COMPILERS) if found), None)
 
 
 def read_steps(log: Path, clock_mhz: float, key: str, steps: int, rates: int) -> Steps:
@@ -122,13 +115,3 @@ def _children_s() -> float:
     spent = os.times()
     return spent.children_user + spent.children_system
 
-
-def _checked(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise BundleError(f"{command[0]} took more than {_LIMIT_S} s; take --engine onnxruntime") from None
-    if done.returncode:
-        raise BundleError(f"{command[0]} ended with {done.returncode} on the C sources: "
-                          f"{printable(done.stderr or done.stdout, _SHOWN)}")
-    return done.stdout

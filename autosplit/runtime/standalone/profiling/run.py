@@ -108,8 +108,8 @@ def profile_bundle(folder: Path, out: Path, options: ProfileOptions, *, log: Pat
         engine, arithmetic = "autosplit's C", manifest.arithmetic
     else:
         timed = _networks_of(folder, manifest, table, options, clock)
-        coding, pixels = coding_ksymbols(clock, options.repeats), image_kpixels(manifest.image_shape, clock,
-                                                                              options.repeats)
+        coding = coding_ksymbols(clock, options.repeats, folder if options.side == "device" else None)
+        pixels = image_kpixels(manifest.image_shape, clock, options.repeats)
         share = clock.processor_share
         import onnxruntime
 
