@@ -144,6 +144,7 @@ RULES: Sequence[Rule] = (
          says="gateway from udp://"),
     Rule(r"python -m coinference check --provider cuda", change=(("cuda", "cpu"),), why="no card here", says="label"),
     Rule(r"python -m coinference profile --out .*", add="--repeats 10", why=SECONDS, says="operators in"),
+    Rule(r"python -m coinference compile", says="compiled  "),
     Rule(r"python -m coinference(| check.*| --help)", says="label|usage"),
     Rule(r"python examples/data\.py photos", change=(("photos", "drawn"),), why="photos is there already"),
     # --- benchmarks
@@ -157,6 +158,7 @@ RULES: Sequence[Rule] = (
     _benchmark("measuring", "--scenario tiny.yaml --plans 1 --most 1"),
     _benchmark("rate_control", "--scenario tiny.yaml --set codecs=[factorised] --plans 1"),
     _benchmark("contexts", "--scenario tiny.yaml --plans 2"),
+    _benchmark("native_coder", "--rounds 2"),
     _benchmark("tuning_epochs", "--scenario tiny.yaml --plans output --epochs 1"),
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
