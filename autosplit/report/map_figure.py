@@ -46,7 +46,9 @@ def map_figure(found: DeploymentMap) -> Figure:
         Axis(second, (-0.5, rows - 0.5), ticks=tuple((float(j), plain_number(float(f"{found.others[j]:.2g}")))
                                                     for j in range(s % 2, rows, 2)), frame=False),
         tuple(traces), cells=Cells(levels, hover, (0.0, len(KINDS) - 1.0), palette=_KIND_COLOURS), legend="beside")
-    note = ("The best deployment among all that was measured (proxy accuracy, validation images). A run measures what "
+    tuned = all(m.fidelity == "F3" for m in found.measured)
+    note = (f"The best deployment among all that was measured ({'fine-tuned' if tuned else 'proxy'} accuracy, "
+            "validation images). A run measures what "
             "may be in time under its own conditions, so elsewhere a better plan may be missing. Lines: how many "
             "points of in-time accuracy (accuracy x share of answers in time) the best split is ahead of the best "
             "deployment without one; it pays from 1 point on. Nothing is in time in empty cells.")
