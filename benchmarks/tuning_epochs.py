@@ -7,11 +7,11 @@ Plans are named by their labels, as `autosplit show` prints them, with `*` for w
 is trained, the channels that a rate keeps: "stage2 | injected | factorised *ch 14x14 rate 5". They are fine-tuned as
 the finalists of a search are, splits from the supernet and pictures from the network that was trained on all formats;
 both of these are trained as the scenario says. Epochs are for comparing here, so none is chosen: the figures on test
-images are of all of them, with the paired difference of the plan named first from each. Writes `epochs.csv` as it
-goes on; what was fine-tuned is in the cache, so that a run that was stopped goes on. `rates.csv` has the latency and
-energy of each over links of the same kind with other rates; `map.csv` and `map.png` say where which of them is best,
-over the link's rate and the deadline, by validation images. Plans after `--beside` take part in the map as they are:
-lossless ones, and pictures with the one network that was trained on all formats.
+images are of all of them, with the paired differences of the plan named first and of the uncut network from each.
+Writes `epochs.csv` as it goes on; what was fine-tuned is in the cache, so that a run that was stopped goes on.
+`rates.csv` has the latency and energy of each over links of the same kind with other rates; `map.csv` and `map.png` say
+where which of them is best, over the link's rate and the deadline, by validation images. Plans after `--beside` take
+part in the map as they are: lossless ones, and pictures with the one network that was trained on all formats.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ def main() -> None:
                 row |= {f"{part} low": interval.low, f"{part} high": interval.high}
                 if part == "validation":
                     mapped.append(found.measurement)
-            beside = first.setdefault(epochs, found.measurement)
-            difference = accuracy_difference(beside, found.measurement, context.sources("test"))
-            assert difference is not None
-            row |= {"first is ahead by": beside.accuracy - found.measurement.accuracy, "ahead low": difference.low,
-                    "ahead high": difference.high}
+            for name, other in (("first", first.setdefault(epochs, found.measurement)), ("uncut", uncut)):
+                difference = accuracy_difference(other, found.measurement, context.sources("test"))
+                assert difference is not None
+                row |= {f"{name} is ahead by": other.accuracy - found.measurement.accuracy,
+                        f"{name} ahead low": difference.low, f"{name} ahead high": difference.high}
             rows.append(row)
             elsewhere += [{"plan": plan.label, "epochs": epochs} | other for other in over_rates(scorer, found)]
             pd.DataFrame(elsewhere).to_csv(options.out / "rates.csv", index=False, float_format="%.4f")
