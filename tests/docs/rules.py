@@ -159,7 +159,7 @@ RULES: Sequence[Rule] = (
     _benchmark("rate_control", "--scenario tiny.yaml --set codecs=[factorised] --plans 1"),
     _benchmark("contexts", "--scenario tiny.yaml --plans 2"),
     _benchmark("native_coder", "--rounds 2"),
-    _benchmark("tuning_epochs", "--scenario tiny.yaml --plans output --epochs 1"),
+    _benchmark("tuning_epochs", "--scenario tiny.yaml --set space.splits=blocks --plans output --epochs 1 --beside"),
     _benchmark("pools", "--policy policies/digits-m --sizes 8 --renewals 2 --updates 1 --trainings 1"),
 )
 
