@@ -117,7 +117,8 @@ class PlanDraws:
                           for split in supernet.places for codec in supernet.codecs_at(split)}
         self._profiles = {split: random_profiles(len(pruner.groups), max(self._sparsities[split]),
                                                  profiles, Random(f"{split} {rng.random()}"))
-                          for split, pruner in supernet.pruners.items()} if profiles else {}
+                          for split, pruner in supernet.pruners.items()
+                      if split in self._sparsities} if profiles else {}
         self._queue: list[str] = []
         self._steps = 0
         self._weights: dict[tuple[str, str], list[float]] = {}

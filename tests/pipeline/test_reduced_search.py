@@ -5,7 +5,6 @@ import pytest
 
 from autosplit.core.cache import Cache
 from autosplit.core.result import Result
-from autosplit.pipeline.adapt import adapt
 from autosplit.pipeline.replay import replay
 from autosplit.pipeline.search import search_scenario as search
 from autosplit.runtime.deployment import Deployment
@@ -78,16 +77,6 @@ def test_it_becomes_c(run, tmp_path):
 
 ALONE = {**SPACE, "space__heads": ("reduced",), "space__splits": ("layer2",), "space__whole_on_edge": False,
          "space__whole_on_device": False}
-
-
-def test_it_becomes_a_bundle_of_rates(world, tmp_path):
-    pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
-    pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
-    with searching(world):
-        search(world.scenario(**ALONE, search__agent=world.agent("Quick")), tmp_path / "run")
-    found = adapt(tmp_path / "run", tmp_path / "bundle", rates=2, epochs=1, cache=Cache(world.cache), target="c")
-    assert {rate.plan["head"] for rate in found.manifest.rates} == {"reduced"}
-    exact(found.manifest, 2)
 
 
 def test_its_layers_may_be_pruned_apart(world, tmp_path):
