@@ -17,21 +17,12 @@ import pandas as pd
 
 from autosplit.runtime.c.export import write_native
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
-from autosplit.runtime.standalone.payload.frequencies import FrequencyTables, levels
+from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.runtime.standalone.payload.native import NativeCoder, compile_coder
+from autosplit.runtime.standalone.profiling.coders import drawn_codes
 from benchmarks.common import parser
 
 SHAPES, BITS = ((1, 16, 16), (8, 8, 8), (32, 7, 7), (32, 14, 14)), (2, 4)
-
-
-def codes(shape: tuple[int, int, int], bits: int, images: int = 64) -> np.ndarray:
-    """Integers (N, K, gh, gw), peaked around the middle."""
-    channels, height, width = shape
-    rng, most = np.random.default_rng(0), levels(bits)
-    smooth = -(-channels // 2)
-    drawn = rng.normal(most / 2, most / 8, (images, channels, 2 * -(-height // 2), 2 * -(-width // 2)))
-    drawn[:, :smooth] = drawn[:, :smooth, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3)
-    return drawn[:, :, :height, :width].round().clip(0, most - 1).astype(np.int32)
 
 
 def main() -> None:
@@ -45,7 +36,7 @@ def main() -> None:
         write_native(Path(folder))
         for shape in SHAPES:
             for bits in BITS:
-                symbols = codes(shape, bits)
+                symbols = drawn_codes(shape, bits)
                 python = PayloadCoder(FrequencyTables.fit(symbols, bits), shape, b"benchmark")
                 native = NativeCoder(compile_coder(Path(folder), [python]), python)
                 times: dict[str, list[float]] = {"python": [], "native": []}

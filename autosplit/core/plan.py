@@ -48,6 +48,7 @@ HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 _BETWEEN = "+"  # split point and kind of head in the name of a place
 _ABOUT_HEADS: dict[HeadKind, str] = {"pruned": "", "injected": "injected", "reduced": f"picture at 1/{REDUCED_BY}"}
+_BEHIND: dict[HeadKind, set[str]] = {"injected": {"code"}, "reduced": {"code", "none"}}
 
 _NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "png": "PNG"}
 _CODEC_FIELDS = {"code": {"family", "width", "grid", "bits"}, "jpeg": {"quality"}, "jpeg-shared": {"quality"},
@@ -194,7 +195,7 @@ class Exit(Frozen):
             return text
         pruned = _pruned_label(self.sparsity)
         network = f"network {pruned}" if pruned else "whole network"
-        return ", ".join([f"{text} by the {network}", *filter(None, [_ABOUT_HEADS[self.head]])])
+        return ", ".join(filter(None, [f"{text} by the {network}", _ABOUT_HEADS[self.head]]))
 
 
 class Plan(Frozen):
@@ -225,8 +226,8 @@ class Plan(Frozen):
         if self.codec.kind not in allowed:
             raise ValueError(f"split {self.split!r} takes a codec of kind {sorted(allowed)}, "
                              f"got {self.codec.kind!r}")
-        behind = {"injected": {"code"}, "reduced": {"code", "none"}}.get(self.head, {self.codec.kind})
-        if self.codec.kind not in behind:
+        behind = _BEHIND.get(self.head)
+        if behind is not None and self.codec.kind not in behind:
             raise ValueError(f"head {self.head!r} takes a codec of kind {sorted(behind)} behind it, "
                              f"got {self.codec.kind!r}")
         if self.exit is not None and self.codec.kind == "none":
@@ -239,7 +240,8 @@ class Plan(Frozen):
     @classmethod
     def at(cls, place: str, sparsity: float | tuple[float, ...], codec: CodecSetting) -> Plan:
         """A plan at a place: a split point, with `+injected` or `+reduced` behind it for such a head there."""
-        return cls(split=split_of(place), sparsity=sparsity, codec=codec, head=head_of(place))
+        split, head = _apart(place)
+        return cls(split=split, sparsity=sparsity, codec=codec, head=head)
 
     @property
     def place(self) -> str:
@@ -255,14 +257,9 @@ class Plan(Frozen):
 
         Plans pruned by layer show the mean over the groups: `layer1 | 43% pruned by layer | 8ch 4x4 2b`.
         """
-        parts = [self.split, *filter(None, [_ABOUT_HEADS[self.head]])]
-        if pruned := _pruned_label(self.sparsity):
-            parts.append(pruned)
-        if self.codec.kind != "none":
-            parts.append(self.codec.label)
-        if self.exit is not None:
-            parts.append(self.exit.label)
-        return " | ".join(parts)
+        parts = [self.split, _ABOUT_HEADS[self.head], _pruned_label(self.sparsity),
+                 "" if self.codec.kind == "none" else self.codec.label, "" if self.exit is None else self.exit.label]
+        return " | ".join(filter(None, parts))
 
     @property
     def lossless(self) -> bool:

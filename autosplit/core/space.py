@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from autosplit.core.plan import CodecSetting, Plan
+from autosplit.core.plan import CodecSetting, Plan, split_of
 
 __all__ = ["PlanSpace", "channels_kept"]
 
@@ -16,7 +16,7 @@ __all__ = ["PlanSpace", "channels_kept"]
 class PlanSpace:
     """The plans of a search space, resolved for one backbone: a choice of place, then sparsity, then codec.
 
-    A place is a split point with the backbone's own head, or with an injected one (`Plan.place`).
+    A place is a split point with the backbone's own head, or with one of another kind (`Plan.place`).
 
     Attributes:
         splits: Places, from `input` over the backbone's own split points to `output`, in the order of execution.
@@ -28,10 +28,10 @@ class PlanSpace:
     sparsities: dict[str, tuple[float, ...]]
     codecs: dict[str, tuple[CodecSetting, ...]]
 
-    def plans(self) -> list[Plan]:
-        """Every plan, ordered by place, sparsity, codec."""
-        return [Plan.at(s, p, c)
-                for s in self.splits for p in self.sparsities[s] for c in self.codecs[s]]
+    def plans(self, split: str | None = None) -> list[Plan]:
+        """Every plan, ordered by place, sparsity, codec; of one split point, where it is named."""
+        places = [place for place in self.splits if split in (None, split_of(place))]
+        return [Plan.at(place, s, c) for place in places for s in self.sparsities[place] for c in self.codecs[place]]
 
     def __len__(self) -> int:
         return sum(len(self.sparsities[s]) * len(self.codecs[s]) for s in self.splits)

@@ -110,7 +110,7 @@ def baselines_of(context: SearchContext) -> list[Baseline]:
     """The simple baselines of a scenario: over its own split points, sparsities, image formats and files."""
     networks = context.networks
     return simple_baselines(networks.scenario.space, [point.name for point in networks.points],
-                            [plan for plan in context.evaluator.space.plans() if plan.split == OUTPUT],
+                            context.evaluator.space.plans(OUTPUT),
                             networks.data.validation.file_bytes is not None)
 
 

@@ -42,6 +42,7 @@ from autosplit.models.splitting import SplitPoint, cut
 __all__ = ["Supernet"]
 
 _SAMPLE_BATCH = 64
+_TRAINED = ("backbone.", "reduced.")  # parameters that come trained begin with these names
 _STUDENT_SHARE = 0.2  # of the backbone's work, for the encoder of Entropic Student
 
 
@@ -85,7 +86,7 @@ class Supernet(nn.Module):
                 raise ConfigError(f"split point {point.name!r}: codecs take feature maps (C, H, W), "
                                   f"this feature has shape {point.shape}")
             self._halves[point.name] = cut(self.backbone, point)
-            features = self._features(point.name, sample)
+            features = _features(self.head(point.name), sample)
             if "pruned" in space.heads:
                 self._add_codecs(point.name, features)
             if "injected" in space.heads:
@@ -115,12 +116,6 @@ class Supernet(nn.Module):
                 half._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def _features(self, place: str, sample: Tensor) -> Tensor:
-        """Features of some images at a place."""
-        with evaluation_mode(head := self.head(place)), torch.inference_mode():
-            features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
-        return features.clone()  # out here, so that it is no inference tensor
-
     def _add_codecs(self, place: str, features: Tensor) -> None:
         """Add the codecs of all families at one place, started from features."""
         shape, space = (features.shape[1], features.shape[2], features.shape[3]), self._space
@@ -147,7 +142,7 @@ class Supernet(nn.Module):
         injected, restore = injected_networks(structure)
         self.injected[_key(place)], self.restores[_key(place)] = injected, restore
         self._halves[place] = (injected, nn.Sequential(restore, tail))
-        self._add_codecs(place, self._features(place, sample))
+        self._add_codecs(place, _features(injected, sample))
 
     def _reduce(
         self, point: SplitPoint, shape: tuple[int, int, int], features: Tensor, sample: Tensor
@@ -157,12 +152,10 @@ class Supernet(nn.Module):
         head, place = cut(self.reduced, point)[0], place_of(point.name, "reduced")
         if not runs_reduced(head, shape):
             return
-        self._halves[place] = (head, nn.Identity())
-        small = self._features(place, sample)
         self.structures[place] = reduced_structure(features.shape[1:], bool(features.min() >= 0))
         self.restores[_key(place)] = enlarge = Enlarge(self.structures[place])
         self._halves[place] = (head, nn.Sequential(enlarge, self.tail(point.name)))
-        self._add_codecs(place, small)
+        self._add_codecs(place, _features(head, sample))
 
     def imitate(self, place: str, images: Tensor) -> tuple[Tensor, Tensor]:
         """What an injected head, restored, makes of images, and the backbone's feature that it stands in for.
@@ -190,7 +183,7 @@ class Supernet(nn.Module):
             place: Any.
             sample: Some normalised images (N, C, H, W).
         """
-        features = self._features(place, sample)
+        features = _features(self.head(place), sample)
         for codec in self.codecs_at(place):
             codec.fit(features)
 
@@ -202,14 +195,14 @@ class Supernet(nn.Module):
             family: Of the codec there; the first one by default.
         """
         if not place:
-            return [(n, p) for n, p in self.named_parameters() if not n.startswith(("backbone.", "reduced."))]
+            return [(n, p) for n, p in self.named_parameters() if not n.startswith(_TRAINED)]
         parts = [self.codec(place, family), *(found[_key(place)] for found in (self.injected, self.restores)
                                               if _key(place) in found)]
         return [named for part in parts for named in part.named_parameters()]
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """All others: those of the backbone, and of its copy that sees smaller pictures."""
-        return [p for n, p in self.named_parameters() if n.startswith(("backbone.", "reduced."))]
+        return [p for n, p in self.named_parameters() if n.startswith(_TRAINED)]
 
     @property
     def plan_space(self) -> PlanSpace:
@@ -319,6 +312,13 @@ class Supernet(nn.Module):
         """Shape of what the head at a place gives."""
         structure = self.structures.get(place)
         return self.points[place].shape if structure is None else self.codec(place).shape
+
+
+def _features(head: nn.Module, sample: Tensor) -> Tensor:
+    """What a head gives for some images."""
+    with evaluation_mode(head), torch.inference_mode():
+        features = torch.cat([head(part) for part in in_batches(sample, _SAMPLE_BATCH)])
+    return features.clone()  # out here, so that it is no inference tensor
 
 
 def _key(place: str, family: str = "") -> str:

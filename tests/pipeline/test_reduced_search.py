@@ -5,6 +5,8 @@ import pytest
 
 from autosplit.core.cache import Cache
 from autosplit.core.result import Result
+from autosplit.pipeline.adapt import adapt
+from autosplit.pipeline.adapt import run as adapt_run
 from autosplit.pipeline.replay import replay
 from autosplit.pipeline.search import search_scenario as search
 from autosplit.runtime.deployment import Deployment
@@ -77,6 +79,21 @@ def test_it_becomes_c(run, tmp_path):
 
 ALONE = {**SPACE, "space__heads": ("reduced",), "space__splits": ("layer2",), "space__whole_on_edge": False,
          "space__whole_on_device": False}
+
+
+def test_it_becomes_a_bundle_of_rates(world, tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="an extra: pip install '.[deploy]'")
+    pytest.importorskip("onnxruntime", reason="an extra: pip install '.[deploy]'")
+    with searching(world):
+        search(world.scenario(**ALONE, search__agent=world.agent("Quick")), tmp_path / "run")
+    # networks as small as these are no better with more bytes, so one setting would be chosen
+    monkeypatch.setattr(adapt_run, "codes_on_the_front", lambda found: found)
+    monkeypatch.setattr(adapt_run, "spread", lambda found, scorer, grid, most: sorted(
+        found, key=lambda m: m.workload.payload_bytes_mean)[:: max(1, len(found) - 1)])
+    found = adapt(tmp_path / "run", tmp_path / "bundle", rates=2, epochs=1, cache=Cache(world.cache), target="c")
+    assert len(found.manifest.rates) == 2
+    assert {rate.plan["head"] for rate in found.manifest.rates} == {"reduced"}
+    exact(found.manifest, len(found.manifest.rates))
 
 
 def test_its_layers_may_be_pruned_apart(world, tmp_path):

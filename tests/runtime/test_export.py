@@ -29,7 +29,7 @@ from autosplit.runtime.standalone.bundle.check import check
 from autosplit.runtime.standalone.bundle.manifest import Manifest, digest_of
 from autosplit.runtime.standalone.bundle.parts import load_device, load_edge
 from autosplit.runtime.standalone.compiling import compiler
-from autosplit.runtime.standalone.payload.native import NativeCoder, library_of
+from autosplit.runtime.standalone.payload.native import library_of
 from autosplit.runtime.standalone.profiling.clock import WallClock
 from autosplit.runtime.standalone.profiling.coders import coding_ksymbols
 from tests.runs import failure, invoke
@@ -384,21 +384,52 @@ def test_serving_asks_for_pyzmq(bundles, command):
     assert done.stderr == ("error: serve and infer need the package pyzmq: pip install pyzmq (zmq is blocked)\n")
 
 
+ENCODE = """
+from pathlib import Path
+import numpy as np
+from coinference.bundle import load_device
+from coinference.payload.native import NativeCoder
+from coinference.profiling.clock import WallClock
+from coinference.profiling.coders import coding_ksymbols
+
+made, encode = [], NativeCoder.encode
+NativeCoder.encode = lambda self, symbols: (made.append(1), encode(self, symbols))[1]
+payloads = load_device(".").encode(np.load("images.npy"))
+encoded = len(made)
+assert coding_ksymbols(WallClock(), 3, Path(".")) > 0
+print(" ".join(p.hex() for p in payloads), encoded, len(made) - encoded, sep="\\n")
+"""
+
+
 @needs_compiler
-def test_a_device_may_compile_its_payload_coder(copy, images, monkeypatch):
+def test_a_device_may_compile_its_payload_coder(copy, images):
     before = load_device(copy).encode(images.numpy())
-    done = run_alone(copy, code=BLOCKED.replace('main(["check", *sys.argv[1:]])', 'main(["compile"])'))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("compiled  ")
-    assert library_of(copy).is_file()
-    made = []
-    monkeypatch.setattr(NativeCoder, "encode", lambda self, symbols, encode=NativeCoder.encode: (
-        made.append(1), encode(self, symbols))[1])
-    assert load_device(copy).encode(images.numpy()) == before
-    assert len(made) == len(images)
+    np.save(copy / "images.npy", images.numpy())
+    for native in (False, True):
+        ran = run_alone(copy, code=BLOCKED.replace("from coinference.__main__ import main", ENCODE).replace(
+            'sys.exit(main(["check", *sys.argv[1:]]))', ""))
+        assert ran.returncode == 0, ran.stderr
+        payloads, encoded, profiled = ran.stdout.splitlines()
+        assert [bytes.fromhex(p) for p in payloads.split()] == before
+        assert int(encoded) == (len(images) if native else 0)
+        assert (int(profiled) > 0) is native
+        if not native:
+            done = run_alone(copy, code=BLOCKED.replace('main(["check", *sys.argv[1:]])', 'main(["compile"])'))
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.startswith("compiled  ")
+            assert library_of(copy).is_file()
     assert run_alone(copy, "--json").returncode == 0  # and the bundle is still what was exported
+
+
+def test_a_library_in_a_bundle_is_nobody_elses(copy, images):
+    """Whoever takes a bundle from elsewhere runs none of its code, unless they run the bundle itself."""
+    before = load_device(copy).encode(images.numpy())
+    library_of(copy).write_bytes(b"whatever")
+    assert load_device(copy).encode(images.numpy()) == before
     assert coding_ksymbols(WallClock(), 3, copy) > 0
-    assert len(made) > len(images)
+    done = run_alone(copy)
+    assert done.returncode == 2
+    assert "does not load here" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["raw int8", "Whole"])

@@ -189,7 +189,7 @@ def _compile(given: argparse.Namespace) -> int:
 
     bundle = _bundle(given, "the bundle whose payload coder is to be compiled")
     library = compile_coder(bundle, coders_of(bundle, Manifest.load(bundle)))
-    print(f"compiled  {library}; the device's side of this bundle uses it from now on, with the same payloads")
+    print(f"compiled  {library}; python -m coinference in that bundle uses it from now on, with the same payloads")
     return 0
 
 

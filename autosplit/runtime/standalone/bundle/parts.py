@@ -28,14 +28,14 @@ from ..payload.exits import confidence, payloads_of_all
 from ..payload.frequencies import FrequencyTables
 from ..payload.header import rate_of
 from ..payload.image_codecs import IMAGE_KINDS, decode_images, encode_images, join_file
+from ..payload.native import NativeCoder, native_coder
 from ..payload.raw import pack_features, unpack_feature
 
 if TYPE_CHECKING:
     from ..payload.coder import PayloadCoder
-    from ..payload.native import NativeCoder
 
 __all__ = ["DevicePart", "EdgePart", "Manifest", "Network", "coders_of", "load_device", "load_edge",
-           "native_coder", "session_options"]
+           "session_options"]
 
 _BATCH = 64  # images that go through a network together
 _EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # which would leave ten bits of each factor
@@ -370,14 +370,6 @@ def load_edge(folder: str | Path, threads: int = 2, provider: str = PROVIDER) ->
     if not coders:
         return EdgePart(manifest, networks[0], ())
     return EdgePart(manifest, None, [_Rate(*pair) for pair in zip(coders, networks, strict=True)])
-
-
-def native_coder(folder: Path, coder: PayloadCoder) -> NativeCoder | None:
-    """The coder of the library that was compiled for this machine, if any; errors as of `NativeCoder`."""
-    from ..payload.native import NativeCoder, library_of
-
-    library = library_of(folder)
-    return NativeCoder(library, coder) if library.is_file() else None
 
 
 def coders_of(folder: Path, manifest: Manifest) -> list[PayloadCoder]:

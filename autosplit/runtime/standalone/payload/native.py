@@ -1,8 +1,8 @@
 """The payload coder as a library in C, compiled on the device: the bytes of `PayloadCoder`, many times as fast.
 
 A bundle that sends a code brings the source along, the one that microcontrollers run. `compile_coder` makes a library
-of it, next to the source and named after the machine, so that it is not taken for another one's; whoever loads the
-device's side of the bundle there uses it from then on.
+of it, next to the source and named after the machine, so that it is not taken for another one's. The bundle's own copy
+of this package uses it from then on, and no other: what lies in a bundle is run by nobody but the bundle itself.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ import contextlib
 import ctypes
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiling import compiler, run_checked
 from ..errors import BundleError, ConfigError, printable
-from .coder import PayloadCoder
 from .frequencies import FrequencyTables, check_symbols
 
-__all__ = ["NATIVE", "NATIVE_SOURCES", "NativeCoder", "compile_coder", "cumulative_frequencies", "library_of"]
+if TYPE_CHECKING:
+    from .coder import PayloadCoder
+
+__all__ = ["NATIVE", "NATIVE_SOURCES", "NativeCoder", "compile_coder", "cumulative_frequencies", "library_of",
+           "native_coder"]
 
 NATIVE = "native"
 """Folder of the source in a bundle."""
 
 NATIVE_SOURCES = ("payload.c", "payload.h")
 
+_HOME = Path(__file__).resolve().parents[2]  # the bundle that this package lies in, if it lies in one
 _FLAGS = ("-std=c11", "-O3", "-shared", "-fPIC")
 _COMPARED = 16  # codes of each coder that a new library is tried on
 _MOST_CELLS = 1 << 16
@@ -47,6 +49,20 @@ class _Coder(ctypes.Structure):
 def library_of(bundle: Path) -> Path:
     """Where a bundle keeps the library for this machine; it need not be there."""
     return bundle / NATIVE / f"payload-{platform.system()}-{platform.machine()}.so".lower()
+
+
+def native_coder(bundle: Path, coder: PayloadCoder) -> NativeCoder | None:
+    """The coder of the library that the bundle which this package lies in was given on this machine, if any.
+
+    Args:
+        bundle: The bundle that is loaded.
+        coder: Whose payloads are made.
+
+    Raises:
+        BundleError: The library does not load here.
+    """
+    library = library_of(bundle)
+    return NativeCoder(library, coder) if bundle.resolve() == _HOME and library.is_file() else None
 
 
 def cumulative_frequencies(tables: FrequencyTables) -> NDArray[np.uint16]:
@@ -115,17 +131,21 @@ def compile_coder(bundle: Path, coders: Sequence[PayloadCoder]) -> Path:
         coders: Of the bundle, one for each rate.
 
     Returns:
-        The library, which `load_device` uses from now on.
+        The library, which the bundle's own `load_device` uses from now on.
 
     Raises:
         ConfigError: There is no C compiler here, or nothing that could be compiled.
         BundleError: The source does not compile here, or the library makes other payloads.
     """
+    import tempfile  # these two here, since a device that only loads a bundle has no use for them
+
+    from ..compiling import compiler, run_checked
+
     library = library_of(bundle)
     source = library.parent / NATIVE_SOURCES[0]
     if not coders or not source.is_file() or not all(map(NativeCoder.takes, coders)):
-        raise ConfigError(f"{bundle}: this bundle brings no payload coder to compile; it sends no code, or was made by "
-                          "an older autosplit")
+        raise ConfigError(f"{bundle}: this bundle brings no payload coder to compile; it sends no code, one with too "
+                          "many cells for the C source, or was made by an older autosplit")
     cc = compiler()
     if cc is None:
         raise ConfigError("no C compiler here (cc, gcc or clang); install one, such as the package gcc, or do "

@@ -6,16 +6,37 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..payload.frequencies import FrequencyTables, levels
 from ..payload.image_codecs import StoredFormat, encode_images
+from ..payload.native import native_coder
 from .clock import Clock, steady_medians
 
-__all__ = ["coding_ksymbols", "image_kpixels"]
+__all__ = ["coding_ksymbols", "drawn_codes", "image_kpixels"]
 
 _CODE = (32, 14, 14)
 _BITS = 4
 _QUALITY = 75
+
+
+def drawn_codes(shape: tuple[int, int, int], bits: int) -> NDArray[np.int32]:
+    """Codes as trained ones are, peaked around the middle; half of the channels are smooth and coded with contexts.
+
+    Args:
+        shape: Of a code, (K, gh, gw).
+        bits: Of a symbol.
+
+    Returns:
+        Shape (64, K, gh, gw).
+    """
+    channels, height, width = shape
+    smooth, count = -(-channels // 2), levels(bits)
+    even = (64, channels, height + height % 2, width + width % 2)
+    drawn = np.random.default_rng(0).normal(count / 2, count / 8, even)
+    drawn[:, :smooth] = drawn[:, :smooth, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3)
+    found: NDArray[np.int32] = drawn[:, :, :height, :width].round().clip(0, count - 1).astype(np.int32)
+    return found
 
 
 def coding_ksymbols(clock: Clock, most: int, bundle: Path | None = None) -> float:
@@ -24,21 +45,14 @@ def coding_ksymbols(clock: Clock, most: int, bundle: Path | None = None) -> floa
     Args:
         clock: Takes the time.
         most: Repetitions at most.
-        bundle: Whose compiled coder is timed, where it has one for this machine.
+        bundle: Whose compiled coder is timed, where `native_coder` finds it.
     """
     from ..payload.coder import PayloadCoder  # needs the package constriction
-    from ..payload.native import NativeCoder, library_of
 
-    # peaked around the middle, as trained codes are, and half of the channels smooth: those are coded with contexts
-    half = _CODE[0] // 2
-    drawn = np.random.default_rng(0).normal(levels(_BITS) / 2, levels(_BITS) / 8, (64, *_CODE))
-    drawn[:, :half] = drawn[:, :half, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3)
-    symbols = drawn.round().clip(0, levels(_BITS) - 1).astype(np.int32)
+    symbols = drawn_codes(_CODE, _BITS)
     coder = PayloadCoder(FrequencyTables.fit(symbols, _BITS), _CODE, b"profile")
-    encode = coder.encode
-    if bundle is not None and library_of(bundle).is_file():
-        encode = NativeCoder(library_of(bundle), coder).encode
-    seconds = steady_medians(lambda: [clock.call(partial(encode, symbols[0]))], most)[0]
+    native = None if bundle is None else native_coder(bundle, coder)
+    seconds = steady_medians(lambda: [clock.call(partial((native or coder).encode, symbols[0]))], most)[0]
     return float(symbols[0].size / seconds / 1e3)
 
 

@@ -114,4 +114,3 @@ def _children_s() -> float:
     """Seconds of a processor that programs have had which ran here."""
     spent = os.times()
     return spent.children_user + spent.children_system
-

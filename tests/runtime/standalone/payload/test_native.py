@@ -10,8 +10,8 @@ import pytest
 
 import autosplit.runtime
 from autosplit.core.errors import BundleError, ConfigError
+from autosplit.runtime.standalone import compiling
 from autosplit.runtime.standalone.compiling import compiler
-from autosplit.runtime.standalone.payload import native
 from autosplit.runtime.standalone.payload.coder import PayloadCoder
 from autosplit.runtime.standalone.payload.frequencies import FrequencyTables
 from autosplit.runtime.standalone.payload.native import (
@@ -101,7 +101,7 @@ def test_a_library_that_makes_other_payloads_is_not_kept(bundle):
 
 def test_without_a_compiler_or_a_source(bundle, monkeypatch):
     coder = coder_of()
-    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiling, "compiler", lambda: None)
     with pytest.raises(ConfigError, match=r"no C compiler here .* do without"):
         compile_coder(bundle, [coder])
     for coders in ([], [PayloadCoder(FrequencyTables.fit(codes((1, 256, 256), 1, 1), 1), (1, 256, 256), b"")]):
